@@ -1,0 +1,1 @@
+"""The contract between gateway and workers: kinds, parameters, results, queues, and the ledger of jobs."""

@@ -1,0 +1,368 @@
+"""The contract: the one class that defines a kind of job, for gateway, workers, document and form alike.
+
+    class Shout(Contract[Shouted], kind="acme.shout_text", queue="etl", limits=Limits(soft_s=50, hard_s=60),
+                examples=[{"text": "hello"}]):
+        '''Return the text in capitals.'''
+
+        text: str = Field(description="What to shout.", max_length=1_000)
+
+A wrong definition fails when the module is imported, with what to do about it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import pkgutil
+import re
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticUndefined
+
+from shared.artifacts import Artifact, Role
+from shared.errors import DefinitionError
+
+KIND_PATTERN = r"^[a-z][a-z0-9]*\.[a-z][a-z0-9_]*$"
+FAMILY_QUEUES = ("etl", "ml", "report", "maintenance")
+MAX_JSON_DEPTH = 32
+
+ResultT = TypeVar("ResultT", bound=BaseModel)
+
+
+class Limits(BaseModel):
+    """How long a job may run, in seconds of one attempt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    soft_s: float = Field(gt=0, description="After this the body is interrupted and may clean up.")
+    hard_s: float = Field(gt=0, description="After this the worker's child process is killed.")
+
+
+class Retry(BaseModel):
+    """When a failure that can pass is tried again: exponential backoff with full jitter.
+
+    The wait before retry *n* (from 1) is uniform in 0 .. min(`backoff_max_s`, `backoff_s` * 2**(n-1)), see
+    "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_retries: int = Field(default=3, ge=0, le=100, description="Retries after the first attempt.")
+    backoff_s: float = Field(default=1.0, gt=0, description="Upper bound of the first wait in seconds.")
+    backoff_max_s: float = Field(default=300.0, gt=0, description="Upper bound of any wait in seconds.")
+
+
+@dataclass(frozen=True, slots=True)
+class FedFromUpstream:
+    """Marks the parameter that takes the uri of an upstream result's artifact with this role.
+
+    A parameter of a list type takes one uri from each of several upstream results.
+    """
+
+    role: Role
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a contract's class keywords say of its kind."""
+
+    kind: str
+    queue: str
+    limits: Limits
+    retry: Retry
+    max_crashes: int
+    idempotent_by: tuple[str, ...]
+    examples: tuple[Mapping[str, Any], ...]
+    result: type[BaseModel]
+    summary: str
+    description: str
+
+    @property
+    def family(self) -> str:
+        """The part of the kind before the dot; a worker loads whole families."""
+        return self.kind.partition(".")[0]
+
+
+class Contract(BaseModel, Generic[ResultT]):
+    """Base of all contracts: its fields are the job's parameters, its type argument is the result.
+
+    Class keywords:
+        kind: stable name `family.verb_noun`; also the Celery task name. Never renamed.
+        queue: where its messages go; default is the family.
+        limits: soft and hard time limit. There is no default: a job without a limit can hang for ever.
+        retry: policy for failures that can pass.
+        max_crashes: workers it may take down with it before it is quarantined.
+        idempotent_by: parameters that make up the idempotency key of its side effects; default: the job's id.
+        examples: valid parameters, at least one; they are tested and shown in the document.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    spec: ClassVar[Spec]
+
+    def __init_subclass__(
+        cls,
+        *,
+        kind: str | None = None,
+        queue: str | None = None,
+        limits: Limits | None = None,
+        retry: Retry | None = None,
+        max_crashes: int = 3,
+        idempotent_by: Sequence[str] = (),
+        examples: Sequence[Mapping[str, Any]] = (),
+        **config: Any,
+    ) -> None:
+        """Accept the class keywords; they are read once Pydantic has built the fields."""
+        super().__init_subclass__(**config)
+
+    @classmethod
+    def __pydantic_init_subclass__(
+        cls,
+        *,
+        kind: str | None = None,
+        queue: str | None = None,
+        limits: Limits | None = None,
+        retry: Retry | None = None,
+        max_crashes: int = 3,
+        idempotent_by: Sequence[str] = (),
+        examples: Sequence[Mapping[str, Any]] = (),
+        **config: Any,
+    ) -> None:
+        super().__pydantic_init_subclass__(**config)
+        if kind is None:
+            return  # Contract[SomeResult] itself, or a base that adds shared fields
+        doc = (cls.__doc__ or "").strip()
+        summary, _, description = doc.partition("\n")
+        if not re.match(KIND_PATTERN, kind):
+            _refuse(cls, f"the kind {kind!r} is not of the form family.verb_noun", "Use lower-case letters, like 'etl.extract_data'.")
+        queue = queue or kind.partition(".")[0]
+        if queue not in known_queues():
+            _refuse(
+                cls,
+                f"the queue {queue!r} is unknown",
+                f"Use one of {', '.join(known_queues())}, or name it in CELERIAC_QUEUES for gateway and workers.",
+            )
+        if limits is None:
+            _refuse(cls, "it has no hard time limit", "Add limits=Limits(soft_s=..., hard_s=...).")
+        if limits.soft_s >= limits.hard_s:
+            _refuse(cls, "its soft limit is not below its hard limit", "Leave the body some seconds to clean up.")
+        if not summary:
+            _refuse(cls, "it has no docstring", "Its first line is the summary in the document.")
+        if not examples:
+            _refuse(cls, "it has no example", "Add examples=[{...}] with valid parameters.")
+        if unknown := set(idempotent_by) - set(cls.model_fields):
+            _refuse(cls, f"idempotent_by names {sorted(unknown)}", f"Its parameters are {sorted(cls.model_fields)}.")
+        result = _type_argument(cls)
+        for model in (cls, result):
+            for path in _undescribed(model):
+                _refuse(cls, f"the field {path} is not described", 'Add Field(description="...") with range and unit.')
+        cls.spec = Spec(
+            kind=kind,
+            queue=queue,
+            limits=limits,
+            retry=retry or Retry(),
+            max_crashes=max_crashes,
+            idempotent_by=tuple(idempotent_by),
+            examples=tuple(examples),
+            result=result,
+            summary=summary.strip(),
+            description=_dedent(description),
+        )
+        for index, example in enumerate(examples):
+            try:
+                cls.model_validate_json(json.dumps(example))
+            except ValidationError as invalid:
+                _refuse(cls, f"example {index} is not valid: {invalid}", "Mend the example or the field.")
+        _register(cls)
+
+    @classmethod
+    def fed_parameter(cls) -> tuple[str, FedFromUpstream] | None:
+        """Return the name and marker of the parameter that an upstream step feeds, if there is one."""
+        for name, field in cls.model_fields.items():
+            for marker in field.metadata:
+                if isinstance(marker, FedFromUpstream):
+                    return name, marker
+        return None
+
+    def idempotency_key(self, job_id: str) -> str:
+        """Return the key under which a rerun recognises side effects already made."""
+        fields = self.spec.idempotent_by
+        if not fields:
+            return job_id
+        chosen = self.model_dump(mode="json", include=set(fields))
+        canonical = json.dumps([self.spec.kind, chosen], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+AnyContract = type[Contract[Any]]
+
+
+class Catalogue(Mapping[str, AnyContract]):
+    """The contracts of a process, by kind, in alphabetical order."""
+
+    def __init__(self, contracts: Iterable[AnyContract]) -> None:
+        self._by_kind = {contract.spec.kind: contract for contract in sorted(contracts, key=lambda c: c.spec.kind)}
+
+    @classmethod
+    def load(cls, modules: Iterable[str]) -> Catalogue:
+        """Import `modules` (a package with all its modules) and return the contracts defined in them.
+
+        Raises `DefinitionError` if a module is not there or defines none.
+        """
+        found: dict[str, AnyContract] = {}
+        for name in modules:
+            for module in _import_tree(name):
+                for value in vars(module).values():
+                    if _is_contract(value) and value.__module__ == module.__name__:
+                        found[value.spec.kind] = value
+            if not any(c.__module__ == name or c.__module__.startswith(f"{name}.") for c in found.values()):
+                raise DefinitionError(f"CELERIAC_CONTRACTS names {name!r}, which defines no contract.")
+        return cls(found.values())
+
+    def families(self, names: Iterable[str]) -> Catalogue:
+        """Return the part of the catalogue that belongs to these families."""
+        wanted = set(names)
+        return Catalogue(contract for contract in self.values() if contract.spec.family in wanted)
+
+    def __getitem__(self, kind: str) -> AnyContract:
+        return self._by_kind[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_kind)
+
+    def __len__(self) -> int:
+        return len(self._by_kind)
+
+
+@lru_cache
+def catalogue() -> Catalogue:
+    """Return the catalogue of this process: the modules named in `CELERIAC_CONTRACTS` (default `shared.jobs`)."""
+    names = os.environ.get("CELERIAC_CONTRACTS", "shared.jobs")
+    return Catalogue.load(name.strip() for name in names.split(",") if name.strip())
+
+
+def known_queues() -> tuple[str, ...]:
+    """Return the queues that a contract may name: one a family, and those in `CELERIAC_QUEUES`."""
+    extra = (name.strip() for name in os.environ.get("CELERIAC_QUEUES", "").split(","))
+    return (*FAMILY_QUEUES, *(name for name in extra if name and name not in FAMILY_QUEUES))
+
+
+def json_depth(value: Any) -> int:
+    """Return how deep arrays and objects nest in a JSON value: 0 for a scalar."""
+    depth, level = 0, [value]
+    while level:
+        nested = [v for v in level if isinstance(v, (dict, list))]
+        level = [item for v in nested for item in (v.values() if isinstance(v, dict) else v)]
+        depth += bool(nested)
+    return depth
+
+
+_kinds: dict[str, AnyContract] = {}
+
+
+def _register(cls: AnyContract) -> None:
+    known = _kinds.get(cls.spec.kind)
+    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        _refuse(
+            cls,
+            f"the kind {cls.spec.kind!r} is already defined by {known.__module__}.{known.__qualname__}",
+            "Kinds are unique and never renamed; choose another verb_noun.",
+        )
+    _kinds[cls.spec.kind] = cls
+
+
+def _refuse(cls: type, what: str, hint: str) -> typing.NoReturn:
+    raise DefinitionError(f"{cls.__module__}.{cls.__qualname__}: {what}. {hint}")
+
+
+def _is_contract(value: Any) -> typing.TypeGuard[AnyContract]:
+    return isinstance(value, type) and issubclass(value, Contract) and "spec" in vars(value)
+
+
+def _type_argument(cls: type[BaseModel]) -> type[BaseModel]:
+    for base in cls.__mro__:
+        generic = getattr(base, "__pydantic_generic_metadata__", None) or {}
+        origin = generic.get("origin")
+        if isinstance(origin, type) and issubclass(origin, Contract):
+            (argument,) = generic["args"]
+            if isinstance(argument, type) and issubclass(argument, BaseModel):
+                return argument
+    _refuse(cls, "it does not say what it returns", "Derive it from Contract[YourResult].")
+
+
+def _undescribed(model: type[BaseModel], seen: frozenset[type] = frozenset()) -> Iterator[str]:
+    """Yield the dotted paths of fields without a description, through nested models."""
+    for name, field in model.model_fields.items():
+        if not field.description:
+            yield f"{model.__name__}.{name}"
+        if field.annotation is Any or (field.annotation is PydanticUndefined):
+            yield f"{model.__name__}.{name} (a field of any type cannot be described; give it a type)"
+        for nested in _models_in(field.annotation):
+            if nested not in seen:
+                yield from _undescribed(nested, seen | {model, nested})
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        if issubclass(annotation, BaseModel):
+            yield annotation
+        return
+    for argument in typing.get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _import_tree(name: str) -> Iterator[types.ModuleType]:
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        raise DefinitionError(
+            f"CELERIAC_CONTRACTS names {name!r}, which cannot be imported: {missing}. Is it on PYTHONPATH?"
+        ) from missing
+    yield module
+    for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
+        yield from _import_tree(f"{name}.{found.name}")
+
+
+def _dedent(text: str) -> str:
+    return "\n".join(line.strip() for line in text.strip().splitlines())
+
+
+def feeds(result: type[BaseModel]) -> dict[Role, str]:
+    """Return which field of a result model gives the artifact of which role to the next step."""
+    roles: dict[Role, str] = {}
+    for name, field in result.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Artifact):
+            default = annotation.model_fields["role"].default
+            role: Role = "file" if default is PydanticUndefined else default
+            roles.setdefault(role, name)
+    return roles
+
+
+def feed(contract: AnyContract, params: Mapping[str, Any], upstream: Any) -> dict[str, Any]:
+    """Return `params` with the parameter that is fed from upstream filled in.
+
+    `upstream` is the JSON result of the step before, or the list of results of a group before.
+    Raises `ValueError` if the contract takes nothing from upstream or the result has nothing of its role.
+    """
+    fed = contract.fed_parameter()
+    if fed is None:
+        raise ValueError(f"{contract.spec.kind} takes nothing from a step before it.")
+    name, marker = fed
+
+    def uri_in(result: Mapping[str, Any]) -> str:
+        for value in result.values():
+            if isinstance(value, Mapping) and value.get("role") == marker.role and "uri" in value:
+                return str(value["uri"])
+        raise ValueError(f"{contract.spec.kind} needs a {marker.role} for {name!r}; the step before gave none.")
+
+    value = [uri_in(result) for result in upstream] if isinstance(upstream, list) else uri_in(upstream)
+    return {**params, name: value}

@@ -1,0 +1,95 @@
+"""Every error of the service, in one tree.
+
+    CeleriacError
+    ├── DefinitionError          a contract or a setting is wrong; raised at import or at start
+    ├── LedgerUnavailable        the ledger (or the broker behind it) does not answer
+    ├── ClaimLost                this worker no longer owns the job; what it writes is refused
+    └── TaskFailure              a job ends as ``failed`` with this code, message and remedy
+        ├── TransientFailure     can pass: the contract's retry policy applies
+        └── TimeLimitReached     the soft time limit ran out
+
+A ``code`` is stable and meant for programs; a ``message`` names what is wrong; a ``remedy`` says what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/@]*@")
+_SECRET_PAIR = re.compile(r"(?i)\b(password|passwd|pwd|secret|token|api_?key|signature|sig)=[^\s&;'\"]+")
+
+
+def redact(text: str) -> str:
+    """Return `text` without user info of URLs and without the values of secret-looking ``name=value`` pairs."""
+    return _SECRET_PAIR.sub(r"\1=***", _USERINFO.sub(r"\g<scheme>", text))
+
+
+class CeleriacError(Exception):
+    """Base of the service's own errors."""
+
+
+class DefinitionError(CeleriacError):
+    """A contract, task or setting is wrong. The text names it and says how to mend it."""
+
+
+class LedgerUnavailable(CeleriacError):
+    """The ledger does not answer; nothing was accepted or changed."""
+
+
+class ClaimLost(CeleriacError):
+    """The job has another owner or has ended, so this worker's writes are refused."""
+
+
+class TaskFailure(CeleriacError):
+    """End the job as ``failed``.
+
+    Raise it (or `TransientFailure`) from a task body. `details` holds small JSON figures for programs.
+    """
+
+    retryable = False
+
+    def __init__(self, code: str, message: str, *, remedy: str = "", **details: Any) -> None:
+        super().__init__(code, message, remedy)
+        self.code = code
+        self.message = redact(message)
+        self.remedy = remedy
+        self.details = details
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    def document(self) -> dict[str, Any]:
+        """Return the job's ``error`` object."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "remedy": self.remedy,
+            "retryable": self.retryable,
+            "details": self.details,
+        }
+
+
+class TransientFailure(TaskFailure):
+    """A failure that can pass by itself: a refused connection, a 503, a lock held by another."""
+
+    retryable = True
+
+    def __init__(
+        self, code: str, message: str, *, remedy: str = "", retry_after_s: float | None = None, **details: Any
+    ) -> None:
+        super().__init__(code, message, remedy=remedy, **details)
+        #: What the other side asked for (an HTTP Retry-After), in seconds; a floor under the backoff.
+        self.retry_after_s = retry_after_s
+
+
+class TimeLimitReached(TaskFailure):
+    """The soft time limit ran out; the body was interrupted and cleaned up."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(
+            "time_limit_exceeded",
+            f"The job ran longer than its time limit of {limit_s:g} s.",
+            remedy="Give it less to do, or ask for a larger options.time_limit_s within the kind's limit.",
+            limit_s=limit_s,
+        )

@@ -1,0 +1,1 @@
+"""The contracts that come with the service, one module a family."""

@@ -1,0 +1,385 @@
+"""The ETL family: stage a source as Parquet, transform it, load it; alone, as a pipeline, or in parallel."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from shared.artifacts import ArtifactUri, Dataset
+from shared.contract import Contract, FedFromUpstream, Limits, Retry
+from shared.jobs.names import ColumnName, ConnectionName, StorePath, TableName
+from shared.jobs.steps import BadRows, SqlText, Step
+from shared.jobs.urls import PublicHttpUrl
+from shared.workflows import Chain, Chord, Node, WorkflowContract, fed_step, step
+
+_HOUR_S = 3600.0
+_NETWORK_RETRY = Retry(max_retries=4, backoff_s=2, backoff_max_s=120)
+
+FileFormat = Literal["auto", "csv", "tsv", "json", "ndjson", "parquet", "excel"]
+Compression = Literal["auto", "none", "gzip", "zstd"]
+
+
+class _Params(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class FileLayout(_Params):
+    """How the bytes of a file are to be read."""
+
+    format: FileFormat = Field(
+        default="auto", description="File format; `auto` decides by name, media type and first bytes."
+    )
+    compression: Compression = Field(default="auto", description="Compression; `auto` decides by the first bytes.")
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="CSV field separator; default: sniffed (TSV: tab)."
+    )
+    has_header: bool = Field(default=True, description="Whether the first CSV line, or Excel row, names the columns.")
+    sheet: str | None = Field(default=None, max_length=31, description="Excel sheet name; default: the first.")
+    null_values: list[Annotated[str, Field(max_length=64)]] = Field(
+        default=["", "NA", "NULL", "null", "None", "nan", "NaN"],
+        max_length=32,
+        description="CSV and Excel texts that mean a missing value.",
+    )
+
+
+class HttpSource(_Params):
+    """A file behind an HTTP or HTTPS URL."""
+
+    kind: Literal["http"] = Field(description="Discriminator.")
+    url: PublicHttpUrl = Field(description="Where the file is. Internal addresses are refused unless allow-listed.")
+    connection: ConnectionName | None = Field(
+        default=None, description="Named HTTP connection whose headers (its credentials) go with the request."
+    )
+    layout: FileLayout = Field(default=FileLayout(), description="How to read the file.")
+
+
+class ArtifactSource(_Params):
+    """An uploaded file or another job's artifact."""
+
+    kind: Literal["artifact"] = Field(description="Discriminator.")
+    uri: ArtifactUri = Field(description="The artifact's uri, as `POST /uploads` or a result gave it.")
+    layout: FileLayout = Field(default=FileLayout(), description="How to read the file.")
+
+
+class StoreSource(_Params):
+    """A file in a named store (a folder or a bucket)."""
+
+    kind: Literal["store"] = Field(description="Discriminator.")
+    connection: ConnectionName = Field(description="Name of a store, as configured on the workers.")
+    path: StorePath = Field(description="Path below the store's root.")
+    layout: FileLayout = Field(default=FileLayout(), description="How to read the file.")
+
+
+class SqlSource(_Params):
+    """A table, or the rows of a query, of a named SQL connection (PostgreSQL, SQLite, DuckDB)."""
+
+    kind: Literal["sql"] = Field(description="Discriminator.")
+    connection: ConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
+    table: TableName | None = Field(default=None, description="Table or view to read whole, `name` or `schema.name`.")
+    query: SqlText | None = Field(
+        default=None, description="One SELECT, run in a read-only transaction with the connection's own rights."
+    )
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give either 'table' or 'query', not both and not neither")
+        return self
+
+
+Source = Annotated[HttpSource | ArtifactSource | StoreSource | SqlSource, Field(discriminator="kind")]
+
+
+class TableDestination(_Params):
+    """A table of a named SQL connection."""
+
+    kind: Literal["table"] = Field(description="Discriminator.")
+    connection: ConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
+    table: TableName = Field(description="Target table, `name` or `schema.name`; made if it is not there.")
+    mode: Literal["append", "replace", "upsert"] = Field(
+        default="append", description="Add rows, replace the table's rows, or update by key and insert the rest."
+    )
+    key: list[ColumnName] = Field(
+        default=[], max_length=16, description="Columns that identify a row; needed for `upsert` only."
+    )
+
+    @model_validator(mode="after")
+    def _key_fits_mode(self) -> Self:
+        if self.mode == "upsert" and not self.key:
+            raise ValueError("mode 'upsert' needs 'key': the columns that identify a row")
+        if self.mode != "upsert" and self.key:
+            raise ValueError(f"'key' has no meaning in mode {self.mode!r}; leave it out or use mode 'upsert'")
+        return self
+
+
+class FileDestination(_Params):
+    """A Parquet or CSV file, or a folder of parts, in a named store."""
+
+    kind: Literal["file"] = Field(description="Discriminator.")
+    connection: ConnectionName = Field(description="Name of a store, as configured on the workers.")
+    path: StorePath = Field(
+        description="Path below the store's root: a file for `replace`, a folder of parts for `append`."
+    )
+    format: Literal["parquet", "csv"] = Field(default="parquet", description="File format.")
+    mode: Literal["append", "replace"] = Field(
+        default="replace", description="Replace the file, or add a part named after the job to the folder."
+    )
+
+
+Destination = Annotated[TableDestination | FileDestination, Field(discriminator="kind")]
+FedDataset = Annotated[ArtifactUri, FedFromUpstream("dataset")]
+
+
+class Rejected(BaseModel):
+    """Rows that were refused, and why."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    row_count: int = Field(ge=0, description="Rows refused.")
+    nulled_count: int = Field(ge=0, description="Values that could not be converted and became missing.")
+    by_reason: dict[str, int] = Field(description="Refused rows, or nulled values, per reason.")
+    artifact: Dataset | None = Field(
+        description="The refused rows with a column `reject_reason`; null if there are none."
+    )
+
+
+class ExtractResult(BaseModel):
+    """What was staged."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: Dataset = Field(description="The staged table.")
+    read_bytes: int = Field(ge=0, description="Bytes read from the source, before decompression; 0 for SQL.")
+    source: str = Field(description="Where the data came from, without credentials.")
+
+
+class TransformResult(BaseModel):
+    """What the transformation made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: Dataset = Field(description="The transformed table.")
+    input_row_count: int = Field(ge=0, description="Rows of the input.")
+    rejected: Rejected = Field(description="Rows and values that did not pass.")
+
+
+class LoadResult(BaseModel):
+    """What was loaded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    destination: str = Field(description="Where the rows are now, without credentials.", examples=["warehouse:sales"])
+    mode: str = Field(description="The mode that was used.")
+    inserted_count: int = Field(ge=0, description="Rows added.")
+    updated_count: int = Field(ge=0, description="Rows updated by key.")
+    deleted_count: int = Field(ge=0, description="Rows that a `replace` removed.")
+    already_loaded: bool = Field(description="Whether an earlier delivery of this job had loaded these rows.")
+
+
+class ExtractData(
+    Contract[ExtractResult],
+    kind="etl.extract_data",
+    queue="etl",
+    limits=Limits(soft_s=1 * _HOUR_S - 60, hard_s=_HOUR_S),
+    retry=_NETWORK_RETRY,
+    examples=[
+        {"source": {"kind": "http", "url": "https://example.com/sales.csv"}},
+        {"source": {"kind": "sql", "connection": "warehouse", "table": "public.sales"}},
+    ],
+):
+    """Stage a source as one Parquet artifact.
+
+    Streams: memory stays bounded whatever the size. Progress counts bytes (files) or rows (SQL).
+    """
+
+    source: Source = Field(description="Where the data is.")
+
+
+class TransformSpec(_Params):
+    """What to do with a dataset: declarative steps, or one SQL query over the view `input`."""
+
+    steps: list[Step] = Field(default=[], max_length=100, description="Steps, applied in order.")
+    sql: SqlText | None = Field(
+        default=None,
+        description="One SELECT over the view `input` (and the views named in `inputs`), without access to files, "
+        "network, extensions or settings.",
+    )
+    inputs: dict[ColumnName, ArtifactUri] = Field(
+        default={}, max_length=16, description="Further datasets that joins and the SQL can name as views."
+    )
+    bad_rows: BadRows = Field(
+        default="fail",
+        description="What happens to a row whose value cannot be converted: `fail` the job, make the value `null`, "
+        "or `reject` the row into an artifact with the reason.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if bool(self.steps) == (self.sql is not None):
+            raise ValueError("give either 'steps' or 'sql', not both and not neither")
+        return self
+
+
+class TransformData(
+    TransformSpec,
+    Contract[TransformResult],
+    kind="etl.transform_data",
+    queue="etl",
+    limits=Limits(soft_s=1 * _HOUR_S - 60, hard_s=_HOUR_S),
+    retry=_NETWORK_RETRY,
+    examples=[
+        {
+            "dataset": "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/data.parquet",
+            "steps": [
+                {"op": "drop_missing"},
+                {"op": "cast", "columns": {"date": "date"}},
+                {
+                    "op": "aggregate",
+                    "group_by": ["category"],
+                    "measures": {
+                        "value": {"function": "sum", "column": "value"},
+                        "count": {"function": "sum", "column": "count"},
+                    },
+                },
+            ],
+        },
+        {
+            "dataset": "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/data.parquet",
+            "sql": "SELECT category, sum(value) AS value FROM input GROUP BY category",
+        },
+    ],
+):
+    """Transform a dataset with DuckDB and stage the outcome.
+
+    The first example is the classic one: drop missing values, parse `date`, group by `category`, sum.
+    """
+
+    dataset: FedDataset = Field(description="The dataset to transform; in a workflow the step before gives it.")
+
+
+class LoadSpec(_Params):
+    """Where a dataset goes."""
+
+    destination: Destination = Field(description="Where the rows go.")
+
+
+class LoadData(
+    LoadSpec,
+    Contract[LoadResult],
+    kind="etl.load_data",
+    queue="etl",
+    limits=Limits(soft_s=1 * _HOUR_S - 60, hard_s=_HOUR_S),
+    retry=_NETWORK_RETRY,
+    examples=[
+        {
+            "dataset": "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/data.parquet",
+            "destination": {"kind": "table", "connection": "warehouse", "table": "sales", "mode": "replace"},
+        }
+    ],
+):
+    """Load a dataset into a table or a file: all or nothing, and once however often it is delivered."""
+
+    dataset: FedDataset = Field(description="The dataset to load; in a workflow the step before gives it.")
+
+
+class RunPipeline(
+    WorkflowContract[LoadResult],
+    kind="etl.run_pipeline",
+    queue="etl",
+    limits=Limits(soft_s=3 * _HOUR_S - 60, hard_s=3 * _HOUR_S),
+    examples=[
+        {
+            "source": {"kind": "http", "url": "https://example.com/sales.csv"},
+            "transform": {"steps": [{"op": "drop_missing"}]},
+            "destination": {"kind": "table", "connection": "warehouse", "table": "sales", "mode": "replace"},
+        }
+    ],
+):
+    """Extract, transform and load as one job with a state for each step.
+
+    The result is that of the load. A failed step names itself; the steps after it are skipped.
+    """
+
+    source: Source = Field(description="Where the data is.")
+    transform: TransformSpec | None = Field(default=None, description="What to do with it; default: nothing.")
+    destination: Destination = Field(description="Where the rows go.")
+
+    def plan(self) -> Node:
+        """Return extract -> transform -> load (transform only where one is asked for)."""
+        return Chain(
+            step("extract", ExtractData(source=self.source)),
+            *([fed_step("transform", TransformData, self.transform)] if self.transform else []),
+            fed_step("load", LoadData, LoadSpec(destination=self.destination)),
+        )
+
+
+class CombineSpec(_Params):
+    """How several datasets become one."""
+
+    transform: TransformSpec | None = Field(
+        default=None, description="Transformation of the combined rows, for example an aggregation over all parts."
+    )
+
+
+class CombineDatasets(
+    CombineSpec,
+    Contract[TransformResult],
+    kind="etl.combine_datasets",
+    queue="etl",
+    limits=Limits(soft_s=1 * _HOUR_S - 60, hard_s=_HOUR_S),
+    retry=_NETWORK_RETRY,
+    examples=[
+        {
+            "datasets": [
+                "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/data.parquet",
+                "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ac/1/data.parquet",
+            ]
+        }
+    ],
+):
+    """Put datasets with the same columns one after another, matched by column name."""
+
+    datasets: Annotated[list[ArtifactUri], FedFromUpstream("dataset")] = Field(
+        min_length=1, max_length=1_000, description="The datasets; in a workflow the steps before give them."
+    )
+
+
+class PartitionedResult(BaseModel):
+    """What became of the parts."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    dataset: Dataset | None = Field(default=None, description="The combined table, unless it was loaded.")
+    destination: str | None = Field(default=None, description="Where the rows are now, if they were loaded.")
+
+
+class RunPartitioned(
+    WorkflowContract[PartitionedResult],
+    kind="etl.run_partitioned",
+    queue="etl",
+    limits=Limits(soft_s=3 * _HOUR_S - 60, hard_s=3 * _HOUR_S),
+    examples=[
+        {
+            "sources": [
+                {"kind": "http", "url": "https://example.com/2026-01.csv"},
+                {"kind": "http", "url": "https://example.com/2026-02.csv"},
+            ]
+        }
+    ],
+):
+    """Extract many sources in parallel, combine them into one dataset, and load it if a destination is given."""
+
+    sources: list[Source] = Field(min_length=1, max_length=1_000, description="The parts; each is one step.")
+    transform: TransformSpec | None = Field(default=None, description="Transformation of the combined rows.")
+    destination: Destination | None = Field(default=None, description="Where the rows go; default: only staged.")
+
+    def plan(self) -> Node:
+        """Return a chord of extracts with one combine, then the load if there is one."""
+        parts = Chord(
+            [step(f"extract_{index}", ExtractData(source=source)) for index, source in enumerate(self.sources)],
+            fed_step("combine", CombineDatasets, CombineSpec(transform=self.transform)),
+        )
+        if self.destination is None:
+            return parts
+        return Chain(parts, fed_step("load", LoadData, LoadSpec(destination=self.destination)))

@@ -1,0 +1,45 @@
+"""HTTP URLs that a client may name. Whether the address behind one is allowed is the worker's check, at fetch time."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+_SECRET_PARAMETERS = frozenset(
+    {
+        "access_token", "api_key", "apikey", "auth", "auth_token", "client_secret", "key", "pass", "passwd",
+        "password", "pwd", "secret", "sig", "signature", "token", "x-amz-credential", "x-amz-security-token",
+        "x-amz-signature", "x-goog-signature",
+    }
+)  # fmt: skip
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("give an absolute http:// or https:// URL with a host")
+    try:
+        port = parts.port
+    except ValueError as invalid:
+        raise ValueError("the port of the URL is not a number between 1 and 65535") from invalid
+    if port == 0:
+        raise ValueError("the port of the URL is not a number between 1 and 65535")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a URL carries no user or password; configure an HTTP connection and name it in 'connection'")
+    named = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+    if secret := sorted(named & _SECRET_PARAMETERS):
+        raise ValueError(
+            f"the query parameter {secret[0]!r} looks like a credential, which would be recorded with the job; "
+            "configure an HTTP connection and name it in 'connection'"
+        )
+    return url
+
+
+PublicHttpUrl = Annotated[
+    str,
+    StringConstraints(pattern=r"^https?://[^\s\x00-\x1f\\]+$", max_length=2_048),
+    AfterValidator(_without_credentials),
+    Field(description="Absolute HTTP or HTTPS URL without credentials.", examples=["https://example.com/sales.csv"]),
+]
