@@ -1,0 +1,485 @@
+"""The ledger: every job's record, and the only way to change its state.
+
+The transitions are one Lua script (`ledger.lua`, the state machine is drawn in `states.py`); this module gives
+it typed callers: `AsyncLedger` for the gateway, `Ledger` for the workers. Both run the same script.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from importlib import resources
+from typing import Any, Literal, NamedTuple, cast
+
+import redis
+import redis.asyncio
+from pydantic_core import to_json
+from redis.exceptions import RedisError
+
+from shared.errors import ClaimLost, LedgerUnavailable
+from shared.states import State
+
+PREFIX = "celeriac:"
+CELERY_RESULT_PREFIX = "celery-task-meta-"
+CHANGES_CHANNEL = f"{PREFIX}changes"  # carries the id of a job whenever one of its events is written
+CANCELS_CHANNEL = f"{PREFIX}cancels"  # carries the id of a running task that is to stop
+_SCRIPT = resources.files("shared").joinpath("ledger.lua").read_text("utf-8")
+_MAX_BATCH = 256  # submissions that share a round trip; keeps one call of the script in the low milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What `accept` writes of a job, or of a step of one. JSON fields are text."""
+
+    id: str
+    kind: str
+    queue: str
+    priority: int  # 0..9, 9 most urgent
+    params: str  # JSON object
+    retention_s: float  # how long the record stays after the job's end
+    max_crashes: int
+    message: str | None = None  # the Celery message; None for a workflow's own entry and for steps after the first
+    options: str = "{}"  # JSON object, as submitted
+    tags: tuple[str, ...] = ()
+    due_at_ms: int | None = None  # do not start before
+    expires_at_ms: int | None = None  # do not start after
+    outbox: bool = False  # the broker is not the ledger's Redis: publish from the outbox
+    steps: tuple[Entry, ...] = ()
+    job_id: str | None = None  # of a step: its job
+    step: str | None = None  # of a step: its name
+    after: tuple[str, ...] = ()  # of a step: ids of the steps whose results it needs
+    before: tuple[str, ...] = ()  # of a step: ids of the steps that need its result
+
+    def record(self) -> dict[str, Any]:
+        """Return the record as the script takes it: text fields, absent ones left out."""
+        record: dict[str, Any] = {
+            "id": self.id,
+            "kind": self.kind,
+            "queue": self.queue,
+            "priority": str(self.priority),
+            "params": self.params,
+            "options": self.options,
+            "tags": json.dumps(self.tags),
+            "max_crashes": str(self.max_crashes),
+            "retention_ms": str(int(self.retention_s * 1000)),
+        }
+        if self.message is not None:
+            record["message"] = self.message
+        if self.due_at_ms is not None:
+            record["due_at"] = str(self.due_at_ms)
+        if self.expires_at_ms is not None:
+            record["expires_at"] = str(self.expires_at_ms)
+        if self.outbox:
+            record["outbox"] = "1"
+        if self.job_id is not None:
+            record |= {
+                "job_id": self.job_id,
+                "step": self.step or "",
+                "after": json.dumps(self.after),
+                "before": json.dumps(self.before),
+                "waits_for": str(len(self.after)),
+            }
+        if self.steps:
+            record["steps"] = json.dumps([step.id for step in self.steps])
+            record["total"] = str(len(self.steps))
+            record["with_steps"] = [step.record() for step in self.steps]
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Jobs that are accepted together or not at all, under at most one idempotency key."""
+
+    jobs: Sequence[Entry]
+    idempotency_key: str | None = None
+    fingerprint: str = ""  # digest of the request; the same key with another one is a conflict
+    idempotency_s: float = 86_400
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the submission as the script takes it."""
+        arguments: dict[str, Any] = {"jobs": [job.record() for job in self.jobs]}
+        if self.idempotency_key is not None:
+            arguments |= {
+                "idempotency_key": self.idempotency_key,
+                "fingerprint": self.fingerprint,
+                "idempotency_ms": int(self.idempotency_s * 1000),
+            }
+        return arguments
+
+
+class Accepted(NamedTuple):
+    """The answer to a submission. A conflict has no ids."""
+
+    outcome: Literal["accepted", "replayed", "conflict"]
+    ids: tuple[str, ...]
+    created_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A job or step as the ledger has it. Times are milliseconds since 1970; JSON fields are text.
+
+    Set by accept: id .. expires_at; by publish: published_at, publishes; by claim: attempt .. claim_until, worker;
+    by progress, finish, retry, cancel: the rest. `queued_at` is set whenever the job becomes queued.
+    """
+
+    id: str
+    kind: str
+    queue: str
+    state: str
+    created_at: int
+    priority: int
+    params: str
+    options: str = "{}"
+    tags: str = "[]"
+    retention_ms: int = 0
+    max_crashes: int = 0
+    message: str | None = None
+    due_at: int | None = None
+    expires_at: int | None = None
+    queued_at: int | None = None
+    published_at: int | None = None
+    publishes: int = 0
+    started_at: int | None = None
+    finished_at: int | None = None
+    attempt: int = 0  # claims so far
+    attempts: str = "[]"  # [{attempt, worker, started_at_ms, finished_at_ms?, outcome?}]
+    retries: int = 0
+    crashes: int = 0  # workers lost while they ran it
+    worker: str | None = None
+    owner: str | None = None
+    claim_until: int | None = None
+    progress: str | None = None  # {current, total, unit, message}
+    result: str | None = None
+    error: str | None = None  # {code, message, remedy, retryable, details, step?}
+    artifacts: str = "[]"
+    cancel_requested_at: int | None = None
+    cancel_reason: str | None = None
+    steps: tuple[Record, ...] = ()
+    done: int = 0
+    total: int = 0
+    job_id: str | None = None
+    step: str | None = None
+    after: str = "[]"
+
+
+_INTEGERS = frozenset(f.name for f in fields(Record) if str(f.type).startswith("int"))
+_KNOWN = frozenset(f.name for f in fields(Record)) - {"steps"}
+
+
+def _record(flat: Sequence[str], steps: Iterable[Sequence[str]] = ()) -> Record:
+    values: dict[str, Any] = {}
+    for name, value in zip(flat[::2], flat[1::2], strict=True):
+        if name in _KNOWN:
+            values[name] = int(value) if name in _INTEGERS else value
+    return Record(**values, steps=tuple(_record(step) for step in steps))
+
+
+class Event(NamedTuple):
+    """One entry of a job's stream. `data` is JSON text; `step` names the step it comes from, if any."""
+
+    id: str
+    event: str
+    at_ms: int
+    data: str
+    step: str | None
+
+
+class Gone(NamedTuple):
+    """The job existed; its retention is over."""
+
+
+class Unknown(NamedTuple):
+    """The job never existed."""
+
+
+class Claim(NamedTuple):
+    """The right to run a job once. `token` fences: a later claim has a higher one."""
+
+    token: str
+    attempt: int
+    retries: int
+
+
+class Refusal(NamedTuple):
+    """Why a claim was not given: `busy`, `early`, `unknown`, or the state in which the job has ended."""
+
+    why: str
+    result: str  # the stored JSON result where `why` is `succeeded`
+
+
+class Action(NamedTuple):
+    """What the keeper did to a job: published, expired, republished, quarantined, cancelled, unpublished, forgotten."""
+
+    what: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs a list shows."""
+
+    states: tuple[State, ...] = ()
+    kind: str | None = None
+    queue: str | None = None
+    tag: str | None = None
+    lower_id: str | None = None  # exclusive; see ids.time_floor
+    upper_id: str | None = None  # exclusive
+
+    def arguments(self, limit: int, scan: int) -> dict[str, Any]:
+        """Return the filter as the script takes it, on the narrowest index there is."""
+        if self.tag is not None:
+            index = f"tag:{self.tag}"
+        elif self.kind is not None:
+            index = f"kind:{self.kind}"
+        elif len(self.states) == 1:
+            index = f"state:{self.states[0]}"
+        elif self.queue is not None:
+            index = f"queue:{self.queue}"
+        else:
+            index = "jobs"
+        arguments: dict[str, Any] = {
+            "index": index,
+            "lower": f"({self.lower_id}" if self.lower_id else "-",
+            "upper": f"({self.upper_id}" if self.upper_id else "+",
+            "limit": limit,
+            "scan": scan,
+        }
+        if self.states:
+            arguments["states"] = dict.fromkeys(self.states, True)
+        for name in ("kind", "queue", "tag"):
+            if (value := getattr(self, name)) is not None:
+                arguments[name] = value
+        return arguments
+
+
+def _keys(list_prefix: str) -> list[str]:
+    return [PREFIX, CELERY_RESULT_PREFIX, list_prefix]
+
+
+class Ledger:
+    """The workers' side: claim, renew, progress, finish, retry, release, and the keeper's round.
+
+    Redis errors pass through: a worker waits and tries again, see `worker.task`.
+    """
+
+    def __init__(self, client: redis.Redis, *, list_prefix: str = "") -> None:
+        self.client = client
+        self._script = client.register_script(_SCRIPT)
+        self._list_prefix = list_prefix
+
+    def _call(self, transition: str, **arguments: Any) -> Any:
+        return self._script(keys=_keys(self._list_prefix), args=[transition, to_json(arguments)])
+
+    def claim(
+        self, job_id: str, *, owner: str, worker: str, lease_s: float, message: str, adopt: Entry | None = None
+    ) -> Claim | Refusal:
+        """Ask for the right to run a job.
+
+        `owner` is the worker process that renews the claim, `message` the delivery as it can be published again,
+        `adopt` the entry to make if the ledger does not know the job.
+        """
+        extra = {"adopt": adopt.record()} if adopt else {}
+        what, *rest = self._call(
+            "claim", id=job_id, owner=owner, worker=worker, lease_ms=int(lease_s * 1000), message=message, **extra
+        )
+        if what == "run":
+            token, attempt, retries = rest
+            return Claim(token, int(attempt), int(retries))
+        return Refusal(what, rest[0] if rest else "")
+
+    def renew(self, job_ids: Sequence[str], *, owner: str, lease_s: float) -> dict[str, str]:
+        """Prolong the claims of `owner`. Returns per id `ok`, `cancel` (stop it), `lost` (stop it) or `unknown`."""
+        replies = self._call("renew", owner=owner, ids=list(job_ids), lease_ms=int(lease_s * 1000))
+        return dict(zip(job_ids, replies, strict=True))
+
+    def progress(self, job_id: str, *, token: str, progress: str | None, logs: Sequence[str] = ()) -> bool:
+        """Write progress and log lines (JSON text). Returns whether the job is asked to stop. Raises `ClaimLost`."""
+        extra = {"progress": progress} if progress is not None else {}
+        reply = self._call("progress", id=job_id, token=token, logs=list(logs), **extra)
+        if reply == "refused":
+            raise ClaimLost(f"{job_id} has another owner or has ended")
+        return cast(str, reply) == "cancel"
+
+    def succeed(self, job_id: str, *, token: str, result: str, artifacts: str = "[]") -> None:
+        """End a job with its JSON result. Raises `ClaimLost`."""
+        self._settle(job_id, token=token, state="succeeded", result=result, artifacts=artifacts)
+
+    def fail(self, job_id: str, *, token: str, error: str, artifacts: str = "[]") -> None:
+        """End a job with its JSON error. Raises `ClaimLost`."""
+        self._settle(job_id, token=token, state="failed", error=error, artifacts=artifacts)
+
+    def fail_as_owner(self, job_id: str, *, owner: str, error: str, unclaimed: bool = False) -> bool:
+        """End a job whose child can no longer speak for itself. Returns False where it was not this owner's.
+
+        With `unclaimed` a queued job ends too: its message cannot be run by any worker.
+        """
+        return bool(
+            self._call("finish", id=job_id, owner=owner, state="failed", error=error, unclaimed=unclaimed) == "ok"
+        )
+
+    def _settle(self, job_id: str, **arguments: Any) -> None:
+        if self._call("finish", id=job_id, **arguments) == "refused":
+            raise ClaimLost(f"{job_id} has another owner or has ended")
+
+    def retry(self, job_id: str, *, token: str, delay_s: float, error: str) -> None:
+        """Set a job aside until its next try; the keeper publishes it then. Raises `ClaimLost`."""
+        if self._call("retry", id=job_id, token=token, delay_ms=int(delay_s * 1000), error=error) == "refused":
+            raise ClaimLost(f"{job_id} has another owner or has ended")
+
+    def release(self, job_id: str, *, owner: str, crashed: bool = False) -> str:
+        """Give a job back: the worker shuts down, or its child `crashed`. Returns what became of it.
+
+        One of `released`, `republished`, `quarantined`, `cancelled`, or `refused` where it was not this owner's.
+        """
+        return cast(str, self._call("release", id=job_id, owner=owner, crashed=crashed))
+
+    def published(self, job_ids: Sequence[str]) -> None:
+        """Note that the outbox's messages of these jobs have reached the broker."""
+        self._call("published", ids=list(job_ids))
+
+    def messages(self, job_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Return queue and message of these jobs, for publishing from the outbox."""
+        found: dict[str, tuple[str, str]] = {}
+        for job_id in job_ids:
+            queue, message = cast(
+                "list[str | None]", self.client.hmget(f"{PREFIX}job:{job_id}", ["queue", "message"])
+            )
+            if queue is not None and message is not None:
+                found[job_id] = (queue, message)
+        return found
+
+    def tend(
+        self,
+        *,
+        owner: str,
+        lock_s: float = 5,
+        limit: int = 200,
+        grace_s: float = 15,
+        outbox_grace_s: float = 5,
+        remember_s: float = 90 * 86_400,
+    ) -> list[Action] | None:
+        """Do one round of the keeper; None where another worker is the keeper.
+
+        A message is taken for lost when it has been off its list for `grace_s` without a claim. Forgotten jobs
+        answer 410 for `remember_s`.
+        """
+        reply = self._call(
+            "tend",
+            owner=owner,
+            lock_ms=int(lock_s * 1000),
+            limit=limit,
+            grace_ms=int(grace_s * 1000),
+            outbox_grace_ms=int(outbox_grace_s * 1000),
+            remember_ms=int(remember_s * 1000),
+        )
+        if not reply:
+            return None
+        return [Action(what, job_id) for what, job_id in zip(reply[1::2], reply[2::2], strict=True)]
+
+    def read(self, job_id: str) -> Record | Gone | Unknown:
+        """Return a job or step by id."""
+        return _found(self._call("read", id=job_id))
+
+    def cancel(self, job_id: str, *, reason: str) -> str:
+        """Cancel a job. Returns `cancelled`, `requested` (it is running), `unknown` or the state it had ended in."""
+        return cast(str, self._call("cancel", id=job_id, reason=reason)[-1])
+
+
+@dataclass
+class _Waiting:
+    submission: Submission
+    future: asyncio.Future[Accepted]
+
+
+@dataclass
+class AsyncLedger:
+    """The gateway's side: accept, read, list, cancel, events. Raises `LedgerUnavailable` within `timeout_s`."""
+
+    client: redis.asyncio.Redis
+    timeout_s: float = 2.0
+    list_prefix: str = ""
+    _waiting: list[_Waiting] = field(default_factory=list)
+    _flushing: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self._script = self.client.register_script(_SCRIPT)
+
+    async def _call(self, transition: str, arguments: Any) -> Any:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await self._script(keys=_keys(self.list_prefix), args=[transition, to_json(arguments)])
+        except (RedisError, OSError, TimeoutError) as failure:
+            raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
+
+    async def accept(self, submission: Submission) -> Accepted:
+        """Write jobs and their messages, atomically. Submissions made at the same time share one round trip.
+
+        Micro-batching without a timer: what arrives while a call is under way goes with the next one.
+        """
+        future: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(submission, future))
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.create_task(self._flush())
+        return await future
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
+            try:
+                replies = await self._call("accept", [waiting.submission.arguments() for waiting in batch])
+            except Exception as failure:  # noqa: BLE001 - whatever it is belongs to those who wait, not to this task
+                for waiting in batch:
+                    if not waiting.future.done():
+                        waiting.future.set_exception(failure)
+                continue
+            for waiting, (outcome, *rest) in zip(batch, replies, strict=True):
+                if waiting.future.done():
+                    continue  # the client has gone; its job is accepted all the same
+                ids = rest[1:] if outcome == "replayed" else [job.id for job in waiting.submission.jobs]
+                accepted = Accepted(outcome, tuple(ids) if rest else (), int(rest[0]) if rest else 0)
+                waiting.future.set_result(accepted)
+
+    async def published(self, job_ids: Sequence[str]) -> None:
+        """Note that the outbox's messages of these jobs have reached the broker."""
+        await self._call("published", {"ids": list(job_ids)})
+
+    async def read(self, job_id: str) -> Record | Gone | Unknown:
+        """Return a job with its steps, in one round trip."""
+        return _found(await self._call("read", {"id": job_id}))
+
+    async def list(self, wanted: Filter, *, limit: int, scan: int = 5_000) -> tuple[Sequence[Record], str | None]:
+        """Return up to `limit` jobs, newest first, and the id after which the next page goes on (None: no more).
+
+        A page may be short when `scan` records were looked at and did not match.
+        """
+        next_id, *found = await self._call("list", wanted.arguments(limit, scan))
+        return [_record(flat) for flat in found], next_id or None
+
+    async def cancel(self, job_id: str, *, reason: str) -> tuple[str, str | None]:
+        """Cancel a job. Returns `cancelled`, `requested` (it is running), `unknown`, or `ended` with its state."""
+        what, *rest = await self._call("cancel", {"id": job_id, "reason": reason})
+        return what, rest[0] if rest else None
+
+    async def events(self, job_id: str, *, after: str = "-", count: int = 500) -> Sequence[Event]:
+        """Return the events of a job after the event id `after`, oldest first."""
+        start = "-" if after == "-" else f"({after}"
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                entries = await self.client.xrange(f"{PREFIX}events:{job_id}", start, "+", count=count)
+        except (RedisError, OSError, TimeoutError) as failure:
+            raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
+        return [_event(event_id, values) for event_id, values in entries]
+
+
+def _found(reply: Sequence[Any]) -> Record | Gone | Unknown:
+    what, *found = reply
+    if what == "found":
+        return _record(found[0], found[1:])
+    return Gone() if what == "gone" else Unknown()
+
+
+def _event(event_id: str, values: Mapping[str, str]) -> Event:
+    return Event(event_id, values["event"], int(values["at"]), values["data"], values.get("step"))
