@@ -8,7 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.artifacts import ArtifactUri, Dataset
 from shared.contract import Contract, FedFromUpstream, Limits, Retry
-from shared.jobs.names import ColumnName, ConnectionName, StorePath, TableName
+from shared.jobs.names import (
+    ColumnName,
+    HttpConnectionName,
+    SqlConnectionName,
+    StoreConnectionName,
+    StorePath,
+    TableName,
+)
 from shared.jobs.steps import BadRows, SqlText, Step
 from shared.jobs.urls import PublicHttpUrl
 from shared.workflows import Chain, Chord, Node, WorkflowContract, fed_step, step
@@ -48,7 +55,7 @@ class HttpSource(_Params):
 
     kind: Literal["http"] = Field(description="Discriminator.")
     url: PublicHttpUrl = Field(description="Where the file is. Internal addresses are refused unless allow-listed.")
-    connection: ConnectionName | None = Field(
+    connection: HttpConnectionName | None = Field(
         default=None, description="Named HTTP connection whose headers (its credentials) go with the request."
     )
     layout: FileLayout = Field(default=FileLayout(), description="How to read the file.")
@@ -66,7 +73,7 @@ class StoreSource(_Params):
     """A file in a named store (a folder or a bucket)."""
 
     kind: Literal["store"] = Field(description="Discriminator.")
-    connection: ConnectionName = Field(description="Name of a store, as configured on the workers.")
+    connection: StoreConnectionName = Field(description="Name of a store, as configured on the workers.")
     path: StorePath = Field(description="Path below the store's root.")
     layout: FileLayout = Field(default=FileLayout(), description="How to read the file.")
 
@@ -75,7 +82,7 @@ class SqlSource(_Params):
     """A table, or the rows of a query, of a named SQL connection (PostgreSQL, SQLite, DuckDB)."""
 
     kind: Literal["sql"] = Field(description="Discriminator.")
-    connection: ConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
+    connection: SqlConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
     table: TableName | None = Field(default=None, description="Table or view to read whole, `name` or `schema.name`.")
     query: SqlText | None = Field(
         default=None, description="One SELECT, run in a read-only transaction with the connection's own rights."
@@ -95,7 +102,7 @@ class TableDestination(_Params):
     """A table of a named SQL connection."""
 
     kind: Literal["table"] = Field(description="Discriminator.")
-    connection: ConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
+    connection: SqlConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
     table: TableName = Field(description="Target table, `name` or `schema.name`; made if it is not there.")
     mode: Literal["append", "replace", "upsert"] = Field(
         default="append", description="Add rows, replace the table's rows, or update by key and insert the rest."
@@ -117,7 +124,7 @@ class FileDestination(_Params):
     """A Parquet or CSV file, or a folder of parts, in a named store."""
 
     kind: Literal["file"] = Field(description="Discriminator.")
-    connection: ConnectionName = Field(description="Name of a store, as configured on the workers.")
+    connection: StoreConnectionName = Field(description="Name of a store, as configured on the workers.")
     path: StorePath = Field(
         description="Path below the store's root: a file for `replace`, a folder of parts for `append`."
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -11,6 +12,20 @@ ConnectionName = Annotated[
     StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$"),
     Field(description="Name of a configured connection.", examples=["warehouse"]),
 ]
+
+ConnectionGroup = Literal["sql", "store", "http"]
+
+
+@dataclass(frozen=True, slots=True)
+class NamesConnection:
+    """Marks the field that names a connection, and what that must be; `shared.connections` checks it."""
+
+    group: ConnectionGroup
+
+
+SqlConnectionName = Annotated[ConnectionName, NamesConnection("sql")]
+StoreConnectionName = Annotated[ConnectionName, NamesConnection("store")]
+HttpConnectionName = Annotated[ConnectionName, NamesConnection("http")]
 
 TableName = Annotated[
     str,
