@@ -34,9 +34,7 @@ from shared.jobs.names import ConnectionGroup, ConnectionName, NamesConnection
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,127}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
-_NO_CREDENTIALS = (
-    "it carries credentials; put the whole URL into an environment variable and name that in 'url_env'"
-)
+_HIDE_URL = "it carries credentials; put the URL into an environment variable and name that in 'url_env'"
 
 
 class _Connection(BaseModel):
@@ -158,8 +156,8 @@ class ConnectionProblem:
 def load_connections(path: Path | None) -> Connections:
     """Return the connections of the TOML file at `path`, by name; none for no file.
 
-    Relative paths in it are anchored at its folder. Raises `DefinitionError`, which says what to mend and shows
-    no value.
+    Relative paths in it are anchored at its folder. Raises `DefinitionError`, which says what to mend but
+    shows no value.
     """
     if path is None:
         return {}
@@ -198,7 +196,7 @@ def problem_with(name: str, group: ConnectionGroup, connections: Connections) ->
 
 
 def check_connections(model: BaseModel, connections: Connections) -> list[ConnectionProblem]:
-    """Return the fields below `model` (a contract's instance) that name no connection of the kind they need."""
+    """Return the fields below `model`, a contract's instance, whose connection is unknown or of another kind."""
     return [
         ConnectionProblem(path, message)
         for path, name, group in _named_in(model, ())
@@ -260,9 +258,9 @@ def _hints(invalid: ValidationError) -> str:
     """Say what is wrong where, without the values: one of them may be a password in the wrong place."""
     hints = []
     for error in invalid.errors(include_input=False, include_url=False, include_context=False):
-        name, *inner = error["loc"] or (
-            "file",
-        )  # the second part of it is Pydantic's own: the kind, or "[key]"
-        where = ".".join(str(part) for part in (name, *inner[1:]))
+        name, *inner = error["loc"] or ("file",)
+        where = ".".join(
+            str(part) for part in (name, *inner[1:])
+        )  # inner[0] is Pydantic's: the kind or "[key]"
         hints.append(f"{where}: {error['msg']}")
     return "; ".join(hints)
