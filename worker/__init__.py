@@ -1,0 +1,1 @@
+"""The workers: Celery tasks by family, and what they share."""

@@ -1,0 +1,1 @@
+"""The ETL family: extract, transform and load tables as Parquet, with DuckDB, Arrow and ADBC."""
