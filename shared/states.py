@@ -39,6 +39,7 @@ class StepState(StrEnum):
     """The life of a step: a job's states, and two that only a step has."""
 
     WAITING = "waiting"
+    SCHEDULED = "scheduled"
     QUEUED = "queued"
     RUNNING = "running"
     RETRYING = "retrying"

@@ -1,0 +1,152 @@
+"""Celery messages, made without publishing them.
+
+A message is the JSON object that kombu puts on a Redis list (`body`, `headers`, `properties`): Celery's protocol 2.
+Celery itself makes one for every kind, once; a job's message is that template with its own id, parameters and
+options. Workflows are laid out by Celery's canvas each time. On other brokers the same object is what
+`publish` hands to kombu. A conformance test compares the result with what `apply_async` really sends.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from celery import Signature
+from kombu import Connection
+from kombu.transport import virtual
+
+from shared.broker import BrokerSettings, make_celery
+from shared.contract import AnyContract
+from shared.workflows import Node, PlannedStep, to_canvas
+
+_PARAMS_SHOWN = 256  # characters of the parameters that events and Flower show
+_EMBED = '{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
+
+_captured: ContextVar[list[dict[str, Any]]] = ContextVar("captured")
+
+
+class _CapturingChannel(virtual.Channel):
+    """Takes what would be published instead of sending it."""
+
+    body_encoding = "base64"
+    do_restore = False
+
+    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+        _captured.get().append(message)
+
+    def _get(self, queue: str, timeout: float | None = None) -> Any:
+        raise NotImplementedError("nothing is ever delivered here")
+
+    def _purge(self, queue: str) -> int:
+        return 0
+
+
+class CapturingTransport(virtual.Transport):
+    """A kombu transport to nowhere."""
+
+    Channel = _CapturingChannel
+    driver_type = "capture"
+    driver_name = "capture"
+
+    def driver_version(self) -> str:
+        return "1"
+
+
+@contextmanager
+def _capture() -> Iterator[list[dict[str, Any]]]:
+    messages: list[dict[str, Any]] = []
+    token = _captured.set(messages)
+    try:
+        yield messages
+    finally:
+        _captured.reset(token)
+
+
+class MessageOptions(NamedTuple):
+    """What a message says beside its parameters. `priority` is the job's: 0..9, 9 most urgent."""
+
+    priority: int
+    soft_limit_s: float
+    hard_limit_s: float
+
+
+class Composer:
+    """Makes messages for one broker. Templates are made on first use; making one blocks for some milliseconds."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self._settings = settings
+        self._app = make_celery(settings, transport=CapturingTransport)
+        self._templates: dict[str, dict[str, Any]] = {}
+
+    def message(self, contract: AnyContract, job_id: str, params: str, options: MessageOptions, *, queue: str) -> str:
+        """Return the message of a single job. `params` is JSON text."""
+        template = self._templates.get(contract.spec.kind) or self._template(contract)
+        headers = template["headers"] | {
+            "id": job_id,
+            "root_id": job_id,
+            "timelimit": [options.hard_limit_s, options.soft_limit_s],
+            "kwargsrepr": params[:_PARAMS_SHOWN],
+        }
+        properties = template["properties"] | {
+            "correlation_id": job_id,
+            "delivery_tag": job_id,
+            "priority": self._settings.wire_priority(options.priority),
+            "delivery_info": {"exchange": "", "routing_key": queue},
+        }
+        body = base64.b64encode(f"[[], {params}, {_EMBED}]".encode()).decode()
+        return json.dumps(template | {"body": body, "headers": headers, "properties": properties})
+
+    def _template(self, contract: AnyContract) -> dict[str, Any]:
+        with _capture() as messages:
+            self._app.send_task(contract.spec.kind, kwargs={}, queue=contract.spec.queue, argsrepr="()", kwargsrepr="")
+        return self._templates.setdefault(contract.spec.kind, messages[0])
+
+    def workflow(
+        self, node: Node, steps: Sequence[PlannedStep], options: dict[str, MessageOptions], *, job_id: str
+    ) -> dict[str, str]:
+        """Return the messages, by step id, that start a workflow. Blocks: Celery writes a chord's size to Redis.
+
+        `options` are per step id. The later steps' messages travel inside the first ones, as Celery does it.
+        """
+
+        def signature(step: PlannedStep) -> Signature[Any]:
+            chosen = options[step.id]
+            return self._app.signature(
+                step.plan.contract.spec.kind,
+                kwargs=copy.deepcopy(step.plan.params),
+                task_id=step.id,
+                queue=step.plan.contract.spec.queue,
+                priority=self._settings.wire_priority(chosen.priority),
+                time_limit=chosen.hard_limit_s,
+                soft_time_limit=chosen.soft_limit_s,
+                kwargsrepr=json.dumps(step.plan.params)[:_PARAMS_SHOWN],
+            )
+
+        canvas = to_canvas(node, iter(steps), signature, self._app)
+        with _capture() as messages:
+            canvas.apply_async(root_id=job_id)
+        return {message["headers"]["id"]: json.dumps(message) for message in messages}
+
+
+def publish(connection: Connection, queue: str, message: str) -> None:
+    """Publish a stored message through kombu, on whatever broker `connection` leads to."""
+    parts = json.loads(message)
+    properties = parts["properties"]
+    with connection.Producer() as producer:
+        producer.publish(
+            base64.b64decode(parts["body"]),
+            exchange="",
+            routing_key=queue,
+            headers=parts["headers"],
+            content_type=parts["content-type"],
+            content_encoding=parts["content-encoding"],
+            priority=properties["priority"],
+            correlation_id=properties["correlation_id"],
+            reply_to=properties["reply_to"],
+            delivery_mode=properties["delivery_mode"],
+        )
