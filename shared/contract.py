@@ -298,8 +298,9 @@ def _type_argument(cls: type[BaseModel]) -> type[BaseModel]:
     _refuse(cls, "it does not say what it returns", "Derive it from Contract[YourResult].")
 
 
-def _undescribed(model: type[BaseModel], seen: frozenset[type] = frozenset()) -> Iterator[str]:
-    """Yield the dotted paths of fields without a description, through nested models."""
+def _undescribed(model: type[BaseModel], seen: set[type] | None = None) -> Iterator[str]:
+    """Yield the dotted paths of fields without a description, through nested models, each visited once."""
+    seen = {model} if seen is None else seen
     for name, field in model.model_fields.items():
         if not field.description:
             yield f"{model.__name__}.{name}"
@@ -307,7 +308,8 @@ def _undescribed(model: type[BaseModel], seen: frozenset[type] = frozenset()) ->
             yield f"{model.__name__}.{name} (a field of any type cannot be described; give it a type)"
         for nested in _models_in(field.annotation):
             if nested not in seen:
-                yield from _undescribed(nested, seen | {model, nested})
+                seen.add(nested)
+                yield from _undescribed(nested, seen)
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
