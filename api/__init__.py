@@ -1,0 +1,1 @@
+"""The gateway: HTTP in, ledger out. It never imports the worker."""

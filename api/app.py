@@ -1,0 +1,58 @@
+"""The ASGI application: `uvicorn --factory api.app:create_app`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import redis.asyncio
+from asgi_correlation_id import CorrelationIdMiddleware
+from fastapi import FastAPI
+
+from api import errors
+from api.settings import GatewaySettings, gateway_settings
+from shared.artifacts import ArtifactStore
+from shared.broker import SOCKET_TIMEOUT_S
+from shared.ledger import AsyncLedger
+
+ROUTERS = ()  # in the order of the document
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: GatewaySettings = app.state.settings
+    client = redis.asyncio.Redis.from_url(
+        settings.ledger_url,
+        decode_responses=True,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=SOCKET_TIMEOUT_S,
+        health_check_interval=10,
+    )
+    app.state.redis = client
+    app.state.ledger = AsyncLedger(client, timeout_s=settings.ledger_timeout_s)
+    app.state.store = ArtifactStore(settings.store_url)
+    try:
+        yield
+    finally:
+        await client.aclose()
+
+
+def create_app(settings: GatewaySettings | None = None) -> FastAPI:
+    """Return the gateway. Raises `DefinitionError` for settings it must not run with."""
+    settings = settings or gateway_settings()
+    settings.refuse_open_door()
+    app = FastAPI(
+        title="Celeriac",
+        version="0.1.0",
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.settings = settings
+    errors.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_middleware(CorrelationIdMiddleware)
+    return app

@@ -1,0 +1,125 @@
+"""Every error that a client meets: RFC 9457 problem documents with a stable ``code``.
+
+Raise `Problem` anywhere below a route. What is not a `Problem` becomes one here; an exception's own text stays in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from asgi_correlation_id import correlation_id
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+from shared.errors import LedgerUnavailable, redact
+
+MEDIA_TYPE = "application/problem+json"
+_log = structlog.get_logger(__name__)
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pointer: str = Field(
+        description="JSON pointer (RFC 6901) into the body, or the name of the query parameter or header.",
+        examples=["/params/source/url"],
+    )
+    message: str = Field(description="What is wrong and what would be right.")
+
+
+class ProblemDocument(BaseModel):
+    """An error: RFC 9457 problem details."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str = Field(description="URN of the kind of problem.", examples=["urn:celeriac:problem:unknown_job"])
+    title: str = Field(description="The kind of problem in words; the same for every occurrence.")
+    status: int = Field(description="The HTTP status again.")
+    detail: str = Field(description="What happened here, and what to do about it.")
+    instance: str = Field(description="Path of the request.")
+    code: str = Field(description="Stable name of the kind of problem, for programs.", examples=["unknown_job"])
+    request_id: str = Field(description="Id of the request, as in the header X-Request-ID and in the logs.")
+    errors: list[FieldError] = Field(description="What is wrong with which field; empty if no field is to blame.")
+
+
+class Problem(Exception):  # noqa: N818 - named after the document it becomes
+    """Answer the request with a problem document."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(code, detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+
+    def response(self, path: str) -> Response:
+        """Return the answer to a request for `path`."""
+        document = ProblemDocument(
+            type=f"urn:celeriac:problem:{self.code}",
+            title=self.code.replace("_", " ").capitalize(),
+            status=self.status,
+            detail=self.detail,
+            instance=path,
+            code=self.code,
+            request_id=correlation_id.get() or "",
+            errors=self.errors,
+        )
+        return Response(to_json(document), self.status, self.headers, MEDIA_TYPE)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of a route: that these statuses come as problem documents."""
+    schema = {"$ref": "#/components/schemas/ProblemDocument"}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem document."""
+
+    @app.exception_handler(Problem)
+    async def problem(request: Request, raised: Problem) -> Response:
+        return raised.response(request.url.path)
+
+    @app.exception_handler(LedgerUnavailable)
+    async def unavailable(request: Request, raised: LedgerUnavailable) -> Response:
+        _log.warning("ledger unavailable", cause=redact(repr(raised.__cause__)))
+        detail = "The ledger does not answer, so nothing was accepted or changed. Try again."
+        return Problem(503, "ledger_unavailable", detail, headers={"Retry-After": "2"}).response(request.url.path)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, raised: RequestValidationError) -> Response:
+        errors = [
+            FieldError(pointer=str(error["loc"][-1]), message=f"{error['msg']} ({error['loc'][0]})")
+            for error in raised.errors()
+        ]
+        return Problem(422, "invalid_request", "A parameter of the request is wrong.", errors=errors).response(
+            request.url.path
+        )
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, raised: HTTPException) -> Response:
+        phrase = HTTPStatus(raised.status_code).phrase
+        code = phrase.lower().replace(" ", "_").replace("-", "_")
+        detail = f"{request.method} {request.url.path}: {phrase.lower()}. See /docs for what there is."
+        return Problem(raised.status_code, code, detail, headers=raised.headers).response(request.url.path)
