@@ -16,7 +16,7 @@ from shared.jobs.names import (
     StorePath,
     TableName,
 )
-from shared.jobs.steps import BadRows, SqlText, Step
+from shared.jobs.steps import BadRows, JoinStep, SqlText, Step
 from shared.jobs.urls import PublicHttpUrl
 from shared.workflows import Chain, Chord, Node, WorkflowContract, fed_step, step
 
@@ -209,8 +209,8 @@ class TransformSpec(_Params):
     steps: list[Step] = Field(default=[], max_length=100, description="Steps, applied in order.")
     sql: SqlText | None = Field(
         default=None,
-        description="One SELECT over the view `input` (and the views named in `inputs`), without access to files, "
-        "network, extensions or settings.",
+        description="One SELECT (DuckDB's dialect) over the view `input` and the views named in `inputs`, without "
+        "access to files, network, extensions or settings. `bad_rows` does not apply to it: use TRY_CAST.",
     )
     inputs: dict[ColumnName, ArtifactUri] = Field(
         default={}, max_length=16, description="Further datasets that joins and the SQL can name as views."
@@ -225,6 +225,17 @@ class TransformSpec(_Params):
     def _one_of(self) -> Self:
         if bool(self.steps) == (self.sql is not None):
             raise ValueError("give either 'steps' or 'sql', not both and not neither")
+        return self
+
+    @model_validator(mode="after")
+    def _inputs_fit(self) -> Self:
+        folded = [name.casefold() for name in self.inputs]
+        if "input" in folded or len(set(folded)) < len(folded):
+            raise ValueError("a name in 'inputs' is taken: names differ by more than case, and 'input' is the dataset")
+        for index, one in enumerate(self.steps):
+            if isinstance(one, JoinStep) and one.input not in self.inputs:
+                known = ", ".join(repr(name) for name in self.inputs) or "none"
+                raise ValueError(f"steps[{index}] joins {one.input!r}, which 'inputs' does not name (it names {known})")
         return self
 
 
