@@ -43,9 +43,7 @@ class Artifact(BaseModel):
     uri: ArtifactUri = Field(description="Where the file is: `artifact://<job or upload id>/<attempt>/<name>`.")
     name: str = Field(description="File name, unique within the job.", examples=["data.parquet"])
     role: Role = Field(description="What the file is; a parameter fed from upstream names the role it takes.")
-    media_type: str = Field(
-        description="RFC 6838 media type.", examples=["application/vnd.apache.parquet", "text/csv"]
-    )
+    media_type: str = Field(description="RFC 6838 media type.", examples=["application/vnd.apache.parquet", "text/csv"])
     size_bytes: int = Field(ge=0, description="Size of the file in bytes.")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the content, lower-case hex.")
 

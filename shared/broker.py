@@ -38,23 +38,31 @@ class BrokerSettings(BaseSettings):
     )
     store_url: str = Field(default="data/artifacts", description="Root of the artifact store: a folder or fsspec URL.")
     retention_s: float = Field(
-        default=7 * 86_400, gt=0, description="How long record, events, result and artifacts outlive a job, in seconds."
+        default=7 * 86_400,
+        gt=0,
+        description="How long record, events, result and artifacts outlive a job, in seconds.",
     )
     lease_s: float = Field(
-        default=20, ge=2, description="How long a claim lasts without renewal; a lost worker's job runs again after it."
+        default=20,
+        ge=2,
+        description="How long a claim lasts without renewal; a lost worker's job runs again after it.",
     )
     visibility_timeout_s: float = Field(
         default=3_600, gt=0, description="Redis and SQS: when an unacknowledged message is delivered again."
     )
     soft_shutdown_s: float = Field(
-        default=20, ge=0, description="How long a worker that is told to stop lets its jobs go on before it gives them back."
+        default=20,
+        ge=0,
+        description="How long a worker that is told to stop lets its jobs go on before it gives them back.",
     )
 
     @model_validator(mode="after")
     def _ledger_is_redis(self) -> BrokerSettings:
         if not self.ledger_url:
             if not self.uses_redis:
-                raise ValueError("the broker is not Redis, so the ledger needs one: set CELERIAC_LEDGER_URL=redis://...")
+                raise ValueError(
+                    "the broker is not Redis, so the ledger needs one: set CELERIAC_LEDGER_URL=redis://..."
+                )
             self.ledger_url = self.broker_url
         if urlsplit(self.ledger_url).scheme not in {"redis", "rediss"}:
             raise ValueError("the ledger lives in Redis or Valkey: CELERIAC_LEDGER_URL=redis://host:6379/0")
@@ -81,13 +89,19 @@ def broker_settings() -> BrokerSettings:
     return BrokerSettings()
 
 
-def make_celery(settings: BrokerSettings, *, transport: Any = None) -> Celery:
+def make_celery(
+    settings: BrokerSettings, *, transport: Any = None, backend: str = "shared.backend:LedgerBackend"
+) -> Celery:
     """Return the Celery application that gateway, workers, beat and Flower share.
 
-    `transport` replaces the broker's kombu transport class. Raises `DefinitionError` for a setting Celery does not have.
+    `transport` replaces the broker's kombu transport class, `backend` the result backend's.
+    Raises `DefinitionError` for a setting that Celery does not have.
     """
     app = Celery("celeriac", set_as_current=transport is None)
-    configure(app, celery_settings(settings) | ({"broker_transport": transport} if transport else {}))
+    overrides = {"result_backend": f"{backend}+{settings.ledger_url}"}
+    if transport is not None:
+        overrides["broker_transport"] = transport
+    configure(app, celery_settings(settings) | overrides)
     return app
 
 
@@ -95,7 +109,9 @@ def configure(app: Celery, settings: dict[str, Any]) -> None:
     """Set `settings`; refuse those that Celery would silently ignore."""
     known = dict(flatten(NAMESPACES))
     if unknown := sorted(name for name in settings if name not in known and not name.startswith("redbeat_")):
-        raise DefinitionError(f"Celery has no setting {', '.join(unknown)}. See its documentation for the names it has.")
+        raise DefinitionError(
+            f"Celery has no setting {', '.join(unknown)}. See its documentation for the names it has."
+        )
     app.conf.update(settings)
 
 
@@ -124,14 +140,12 @@ def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
         "broker_connection_timeout": SOCKET_TIMEOUT_S,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "result_backend": f"shared.backend:LedgerBackend+{settings.ledger_url}",
         "result_expires": settings.retention_s,
         "result_backend_always_retry": True,
         "redis_socket_timeout": SOCKET_TIMEOUT_S,
         "redis_socket_connect_timeout": SOCKET_TIMEOUT_S,
         "redis_socket_keepalive": True,
         "redis_retry_on_timeout": True,
-        "redis_backend_health_check_interval": 10,
         "task_serializer": "json",
         "result_serializer": "json",
         "event_serializer": "json",
@@ -148,13 +162,16 @@ def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         # A lost child's job is given back through the ledger, which counts: see shared.backend.
         "task_reject_on_worker_lost": False,
-        "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1},
+        "task_publish_retry_policy": {
+            "max_retries": 3,
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 1,
+        },
         "task_send_sent_event": True,
         "worker_send_task_events": True,
         # A claim outlives a broken connection, so work under way is not thrown away with it.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "worker_soft_shutdown_timeout": settings.soft_shutdown_s,
-        "worker_enable_soft_shutdown_on_idle": False,
         "worker_hijack_root_logger": False,
         "worker_proc_alive_timeout": 60,
         "beat_scheduler": "redbeat.RedBeatScheduler",

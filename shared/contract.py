@@ -142,7 +142,11 @@ class Contract(BaseModel, Generic[ResultT]):
         doc = (cls.__doc__ or "").strip()
         summary, _, description = doc.partition("\n")
         if not re.match(KIND_PATTERN, kind):
-            _refuse(cls, f"the kind {kind!r} is not of the form family.verb_noun", "Use lower-case letters, like 'etl.extract_data'.")
+            _refuse(
+                cls,
+                f"the kind {kind!r} is not of the form family.verb_noun",
+                "Use lower-case letters, like 'etl.extract_data'.",
+            )
         queue = queue or kind.partition(".")[0]
         if queue not in known_queues():
             _refuse(
@@ -159,11 +163,19 @@ class Contract(BaseModel, Generic[ResultT]):
         if not examples:
             _refuse(cls, "it has no example", "Add examples=[{...}] with valid parameters.")
         if unknown := set(idempotent_by) - set(cls.model_fields):
-            _refuse(cls, f"idempotent_by names {sorted(unknown)}", f"Its parameters are {sorted(cls.model_fields)}.")
+            _refuse(
+                cls,
+                f"idempotent_by names {sorted(unknown)}",
+                f"Its parameters are {sorted(cls.model_fields)}.",
+            )
         result = _type_argument(cls)
         for model in (cls, result):
             for path in _undescribed(model):
-                _refuse(cls, f"the field {path} is not described", 'Add Field(description="...") with range and unit.')
+                _refuse(
+                    cls,
+                    f"the field {path} is not described",
+                    'Add Field(description="...") with range and unit.',
+                )
         cls.spec = Spec(
             kind=kind,
             queue=queue,

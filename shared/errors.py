@@ -56,6 +56,9 @@ class TaskFailure(CeleriacError):
         self.remedy = remedy
         self.details = details
 
+    def __reduce__(self) -> tuple[Any, ...]:  # the pool's child hands it to the main process
+        return _rebuild, (type(self), self.__dict__.copy())
+
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
 
@@ -93,3 +96,10 @@ class TimeLimitReached(TaskFailure):
             remedy="Give it less to do, or ask for a larger options.time_limit_s within the kind's limit.",
             limit_s=limit_s,
         )
+
+
+def _rebuild(cls: type[TaskFailure], attributes: dict[str, Any]) -> TaskFailure:
+    failure = cls.__new__(cls)
+    Exception.__init__(failure, attributes["code"], attributes["message"], attributes["remedy"])
+    failure.__dict__.update(attributes)
+    return failure

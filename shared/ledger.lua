@@ -221,7 +221,7 @@ settle = function(record, state, outcome, alone)
   local retention_ms = tonumber(record.retention_ms)
   set(record, {
     finished_at = NOW, result = outcome.result or false, error = outcome.error or false,
-    token = false, owner = false, claim_until = false, due_at = false, artifacts = outcome.artifacts or record.artifacts or '[]',
+    token = false, last_token = record.token or false, owner = false, claim_until = false, due_at = false, artifacts = outcome.artifacts or record.artifacts or '[]',
   })
   if state == 'succeeded' then
     store_celery_result(record, 'SUCCESS', outcome.result)
@@ -346,9 +346,10 @@ local function expire(record)
   settle(record, 'expired', { error = error_document('expired', 'It did not start before its expiry.', 'Submit it again, with a longer expires_in_s.') })
 end
 
--- claim: {id, owner, worker, lease_ms, message, adopt?}. `adopt` is a record for a job that came past the gateway,
+-- claim: {id, owner, worker, lease_ms, message, delivery, adopt?}. `delivery` is new with every delivery, so that a
+-- claim whose answer was lost can be asked for again. `adopt` is a record for a job that came past the gateway,
 -- from somebody's own Celery client.
--- Replies {'run', token, attempt, retries} or {'busy'|'early'|'unknown'} or a final state, 'succeeded' with the result.
+-- Replies {'run', token, attempt, retries, max_retries} or {'busy'|'early'|'unknown'} or a final state, 'succeeded' with the result.
 function T.claim(a)
   local record = load(a.id)
   if not record then
@@ -365,6 +366,7 @@ function T.claim(a)
     return { 'expired' }
   end
   if record.state == 'running' then
+    if record.delivery == a.delivery then return { 'run', record.token, record.attempt, record.retries or '0', record.max_retries } end
     if tonumber(record.claim_until) > NOW then return { 'busy' } end
     local done = lost(record, true)
     if done ~= 'republished' then return { record.state } end
@@ -379,7 +381,7 @@ function T.claim(a)
   enter(record, 'running')
   set(record, {
     token = token, owner = a.owner, worker = a.worker, attempt = attempt, attempts = cjson.encode(attempts), attempt_open = '1',
-    started_at = record.started_at or NOW, claim_until = NOW + a.lease_ms, due_at = false, progress = false,
+    delivery = a.delivery, started_at = record.started_at or NOW, claim_until = NOW + a.lease_ms, due_at = false, progress = false,
     message = record.message or a.message,
   })
   redis.call('ZADD', P .. 'claims', NOW + a.lease_ms, record.id)
@@ -395,8 +397,11 @@ function T.claim(a)
       emit_state(job)
     end
   end
-  return { 'run', int(token), attempt, tonumber(record.retries or '0') }
+  return { 'run', int(token), int(attempt), record.retries or '0', record.max_retries }
 end
+
+-- Whether the caller's own call has already done what it asks for: the answer to its first try was lost.
+local function repeated(record, a) return record and a.token and record.last_token == a.token end
 
 -- Whether the caller may write: it holds the token, or (the worker's main process) it is the owner.
 local function holds(record, a)
@@ -444,6 +449,7 @@ end
 function T.finish(a)
   local record = load(a.id)
   local unclaimed = record and a.unclaimed and record.state == 'queued'
+  if repeated(record, a) then return 'ok' end
   if not holds(record, a) and not unclaimed then return 'refused' end
   if record.cancel_requested_at and a.state ~= 'succeeded' then
     settle(record, 'cancelled', { error = error_document('cancelled', record.cancel_reason or 'Cancelled on request.', ''), artifacts = a.artifacts })
@@ -456,12 +462,13 @@ end
 -- retry: {id, token, delay_ms, error}. Replies 'ok' | 'refused'.
 function T.retry(a)
   local record = load(a.id)
+  if repeated(record, a) then return 'ok' end
   if not holds(record, a) then return 'refused' end
   if record.cancel_requested_at then return T.finish({ id = a.id, token = a.token, state = 'failed', error = a.error }) end
   close_attempt(record, 'retrying')
   unlist(record)
   enter(record, 'retrying')
-  set(record, { due_at = NOW + a.delay_ms, error = a.error, retries = tonumber(record.retries or '0') + 1, token = false, owner = false, claim_until = false })
+  set(record, { due_at = NOW + a.delay_ms, error = a.error, retries = tonumber(record.retries or '0') + 1, last_token = record.token, token = false, owner = false, claim_until = false })
   redis.call('ZADD', P .. 'due', record.due_at, record.id)
   if record.expires_at then redis.call('ZADD', P .. 'expiring', record.expires_at, record.id) end
   emit_state(record, '"due_at_ms": ' .. record.due_at .. ', "error": ' .. a.error)

@@ -19,6 +19,7 @@ from pydantic_core import to_json
 from redis.exceptions import RedisError
 
 from shared.errors import ClaimLost, LedgerUnavailable
+from shared.ids import uuid7
 from shared.states import State
 
 PREFIX = "celeriac:"
@@ -39,7 +40,8 @@ class Entry:
     priority: int  # 0..9, 9 most urgent
     params: str  # JSON object
     retention_s: float  # how long the record stays after the job's end
-    max_crashes: int
+    max_crashes: int  # workers it may lose before it is quarantined
+    max_retries: int  # tries after failures that can pass
     message: str | None = None  # the Celery message; None for a workflow's own entry and for steps after the first
     options: str = "{}"  # JSON object, as submitted
     tags: tuple[str, ...] = ()
@@ -63,6 +65,7 @@ class Entry:
             "options": self.options,
             "tags": json.dumps(self.tags),
             "max_crashes": str(self.max_crashes),
+            "max_retries": str(self.max_retries),
             "retention_ms": str(int(self.retention_s * 1000)),
         }
         if self.message is not None:
@@ -136,6 +139,7 @@ class Record:
     tags: str = "[]"
     retention_ms: int = 0
     max_crashes: int = 0
+    max_retries: int = 0
     message: str | None = None
     due_at: int | None = None
     expires_at: int | None = None
@@ -201,6 +205,7 @@ class Claim(NamedTuple):
     token: str
     attempt: int
     retries: int
+    max_retries: int
 
 
 class Refusal(NamedTuple):
@@ -274,20 +279,36 @@ class Ledger:
         return self._script(keys=_keys(self._list_prefix), args=[transition, to_json(arguments)])
 
     def claim(
-        self, job_id: str, *, owner: str, worker: str, lease_s: float, message: str, adopt: Entry | None = None
+        self,
+        job_id: str,
+        *,
+        owner: str,
+        worker: str,
+        lease_s: float,
+        message: str,
+        delivery: str = "",
+        adopt: Entry | None = None,
     ) -> Claim | Refusal:
         """Ask for the right to run a job.
 
-        `owner` is the worker process that renews the claim, `message` the delivery as it can be published again,
+        `owner` is the worker process that renews the claim, `message` what was delivered, as it can be published again,
+        `delivery` an id of this delivery (a repeated claim of the same one is given again),
         `adopt` the entry to make if the ledger does not know the job.
         """
         extra = {"adopt": adopt.record()} if adopt else {}
         what, *rest = self._call(
-            "claim", id=job_id, owner=owner, worker=worker, lease_ms=int(lease_s * 1000), message=message, **extra
+            "claim",
+            id=job_id,
+            owner=owner,
+            worker=worker,
+            lease_ms=int(lease_s * 1000),
+            message=message,
+            delivery=delivery or uuid7(),
+            **extra,
         )
         if what == "run":
-            token, attempt, retries = rest
-            return Claim(token, int(attempt), int(retries))
+            token, attempt, retries, max_retries = rest
+            return Claim(token, int(attempt), int(retries), int(max_retries))
         return Refusal(what, rest[0] if rest else "")
 
     def renew(self, job_ids: Sequence[str], *, owner: str, lease_s: float) -> dict[str, str]:
@@ -301,7 +322,7 @@ class Ledger:
         reply = self._call("progress", id=job_id, token=token, logs=list(logs), **extra)
         if reply == "refused":
             raise ClaimLost(f"{job_id} has another owner or has ended")
-        return cast(str, reply) == "cancel"
+        return cast("str", reply) == "cancel"
 
     def succeed(self, job_id: str, *, token: str, result: str, artifacts: str = "[]") -> None:
         """End a job with its JSON result. Raises `ClaimLost`."""
@@ -334,7 +355,7 @@ class Ledger:
 
         One of `released`, `republished`, `quarantined`, `cancelled`, or `refused` where it was not this owner's.
         """
-        return cast(str, self._call("release", id=job_id, owner=owner, crashed=crashed))
+        return cast("str", self._call("release", id=job_id, owner=owner, crashed=crashed))
 
     def published(self, job_ids: Sequence[str]) -> None:
         """Note that the outbox's messages of these jobs have reached the broker."""
@@ -344,9 +365,7 @@ class Ledger:
         """Return queue and message of these jobs, for publishing from the outbox."""
         found: dict[str, tuple[str, str]] = {}
         for job_id in job_ids:
-            queue, message = cast(
-                "list[str | None]", self.client.hmget(f"{PREFIX}job:{job_id}", ["queue", "message"])
-            )
+            queue, message = cast("list[str | None]", self.client.hmget(f"{PREFIX}job:{job_id}", ["queue", "message"]))
             if queue is not None and message is not None:
                 found[job_id] = (queue, message)
         return found
@@ -385,7 +404,7 @@ class Ledger:
 
     def cancel(self, job_id: str, *, reason: str) -> str:
         """Cancel a job. Returns `cancelled`, `requested` (it is running), `unknown` or the state it had ended in."""
-        return cast(str, self._call("cancel", id=job_id, reason=reason)[-1])
+        return cast("str", self._call("cancel", id=job_id, reason=reason)[-1])
 
 
 @dataclass

@@ -20,6 +20,7 @@ from celery import Signature
 from kombu import Connection
 from kombu.transport import virtual
 
+from shared.backend import LedgerBackend
 from shared.broker import BrokerSettings, make_celery
 from shared.contract import AnyContract
 from shared.workflows import Node, PlannedStep, to_canvas
@@ -57,6 +58,17 @@ class CapturingTransport(virtual.Transport):
         return "1"
 
 
+class SilentBackend(LedgerBackend):
+    """The result backend without its pub/sub: the gateway waits on the ledger's own channel instead."""
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Subscribe to nothing."""
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Unsubscribe from nothing."""
+        return result
+
+
 @contextmanager
 def _capture() -> Iterator[list[dict[str, Any]]]:
     messages: list[dict[str, Any]] = []
@@ -80,7 +92,7 @@ class Composer:
 
     def __init__(self, settings: BrokerSettings) -> None:
         self._settings = settings
-        self._app = make_celery(settings, transport=CapturingTransport)
+        self._app = make_celery(settings, transport=CapturingTransport, backend="shared.messages:SilentBackend")
         self._templates: dict[str, dict[str, Any]] = {}
 
     def message(self, contract: AnyContract, job_id: str, params: str, options: MessageOptions, *, queue: str) -> str:
@@ -104,6 +116,8 @@ class Composer:
     def _template(self, contract: AnyContract) -> dict[str, Any]:
         with _capture() as messages:
             self._app.send_task(contract.spec.kind, kwargs={}, queue=contract.spec.queue, argsrepr="()", kwargsrepr="")
+        for option in ("argsrepr", "kwargsrepr"):  # send_task's own options end up in the properties, too
+            messages[0]["properties"].pop(option)
         return self._templates.setdefault(contract.spec.kind, messages[0])
 
     def workflow(

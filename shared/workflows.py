@@ -90,7 +90,9 @@ def lay_out(node: Node, new_id: Callable[[], str]) -> list[PlannedStep]:
     return planned
 
 
-def to_canvas(node: Node, steps: Iterator[PlannedStep], signature: Callable[[PlannedStep], Signature[Any]], app: Celery) -> Any:
+def to_canvas(
+    node: Node, steps: Iterator[PlannedStep], signature: Callable[[PlannedStep], Signature[Any]], app: Celery
+) -> Any:
     """Return `node` as a Celery canvas; `steps` are those of `lay_out`, taken in the same order."""
     if isinstance(node, StepPlan):
         return signature(next(steps))

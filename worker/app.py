@@ -1,0 +1,69 @@
+"""The Celery application of a worker: `celery -A worker.app worker`.
+
+`WORKER_FAMILIES` (comma-separated) names the families whose tasks it loads and whose queues it consumes;
+`CELERIAC_TASKS` names further modules with tasks.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before any numeric library is imported: their thread pools would be copied into forked children, broken.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import importlib  # noqa: E402
+
+from celery import Celery  # noqa: E402
+
+from shared.broker import broker_settings, make_celery  # noqa: E402
+from shared.contract import FAMILY_QUEUES, AnyContract, catalogue  # noqa: E402
+from shared.errors import DefinitionError  # noqa: E402
+from shared.workflows import WorkflowContract  # noqa: E402
+from worker import lifecycle  # noqa: E402
+from worker.task import definitions, register  # noqa: E402
+
+
+def _names(variable: str) -> list[str]:
+    return [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
+
+
+def load_tasks(families: list[str], modules: list[str]) -> dict[str, AnyContract]:
+    """Import the tasks of `families` and of `modules`; return the contracts they run, by kind.
+
+    Raises `DefinitionError` if a family has no tasks here, or a kind of a loaded family has no task.
+    """
+    for family in families:
+        try:
+            importlib.import_module(f"worker.{family}.tasks")
+        except ModuleNotFoundError as missing:
+            if missing.name not in {f"worker.{family}", f"worker.{family}.tasks"}:
+                raise
+            raise DefinitionError(
+                f"WORKER_FAMILIES names {family!r}, whose tasks are not installed here. Use its own image, or mend the name."
+            ) from missing
+    for module in modules:
+        importlib.import_module(module)
+    declared = definitions()
+    for kind, contract in catalogue().families(families).items():
+        if kind not in declared and not issubclass(contract, WorkflowContract):
+            raise DefinitionError(f"{kind} has no task: write a function with @runs({contract.__name__}).")
+    return {kind: definition.contract for kind, definition in declared.items()}
+
+
+def make_app() -> Celery:
+    """Return the application with the tasks that this process is to run."""
+    families = _names("WORKER_FAMILIES")
+    app = make_celery(broker_settings())
+    contracts = load_tasks(families, _names("CELERIAC_TASKS"))
+    register(app, definitions().values())
+    queues = sorted(
+        {contract.spec.queue for contract in contracts.values()} | {f for f in families if f in FAMILY_QUEUES}
+    )
+    if queues:
+        app.amqp.queues.select(queues)
+    lifecycle.attach(app)
+    return app
+
+
+app = make_app()

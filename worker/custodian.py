@@ -1,0 +1,100 @@
+"""The custodian: keeps the claims of this worker's jobs, and stops the jobs that are no longer to run.
+
+It lives in the worker's main process, so neither C code that holds a child's GIL nor a long warm shutdown can keep
+a claim from being renewed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import redis
+from celery.worker import state
+
+from shared.broker import BrokerSettings
+from shared.ledger import Ledger
+from worker.scratch import sweep
+
+logger = logging.getLogger(__name__)
+
+_KILL_AFTER_S = 10.0  # from the polite signal to SIGKILL, for a child that does not hear it
+
+
+class Custodian:
+    """Renews claims once a round; interrupts jobs that were cancelled, lost, or outlast a shutdown."""
+
+    def __init__(
+        self, ledger: Ledger, settings: BrokerSettings, *, owner: str, broker: redis.Redis | None, scratch: Path
+    ) -> None:
+        self._scratch = scratch
+        self._ledger = ledger
+        self._settings = settings
+        self._owner = owner
+        self._broker = broker  # None where the broker is not Redis
+        self._interrupted_at: dict[str, float] = {}
+        self._give_back_at: float | None = None
+
+    def begin_shutdown(self) -> None:
+        """Let running jobs go on for the soft shutdown time, then give them back."""
+        self._give_back_at = time.monotonic() + self._settings.soft_shutdown_s
+
+    def round(self) -> None:
+        """Renew, and interrupt what must stop."""
+        requests = {request.id: request for request in _requests()}
+        sweep(self._scratch, requests.keys())
+        if not requests:
+            self._interrupted_at.clear()
+            return
+        self._renew_deliveries(requests.values())
+        if self._give_back_at is not None and time.monotonic() >= self._give_back_at:
+            for job_id in requests:
+                self._ledger.release(job_id, owner=self._owner)
+        replies = self._ledger.renew(list(requests), owner=self._owner, lease_s=self._settings.lease_s)
+        for job_id, reply in replies.items():
+            if reply in {"cancel", "lost"}:
+                self._interrupt(requests[job_id], reply)
+        for job_id in self._interrupted_at.keys() - requests.keys():
+            del self._interrupted_at[job_id]
+
+    def give_back(self) -> None:
+        """Release whatever this worker still holds; called when it ends."""
+        for request in _requests():
+            self._ledger.release(request.id, owner=self._owner)
+
+    def _renew_deliveries(self, requests: Iterable[Any]) -> None:
+        """Tell kombu's Redis transport that these messages are still being worked on."""
+        if self._broker is None:
+            return
+        tags = [request.message.delivery_tag for request in requests if request.message is not None]
+        if tags:
+            now = time.time()
+            self._broker.zadd("unacked_index", dict.fromkeys(tags, now), xx=True)
+
+    def _interrupt(self, request: Any, why: str) -> None:
+        """Signal the child politely, then kill it."""
+        pid = request.worker_pid
+        if not pid or pid == os.getpid() or not request.time_start:
+            return  # not started; the claim will be refused
+        first = self._interrupted_at.setdefault(request.id, time.monotonic())
+        polite = first > time.monotonic() - 0.1
+        if not polite and time.monotonic() - first < _KILL_AFTER_S:
+            return
+        logger.warning("%s: %s, %s child %d", request.id, why, "interrupting" if polite else "killing", pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR1 if polite else signal.SIGKILL)  # SIGUSR1: billiard's soft time limit
+
+
+def _requests() -> list[Any]:
+    """Return the requests that this worker holds, running or about to."""
+    while True:
+        try:
+            return [*state.active_requests, *(set(state.reserved_requests) - set(state.active_requests))]
+        except RuntimeError:  # the main thread changed the set meanwhile
+            continue

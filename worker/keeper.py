@@ -1,0 +1,54 @@
+"""The keeper: publishes what is due or was lost, ends what expired, and forgets what is past its retention.
+
+Every worker runs one; a lock in the ledger lets one of them act. The decisions are the ledger script's (`tend`), so
+they are atomic with the states they change; this module does what a script cannot: publish on a broker that is not
+Redis, and remove files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+from celery import Celery
+
+from shared.artifacts import ArtifactStore
+from shared.broker import BrokerSettings
+from shared.ledger import Action, Ledger
+from shared.messages import publish
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """One round is one call of the ledger's `tend`, and what follows from it."""
+
+    def __init__(self, ledger: Ledger, settings: BrokerSettings, *, owner: str, app: Celery) -> None:
+        self._ledger = ledger
+        self._owner = owner
+        self._app = app
+        self._store = ArtifactStore(settings.store_url)
+
+    def round(self) -> None:
+        """Tend the ledger if this worker is the keeper."""
+        actions = self._ledger.tend(owner=self._owner)
+        if not actions:
+            return
+        if unpublished := [action.id for action in actions if action.what == "unpublished"]:
+            self._publish(unpublished)
+        for action in actions:
+            if action.what == "forgotten":
+                self._store.forget(action.id)
+        self._tell(actions)
+
+    def _publish(self, job_ids: list[str]) -> None:
+        with self._app.connection_for_write() as connection:
+            for job_id, (queue, message) in self._ledger.messages(job_ids).items():
+                publish(connection, queue, message)
+                self._ledger.published([job_id])
+
+    def _tell(self, actions: list[Action]) -> None:
+        counts = Counter(action.what for action in actions)
+        routine = {"published", "forgotten"}
+        level = logging.INFO if counts.keys() <= routine else logging.WARNING
+        logger.log(level, "keeper: %s", ", ".join(f"{count} {what}" for what, count in sorted(counts.items())))

@@ -1,0 +1,46 @@
+"""A thread of the worker's main process that does one thing again and again.
+
+The main process forks its children while such threads run. That is safe as long as a thread touches only Python
+and sockets of its own: a child uses none of either. See docs/decisions/0003-fork.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+
+class Periodic:
+    """Calls `round_` every `interval_s` seconds until stopped; an error of one round is logged and ends that round."""
+
+    def __init__(self, name: str, round_: Callable[[], None], *, interval_s: float) -> None:
+        self._round = round_
+        self._interval_s = interval_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 10) -> None:
+        """Stop after the round under way, waiting for it up to `timeout_s` seconds."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _loop(self) -> None:
+        failing = False
+        while not self._stop.wait(self._interval_s):
+            try:
+                self._round()
+            except Exception as failure:  # noqa: BLE001 - the next round tries again
+                logger.log(logging.WARNING if not failing else logging.DEBUG, "%s: %r", self._thread.name, failure)
+                failing = True
+            else:
+                if failing:
+                    logger.warning("%s: goes on", self._thread.name)
+                failing = False
