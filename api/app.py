@@ -10,6 +10,7 @@ from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI
 
 from api import errors
+from api.changes import watching
 from api.settings import GatewaySettings, gateway_settings
 from shared.artifacts import ArtifactStore
 from shared.broker import SOCKET_TIMEOUT_S
@@ -32,7 +33,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.ledger = AsyncLedger(client, timeout_s=settings.ledger_timeout_s)
     app.state.store = ArtifactStore(settings.store_url)
     try:
-        yield
+        async with watching(settings.ledger_url) as app.state.changes:
+            yield
     finally:
         await client.aclose()
 

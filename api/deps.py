@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.changes import Changes
 from api.settings import GatewaySettings
 from shared.artifacts import ArtifactStore
 from shared.ledger import AsyncLedger
@@ -26,6 +27,12 @@ async def _store(request: Request) -> ArtifactStore:
     return store
 
 
+async def _changes(request: Request) -> Changes:
+    changes: Changes = request.app.state.changes
+    return changes
+
+
 Ledger = Annotated[AsyncLedger, Depends(_ledger)]
 Settings = Annotated[GatewaySettings, Depends(_settings)]
 Store = Annotated[ArtifactStore, Depends(_store)]
+Waiters = Annotated[Changes, Depends(_changes)]
