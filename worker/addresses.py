@@ -1,4 +1,4 @@
-"""Which addresses a worker may connect to for a client: public ones, and internal ones that an operator allows."""
+"""Which addresses a worker may connect to for a client: public ones, and those that an operator allows."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _NEVER_PUBLIC: tuple[Network, ...] = tuple(
     ipaddress.ip_network(text)
     for text in (
         "100.64.0.0/10",  # carrier-grade NAT; a metadata service of Alibaba Cloud
+        "192.0.0.0/24",  # protocol assignments; a metadata service of Oracle Cloud
         "168.63.129.16/32",  # Azure's platform service, a public address by its looks
         "192.88.99.0/24",  # 6to4 relays
         "::/96",  # IPv4-compatible, deprecated
@@ -46,7 +47,7 @@ def is_public(address: Address) -> bool:
 
 @dataclass(frozen=True)
 class AllowedHosts:
-    """The internal hosts that an operator allows: (name, port) and (network, port) pairs, port None for any."""
+    """The internal hosts that an operator allows; the port None means any."""
 
     names: frozenset[tuple[str, int | None]]
     networks: tuple[tuple[Network, int | None], ...]
@@ -65,9 +66,7 @@ class AllowedHosts:
                 networks.append((ipaddress.ip_network(host), port))
             except ValueError:
                 if not _HOST.fullmatch(host.lower()) or re.fullmatch(r"[0-9./]+", host):
-                    raise ValueError(
-                        f"{entry!r} is no host name, address or CIDR (with an optional :port)"
-                    ) from None
+                    raise ValueError(f"{entry!r} is no host name, address or CIDR (with an optional :port)") from None
                 names.add((_normal(host), port))
         return cls(frozenset(names), tuple(networks))
 
@@ -81,10 +80,10 @@ class AllowedHosts:
 
 
 def resolve(host: str, port: int, allowed: AllowedHosts) -> list[str]:
-    """Return the addresses of `host`, all of them checked, so that the caller connects to these and asks no more.
+    """Return the addresses of `host`, all of them checked: the caller connects to these and asks no more.
 
-    Raises `TaskFailure` (``address_refused``) if even one of them is internal and not allowed: a name that mixes
-    both is an attack or a mistake. Raises `TransientFailure` (``host_unresolved``) if there is none.
+    Raises `TaskFailure` (``address_refused``) if even one of them is internal and not allowed: a name that
+    mixes both is an attack or a mistake. Raises `TransientFailure` (``host_unresolved``) if there is none.
     """
     try:
         answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -98,7 +97,7 @@ def resolve(host: str, port: int, allowed: AllowedHosts) -> list[str]:
             raise TaskFailure(
                 "address_refused",
                 f"The host {host!r} is at an internal address, which jobs may not reach.",
-                remedy="Use a public host, or have the operator add it to CELERIAC_HTTP_ALLOW_HOSTS of the workers.",
+                remedy="Use a public host, or have it added to CELERIAC_HTTP_ALLOW_HOSTS of the workers.",
             )
     return found
 

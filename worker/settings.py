@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path  # noqa: TC003 - Pydantic evaluates the annotation
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -32,9 +32,7 @@ class WorkerSettings(BaseSettings):
     )
     http_max_bytes: int = Field(default=16 * _GIB, gt=0, description="Largest download, as transferred.")
     http_timeout_s: float = Field(default=3_300, gt=0, description="Longest download as a whole, in seconds.")
-    http_idle_timeout_s: float = Field(
-        default=30, gt=0, description="Longest silence of a server, in seconds."
-    )
+    http_idle_timeout_s: float = Field(default=30, gt=0, description="Longest silence of a server, in seconds.")
     http_max_redirects: int = Field(default=5, ge=0, le=20, description="Redirects that are followed.")
     plain_max_bytes: int = Field(
         default=64 * _GIB, gt=0, description="Largest source after decompression; more is taken for a bomb."
@@ -42,9 +40,7 @@ class WorkerSettings(BaseSettings):
     breaker_fail_max: int = Field(
         default=5, ge=1, description="Transient failures in a row that open a host's or connection's circuit."
     )
-    breaker_reset_s: float = Field(
-        default=60, gt=0, description="How long an open circuit refuses, in seconds."
-    )
+    breaker_reset_s: float = Field(default=60, gt=0, description="How long an open circuit refuses, in seconds.")
     connections_file: Path | None = Field(
         default=None, description="TOML file that names the connections; see examples/connections.toml."
     )
@@ -52,11 +48,7 @@ class WorkerSettings(BaseSettings):
     @field_validator("http_allow_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return (
-            tuple(part.strip() for part in value.split(",") if part.strip())
-            if isinstance(value, str)
-            else value
-        )
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("http_allow_hosts")
     @classmethod
