@@ -1,0 +1,210 @@
+"""Load a dataset: into a table of a database (here), or into a file of a store (`load_file`).
+
+    begin (and wait for whoever delivers the same load_id)
+      -> already in celeriac_loads? give its counts
+      -> make the table, or check that the dataset fits it
+      -> append, replace or upsert
+      -> note the load_id in celeriac_loads
+    commit
+
+All of it is one transaction of the target database, so a worker killed at any moment leaves the table untouched or
+complete, and a second delivery finds the first one's note.
+
+`replace` deletes and inserts. Readers see the old rows until the commit and never wait (PostgreSQL, SQLite in WAL
+mode), and grants, indexes, views and foreign keys stay; TRUNCATE and a swapped table would lock readers out or lose
+those.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from shared.errors import TaskFailure
+from worker.connections import DuckdbConnection, PostgresqlConnection, SqlConnection
+from worker.etl import load_duckdb, load_postgresql, load_sqlite
+from worker.etl.load_file import load_file
+from worker.etl.load_plan import ExistingColumn, Loaded, TablePlan, check_fits, plan_table
+from worker.etl.load_sql import (
+    RECORD,
+    RECORDED,
+    create_table,
+    find_duplicate_key,
+    find_missing_keys,
+    insert_missing,
+    update_matching,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+    from typing import Any
+
+    import pyarrow as pa
+
+    from shared.jobs.etl import TableDestination
+
+__all__ = ["Loaded", "load_file", "load_table"]
+
+_DEFAULT_MEMORY_BYTES = 512 * 1024**2
+
+
+class Database(Protocol):
+    """One transaction of an engine. It is rolled back unless `commit` was called."""
+
+    primary_keys: bool
+    """Whether a table that is made for an upsert gets a primary key."""
+
+    def fold(self, name: str) -> str:
+        """Return a column name as the engine compares it."""
+
+    def declare(self, kind: pa.DataType) -> str:
+        """Return the engine's type for a new column."""
+
+    def fits(self, column: ExistingColumn, kind: pa.DataType) -> bool:
+        """Return whether a column of the target takes every value of `kind` exactly, or refuses it."""
+
+    def rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
+        """Return the rows of a query; values are bound to its question marks."""
+
+    def change(self, sql: str, *values: str | int) -> int:
+        """Run a statement and return how many rows it changed."""
+
+    def columns(self, plan: TablePlan) -> list[ExistingColumn] | None:
+        """Return the columns of the target, or None if it is not there (and nobody else is making it)."""
+
+    def keep_writers_out(self, plan: TablePlan) -> None:
+        """Make other writers of the target wait for this transaction; readers go on."""
+
+    def insert(
+        self,
+        plan: TablePlan,
+        existing: list[ExistingColumn],
+        on_progress: Callable[[int, int | None], None],
+        /,
+    ) -> int:
+        """Append the dataset to the target and return the number of rows."""
+
+    def stage(self, plan: TablePlan, on_progress: Callable[[int, int | None], None], /) -> None:
+        """Make the dataset readable as `celeriac_stage`, indexed by its key where that helps."""
+
+    def cast(self, column: ExistingColumn) -> str:
+        """Return the expression for a staged column `s.column`, converted as the target's column needs."""
+
+    def commit(self) -> None:
+        """Make all of it visible and lasting at once."""
+
+
+def load_table(
+    connection: SqlConnection,
+    destination: TableDestination,
+    dataset: Path,
+    *,
+    load_id: str,
+    on_progress: Callable[[int, int | None], None],
+    scratch: Path | None = None,
+    memory_limit_bytes: int = _DEFAULT_MEMORY_BYTES,
+    threads: int = 1,
+) -> Loaded:
+    """Load the Parquet file `dataset` into a table, all or nothing, and once for each `load_id`.
+
+    `on_progress(rows, total)` is called as rows go in; what it raises ends the load and undoes it. DuckDB spills
+    into `scratch` beyond `memory_limit_bytes`; the other engines stream batches of some MiB.
+    Raises `TaskFailure` for what cannot pass (rights, types, duplicate keys), `TransientFailure` for what can
+    (no answer, locks, deadlocks, timeouts). An upsert needs each key once in the dataset, and none missing.
+    """
+    engine: Any = load_sqlite
+    opened: AbstractContextManager[Database]
+    if isinstance(connection, PostgresqlConnection):
+        engine, opened = load_postgresql, load_postgresql.opened(connection, load_id)
+    elif isinstance(connection, DuckdbConnection):
+        engine = load_duckdb
+        opened = load_duckdb.opened(connection, scratch=scratch, memory_limit_bytes=memory_limit_bytes, threads=threads)
+    else:
+        opened = load_sqlite.opened(connection)
+    plan = plan_table(
+        connection.name,
+        destination,
+        dataset,
+        load_id=load_id,
+        represent=engine.represent,
+        fold=engine.fold,
+    )
+    with opened as database:
+        return _deliver(database, plan, on_progress)
+
+
+def _deliver(database: Database, plan: TablePlan, on_progress: Callable[[int, int | None], None]) -> Loaded:
+    earlier = _recorded(database, plan)
+    if earlier is not None:
+        return earlier
+    on_progress(0, plan.row_count)
+    if database.columns(plan) is None:
+        database.change(create_table(plan, database.declare, primary_key=database.primary_keys))
+    existing = database.columns(plan) or []
+    check_fits(plan, existing, database.fits, database.fold)
+    inserted = updated = deleted = 0
+    if plan.mode != "append":
+        database.keep_writers_out(plan)
+    if plan.mode == "upsert":
+        updated, inserted = _upsert(database, plan, existing, on_progress)
+        on_progress(plan.row_count, plan.row_count)
+    else:
+        if plan.mode == "replace":
+            deleted = database.change(f"DELETE FROM {plan.target}")  # noqa: S608 - a quoted name
+        inserted = database.insert(plan, existing, on_progress)
+    database.change(RECORD, plan.load_id, plan.destination, plan.mode, inserted, updated, deleted)
+    database.commit()
+    return Loaded(plan.destination, plan.mode, inserted, updated, deleted)
+
+
+def _recorded(database: Database, plan: TablePlan) -> Loaded | None:
+    found = database.rows(RECORDED, plan.load_id)
+    if not found:
+        return None
+    destination, mode, inserted, updated, deleted = found[0]
+    if (destination, mode) != (plan.destination, plan.mode):
+        raise TaskFailure(
+            "load_id_reused",
+            f"The load {plan.load_id} went to {destination} ({mode}) before, now {plan.destination} ({plan.mode}) "
+            "is asked for.",
+            remedy="Submit it as a new job.",
+        )
+    return Loaded(destination, mode, inserted, updated, deleted, already_loaded=True)
+
+
+def _upsert(
+    database: Database,
+    plan: TablePlan,
+    existing: list[ExistingColumn],
+    on_progress: Callable[[int, int | None], None],
+) -> tuple[int, int]:
+    """Update the rows whose key is there, insert the rest; return how many of each."""
+    database.stage(plan, on_progress)
+    by_name = {database.fold(column.name): column for column in existing}
+
+    def value(name: str) -> str:
+        return database.cast(by_name[database.fold(name)])
+
+    _refuse_bad_keys(database, plan, value)
+    update = update_matching(plan, value)
+    updated = database.change(update) if update else 0
+    return updated, database.change(insert_missing(plan, value))
+
+
+def _refuse_bad_keys(database: Database, plan: TablePlan, value: Callable[[str], str]) -> None:
+    ((missing_count,),) = database.rows(find_missing_keys(plan))
+    if missing_count:
+        raise TaskFailure(
+            "key_missing",
+            f"{missing_count} rows have no value in the key {list(plan.key)}.",
+            remedy="Drop or fill them in a transform step, or choose another key.",
+            row_count=missing_count,
+        )
+    for *texts, count in database.rows(find_duplicate_key(plan, value)):
+        example = ", ".join(f"{name} = {text}" for name, text in zip(plan.key, texts, strict=True))
+        raise TaskFailure(
+            "key_not_unique",
+            f"The key {list(plan.key)} is not unique in the dataset: {example} occurs {count} times.",
+            remedy="Deduplicate in a transform step, or add the columns that tell these rows apart to the key.",
+        )

@@ -1,0 +1,228 @@
+"""What is to be loaded where: the dataset's columns, the target, and whether they fit each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shared.errors import TaskFailure
+from worker.etl.load_types import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from shared.jobs.etl import TableDestination
+
+Mode = Literal["append", "replace", "upsert"]
+
+LEDGER = "celeriac_loads"
+STAGE = "celeriac_stage"
+_SYSTEM_SCHEMAS = ("pg_", "information_schema", "temp", "system")
+_BATCH_BYTES = 8 * 1024 * 1024
+_BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a load did, or had done before."""
+
+    destination: str
+    mode: str
+    inserted_count: int
+    updated_count: int
+    deleted_count: int
+    already_loaded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingColumn:
+    """A column of the target table."""
+
+    name: str
+    declared: str
+    required: bool
+    """Whether a row cannot do without it: not nullable and without a default."""
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class TablePlan:
+    """One load into one table."""
+
+    load_id: str
+    connection: str
+    table: str
+    mode: Mode
+    key: tuple[str, ...]
+    dataset: Path
+    columns: Mapping[str, pa.DataType]
+    row_count: int
+    batch_rows: int
+
+    @property
+    def destination(self) -> str:
+        """Where the rows go, without credentials."""
+        return f"{self.connection}:{self.table}"
+
+    @property
+    def target(self) -> str:
+        """The quoted name of the table, with its schema if one was given."""
+        return ".".join(quote(part) for part in self.table.split("."))
+
+
+def quote(name: str) -> str:
+    """Return a name as an SQL identifier, in the way of the standard and of all three engines."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def fold_ascii(name: str) -> str:
+    """Return a name as engines compare it that ignore the case of ASCII letters."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
+
+
+def plan_table(
+    connection: str,
+    destination: TableDestination,
+    dataset: Path,
+    *,
+    load_id: str,
+    represent: Callable[[pa.DataType], pa.DataType],
+    fold: Callable[[str], str],
+) -> TablePlan:
+    """Return the plan, with each column in the type that `represent` says the engine stores.
+
+    Raises `TaskFailure` for a reserved table, columns that cannot be told apart, or a key that is not there.
+    """
+    _refuse_reserved(destination.table)
+    with pq.ParquetFile(dataset) as file:
+        schema, metadata = file.schema_arrow, file.metadata
+        row_bytes = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    _refuse_ambiguous(schema.names, fold)
+    if missing := [name for name in destination.key if name not in schema.names]:
+        raise TaskFailure(
+            "key_column_missing",
+            f"The key names {missing}, but the dataset has the columns {schema.names}.",
+            remedy="Name columns of the dataset in destination.key.",
+        )
+    per_row = max(1, row_bytes // max(1, metadata.num_rows))
+    return TablePlan(
+        load_id=load_id,
+        connection=connection,
+        table=destination.table,
+        mode=destination.mode,
+        key=tuple(destination.key),
+        dataset=dataset,
+        columns={field.name: represent(field.type) for field in schema},
+        row_count=metadata.num_rows,
+        batch_rows=max(1, min(_BATCH_ROWS, _BATCH_BYTES // per_row)),
+    )
+
+
+def read_batches(plan: TablePlan, on_progress: Callable[[int, int | None], None]) -> Iterator[pa.RecordBatch]:
+    """Yield the dataset in batches of the plan's types and report the rows once each batch has been taken.
+
+    Raises `TaskFailure` (``value_not_exact``) for a value that the type cannot hold exactly.
+    """
+    schema = pa.schema(list(plan.columns.items()))
+    done = 0
+    # neither mapped nor buffered ahead: the memory stays that of some batches, however large a row group is
+    with pq.ParquetFile(plan.dataset, memory_map=False, pre_buffer=False, buffer_size=1024 * 1024) as file:
+        for batch in file.iter_batches(batch_size=plan.batch_rows, use_threads=False):
+            arrays = [
+                _exact(column, kind, name)
+                for column, (name, kind) in zip(batch.columns, plan.columns.items(), strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+            done += batch.num_rows
+            on_progress(done, plan.row_count)
+
+
+def check_fits(
+    plan: TablePlan,
+    existing: Sequence[ExistingColumn],
+    fits: Callable[[ExistingColumn, pa.DataType], bool],
+    fold: Callable[[str], str],
+) -> None:
+    """Raise `TaskFailure` (``columns_do_not_fit``) that names every column that does not fit, with both types.
+
+    The table may have further columns if they are nullable or have a default: they get that.
+    """
+    known = {fold(column.name): column for column in existing}
+    named = {fold(name) for name in plan.columns}
+    problems = []
+    for name, kind in plan.columns.items():
+        column = known.get(fold(name))
+        if column is None:
+            problems.append(f"{name!r} ({kind} in the dataset) is not in the table")
+        elif not fits(column, kind):
+            problems.append(f"{name!r} is {kind} in the dataset, which {column.declared} in the table cannot hold")
+    problems += [
+        f"{column.name!r} ({column.declared} in the table) is required but not in the dataset"
+        for key, column in known.items()
+        if column.required and key not in named
+    ]
+    if problems:
+        raise TaskFailure(
+            "columns_do_not_fit",
+            f"The dataset does not fit the table {plan.destination}: {'; '.join(problems[:20])}.",
+            remedy="Rename, cast, select or derive these columns in a transform step, or change the table.",
+            problem_count=len(problems),
+        )
+
+
+def unloadable(kind: pa.DataType, engine: str) -> TaskFailure:
+    """Return the failure for a type that an engine has no exact place for."""
+    return TaskFailure(
+        "type_not_loadable",
+        f"A column of type {kind} cannot be stored exactly in {engine}.",
+        remedy="Cast it in a transform step, for example to a string, or leave it out.",
+    )
+
+
+def _exact(column: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
+    if column.type == kind:
+        return column
+    try:
+        return pc.cast(column, kind, safe=True)
+    except pa.ArrowInvalid as inexact:
+        raise TaskFailure(
+            "value_not_exact",
+            f"A value of column {name!r} ({column.type}) does not fit {kind}: {inexact}.",
+            remedy="Cast or round the column in a transform step.",
+            column=name,
+        ) from None
+
+
+def _refuse_reserved(table: str) -> None:
+    *schema, name = table.lower().split(".")
+    if name in {LEDGER, STAGE} or name.startswith("sqlite_") or (schema and schema[0].startswith(_SYSTEM_SCHEMAS)):
+        raise TaskFailure(
+            "table_reserved",
+            f"The table {table!r} belongs to the database or to this service.",
+            remedy="Choose another table name.",
+        )
+
+
+def _refuse_ambiguous(names: Sequence[str], fold: Callable[[str], str]) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name or "\0" in name:
+            raise TaskFailure(
+                "column_name_refused",
+                f"The column name {name!r} cannot be used in a table.",
+                remedy="Rename the column in a transform step.",
+            )
+        if (other := seen.get(fold(name))) is not None:
+            raise TaskFailure(
+                "column_name_refused",
+                f"The columns {other!r} and {name!r} have the same name for this database.",
+                remedy="Rename one of them in a transform step.",
+            )
+        seen[fold(name)] = name
+    if not names:
+        raise TaskFailure("column_name_refused", "The dataset has no columns.", remedy="Select at least one column.")

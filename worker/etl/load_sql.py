@@ -1,0 +1,94 @@
+"""The SQL that all engines understand alike. Names are quoted; values are bound."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worker.etl.load_plan import LEDGER, STAGE, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import pyarrow as pa
+
+    from worker.etl.load_plan import TablePlan
+
+CREATE_LEDGER = f"""
+    CREATE TABLE IF NOT EXISTS {LEDGER} (
+        load_id TEXT PRIMARY KEY, destination TEXT NOT NULL, mode TEXT NOT NULL,
+        inserted_count BIGINT NOT NULL, updated_count BIGINT NOT NULL, deleted_count BIGINT NOT NULL,
+        loaded_at {{instant}} NOT NULL DEFAULT CURRENT_TIMESTAMP)
+"""
+RECORDED = f"""
+    SELECT destination, mode, inserted_count, updated_count, deleted_count FROM {LEDGER} WHERE load_id = ?
+"""  # noqa: S608 - a constant of ours
+RECORD = f"""
+    INSERT INTO {LEDGER} (load_id, destination, mode, inserted_count, updated_count, deleted_count)
+    VALUES (?, ?, ?, ?, ?, ?)
+"""  # noqa: S608 - a constant of ours
+
+
+def create_table(plan: TablePlan, declare: Callable[[pa.DataType], str], *, primary_key: bool) -> str:
+    """Return the DDL of a target with the dataset's columns; nullable but for the key of an upsert."""
+    parts = [f"{quote(name)} {declare(kind)}" for name, kind in plan.columns.items()]
+    if primary_key and plan.key:
+        parts.append(f"PRIMARY KEY ({_list(plan.key)})")
+    return f"CREATE TABLE {plan.target} ({', '.join(parts)})"
+
+
+def create_stage(plan: TablePlan, declare: Callable[[pa.DataType], str]) -> str:
+    """Return the DDL of the temporary table that a dataset passes through."""
+    columns = ", ".join(f"{quote(name)} {declare(kind)}" for name, kind in plan.columns.items())
+    return f"CREATE TEMPORARY TABLE {STAGE} ({columns})"
+
+
+def insert_staged(plan: TablePlan, value: Callable[[str], str]) -> str:
+    """Return the statement that appends the staged rows; `value` gives the expression for a column."""
+    names = list(plan.columns)
+    return (
+        f"INSERT INTO {plan.target} ({_list(names)}) "  # noqa: S608 - quoted names
+        f"SELECT {', '.join(map(value, names))} FROM {STAGE} AS s"
+    )
+
+
+def update_matching(plan: TablePlan, value: Callable[[str], str]) -> str | None:
+    """Return the statement that updates the rows whose key is staged; None if all columns are the key's."""
+    changed = [name for name in plan.columns if name not in plan.key]
+    if not changed:
+        return None
+    assignments = ", ".join(f"{quote(name)} = {value(name)}" for name in changed)
+    return f"UPDATE {plan.target} AS t SET {assignments} FROM {STAGE} AS s WHERE {_matches(plan, value)}"  # noqa: S608 - quoted names
+
+
+def insert_missing(plan: TablePlan, value: Callable[[str], str]) -> str:
+    """Return the statement that inserts the staged rows whose key is not in the table.
+
+    An outer join and not NOT EXISTS: SQLite then indexes a table that has no index on the key.
+    """
+    names = list(plan.columns)
+    return (
+        f"INSERT INTO {plan.target} ({_list(names)}) "  # noqa: S608 - quoted names
+        f"SELECT {', '.join(map(value, names))} FROM {STAGE} AS s "
+        f"LEFT JOIN {plan.target} AS t ON {_matches(plan, value)} WHERE t.{quote(plan.key[0])} IS NULL"
+    )
+
+
+def find_missing_keys(plan: TablePlan) -> str:
+    """Return the query that counts staged rows without a complete key."""
+    return f"SELECT count(*) FROM {STAGE} WHERE {' OR '.join(f'{quote(k)} IS NULL' for k in plan.key)}"  # noqa: S608 - quoted names
+
+
+def find_duplicate_key(plan: TablePlan, value: Callable[[str], str]) -> str:
+    """Return the query for one key that is staged more than once, as texts, with how often."""
+    keys = [value(name) for name in plan.key]
+    texts = ", ".join(f"CAST({key} AS TEXT)" for key in keys)
+    grouped = ", ".join(keys)
+    return f"SELECT {texts}, count(*) FROM {STAGE} AS s GROUP BY {grouped} HAVING count(*) > 1 LIMIT 1"  # noqa: S608 - quoted names
+
+
+def _matches(plan: TablePlan, value: Callable[[str], str]) -> str:
+    return " AND ".join(f"t.{quote(name)} = {value(name)}" for name in plan.key)
+
+
+def _list(names: Iterable[str] | Sequence[str]) -> str:
+    return ", ".join(map(quote, names))
