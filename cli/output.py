@@ -1,0 +1,147 @@
+"""What a person reads: jobs, lists, kinds and problems as text."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_STATE_STYLES = {
+    "succeeded": "green",
+    "running": "cyan",
+    "retrying": "yellow",
+    "failed": "red",
+    "quarantined": "red",
+    "expired": "red",
+    "cancelled": "magenta",
+    "skipped": "dim",
+    "waiting": "dim",
+}
+_KIB = 1024
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return where to write: results go to standard output, news of the way there to standard error."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def state_text(state: str) -> Text:
+    """Return a state in its colour."""
+    return Text(state, style=_STATE_STYLES.get(state, ""))
+
+
+def amount(value: float, unit: str) -> str:
+    """Return a figure with its unit, such as `1,200 rows` or `3.4 MiB`."""
+    if unit != "bytes":
+        return f"{value:,.0f} {unit}"
+    size, names = float(value), ("bytes", "KiB", "MiB", "GiB", "TiB")
+    for name in names:
+        if size < _KIB or name == names[-1]:
+            return f"{size:,.0f} {name}" if name == "bytes" else f"{size:,.1f} {name}"
+        size /= _KIB
+    raise AssertionError  # unreachable: the last name always returns
+
+
+def progress_text(progress: Mapping[str, Any] | None) -> str:
+    """Return progress in words, such as `42 % of 71.3 MiB` or `120,000 rows`."""
+    if not progress:
+        return ""
+    current, total, unit = progress["current"], progress["total"], progress["unit"]
+    words = amount(current, unit) if not total else f"{100 * current / total:.0f} % of {amount(total, unit)}"
+    return f"{words}, {progress['message']}" if progress["message"] else words
+
+
+def duration_s(step: Mapping[str, Any]) -> float | None:
+    """Return how long a job or step ran, in seconds; None if it has not ended or never ran."""
+    if not step["started_at"] or not step["finished_at"]:
+        return None
+    begun, ended = (datetime.fromisoformat(step[name]) for name in ("started_at", "finished_at"))
+    return (ended - begun).total_seconds()
+
+
+def show_job(job: Mapping[str, Any], out: Console) -> None:
+    """Print a job: its state, times, steps, result or error, and files."""
+    out.print(Text.assemble((job["id"], "bold"), f"  {job['kind']}  ", state_text(job["state"])))
+    ran = duration_s(job)
+    times = [f"created {job['created_at']}"]
+    times += [f"ran {ran:.1f} s"] if ran is not None else []
+    times += [f"attempt {job['attempt']}"] if job["attempt"] > 1 else []
+    times += [f"due {job['due_at']}"] if job["state"] == "scheduled" else []
+    out.print("  " + ", ".join(times), style="dim")
+    if job["progress"] and not job["finished_at"]:
+        out.print(f"  {progress_text(job['progress'])}")
+    if job["steps"]:
+        out.print(_steps(job["steps"]))
+    if job["result"] is not None:
+        out.print("result")
+        out.print(Text(_indented(job["result"])))
+    if job["error"]:
+        show_error(job["error"], out)
+    for artifact in job["artifacts"]:
+        size = amount(artifact["size_bytes"], "bytes")
+        out.print(Text(f"file  {artifact['name']}  {artifact['role']}, {size}, {artifact['uri']}"))
+
+
+def show_error(error: Mapping[str, Any], out: Console) -> None:
+    """Print why a job failed and what to do."""
+    where = f" in step {error['step']}" if error.get("step") else ""
+    out.print(Text.assemble((f"{error['code']}{where}: ", "red"), error["message"]))
+    if error["remedy"]:
+        out.print(Text(f"  {error['remedy']}"))
+
+
+def show_jobs(jobs: Iterable[Mapping[str, Any]], out: Console) -> None:
+    """Print a list of jobs, one a line."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "kind", "state", "created", "steps", "tags"):
+        table.add_column(name, no_wrap=True)
+    for job in jobs:
+        steps = f"{job['steps_done']}/{job['steps_total']}" if job["steps_total"] else ""
+        created = job["created_at"][:19].replace("T", " ")
+        table.add_row(job["id"], job["kind"], state_text(job["state"]), created, steps, Text(" ".join(job["tags"])))
+    out.print(table)
+
+
+def show_problem(status: int, problem: Mapping[str, Any], out: Console) -> None:
+    """Print a problem document: what is wrong, where, and what to do."""
+    title = problem.get("title") or f"HTTP {status}"
+    out.print(Text.assemble((f"{title} ", "red"), (f"({problem.get('code', status)})", "dim")))
+    errors = problem.get("errors") or []
+    if problem.get("detail"):
+        out.print(Text(f"  {problem['detail']}"))
+    for error in errors:
+        where = error.get("pointer") or error.get("parameter") or ""
+        out.print(Text.assemble("  ", (f"{where}: " if where else "", "bold"), error.get("message", "")))
+        if error.get("remedy"):
+            out.print(Text(f"    {error['remedy']}"))
+    if problem.get("remedy"):
+        out.print(Text(f"  {problem['remedy']}"))
+
+
+def log_line(line: Mapping[str, Any]) -> str:
+    """Return one line of a job's log as text."""
+    fields = "".join(f" {name}={value}" for name, value in (line.get("fields") or {}).items())
+    step = f" {line['step']}" if line.get("step") else ""
+    return f"{line['at']} {line['level']}{step} {line['message']}{fields}"
+
+
+def _steps(steps: Iterable[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for step in steps:
+        ran = duration_s(step)
+        took = f"{ran:.1f} s" if ran is not None else ""
+        said = progress_text(step["progress"]) if not step["finished_at"] else ""
+        table.add_row("  " + step["name"], state_text(step["state"]), took, Text(said))
+    return table
+
+
+def _indented(value: Any) -> str:
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -1,0 +1,230 @@
+"""Child processes: started tied to this one, watched, and stopped in order."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import FrameType, TracebackType
+
+_TETHER = Path(__file__).with_name("tether.py")
+_LAST_LINES = 15
+_LOG_KEPT_BYTES = 16 * 1024**2  # a log larger than this is set aside as NAME.log.1 when its program starts
+_TICK_S = 0.1
+_HURRY_S = 2.0  # how long each process has after a second request to stop
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to start, and how it stops. Programs of a higher `stop_stage` are stopped later."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    stop_stage: int
+    grace_s: float  # from SIGTERM until SIGKILL
+    when_orphaned: signal.Signals = signal.SIGKILL
+    keep_open: tuple[int, ...] = ()  # file descriptors that it inherits
+
+
+class StopRequested(Exception):
+    """Somebody wants an end: SIGINT, SIGTERM or SIGHUP came."""
+
+    def __init__(self, received: signal.Signals) -> None:
+        super().__init__(received.name)
+        self.received = received
+
+
+class Died(Exception):
+    """A program ended by itself."""
+
+    def __init__(self, child: Child) -> None:
+        super().__init__(f"{child.program.name} ended by itself: {child.how_it_ended}")
+        self.child = child
+
+
+class NotReady(Exception):
+    """A program did not become ready in time."""
+
+
+@dataclass
+class Child:
+    """A running program, whose output goes straight to its log file, so that a slow console never blocks it."""
+
+    program: Program
+    process: subprocess.Popen[bytes]
+    log: Path
+    read_to: int
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_LINES))
+
+    @property
+    def how_it_ended(self) -> str:
+        """Its exit code or the signal that ended it, in words."""
+        code = self.process.returncode
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def new_lines(self) -> list[str]:
+        """Return the complete lines it has written since the last call."""
+        with self.log.open("rb") as log:
+            log.seek(self.read_to)
+            complete, newline, _ = log.read().rpartition(b"\n")
+        self.read_to += len(complete) + len(newline)
+        lines = complete.decode("utf-8", "replace").splitlines() if newline else []
+        self.last_lines.extend(lines)
+        return lines
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal; it may be gone already. SIGKILL goes to its children too."""
+        with suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                os.killpg(self.process.pid, number)
+            else:
+                self.process.send_signal(number)
+
+
+class StopSignals:
+    """Collects SIGINT, SIGTERM and SIGHUP while open, and sleeps in a way that they (and SIGCHLD) interrupt."""
+
+    _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self) -> None:
+        self.received: list[signal.Signals] = []
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._here, self._there = socket.socketpair()
+        self._here.setblocking(False)  # noqa: FBT003 - its only parameter
+        self._there.setblocking(False)  # noqa: FBT003 - its only parameter
+        self._wakeup_before = signal.set_wakeup_fd(self._there.fileno(), warn_on_full_buffer=False)
+        for number in self._NUMBERS:
+            self._before[number] = signal.signal(number, self._note)
+        self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup_before)
+        self._here.close()
+        self._there.close()
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received.append(signal.Signals(number))
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, but not past a signal."""
+        select.select([self._here], [], [], seconds)
+        with suppress(BlockingIOError):
+            self._here.recv(4096)
+
+
+class Ensemble:
+    """Programs that live and end together. `say(name, line)` gets what they write."""
+
+    def __init__(self, logs: Path, signals: StopSignals, say: Callable[[str, str], None]) -> None:
+        self._logs = logs
+        self._signals = signals
+        self._say = say
+        self._children: list[Child] = []
+
+    def start(self, program: Program) -> Child:
+        """Start a program in a session of its own, so that a terminal's Ctrl-C reaches only this process."""
+        log = self._logs / f"{program.name}.log"
+        if log.exists() and log.stat().st_size > _LOG_KEPT_BYTES:
+            log.replace(log.with_suffix(".log.1"))
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                tethered(program.command, program.when_orphaned),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(program.environment),
+                start_new_session=True,
+                pass_fds=program.keep_open,
+            )
+            child = Child(program, process, log, read_to=output.tell())
+        self._children.append(child)
+        return child
+
+    def wait_until(self, ready: Callable[[], bool], what: str, *, within_s: float, slow_after_s: float) -> None:
+        """Wait until `ready`. Says so when it is slow. Raises `NotReady`, `Died` or `StopRequested`."""
+        begun, told = time.monotonic(), False
+        while not ready():
+            waited_s = time.monotonic() - begun
+            if waited_s > within_s:
+                raise NotReady(f"{what} was not ready within {within_s:.0f} s")
+            if waited_s > slow_after_s and not told:
+                self._say("up", f"{what} is slow to start ({waited_s:.0f} s so far, at most {within_s:.0f} s)")
+                told = True
+            self._look()
+
+    def watch(self) -> None:
+        """Run until somebody wants an end or a program dies. Raises `StopRequested` or `Died`."""
+        while True:
+            self._look()
+
+    def stop(self) -> None:
+        """Stop everything, stage by stage. One more signal from outside makes it hurry."""
+        before = len(self._signals.received)
+        for stage in sorted({child.program.stop_stage for child in self._children}):
+            group = [child for child in self._children if child.program.stop_stage == stage]
+            running = [child for child in group if child.process.poll() is None]
+            if running:
+                self._say("up", f"stopping {', '.join(child.program.name for child in running)}")
+            self._stop_group(running, before)
+            for child in group:
+                child.signal(signal.SIGKILL)  # whatever it left behind in its session
+        self._show_new_lines()
+
+    def _stop_group(self, running: Iterable[Child], signals_before: int) -> None:
+        begun, hurried_at = time.monotonic(), None
+        left = list(running)
+        for child in left:
+            child.signal(signal.SIGTERM)
+        while left := [child for child in left if child.process.poll() is None]:
+            now = time.monotonic()
+            if hurried_at is None and len(self._signals.received) > signals_before:
+                hurried_at = now
+            for child in left:
+                hurry = hurried_at is not None and now - hurried_at > _HURRY_S
+                if hurry or now - begun > child.program.grace_s:
+                    self._say("up", f"{child.program.name} does not stop; killing it")
+                    child.signal(signal.SIGKILL)
+                    child.process.wait()
+            self._show_new_lines()
+            self._signals.pause(_TICK_S)
+
+    def _look(self) -> None:
+        self._signals.pause(_TICK_S)
+        self._show_new_lines()
+        if self._signals.received:
+            raise StopRequested(self._signals.received[0])
+        for child in self._children:
+            if child.process.poll() is not None:
+                self._show_new_lines()
+                raise Died(child)
+
+    def _show_new_lines(self) -> None:
+        for child in self._children:
+            for line in child.new_lines():
+                self._say(child.program.name, line)
+
+
+def tethered(command: Sequence[str], when_orphaned: signal.Signals = signal.SIGKILL) -> list[str]:
+    """Return `command` so that it gets the signal when this process dies. Start it from the main thread."""
+    shim = [sys.executable, "-I", "-S", str(_TETHER)]
+    return [*shim, str(os.getpid()), str(int(when_orphaned)), *command]

@@ -1,0 +1,27 @@
+"""Run a program that dies when the process that started it dies, even of kill -9.
+
+    python tether.py PARENT_PID SIGNAL PROGRAM ARGUMENT...
+
+The kernel sends SIGNAL (Linux only; elsewhere the program is started as it is). That stays set across `exec`, so
+no process stands between; and nothing runs between fork and exec of the parent, which may have threads.
+"""
+
+import ctypes
+import os
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> None:
+    """Tie this process to its parent and become the program."""
+    parent, death_signal, *program = arguments
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+        if os.getppid() != int(parent):  # it died before the line above
+            sys.exit(f"the parent {parent} is gone")
+    os.execvp(program[0], program)  # noqa: S606 - that is the whole purpose; the program comes from our own code
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,160 @@
+"""Follow a job to its end: by its events, or by asking again where events do not come through."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from cli.gateway import FINAL_STATES, Answer, Gateway, Refused, Unreachable
+from cli.output import progress_text, state_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rich.console import Console
+
+_POLL_S = 2.0  # how long one question waits where there are no events; also how old shown progress may be
+_LINE_EVERY_S = 2.0  # plain progress lines of one step are at least this far apart
+_PATIENCE_S = 30.0  # how long a gateway that answered before may be away, for a restart
+
+
+class View(Protocol):
+    """Shows a job on its way."""
+
+    def show(self, job: Mapping[str, Any]) -> None:
+        """Show the job as it is now."""
+
+
+def follow(gateway: Gateway, job_id: str, view: View, *, timeout_s: float | None = None) -> Answer:
+    """Show a job until it ends (or for `timeout_s`) and return it as it then is.
+
+    Raises `Refused` for an unknown job and `Unreachable` when the gateway stays away.
+    """
+    deadline = time.monotonic() + timeout_s if timeout_s is not None else None
+    answer = gateway.job(job_id)
+    view.show(answer.document)
+    if answer.document["state"] in FINAL_STATES:
+        return answer
+    try:
+        answer = _by_events(gateway, job_id, answer, view, deadline)
+    except (Unreachable, Refused):  # a proxy that holds streams back, a gateway that restarts
+        answer = gateway_again(lambda: gateway.job(job_id))
+    while answer.document["state"] not in FINAL_STATES and not _over(deadline):
+        answer = gateway_again(lambda: gateway.job(job_id, wait_s=_POLL_S))
+        view.show(answer.document)
+    return answer
+
+
+def gateway_again(ask: Callable[[], Answer]) -> Answer:
+    """Ask until the gateway answers; raise `Unreachable` after `_PATIENCE_S` seconds of silence."""
+    give_up_at = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return ask()
+        except Unreachable:
+            if time.monotonic() > give_up_at:
+                raise
+        except Refused as refused:
+            if not refused.is_servers_fault or time.monotonic() > give_up_at:
+                raise
+        time.sleep(0.5)
+
+
+def _by_events(gateway: Gateway, job_id: str, answer: Answer, view: View, deadline: float | None) -> Answer:
+    """Follow the event stream to its end; the job is read anew whenever a state changes."""
+    job = answer.document
+    for event in gateway.events(job_id):
+        if event.event == "progress":
+            holder = next((step for step in job["steps"] if step["name"] == event.data["step"]), job)
+            holder["progress"] = {name: event.data[name] for name in ("current", "total", "unit", "message")}
+        elif event.event == "state":
+            answer = gateway.job(job_id)
+            job = answer.document
+        else:
+            continue
+        view.show(job)
+        if job["state"] in FINAL_STATES or _over(deadline):
+            break
+    return answer
+
+
+def _over(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() > deadline
+
+
+@contextmanager
+def live_view(console: Console) -> Iterator[View]:
+    """Yield a view for this console: bars on a terminal, lines elsewhere."""
+    with ExitStack() as stack:
+        if console.is_terminal:
+            yield _Bars(stack.enter_context(_progress_of(console)))
+        else:
+            yield _Lines(console)
+
+
+def _progress_of(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[state]}"),
+        TextColumn("{task.fields[said]}", markup=False),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def _parts(job: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(step["name"], step) for step in job["steps"]] or [(job["kind"], job)]
+
+
+class _Bars:
+    """One bar a step."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[int, TaskID] = {}
+
+    def show(self, job: Mapping[str, Any]) -> None:
+        for index, (name, part) in enumerate(_parts(job)):
+            if index not in self._tasks:
+                self._tasks[index] = self._progress.add_task(name, start=False, total=None, state="", said="")
+            self._draw(self._tasks[index], part)
+
+    def _draw(self, task: TaskID, part: Mapping[str, Any]) -> None:
+        state, progress = part["state"], part["progress"] or {"current": 0, "total": None}
+        if state == "running":
+            self._progress.start_task(task)
+        done = state == "succeeded"
+        total, current = (1, 1) if done else (progress["total"], progress["current"])
+        shown = state_text(state)
+        self._progress.update(
+            task,
+            total=total if state in {"running", "succeeded"} else 1,
+            completed=current if state in {"running", "succeeded"} else 0,
+            state=f"[{shown.style}]{state}[/]" if shown.style else state,
+            said=progress_text(part["progress"]),
+        )
+        if part["finished_at"]:
+            self._progress.stop_task(task)
+
+
+class _Lines:
+    """A line for each change of state, and for progress now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._states: dict[int, str] = {}
+        self._said: dict[int, tuple[float, str]] = {}
+
+    def show(self, job: Mapping[str, Any]) -> None:
+        for index, (name, part) in enumerate(_parts(job)):
+            state, words = part["state"], progress_text(part["progress"])
+            said_at, said = self._said.get(index, (0.0, ""))
+            now = time.monotonic()
+            moved = state == "running" and words != said and now - said_at >= _LINE_EVERY_S
+            if state != self._states.get(index) or moved:
+                self._console.print(f"{name}  {state}  {words}".rstrip(), markup=False)
+                self._states[index], self._said[index] = state, (now, words)
