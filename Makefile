@@ -1,0 +1,57 @@
+# Every target makes what it needs. Nothing has to be installed first but Python 3.11 or newer (and make).
+#   make demo                      PYTHON=python3.13 make test
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check format openapi bench images lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
+
+demo: $(INSTALLED) ## run a real pipeline through gateway, broker and workers, and show it
+	@$(BIN)/python -m cli.demo
+
+up: $(INSTALLED) ## start everything on 127.0.0.1 and keep it running
+	@$(BIN)/celeriac up
+
+test: $(INSTALLED) ## run the tests; ARGS go to pytest: make test ARGS="-k ledger"
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(INSTALLED) ## formatting, lint, types, import rules, drift of openapi.json
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@fresh=$$(mktemp) && trap 'rm -f "$$fresh"' EXIT && $(BIN)/python -m api.openapi "$$fresh" \
+	  && diff -u openapi.json "$$fresh" || { echo "openapi.json is not what the code says: make openapi" >&2; exit 1; }
+
+format: $(INSTALLED) ## format, and fix what lint can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+openapi: $(INSTALLED) ## write openapi.json from the code
+	$(BIN)/python -m api.openapi openapi.json
+
+bench: $(INSTALLED) ## measure the gateway against a no-op endpoint and task.delay
+	$(BIN)/python -m bench
+
+images: $(INSTALLED) ## build every image, print the sizes, pass a pipeline through their contents
+	$(BIN)/python -m deploy.images
+
+lock: $(INSTALLED) ## write requirements/*.txt from pyproject.toml; UPGRADE=1 takes the newest
+	PATH="$(CURDIR)/$(BIN):$$PATH" UPGRADE=$(UPGRADE) requirements/lock
+
+clean: ## remove the environment and every cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+
+# pip alone would do; uv is ten times as fast. Where uv reaches no index (it reads none of pip's settings), pip does it.
+$(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Celeriac needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt \
+	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
