@@ -1,0 +1,134 @@
+"""Transform datasets with DuckDB: steps or one SQL query, from Parquet to Parquet, in bounded memory."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+
+from shared.artifacts import Column
+from shared.errors import TaskFailure
+from worker.etl.columns import fresh_name, quoted
+from worker.etl.engine import locked_engine
+from worker.etl.sandbox import checked
+from worker.etl.stepwise import Counts, Stepwise
+from worker.etl.unite import define_united
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from shared.jobs.etl import TransformSpec
+    from worker.etl.columns import Columns
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """What a transformation made: `output` has `row_count` rows; `rejects` is there if `rejected_count` is not 0."""
+
+    row_count: int
+    columns: list[Column]
+    input_row_count: int
+    rejected_count: int = 0
+    nulled_count: int = 0
+    by_reason: dict[str, int] = field(default_factory=dict)
+
+
+def transform(
+    spec: TransformSpec | None,
+    datasets: Sequence[Path],
+    *,
+    inputs: Mapping[str, Path],
+    output: Path,
+    rejects: Path,
+    memory_limit_bytes: int,
+    threads: int,
+    scratch: Path,
+    on_progress: Callable[[int, int | None], None],
+) -> Transformed:
+    """Unite `datasets` (Parquet, same columns) as the view `input`, transform it, and write Parquet to `output`.
+
+    Without a spec the datasets are only united. What does not fit into `memory_limit_bytes` spills into `scratch`.
+    `on_progress` gets rows of the input done and in all; what it raises, and what a signal handler raises meanwhile,
+    interrupts the query and comes out of here as it is.
+
+    Raises `TaskFailure`: ``columns_differ``, ``unknown_column``, ``duplicate_column``, ``wrong_type``, ``bad_row``,
+    ``invalid_sql``, ``invalid_transformation``, ``value_out_of_range``, ``out_of_memory``, ``unreadable_dataset``.
+    """
+    readable = {path: f"dataset {number}" for number, path in enumerate(datasets, start=1)}
+    readable |= {path: f"input {name!r}" for name, path in inputs.items()}
+    input_row_count = sum(_row_count(path, readable[path]) for path in datasets)
+    stepwise = Stepwise(spec.steps, spec.bad_rows, scratch) if spec and spec.sql is None else None
+    progress = _Progress(input_row_count, stepwise.passes if stepwise else 1, on_progress)
+    with locked_engine(
+        readable=readable,
+        writable=[output, *(stepwise.files if stepwise else [])],
+        scratch=scratch,
+        memory_limit_bytes=memory_limit_bytes,
+        threads=threads,
+        on_fraction=progress.within_pass,
+    ) as engine:
+        columns = define_united("input", datasets, engine)
+        others = {name: define_united(name, [path], engine) for name, path in inputs.items()}
+        if stepwise:
+            sql = stepwise.compile(columns, others, engine, progress.next_pass)
+        elif spec and spec.sql is not None:
+            result = fresh_name("result", inputs)
+            engine.define(result, checked(spec.sql, ["input", *inputs], engine))
+            sql = f"SELECT * FROM {quoted(result)}"  # noqa: S608 - quoted
+        else:
+            sql = "SELECT * FROM input"
+        params = stepwise.bindings.used_in(sql) if stepwise else {}
+        row_count = engine.write(_storable(sql, engine.columns(sql, params)), params, output)
+        if stepwise and stepwise.counts.rejected:
+            shutil.move(stepwise.gather_rejects(engine), rejects)
+    on_progress(input_row_count, input_row_count)
+    counts = stepwise.counts if stepwise else Counts()
+    return Transformed(row_count, columns_of(output), input_row_count, counts.rejected, counts.nulled, counts.by_reason)
+
+
+def columns_of(dataset: Path) -> list[Column]:
+    """Return the columns of a Parquet file with their Arrow types."""
+    return [Column(name=column.name, type=str(column.type)) for column in pq.read_schema(dataset)]
+
+
+def _row_count(path: Path, label: str) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, ValueError) as error:  # what pyarrow raises for a file that is no Parquet, or cut off
+        raise TaskFailure(
+            "unreadable_dataset",
+            f"{label} is no readable Parquet file: {str(error).replace(str(path), label)}",
+            remedy="Stage it with etl.extract_data; it writes Parquet.",
+        ) from None
+
+
+def _storable(sql: str, columns: Columns) -> str:
+    """Return a query with 128-bit integers as 64-bit ones: Parquet has none, and DuckDB would write rounded floats."""
+    chosen = ", ".join(
+        f"CAST({quoted(name)} AS BIGINT) AS {quoted(name)}" if kind in {"HUGEINT", "UHUGEINT"} else quoted(name)
+        for name, kind in columns.items()
+    )
+    return f"SELECT {chosen} FROM (\n{sql}\n)"  # noqa: S608 - names are quoted
+
+
+class _Progress:
+    """Rows done over several passes, never going back."""
+
+    def __init__(self, row_count: int, passes: int, report: Callable[[int, int | None], None]) -> None:
+        self._row_count = row_count
+        self._passes = passes
+        self._report = report
+        self._done = 0
+        self._reported = 0
+
+    def within_pass(self, fraction: float) -> None:
+        whole = min(1.0, (self._done + min(fraction, 1.0)) / max(self._passes, self._done + 1))
+        self._reported = max(self._reported, int(whole * self._row_count))
+        self._report(self._reported, self._row_count)
+
+    def next_pass(self) -> None:
+        self._done += 1
+        self.within_pass(0)

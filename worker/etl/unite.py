@@ -1,0 +1,72 @@
+"""Unite datasets with the same columns, matched by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shared.errors import TaskFailure
+from worker.etl.columns import NUMBERS, Columns, Family, family, quoted
+from worker.etl.engine import parquet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from worker.etl.engine import Engine
+
+
+def define_united(name: str, datasets: Sequence[Path], engine: Engine) -> Columns:
+    """Define the view `name` over one or more Parquet files and return its columns.
+
+    Numbers unite with numbers and dates with timestamps. Not-a-number becomes missing.
+    Raises `TaskFailure` (``columns_differ``) if names or types cannot be united.
+    """
+    _need_unitable([engine.columns(parquet([path])) for path in datasets])
+    united = parquet(datasets)
+    columns = engine.columns(united)
+    chosen = ", ".join(_without_nan(column, sql_type) for column, sql_type in columns.items())
+    engine.define(name, f"SELECT {chosen} FROM ({united})")  # noqa: S608 - names are quoted, paths are ours
+    return columns
+
+
+def _without_nan(name: str, sql_type: str) -> str:
+    column = quoted(name)
+    return f"nullif({column}, 'nan') AS {column}" if family(sql_type) == "float" else column
+
+
+def _need_unitable(parts: Sequence[Columns]) -> None:
+    first = parts[0]
+    for number, part in enumerate(parts[1:], start=2):
+        if missing := [name for name in first if name not in part]:
+            raise _differ(
+                f"dataset {number} of {len(parts)} has no column {missing[0]!r}, which dataset 1 has", missing[0]
+            )
+        if added := [name for name in part if name not in first]:
+            raise _differ(
+                f"dataset {number} of {len(parts)} has a column {added[0]!r}, which dataset 1 has not", added[0]
+            )
+        for name, sql_type in part.items():
+            if not _unitable(first[name], sql_type):
+                raise _differ(
+                    f"column {name!r} is {first[name]} in dataset 1 and {sql_type} in dataset {number} of {len(parts)}",
+                    name,
+                )
+
+
+def _unitable(one: str, other: str) -> bool:
+    families: set[Family] = {family(one), family(other)}
+    return (
+        one == other
+        or (len(families) == 1 and families != {"other"})
+        or families <= NUMBERS
+        or families == {"date", "timestamp"}
+    )
+
+
+def _differ(what: str, column: str) -> TaskFailure:
+    return TaskFailure(
+        "columns_differ",
+        f"The datasets cannot be united: {what}.",
+        remedy="Give all of them the same columns and types, for example with a transformation of each before.",
+        column=column,
+    )
