@@ -166,9 +166,9 @@ class Ensemble:
         while not ready():
             waited_s = time.monotonic() - begun
             if waited_s > within_s:
-                raise NotReady(f"{what} was not ready within {within_s:.0f} s")
+                raise NotReady(f"{what} was not ready within {within_s:g} s")
             if waited_s > slow_after_s and not told:
-                self._say("up", f"{what} is slow to start ({waited_s:.0f} s so far, at most {within_s:.0f} s)")
+                self._say("up", f"{what} is slow to start ({waited_s:.0f} s so far, at most {within_s:g} s)")
                 told = True
             self._look()
 

@@ -78,6 +78,7 @@ def run(
         if name == "up" or not quiet:
             say(name, line)
 
+    sys.path.insert(0, str(Path.cwd()))  # as the programs see it: `python -m` puts it there
     refuse_taken_port(port, "--port")
     with claimed_folder(folder, port) as lock, StopSignals() as signals:
         external = next((url for name in BROKER_VARIABLES if (url := os.environ.get(name))), None)
@@ -234,7 +235,7 @@ def _start_the_rest(
     port = urlsplit(service.url).port
     uvicorn = f"uvicorn --factory api.app:create_app --host {HOST} --port {port} --no-access-log"
     ending = f"--timeout-graceful-shutdown {_STREAMS_END_S}"
-    celery = "celery -A worker.app"
+    celery = "celery --quiet -A worker.app"
     grace_s = settings.soft_shutdown_s + 15  # see worker.custodian: give back, then kill after 10 s
     ensemble.start(Program("gateway", [*python, *uvicorn.split(), *ending.split()], environment, _GATEWAY, grace_s=10))
     for worker in workers:
