@@ -11,12 +11,17 @@ from fastapi import FastAPI
 
 from api import errors
 from api.changes import watching
+from api.dispatch import Dispatch
+from api.outbox import publishing
+from api.routes import job_kinds, jobs
 from api.settings import GatewaySettings, gateway_settings
 from shared.artifacts import ArtifactStore
 from shared.broker import SOCKET_TIMEOUT_S
+from shared.connections import load_connections
 from shared.ledger import AsyncLedger
+from shared.messages import Composer
 
-ROUTERS = ()  # in the order of the document
+ROUTERS = (jobs.router, job_kinds.router)  # in the order of the document
 
 
 @asynccontextmanager
@@ -30,10 +35,20 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         health_check_interval=10,
     )
     app.state.redis = client
-    app.state.ledger = AsyncLedger(client, timeout_s=settings.ledger_timeout_s)
+    app.state.ledger = ledger = AsyncLedger(client, timeout_s=settings.ledger_timeout_s)
     app.state.store = ArtifactStore(settings.store_url)
     try:
-        async with watching(settings.ledger_url) as app.state.changes:
+        async with (
+            watching(settings.ledger_url) as app.state.changes,
+            publishing(settings, ledger) as outbox,
+        ):
+            app.state.dispatch = Dispatch(
+                settings,
+                ledger=ledger,
+                composer=Composer(settings),
+                connections=load_connections(settings.connections_file),
+                outbox=outbox,
+            )
             yield
     finally:
         await client.aclose()
@@ -56,5 +71,6 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     errors.install(app)
     for router in ROUTERS:
         app.include_router(router)
-    app.add_middleware(CorrelationIdMiddleware)
+    app.add_middleware(errors.LastResort)
+    app.add_middleware(CorrelationIdMiddleware)  # outermost: the others name the request's id
     return app

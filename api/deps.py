@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.changes import Changes
+from api.dispatch import Dispatch
 from api.settings import GatewaySettings
 from shared.artifacts import ArtifactStore
 from shared.ledger import AsyncLedger
@@ -32,6 +33,12 @@ async def _changes(request: Request) -> Changes:
     return changes
 
 
+async def _dispatch(request: Request) -> Dispatch:
+    dispatch: Dispatch = request.app.state.dispatch
+    return dispatch
+
+
+Jobs = Annotated[Dispatch, Depends(_dispatch)]
 Ledger = Annotated[AsyncLedger, Depends(_ledger)]
 Settings = Annotated[GatewaySettings, Depends(_settings)]
 Store = Annotated[ArtifactStore, Depends(_store)]

@@ -1,10 +1,12 @@
 """Every error that a client meets: RFC 9457 problem documents with a stable ``code``.
 
-Raise `Problem` anywhere below a route. What is not a `Problem` becomes one here; an exception's own text stays in the log.
+Raise `Problem` anywhere below a route. What is not a `Problem` becomes one here;
+an exception's own text stays in the log.
 """
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -17,6 +19,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import LedgerUnavailable, redact
 
@@ -51,7 +54,7 @@ class ProblemDocument(BaseModel):
     errors: list[FieldError] = Field(description="What is wrong with which field; empty if no field is to blame.")
 
 
-class Problem(Exception):  # noqa: N818 - named after the document it becomes
+class Problem(Exception):
     """Answer the request with a problem document."""
 
     def __init__(
@@ -79,7 +82,7 @@ class Problem(Exception):  # noqa: N818 - named after the document it becomes
             detail=self.detail,
             instance=path,
             code=self.code,
-            request_id=correlation_id.get() or "",
+            request_id=_request_id(),
             errors=self.errors,
         )
         return Response(to_json(document), self.status, self.headers, MEDIA_TYPE)
@@ -109,6 +112,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, raised: RequestValidationError) -> Response:
+        if any(error["loc"] == ("path", "job_id") for error in raised.errors()):
+            return Problem(404, "unknown_job", "A job's id is a UUID; there never was one with this.").response(
+                request.url.path
+            )
         errors = [
             FieldError(pointer=str(error["loc"][-1]), message=f"{error['msg']} ({error['loc'][0]})")
             for error in raised.errors()
@@ -119,7 +126,45 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, raised: HTTPException) -> Response:
+        if raised.status_code < HTTPStatus.BAD_REQUEST:  # 204 and 304 end a request early; they are no errors
+            return Response(status_code=raised.status_code, headers=raised.headers)
         phrase = HTTPStatus(raised.status_code).phrase
         code = phrase.lower().replace(" ", "_").replace("-", "_")
         detail = f"{request.method} {request.url.path}: {phrase.lower()}. See /docs for what there is."
         return Problem(raised.status_code, code, detail, headers=raised.headers).response(request.url.path)
+
+
+class LastResort:
+    """ASGI middleware that answers a defect with a problem document that says nothing about it.
+
+    The log has the error's type and place, under the request's id. Its text is redacted: it may quote a URL.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Stand around `app`."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        started = False
+
+        async def observed(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        except Exception as defect:
+            frames = "".join(traceback.format_tb(defect.__traceback__)[-8:])
+            _log.error(
+                "defect", path=scope.get("path"), error=redact(repr(defect)), request_id=_request_id(), at=frames
+            )
+            if started or scope["type"] != "http":
+                raise
+            detail = "The gateway has a defect here. Its operator finds it in the log under the request_id."
+            await Problem(500, "internal_error", detail).response(scope["path"])(scope, receive, send)
+
+
+def _request_id() -> str:
+    return correlation_id.get() or ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
-from pathlib import Path  # noqa: TC003 - Pydantic evaluates the annotation
+from pathlib import Path
 
 from pydantic import Field
 
@@ -20,7 +20,8 @@ class GatewaySettings(BrokerSettings):
 
     host: str = Field(default="127.0.0.1", description="The address that the launcher binds.")
     allow_unauthenticated: bool = Field(
-        default=False, description="Serve on an address other than loopback although nobody is asked for a key."
+        default=False,
+        description="Serve on an address other than loopback although nobody is asked for a key.",
     )
     allow_volatile_broker: bool = Field(
         default=False, description="Accept a Redis without an append-only file: a restart of it loses jobs."

@@ -1,0 +1,73 @@
+"""Publishing on brokers other than the ledger's Redis: by kombu, in one thread, with confirms.
+
+The ledger has the jobs already. What cannot be published here stays in its outbox, and the keeper publishes it later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from shared.broker import SOCKET_TIMEOUT_S, BrokerSettings, make_celery
+from shared.errors import LedgerUnavailable, redact
+from shared.ledger import AsyncLedger
+from shared.messages import publish
+from shared.records import Entry
+
+_AT_ONCE = 100  # messages that one turn of the thread publishes
+_log = structlog.get_logger(__name__)
+
+
+class Outbox:
+    """The messages that are on their way to the broker."""
+
+    def __init__(self, app: Celery, ledger: AsyncLedger) -> None:
+        """Take the Celery application whose broker it is."""
+        self._app = app
+        self._ledger = ledger
+        self._waiting: asyncio.Queue[Entry] = asyncio.Queue()
+
+    def put(self, jobs: Iterable[Entry]) -> None:
+        """Take the messages of accepted jobs that are to start now."""
+        for job in jobs:
+            for entry in (job, *job.steps):
+                if entry.message is not None and entry.due_at_ms is None:
+                    self._waiting.put_nowait(entry)
+
+    async def run(self) -> None:
+        """Publish what comes in, until cancelled."""
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < _AT_ONCE and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            try:
+                await asyncio.to_thread(self._publish, batch)
+                await self._ledger.published([entry.id for entry in batch])
+            except (OperationalError, OSError, LedgerUnavailable) as failure:
+                _log.warning("left to the keeper", jobs=len(batch), cause=redact(repr(failure)))
+
+    def _publish(self, batch: Sequence[Entry]) -> None:
+        with self._app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=int(SOCKET_TIMEOUT_S))
+            for entry in batch:
+                publish(connection, entry.queue, entry.message or "")
+
+
+@asynccontextmanager
+async def publishing(settings: BrokerSettings, ledger: AsyncLedger) -> AsyncIterator[Outbox | None]:
+    """Yield the outbox as long as the block lasts; None where accepting a job publishes it."""
+    if settings.shares_redis:
+        yield None
+        return
+    outbox = Outbox(make_celery(settings), ledger)
+    running = asyncio.create_task(outbox.run())
+    try:
+        yield outbox
+    finally:
+        running.cancel()
+        await asyncio.wait([running])

@@ -1,0 +1,226 @@
+"""Jobs: submit, read, list, cancel."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from api import status
+from api.bodies import Body
+from api.deps import Jobs, Ledger, Settings, Waiters
+from api.errors import Problem, problems
+from api.found import FoundJob
+from api.idempotency import IdempotencyKey, key_of
+from api.page_tokens import next_id_of, page_token
+from api.schemas import (
+    BatchAccepted,
+    CancelRequest,
+    Job,
+    JobAccepted,
+    JobFilter,
+    JobPage,
+    Submission,
+    WouldAccept,
+    WouldAcceptBatch,
+    batch_shape,
+    submission_shape,
+)
+from api.waiting import IfNoneMatch, Prefer, WaitS, cached, preferred_wait_s, when_ended
+from shared.catalogue import catalogue
+from shared.ids import time_floor, uuid7
+from shared.records import Filter
+from shared.workflows import WorkflowContract, lay_out
+
+_SHAPE = submission_shape(catalogue())
+SUBMISSION: Body[Submission] = Body("JobSubmission", _SHAPE, envelope=1)
+BATCH: Body[Any] = Body("BatchSubmission", batch_shape(_SHAPE), envelope=3)
+
+ValidateOnly = Annotated[bool, Query(description="Check everything and accept nothing.")]
+_POLL_AFTER_S = "1"
+_REFUSALS = problems(400, 413, 415, 422, 503)
+_ACCEPTED: dict[str, Any] = {
+    "description": "Accepted: written down, and it will run.",
+    "headers": {
+        "Retry-After": {"description": "Seconds until a first look is worth it.", "schema": {"type": "integer"}},
+        "Idempotency-Replayed": {
+            "description": "`true` where this answers an earlier request again.",
+            "schema": {"type": "string"},
+        },
+    },
+}
+_LOCATED = {
+    **_ACCEPTED,
+    "headers": {
+        **_ACCEPTED["headers"],
+        "Location": {"description": "The job.", "schema": {"type": "string"}},
+    },
+}
+
+router = APIRouter(tags=["jobs"])
+
+
+@router.post(
+    "/jobs",
+    status_code=202,
+    response_model=JobAccepted,
+    summary="Submit a job",
+    openapi_extra=SUBMISSION.document(),
+    responses={
+        200: {"description": "Would be accepted (`validate_only`).", "model": WouldAccept},
+        202: _LOCATED,
+        **_REFUSALS,
+    },
+)
+async def submit_job(
+    request: Request,
+    response: Response,
+    dispatch: Jobs,
+    settings: Settings,
+    *,
+    validate_only: ValidateOnly = False,
+    idempotency_key: IdempotencyKey = None,
+) -> JobAccepted | Response:
+    """Submit one job. 202 means that it is written down and will run; follow `Location` to see it."""
+    submission, body = await SUBMISSION.read(request, limit_bytes=settings.max_body_bytes)
+    dispatch.refuse([submission])
+    if validate_only:
+        return _json(would_accept(submission))
+    accepted, (entry,) = await dispatch.accept([submission], key_of(request, body, idempotency_key))
+    job = status.accepted(entry, accepted.ids[0], accepted.created_at_ms)
+    response.headers["Location"] = job.links.self
+    _announce(response, replayed=accepted.outcome == "replayed")
+    return job
+
+
+@router.post(
+    "/jobs/batch",
+    status_code=202,
+    response_model=BatchAccepted,
+    summary="Submit up to 1,000 jobs",
+    openapi_extra=BATCH.document(),
+    responses={
+        200: {"description": "Would be accepted (`validate_only`).", "model": WouldAcceptBatch},
+        202: _ACCEPTED,
+        **_REFUSALS,
+    },
+)
+async def submit_batch(
+    request: Request,
+    response: Response,
+    dispatch: Jobs,
+    settings: Settings,
+    *,
+    validate_only: ValidateOnly = False,
+    idempotency_key: IdempotencyKey = None,
+) -> BatchAccepted | Response:
+    """Submit jobs that are accepted together or not at all. Errors name the index of the job in their pointer."""
+    batch, body = await BATCH.read(request, limit_bytes=settings.max_body_bytes)
+    submissions: list[Submission] = batch.jobs
+    dispatch.refuse(submissions, at="/jobs")
+    if validate_only:
+        return _json(WouldAcceptBatch(jobs=[would_accept(submission) for submission in submissions]))
+    accepted, entries = await dispatch.accept(submissions, key_of(request, body, idempotency_key))
+    _announce(response, replayed=accepted.outcome == "replayed")
+    jobs = zip(entries, accepted.ids, strict=True)
+    return BatchAccepted(jobs=[status.accepted(entry, i, accepted.created_at_ms) for entry, i in jobs])
+
+
+@router.get(
+    "/jobs/{job_id}",  # noqa: FAST003 - FoundJob takes it
+    response_model=Job,
+    summary="Read a job",
+    responses={
+        200: {"headers": {"ETag": {"description": "For `If-None-Match`.", "schema": {"type": "string"}}}},
+        304: {"description": "Not changed since the answer with this `ETag`."},
+        **problems(404, 410, 422, 503),
+    },
+)
+async def get_job(
+    found: FoundJob,
+    ledger: Ledger,
+    changes: Waiters,
+    *,
+    wait_s: WaitS = None,
+    prefer: Prefer = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """Return the job; with `wait_s` as soon as it has ended. A job that failed is a 200 with an `error`."""
+    wished_s = preferred_wait_s(prefer) if wait_s is None else wait_s
+    record = await when_ended(found, wished_s, ledger, changes)
+    response = cached(to_json(status.job(record)), if_none_match)
+    if wait_s is None and wished_s:
+        response.headers["Preference-Applied"] = f"wait={wished_s:g}"
+    return response
+
+
+@router.get("/jobs", summary="List jobs", responses=problems(422, 503))
+async def list_jobs(ledger: Ledger, wanted: Annotated[JobFilter, Query()]) -> JobPage:
+    """Return jobs, newest first. A page can be short although more follow: go on while there is a token."""
+    filters = wanted.model_dump_json(exclude={"page_token", "page_size"})
+    records, next_id = await ledger.list(
+        Filter(
+            states=tuple(wanted.state),
+            kind=wanted.kind,
+            queue=wanted.queue,
+            tag=wanted.tag,
+            lower_id=_first_id(wanted.created_after),
+            upper_id=next_id_of(wanted.page_token, filters) if wanted.page_token else _first_id(wanted.created_before),
+        ),
+        limit=wanted.page_size,
+    )
+    return JobPage(
+        jobs=[status.summary(record) for record in records],
+        next_page_token=next_id and page_token(next_id, filters),
+    )
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",  # noqa: FAST003 - FoundJob takes it
+    summary="Cancel a job",
+    responses={
+        200: {"description": "Cancelled: it had not started, or it is a workflow."},
+        202: {"description": "Requested: the worker that runs it stops it.", "model": CancelRequest},
+        **problems(404, 409, 410, 422, 503),
+    },
+)
+async def cancel_job(found: FoundJob, response: Response, ledger: Ledger) -> CancelRequest:
+    """Cancel a job with all its steps, whether it waits or runs. It holds even if no worker is up."""
+    outcome, ended_as = await ledger.cancel(found.id, reason="Cancelled on request.")
+    if outcome == "ended":
+        raise Problem(409, "job_ended", f"The job has ended as {ended_as} already; there is nothing to cancel.")
+    if outcome == "unknown":
+        raise Problem(410, "expired_job", "The job has just passed its retention.")
+    if outcome == "requested":
+        response.status_code = 202
+        return CancelRequest(id=found.id, state="cancel_requested")
+    return CancelRequest(id=found.id, state="cancelled")
+
+
+def would_accept(submission: Submission) -> WouldAccept:
+    """Return what a submission would become."""
+    params = submission.params
+    steps = lay_out(params.plan(), uuid7) if isinstance(params, WorkflowContract) else []
+    return WouldAccept(
+        kind=submission.kind,
+        queue=submission.options.queue or params.spec.queue,
+        params=params.model_dump(mode="json"),
+        steps=[step.plan.name for step in steps],
+    )
+
+
+def _announce(response: Response, *, replayed: bool) -> None:
+    response.headers["Retry-After"] = _POLL_AFTER_S
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+
+
+def _json(model: BaseModel) -> Response:
+    return Response(to_json(model), media_type="application/json")
+
+
+def _first_id(moment: datetime | None) -> str | None:
+    return None if moment is None else time_floor(max(0, int(moment.timestamp() * 1000)))

@@ -1,0 +1,60 @@
+"""Reading a job: at once, when it has ended, or only if it has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from typing import Annotated
+
+from fastapi import Header, Query, Response
+
+from api.changes import Changes
+from shared.ledger import AsyncLedger
+from shared.records import Record
+from shared.states import State
+
+WAIT_MAX_S = 60.0
+_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?=$|[,;\s])", re.IGNORECASE)
+
+WaitS = Annotated[
+    float | None,
+    Query(ge=0, le=WAIT_MAX_S, description="Answer as soon as the job has ended, at the latest after so many seconds."),
+]
+Prefer = Annotated[str | None, Header(max_length=1_000, description="`wait=30` is the same as `wait_s=30` (RFC 7240).")]
+IfNoneMatch = Annotated[
+    str | None, Header(max_length=1_000, description="The `ETag` of the last answer: 304 if nothing has changed.")
+]
+
+
+def preferred_wait_s(prefer: str | None) -> float:
+    """Return how many seconds a `Prefer` header asks to wait; 0 for none. Preferences not understood are ignored."""
+    match = _WAIT.search(prefer or "")
+    return min(float(match[1]), WAIT_MAX_S) if match else 0.0
+
+
+async def when_ended(record: Record, wait_s: float, ledger: AsyncLedger, changes: Changes) -> Record:
+    """Return the job once it has ended, or as it is after `wait_s` seconds."""
+    if wait_s <= 0 or State(record.state).is_final:
+        return record
+    deadline = time.monotonic() + wait_s
+    with changes.watch(record.id) as watch:
+        while not changes.closing:
+            latest = await ledger.read(record.id)
+            if not isinstance(latest, Record):
+                return record  # forgotten meanwhile; this is the last that was seen of it
+            record = latest
+            left_s = deadline - time.monotonic()
+            if State(record.state).is_final or left_s <= 0 or not await watch.changed(left_s):
+                break
+    return record
+
+
+def cached(body: bytes, if_none_match: str | None) -> Response:
+    """Return `body` with its `ETag`, or 304 without a body where the client has it."""
+    tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    known = {item.strip().removeprefix("W/") for item in (if_none_match or "").split(",")}
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    if tag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type="application/json")
