@@ -9,11 +9,11 @@ import redis.asyncio
 from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI
 
-from api import errors
+from api import docs, errors, metrics, openapi
 from api.changes import watching
 from api.dispatch import Dispatch
 from api.outbox import publishing
-from api.routes import job_kinds, jobs
+from api.routes import artifacts, events, health, job_kinds, jobs, uploads
 from api.settings import GatewaySettings, gateway_settings
 from shared.artifacts import ArtifactStore
 from shared.broker import SOCKET_TIMEOUT_S
@@ -21,7 +21,15 @@ from shared.connections import load_connections
 from shared.ledger import AsyncLedger
 from shared.messages import Composer
 
-ROUTERS = (jobs.router, job_kinds.router)  # in the order of the document
+ROUTERS = (  # in the order of the document
+    jobs.router,
+    events.router,
+    artifacts.router,
+    job_kinds.router,
+    uploads.router,
+    health.router,
+    docs.router,
+)
 
 
 @asynccontextmanager
@@ -64,6 +72,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         separate_input_output_schemas=False,
         generate_unique_id_function=lambda route: route.name,
     )
@@ -71,6 +80,8 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     errors.install(app)
     for router in ROUTERS:
         app.include_router(router)
+    openapi.install(app, lambda: jobs.SUBMISSION.components() | jobs.BATCH.components())
+    app.state.metrics = metrics.install(app)
     app.add_middleware(errors.LastResort)
     app.add_middleware(CorrelationIdMiddleware)  # outermost: the others name the request's id
     return app
