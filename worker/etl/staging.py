@@ -1,0 +1,92 @@
+"""Staged tables: Parquet files with clean column names, written batch by batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shared.artifacts import Column
+from shared.errors import TaskFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+MAX_COLUMNS = 2_000
+_MAX_NAME = 255
+_GROUP_BYTES = 16 * 1024**2  # of memory: what a reader has to hold at once
+_GROUP_ROWS = 122_880  # DuckDB's own row group
+
+
+def column_names(raw: Iterable[str]) -> list[str]:
+    """Return names that are printable, not empty, at most 255 long, and differ by more than case.
+
+    An empty one becomes ``column_3`` after its position; a repeated one gets ``_2``, ``_3`` and so on.
+    Raises `TaskFailure` (``too_many_columns``) beyond 2,000 columns.
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for position, text in enumerate(raw, start=1):
+        if position > MAX_COLUMNS:
+            raise TaskFailure(
+                "too_many_columns",
+                f"The source has more than {MAX_COLUMNS} columns.",
+                remedy="Select what is needed before, or check the delimiter.",
+            )
+        printable = "".join(sign if sign.isprintable() else "_" for sign in text.strip())
+        wanted = printable[:_MAX_NAME] or f"column_{position}"
+        name, repeat = wanted, 1
+        while name.casefold() in taken:
+            repeat += 1
+            name = f"{wanted[: _MAX_NAME - 8]}_{repeat}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+class ParquetSink:
+    """Write record batches to a Parquet file in row groups of bounded size. Use it as a context manager."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        """Open `path` for rows of `schema`."""
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1)
+        self._schema = schema
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_bytes = 0
+        self._waiting_rows = 0
+        #: Rows written so far.
+        self.row_count = 0
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Write what waits, unless something failed, and close the file."""
+        if failure[0] is None:
+            self._flush()
+        self._writer.close()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of `batch`, which is cut where it alone would make too large a row group."""
+        limit = max(1, int(batch.num_rows * _GROUP_BYTES / max(batch.nbytes, 1)))
+        for start in range(0, batch.num_rows, limit):
+            part = batch.slice(start, limit)
+            self._waiting.append(part)
+            self._waiting_rows += part.num_rows
+            self._waiting_bytes += part.nbytes
+            self.row_count += part.num_rows
+            if self._waiting_bytes >= _GROUP_BYTES or self._waiting_rows >= _GROUP_ROWS:
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting_rows:
+            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
+        self._waiting, self._waiting_bytes, self._waiting_rows = [], 0, 0
+
+
+def columns_of(path: Path) -> list[Column]:
+    """Return the columns of a Parquet file with their Arrow types."""
+    return [Column(name=field.name, type=str(field.type)) for field in pq.read_schema(path)]
