@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from shared.contract import catalogue
+from shared.catalogue import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
