@@ -91,7 +91,7 @@ class ArtifactStore:
         self.is_local = "file" in _protocols(self.fs)
 
     def path(self, uri: str) -> str:
-        """Return the path of `uri` inside the file system of the store. Raises `ValueError` if it is no artifact uri."""
+        """Return the path of `uri` in the store's file system. Raises `ValueError` if it is no artifact uri."""
         if not _URI.match(uri):
             raise ValueError(f"{uri!r} is no artifact uri (artifact://<id>/<attempt>/<name>).")
         return f"{self._root}/{uri.removeprefix('artifact://')}"

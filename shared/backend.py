@@ -19,19 +19,20 @@ from celery.backends.redis import RedisBackend
 
 from shared.broker import SOCKET_TIMEOUT_S
 from shared.errors import TaskFailure, TimeLimitReached, redact
-from shared.ledger import Ledger, Record
+from shared.ledger import Ledger
+from shared.records import Record
 
 OWNER_VARIABLE = "CELERIAC_OWNER"  # the id of this worker process, given to its children by their environment
 
 
-class LedgerBackend(RedisBackend):  # type: ignore[misc]  # celery-types has no RedisBackend
+class LedgerBackend(RedisBackend):
     """Redis result backend that leaves ledger jobs to the ledger, and stores other tasks as Celery always does."""
 
     @cached_property
     def ledger(self) -> Ledger:
         """The ledger in the same database as the results."""
         client = redis.Redis.from_url(
-            self.url,
+            str(self.url),  # type: ignore[attr-defined]  # celery-types leaves it out
             decode_responses=True,
             socket_timeout=SOCKET_TIMEOUT_S,
             socket_connect_timeout=SOCKET_TIMEOUT_S,

@@ -14,7 +14,8 @@ import tomllib
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 - Pydantic evaluates the annotation
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -45,9 +46,7 @@ class _Connection(BaseModel):
 
 
 class _Database(_Connection):
-    lock_timeout_s: Seconds = Field(
-        default=30.0, description="How long to wait for another's lock, in seconds."
-    )
+    lock_timeout_s: Seconds = Field(default=30.0, description="How long to wait for another's lock, in seconds.")
 
 
 class PostgresqlInfo(_Database):
@@ -60,9 +59,7 @@ class PostgresqlInfo(_Database):
     )
     url_env: VariableName | None = Field(default=None, description="Variable with the URL and its password.")
     connect_timeout_s: Seconds = Field(default=10.0, description="How long connecting may take, in seconds.")
-    statement_timeout_s: Seconds = Field(
-        default=1_800.0, description="How long a statement may run, in seconds."
-    )
+    statement_timeout_s: Seconds = Field(default=1_800.0, description="How long a statement may run, in seconds.")
 
     @model_validator(mode="after")
     def _one_url(self) -> Self:
@@ -129,9 +126,7 @@ class HttpInfo(_Connection):
         return self
 
 
-ConnectionInfo = Annotated[
-    PostgresqlInfo | SqliteInfo | DuckdbInfo | StoreInfo | HttpInfo, Field(discriminator="kind")
-]
+ConnectionInfo = Annotated[PostgresqlInfo | SqliteInfo | DuckdbInfo | StoreInfo | HttpInfo, Field(discriminator="kind")]
 Connections = Mapping[str, ConnectionInfo]
 FieldPath = tuple[str | int, ...]
 
@@ -204,24 +199,29 @@ def check_connections(model: BaseModel, connections: Connections) -> list[Connec
     ]
 
 
-def _named_in(
-    value: Any, path: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], str, ConnectionGroup]]:
+def _named_in(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str, ConnectionGroup]]:
     """Yield path, name and group of every connection that is named in a value, through nested models."""
     if isinstance(value, BaseModel):
-        for name, field in type(value).model_fields.items():
-            inner, here = getattr(value, name), (*path, name)
-            marker = _marker(field.metadata) or _marker_in(field.annotation)
-            if marker is None:
-                yield from _named_in(inner, here)
-            else:
-                yield from ((place, text, marker.group) for place, text in _texts(inner, here))
+        for name, marker in _markers_of(type(value)):
+            inner = getattr(value, name)
+            if marker is not None:
+                yield from ((place, text, marker.group) for place, text in _texts(inner, (*path, name)))
+            elif isinstance(inner, (BaseModel, Mapping, list, tuple)):
+                yield from _named_in(inner, (*path, name))
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _named_in(inner, (*path, key))
     elif isinstance(value, (list, tuple)):
         for index, inner in enumerate(value):
             yield from _named_in(inner, (*path, index))
+
+
+@cache  # every submission asks
+def _markers_of(model: type[BaseModel]) -> tuple[tuple[str, NamesConnection | None], ...]:
+    """Return each field of a model, with the marker it has."""
+    return tuple(
+        (name, _marker(field.metadata) or _marker_in(field.annotation)) for name, field in model.model_fields.items()
+    )
 
 
 def _texts(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, str]]:
@@ -259,8 +259,6 @@ def _hints(invalid: ValidationError) -> str:
     hints = []
     for error in invalid.errors(include_input=False, include_url=False, include_context=False):
         name, *inner = error["loc"] or ("file",)
-        where = ".".join(
-            str(part) for part in (name, *inner[1:])
-        )  # inner[0] is Pydantic's: the kind or "[key]"
+        where = ".".join(str(part) for part in (name, *inner[1:]))  # inner[0] is Pydantic's: the kind or "[key]"
         hints.append(f"{where}: {error['msg']}")
     return "; ".join(hints)

@@ -12,16 +12,13 @@ A wrong definition fails when the module is imported, with what to do about it.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
-import pkgutil
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -139,61 +136,24 @@ class Contract(BaseModel, Generic[ResultT]):
         super().__pydantic_init_subclass__(**config)
         if kind is None:
             return  # Contract[SomeResult] itself, or a base that adds shared fields
-        doc = (cls.__doc__ or "").strip()
-        summary, _, description = doc.partition("\n")
-        if not re.match(KIND_PATTERN, kind):
-            _refuse(
-                cls,
-                f"the kind {kind!r} is not of the form family.verb_noun",
-                "Use lower-case letters, like 'etl.extract_data'.",
-            )
-        queue = queue or kind.partition(".")[0]
-        if queue not in known_queues():
-            _refuse(
-                cls,
-                f"the queue {queue!r} is unknown",
-                f"Use one of {', '.join(known_queues())}, or name it in CELERIAC_QUEUES for gateway and workers.",
-            )
         if limits is None:
             _refuse(cls, "it has no hard time limit", "Add limits=Limits(soft_s=..., hard_s=...).")
-        if limits.soft_s >= limits.hard_s:
-            _refuse(cls, "its soft limit is not below its hard limit", "Leave the body some seconds to clean up.")
-        if not summary:
-            _refuse(cls, "it has no docstring", "Its first line is the summary in the document.")
-        if not examples:
-            _refuse(cls, "it has no example", "Add examples=[{...}] with valid parameters.")
-        if unknown := set(idempotent_by) - set(cls.model_fields):
-            _refuse(
-                cls,
-                f"idempotent_by names {sorted(unknown)}",
-                f"Its parameters are {sorted(cls.model_fields)}.",
-            )
-        result = _type_argument(cls)
-        for model in (cls, result):
-            for path in _undescribed(model):
-                _refuse(
-                    cls,
-                    f"the field {path} is not described",
-                    'Add Field(description="...") with range and unit.',
-                )
+        summary, _, description = (cls.__doc__ or "").strip().partition("\n")
         cls.spec = Spec(
             kind=kind,
-            queue=queue,
+            queue=queue or kind.partition(".")[0],
             limits=limits,
             retry=retry or Retry(),
             max_crashes=max_crashes,
             idempotent_by=tuple(idempotent_by),
             examples=tuple(examples),
-            result=result,
+            result=_type_argument(cls),
             summary=summary.strip(),
             description=_dedent(description),
         )
-        for index, example in enumerate(examples):
-            try:
-                cls.model_validate_json(json.dumps(example))
-            except ValidationError as invalid:
-                _refuse(cls, f"example {index} is not valid: {invalid}", "Mend the example or the field.")
-        _register(cls)
+        for what, hint in _faults(cls):
+            _refuse(cls, what, hint)
+        _kinds[kind] = cls
 
     @classmethod
     def fed_parameter(cls) -> tuple[str, FedFromUpstream] | None:
@@ -217,50 +177,6 @@ class Contract(BaseModel, Generic[ResultT]):
 AnyContract = type[Contract[Any]]
 
 
-class Catalogue(Mapping[str, AnyContract]):
-    """The contracts of a process, by kind, in alphabetical order."""
-
-    def __init__(self, contracts: Iterable[AnyContract]) -> None:
-        self._by_kind = {contract.spec.kind: contract for contract in sorted(contracts, key=lambda c: c.spec.kind)}
-
-    @classmethod
-    def load(cls, modules: Iterable[str]) -> Catalogue:
-        """Import `modules` (a package with all its modules) and return the contracts defined in them.
-
-        Raises `DefinitionError` if a module is not there or defines none.
-        """
-        found: dict[str, AnyContract] = {}
-        for name in modules:
-            for module in _import_tree(name):
-                for value in vars(module).values():
-                    if _is_contract(value) and value.__module__ == module.__name__:
-                        found[value.spec.kind] = value
-            if not any(c.__module__ == name or c.__module__.startswith(f"{name}.") for c in found.values()):
-                raise DefinitionError(f"CELERIAC_CONTRACTS names {name!r}, which defines no contract.")
-        return cls(found.values())
-
-    def families(self, names: Iterable[str]) -> Catalogue:
-        """Return the part of the catalogue that belongs to these families."""
-        wanted = set(names)
-        return Catalogue(contract for contract in self.values() if contract.spec.family in wanted)
-
-    def __getitem__(self, kind: str) -> AnyContract:
-        return self._by_kind[kind]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._by_kind)
-
-    def __len__(self) -> int:
-        return len(self._by_kind)
-
-
-@lru_cache
-def catalogue() -> Catalogue:
-    """Return the catalogue of this process: the modules named in `CELERIAC_CONTRACTS` (default `shared.jobs`)."""
-    names = os.environ.get("CELERIAC_CONTRACTS", "shared.jobs")
-    return Catalogue.load(name.strip() for name in names.split(",") if name.strip())
-
-
 def known_queues() -> tuple[str, ...]:
     """Return the queues that a contract may name: one a family, and those in `CELERIAC_QUEUES`."""
     extra = (name.strip() for name in os.environ.get("CELERIAC_QUEUES", "").split(","))
@@ -280,23 +196,46 @@ def json_depth(value: Any) -> int:
 _kinds: dict[str, AnyContract] = {}
 
 
-def _register(cls: AnyContract) -> None:
-    known = _kinds.get(cls.spec.kind)
+def _faults(cls: AnyContract) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a contract, and what to do about it."""
+    spec = cls.spec
+    if not re.match(KIND_PATTERN, spec.kind):
+        yield f"the kind {spec.kind!r} is not of the form family.verb_noun", "Like 'etl.extract_data', in lower case."
+    known = _kinds.get(spec.kind)
     if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-        _refuse(
-            cls,
-            f"the kind {cls.spec.kind!r} is already defined by {known.__module__}.{known.__qualname__}",
+        yield (
+            f"the kind {spec.kind!r} is already defined by {known.__module__}.{known.__qualname__}",
             "Kinds are unique and never renamed; choose another verb_noun.",
         )
-    _kinds[cls.spec.kind] = cls
+    if spec.queue not in known_queues():
+        yield (
+            f"the queue {spec.queue!r} is unknown",
+            f"Use one of {', '.join(known_queues())}, or name it in CELERIAC_QUEUES for gateway and workers.",
+        )
+    if spec.limits.soft_s >= spec.limits.hard_s:
+        yield "its soft limit is not below its hard limit", "Leave the body some seconds to clean up."
+    if not spec.summary:
+        yield "it has no docstring", "Its first line is the summary in the document."
+    if unknown := set(spec.idempotent_by) - set(cls.model_fields):
+        yield f"idempotent_by names {sorted(unknown)}", f"Its parameters are {sorted(cls.model_fields)}."
+    for path in (*_undescribed(cls), *_undescribed(spec.result)):
+        yield f"the field {path} is not described", 'Add Field(description="...") with range and unit.'
+    yield from _example_faults(cls)
+
+
+def _example_faults(cls: AnyContract) -> Iterator[tuple[str, str]]:
+    spec = cls.spec
+    if not spec.examples:
+        yield "it has no example", "Add examples=[{...}] with valid parameters."
+    for index, example in enumerate(spec.examples):
+        try:
+            cls.model_validate_json(json.dumps(example))
+        except ValidationError as invalid:
+            yield f"example {index} is not valid: {invalid}", "Mend the example or the field."
 
 
 def _refuse(cls: type, what: str, hint: str) -> typing.NoReturn:
     raise DefinitionError(f"{cls.__module__}.{cls.__qualname__}: {what}. {hint}")
-
-
-def _is_contract(value: Any) -> typing.TypeGuard[AnyContract]:
-    return isinstance(value, type) and issubclass(value, Contract) and "spec" in vars(value)
 
 
 def _type_argument(cls: type[BaseModel]) -> type[BaseModel]:
@@ -316,7 +255,7 @@ def _undescribed(model: type[BaseModel], seen: set[type] | None = None) -> Itera
     for name, field in model.model_fields.items():
         if not field.description:
             yield f"{model.__name__}.{name}"
-        if field.annotation is Any or (field.annotation is PydanticUndefined):
+        if field.annotation is Any:
             yield f"{model.__name__}.{name} (a field of any type cannot be described; give it a type)"
         for nested in _models_in(field.annotation):
             if nested not in seen:
@@ -331,18 +270,6 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         return
     for argument in typing.get_args(annotation):
         yield from _models_in(argument)
-
-
-def _import_tree(name: str) -> Iterator[types.ModuleType]:
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as missing:
-        raise DefinitionError(
-            f"CELERIAC_CONTRACTS names {name!r}, which cannot be imported: {missing}. Is it on PYTHONPATH?"
-        ) from missing
-    yield module
-    for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
-        yield from _import_tree(f"{name}.{found.name}")
 
 
 def _dedent(text: str) -> str:

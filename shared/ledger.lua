@@ -221,7 +221,7 @@ settle = function(record, state, outcome, alone)
   local retention_ms = tonumber(record.retention_ms)
   set(record, {
     finished_at = NOW, result = outcome.result or false, error = outcome.error or false,
-    token = false, last_token = record.token or false, owner = false, claim_until = false, due_at = false, artifacts = outcome.artifacts or record.artifacts or '[]',
+    token = false, owner = false, claim_until = false, due_at = false, artifacts = outcome.artifacts or record.artifacts or '[]',
   })
   if state == 'succeeded' then
     store_celery_result(record, 'SUCCESS', outcome.result)
@@ -401,7 +401,7 @@ function T.claim(a)
 end
 
 -- Whether the caller's own call has already done what it asks for: the answer to its first try was lost.
-local function repeated(record, a) return record and a.token and record.last_token == a.token end
+local function repeated(record, call, a) return record and a.token and record.last_call == call .. a.token end
 
 -- Whether the caller may write: it holds the token, or (the worker's main process) it is the owner.
 local function holds(record, a)
@@ -449,26 +449,27 @@ end
 function T.finish(a)
   local record = load(a.id)
   local unclaimed = record and a.unclaimed and record.state == 'queued'
-  if repeated(record, a) then return 'ok' end
+  if repeated(record, 'finish ', a) then return 'ok' end
   if not holds(record, a) and not unclaimed then return 'refused' end
   if record.cancel_requested_at and a.state ~= 'succeeded' then
     settle(record, 'cancelled', { error = error_document('cancelled', record.cancel_reason or 'Cancelled on request.', ''), artifacts = a.artifacts })
   else
     settle(record, a.state, a)
   end
+  if a.token then set(record, { last_call = 'finish ' .. a.token }) end
   return 'ok'
 end
 
 -- retry: {id, token, delay_ms, error}. Replies 'ok' | 'refused'.
 function T.retry(a)
   local record = load(a.id)
-  if repeated(record, a) then return 'ok' end
+  if repeated(record, 'retry ', a) then return 'ok' end
   if not holds(record, a) then return 'refused' end
   if record.cancel_requested_at then return T.finish({ id = a.id, token = a.token, state = 'failed', error = a.error }) end
   close_attempt(record, 'retrying')
   unlist(record)
   enter(record, 'retrying')
-  set(record, { due_at = NOW + a.delay_ms, error = a.error, retries = tonumber(record.retries or '0') + 1, last_token = record.token, token = false, owner = false, claim_until = false })
+  set(record, { due_at = NOW + a.delay_ms, error = a.error, retries = tonumber(record.retries or '0') + 1, last_call = 'retry ' .. a.token, token = false, owner = false, claim_until = false })
   redis.call('ZADD', P .. 'due', record.due_at, record.id)
   if record.expires_at then redis.call('ZADD', P .. 'expiring', record.expires_at, record.id) end
   emit_state(record, '"due_at_ms": ' .. record.due_at .. ', "error": ' .. a.error)

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from celery import Signature
-from kombu import Connection
+from kombu import Producer
 from kombu.transport import virtual
 
 from shared.backend import LedgerBackend
@@ -37,13 +37,13 @@ class _CapturingChannel(virtual.Channel):
     body_encoding = "base64"
     do_restore = False
 
-    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:  # noqa: ARG002 - kombu's signature
         _captured.get().append(message)
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
         raise NotImplementedError("nothing is ever delivered here")
 
-    def _purge(self, queue: str) -> int:
+    def _purge(self, queue: str) -> int:  # noqa: ARG002 - kombu's signature
         return 0
 
 
@@ -55,6 +55,7 @@ class CapturingTransport(virtual.Transport):
     driver_name = "capture"
 
     def driver_version(self) -> str:
+        """Return what kombu logs."""
         return "1"
 
 
@@ -147,20 +148,19 @@ class Composer:
         return {message["headers"]["id"]: json.dumps(message) for message in messages}
 
 
-def publish(connection: Connection, queue: str, message: str) -> None:
-    """Publish a stored message through kombu, on whatever broker `connection` leads to."""
+def publish(producer: Producer, queue: str, message: str) -> None:
+    """Publish a stored message through kombu, on whatever broker `producer` leads to."""
     parts = json.loads(message)
     properties = parts["properties"]
-    with connection.Producer() as producer:
-        producer.publish(
-            base64.b64decode(parts["body"]),
-            exchange="",
-            routing_key=queue,
-            headers=parts["headers"],
-            content_type=parts["content-type"],
-            content_encoding=parts["content-encoding"],
-            priority=properties["priority"],
-            correlation_id=properties["correlation_id"],
-            reply_to=properties["reply_to"],
-            delivery_mode=properties["delivery_mode"],
-        )
+    producer.publish(
+        base64.b64decode(parts["body"]),
+        exchange="",
+        routing_key=queue,
+        headers=parts["headers"],
+        content_type=parts["content-type"],
+        content_encoding=parts["content-encoding"],
+        priority=properties["priority"],
+        correlation_id=properties["correlation_id"],
+        reply_to=properties["reply_to"],
+        delivery_mode=properties["delivery_mode"],
+    )

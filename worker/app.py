@@ -17,7 +17,8 @@ import importlib  # noqa: E402
 from celery import Celery  # noqa: E402
 
 from shared.broker import broker_settings, make_celery  # noqa: E402
-from shared.contract import FAMILY_QUEUES, AnyContract, catalogue  # noqa: E402
+from shared.catalogue import catalogue  # noqa: E402
+from shared.contract import FAMILY_QUEUES, AnyContract  # noqa: E402
 from shared.errors import DefinitionError  # noqa: E402
 from shared.workflows import WorkflowContract  # noqa: E402
 from worker import lifecycle  # noqa: E402
@@ -40,7 +41,8 @@ def load_tasks(families: list[str], modules: list[str]) -> dict[str, AnyContract
             if missing.name not in {f"worker.{family}", f"worker.{family}.tasks"}:
                 raise
             raise DefinitionError(
-                f"WORKER_FAMILIES names {family!r}, whose tasks are not installed here. Use its own image, or mend the name."
+                f"WORKER_FAMILIES names {family!r}, whose tasks are not installed here. "
+                "Use its own image, or mend the name."
             ) from missing
     for module in modules:
         importlib.import_module(module)

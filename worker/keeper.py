@@ -14,8 +14,9 @@ from celery import Celery
 
 from shared.artifacts import ArtifactStore
 from shared.broker import BrokerSettings
-from shared.ledger import Action, Ledger
+from shared.ledger import Ledger
 from shared.messages import publish
+from shared.records import Action
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +43,9 @@ class Keeper:
         self._tell(actions)
 
     def _publish(self, job_ids: list[str]) -> None:
-        with self._app.connection_for_write() as connection:
+        with self._app.connection_for_write() as connection, connection.Producer() as producer:
             for job_id, (queue, message) in self._ledger.messages(job_ids).items():
-                publish(connection, queue, message)
+                publish(producer, queue, message)
                 self._ledger.published([job_id])
 
     def _tell(self, actions: list[Action]) -> None:

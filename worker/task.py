@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from celery import Celery, Task
+from celery import Celery
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.exceptions import Retry as CeleryRetry
 from pydantic import BaseModel, ValidationError
@@ -25,7 +25,8 @@ from shared.backend import owner
 from shared.broker import DEFAULT_PRIORITY, broker_settings
 from shared.contract import AnyContract, Contract, Retry, feed
 from shared.errors import ClaimLost, DefinitionError, TaskFailure, TimeLimitReached, TransientFailure, redact
-from shared.ledger import Claim, Entry, Ledger, Refusal
+from shared.ledger import Ledger
+from shared.records import Claim, Entry, Refusal
 from worker.delivery import message_of
 from worker.run import CancelRequested, Run, entered
 from worker.scratch import attempt_folder
@@ -33,10 +34,21 @@ from worker.scratch import attempt_folder
 logger = logging.getLogger(__name__)
 
 MAX_RESULT_BYTES = 256 * 1024
+# The ledger puts the reason that the request gave in its place.
+_CANCELLED = TaskFailure("cancelled", "It stopped on request.")
 
 ContractT = TypeVar("ContractT", bound=Contract[Any])
 ResultT = TypeVar("ResultT", bound=BaseModel)
 Body = Callable[[Any, Run], BaseModel]
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """What a message brought: Celery's request and the task's arguments."""
+
+    request: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +97,7 @@ def register(app: Celery, declared: Iterable[Definition]) -> None:
 def _register(app: Celery, definition: Definition) -> None:
     spec = definition.contract.spec
 
-    @app.task(
+    @app.task(  # type: ignore[call-overload, untyped-decorator]  # celery-types wants whole seconds
         name=spec.kind,
         bind=True,
         typing=False,
@@ -93,15 +105,14 @@ def _register(app: Celery, definition: Definition) -> None:
         soft_time_limit=spec.limits.soft_s,
         time_limit=spec.limits.hard_s,
     )
-    def deliver(task: Task[Any, Any], *args: Any, **kwargs: Any) -> Any:
-        return _deliver(task, definition, args, kwargs)
+    def deliver(task: Any, *args: Any, **kwargs: Any) -> Any:
+        return _deliver(task.backend.ledger, definition, _Delivery(task.request, args, kwargs))
 
 
-def _deliver(task: Task[Any, Any], definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _deliver(ledger: Ledger, definition: Definition, delivery: _Delivery) -> Any:
     """Run one delivery of a message: at most one of a job's deliveries runs the body at a time."""
-    request = task.request
-    ledger: Ledger = task.app.backend.ledger
-    claim = _claim(ledger, definition.contract, request, args, kwargs)
+    request = delivery.request
+    claim = _claim(ledger, definition.contract, delivery)
     if isinstance(claim, Refusal):
         request.settled = True
         if claim.why == "succeeded":  # a duplicate: give the result again, so that a chain or chord goes on
@@ -109,24 +120,27 @@ def _deliver(task: Task[Any, Any], definition: Definition, args: tuple[Any, ...]
         logger.info("not run: %s", claim.why)
         raise Ignore(claim.why)
     try:
-        with _run(definition.contract, request, claim, ledger) as run:
-            return _settle(run, definition, request, claim, args, kwargs)
-    except (ClaimLost, CancelRequested) as stopped:
+        with _attempt(definition.contract, request.id, claim, ledger) as run:
+            return _settle(run, definition, delivery, claim)
+    except CancelRequested as stopped:
         request.settled = True
+        with contextlib.suppress(ClaimLost):  # somebody else has ended it meanwhile
+            ledger.fail(request.id, token=claim.token, error=json.dumps(_CANCELLED.document()))
         raise Ignore(str(stopped)) from None
+    except ClaimLost as lost:
+        request.settled = True
+        raise Ignore(str(lost)) from None
 
 
-def _claim(
-    ledger: Ledger, contract: AnyContract, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Claim | Refusal:
-    spec, settings = contract.spec, broker_settings()
-    message = message_of(request, spec.kind, args, kwargs)
+def _claim(ledger: Ledger, contract: AnyContract, delivery: _Delivery) -> Claim | Refusal:
+    spec, settings, request = contract.spec, broker_settings(), delivery.request
+    message = message_of(request, spec.kind, delivery.args, delivery.kwargs)
     adopted = Entry(  # for a message that somebody's own Celery client sent past the gateway
         id=request.id,
         kind=spec.kind,
         queue=spec.queue,
         priority=DEFAULT_PRIORITY,
-        params=json.dumps(kwargs),
+        params=json.dumps(delivery.kwargs),
         retention_s=settings.retention_s,
         max_crashes=spec.max_crashes,
         max_retries=spec.retry.max_retries,
@@ -134,24 +148,19 @@ def _claim(
         outbox=not settings.shares_redis,
     )
     return ledger.claim(
-        request.id,
-        owner=owner(),
-        worker=request.hostname,
-        lease_s=settings.lease_s,
-        message=message,
-        adopt=adopted,
+        request.id, owner=owner(), worker=request.hostname, lease_s=settings.lease_s, message=message, adopt=adopted
     )
 
 
 @contextlib.contextmanager
-def _run(contract: AnyContract, request: Any, claim: Claim, ledger: Ledger) -> Iterator[Run]:
-    with attempt_folder(request.id) as scratch:
+def _attempt(contract: AnyContract, job_id: str, claim: Claim, ledger: Ledger) -> Iterator[Run]:
+    with attempt_folder(job_id) as scratch:
         run = Run(
-            job_id=request.id,
+            job_id=job_id,
             kind=contract.spec.kind,
             attempt=claim.attempt,
             token=claim.token,
-            idempotency_key=request.id,
+            idempotency_key=job_id,
             scratch=scratch,
             store=ArtifactStore(broker_settings().store_url),
             ledger=ledger,
@@ -160,21 +169,14 @@ def _run(contract: AnyContract, request: Any, claim: Claim, ledger: Ledger) -> I
             yield run
 
 
-def _settle(
-    run: Run,
-    definition: Definition,
-    request: Any,
-    claim: Claim,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
+def _settle(run: Run, definition: Definition, delivery: _Delivery, claim: Claim) -> Any:
     """Run the body and write the outcome, whatever it is. Returns the result or raises what Celery is to see."""
-    outcome = _outcome(run, definition, request, args, kwargs)
+    outcome = _outcome(run, definition, delivery)
     artifacts = json.dumps([artifact.model_dump(mode="json") for artifact in run.artifacts])
     if isinstance(outcome, str):
         run.report_pending()
         run.ledger.succeed(run.job_id, token=run.token, result=outcome, artifacts=artifacts)
-        request.settled = True
+        delivery.request.settled = True
         return json.loads(outcome)
     error = json.dumps(outcome.document())
     with contextlib.suppress(CancelRequested):  # then this failure is how it stopped
@@ -182,20 +184,18 @@ def _settle(
     if isinstance(outcome, TransientFailure) and claim.retries < claim.max_retries:
         wait_s = backoff_s(definition.contract.spec.retry, claim.retries, floor_s=outcome.retry_after_s or 0.0)
         run.ledger.retry(run.job_id, token=run.token, delay_s=wait_s, error=error)
-        request.settled = True
-        raise CeleryRetry(message=str(outcome), exc=outcome, when=wait_s)
+        delivery.request.settled = True
+        raise CeleryRetry(message=str(outcome), exc=outcome, when=wait_s)  # type: ignore[arg-type]  # a float is a Real
     run.ledger.fail(run.job_id, token=run.token, error=error, artifacts=artifacts)
-    request.settled = True
+    delivery.request.settled = True
     raise outcome
 
 
-def _outcome(
-    run: Run, definition: Definition, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> str | TaskFailure:
+def _outcome(run: Run, definition: Definition, delivery: _Delivery) -> str | TaskFailure:
     """Return the body's result as JSON text, or why there is none. `ClaimLost` and cancellation pass through."""
     started = time.monotonic()
     try:
-        job = _parameters(definition.contract, args, kwargs)
+        job = _parameters(definition.contract, delivery)
         run.idempotency_key = job.idempotency_key(run.job_id)
         return _result(definition.contract, definition.body(job, run))
     except (ClaimLost, CancelRequested):
@@ -204,7 +204,7 @@ def _outcome(
         return failure
     except SoftTimeLimitExceeded:
         run.report()  # the signal also says that the job is to stop: then this raises
-        return _interrupted(definition.contract, request, time.monotonic() - started)
+        return _interrupted(definition.contract, delivery.request, time.monotonic() - started)
     except MemoryError:
         return TaskFailure(
             "out_of_memory",
@@ -220,9 +220,9 @@ def _outcome(
         )
 
 
-def _parameters(contract: AnyContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Contract[Any]:
+def _parameters(contract: AnyContract, delivery: _Delivery) -> Contract[Any]:
     try:
-        params = feed(contract, kwargs, args[0]) if args else kwargs
+        params = feed(contract, delivery.kwargs, delivery.args[0]) if delivery.args else delivery.kwargs
         return contract.model_validate_json(json.dumps(params))
     except ValidationError as invalid:
         problems = "; ".join(

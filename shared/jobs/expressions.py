@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from shared.jobs.names import ColumnName  # noqa: TC001 - Pydantic evaluates the annotations
+from shared.jobs.names import ColumnName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_EXPRESSION_DEPTH = (
-    12  # each level costs two levels of JSON; a job's body may nest 32 deep (MAX_JSON_DEPTH)
-)
+MAX_EXPRESSION_DEPTH = 12  # each level costs two levels of JSON; a job's body may nest 32 deep (MAX_JSON_DEPTH)
 MAX_EXPRESSION_NODES = 500
 
 Text = Annotated[str, StringConstraints(max_length=1_000)]
@@ -25,9 +23,7 @@ Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Scalar = bool | Integer | float | Text
 
 Comparison = Literal["eq", "ne", "lt", "le", "gt", "ge"]
-DatePart = Literal[
-    "year", "quarter", "month", "week", "day", "weekday", "day_of_year", "hour", "minute", "second"
-]
+DatePart = Literal["year", "quarter", "month", "week", "day", "weekday", "day_of_year", "hour", "minute", "second"]
 DateUnit = Literal["year", "quarter", "month", "week", "day", "hour", "minute", "second"]
 
 
@@ -173,9 +169,7 @@ class DatePartOf(_Node):
     """A part of a date, timestamp or time as an integer."""
 
     op: Literal["date_part"] = Field(description="Discriminator.")
-    part: DatePart = Field(
-        description="Which part; `week` is the ISO week, `weekday` counts Monday 1 to Sunday 7."
-    )
+    part: DatePart = Field(description="Which part; `week` is the ISO week, `weekday` counts Monday 1 to Sunday 7.")
     value: Expression = Field(description="Date, timestamp or time.")
 
 
@@ -201,9 +195,7 @@ class Case(_Node):
 
     op: Literal["case"] = Field(description="Discriminator.")
     branches: list[When] = Field(min_length=1, max_length=100, description="Branches, tried in order.")
-    otherwise: Expression | None = Field(
-        default=None, description="Value where no condition holds; default: missing."
-    )
+    otherwise: Expression | None = Field(default=None, description="Value where no condition holds; default: missing.")
 
 
 Expression = Annotated[
@@ -249,13 +241,9 @@ def _bounded(expression: Expression) -> Expression:
     while level:
         depth, nodes = depth + 1, nodes + len(level)
         if depth > MAX_EXPRESSION_DEPTH:
-            raise ValueError(
-                f"an expression is at most {MAX_EXPRESSION_DEPTH} levels deep; derive a column in between"
-            )
+            raise ValueError(f"an expression is at most {MAX_EXPRESSION_DEPTH} levels deep; derive a column in between")
         if nodes > MAX_EXPRESSION_NODES:
-            raise ValueError(
-                f"an expression has at most {MAX_EXPRESSION_NODES} parts; derive a column in between"
-            )
+            raise ValueError(f"an expression has at most {MAX_EXPRESSION_NODES} parts; derive a column in between")
         # A branch of a case is no level of its own: what it holds belongs to the case.
         below = [child for node in level for child in children(node)]
         level = [c for b in below for c in (children(b) if isinstance(b, When) else [b])]

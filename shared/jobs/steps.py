@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from shared.jobs.expressions import BoundedExpression, Scalar  # noqa: TC001 - Pydantic evaluates them
+from shared.jobs.expressions import BoundedExpression, Scalar
 from shared.jobs.names import ColumnName
 
 BadRows = Literal["fail", "null", "reject"]
@@ -59,9 +59,7 @@ class RenameStep(_Part):
     """Give columns other names."""
 
     op: Literal["rename"] = Field(description="Discriminator.")
-    columns: dict[ColumnName, ColumnName] = Field(
-        min_length=1, max_length=1_000, description="New name per old name."
-    )
+    columns: dict[ColumnName, ColumnName] = Field(min_length=1, max_length=1_000, description="New name per old name.")
 
 
 class CastTo(_Part):
@@ -81,13 +79,9 @@ class CastTo(_Part):
     @model_validator(mode="after")
     def _fits_type(self) -> Self:
         if self.format and self.type not in {"date", "timestamp"}:
-            raise ValueError(
-                f"'format' has no meaning for type {self.type!r}; it is for 'date' and 'timestamp'"
-            )
+            raise ValueError(f"'format' has no meaning for type {self.type!r}; it is for 'date' and 'timestamp'")
         if self.type != "decimal" and self.model_fields_set & {"precision", "scale"}:
-            raise ValueError(
-                f"'precision' and 'scale' have no meaning for type {self.type!r}; they are for 'decimal'"
-            )
+            raise ValueError(f"'precision' and 'scale' have no meaning for type {self.type!r}; they are for 'decimal'")
         if self.scale > self.precision:
             raise ValueError("'scale' is not larger than 'precision'")
         return self
@@ -211,9 +205,7 @@ class SortStep(_Part):
     """Order the rows."""
 
     op: Literal["sort"] = Field(description="Discriminator.")
-    by: list[SortKey] = Field(
-        min_length=1, max_length=100, description="Columns to order by, the first decides first."
-    )
+    by: list[SortKey] = Field(min_length=1, max_length=100, description="Columns to order by, the first decides first.")
 
 
 class LimitStep(_Part):
@@ -230,15 +222,9 @@ class WindowColumn(_Part):
     function: WindowFunction = Field(
         description="`cumulative_*` look at all rows up to this one, `moving_*` at the last `rows` of those."
     )
-    column: ColumnName | None = Field(
-        default=None, description="Column to look at; none for the rank functions."
-    )
-    offset: int = Field(
-        default=1, ge=1, le=1_000_000, description="How many rows `lag` and `lead` look away."
-    )
-    rows: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="How many rows `moving_*` look at."
-    )
+    column: ColumnName | None = Field(default=None, description="Column to look at; none for the rank functions.")
+    offset: int = Field(default=1, ge=1, le=1_000_000, description="How many rows `lag` and `lead` look away.")
+    rows: int | None = Field(default=None, ge=1, le=1_000_000, description="How many rows `moving_*` look at.")
 
     @model_validator(mode="after")
     def _fits_function(self) -> Self:
@@ -256,9 +242,7 @@ class WindowStep(_Part):
     """Add columns computed over the rows of a partition, in an order."""
 
     op: Literal["window"] = Field(description="Discriminator.")
-    partition_by: Columns = Field(
-        default=[], max_length=100, description="Columns that split the rows; empty: all."
-    )
+    partition_by: Columns = Field(default=[], max_length=100, description="Columns that split the rows; empty: all.")
     order_by: list[SortKey] = Field(min_length=1, max_length=100, description="Order within a partition.")
     columns: dict[ColumnName, WindowColumn] = Field(min_length=1, max_length=100, description="New columns.")
 

@@ -1,0 +1,87 @@
+"""A job of several steps: what the end of one means for the others."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import redis
+import redis.asyncio
+
+from shared.ledger import Ledger
+from shared.records import Entry, Refusal
+from tests.ledgers import ERROR, RESULT, claim, claimed, record, tended, workflow
+
+
+def step_states(ledger: Ledger, job: Entry) -> dict[str, str]:
+    return {str(step.step): step.state for step in record(ledger, job.id).steps}
+
+
+def test_a_chain_goes_step_by_step_and_ends_with_the_last_result(accept: Any, ledger: Ledger) -> None:
+    """The job runs with its first step, each end queues the next, and the last result is the job's."""
+    job = workflow(["extract", "load"], {"load": ["extract"]})
+    accept(job)
+    extract, load = job.steps
+    assert step_states(ledger, job) == {"extract": "queued", "load": "waiting"}
+    ledger.succeed(extract.id, token=claimed(ledger, extract.id).token, result='{"step": 1}')
+    assert step_states(ledger, job) == {"extract": "succeeded", "load": "queued"}
+    assert (record(ledger, job.id).state, record(ledger, job.id).done) == ("running", 1)
+    ledger.succeed(load.id, token=claimed(ledger, load.id).token, result='{"step": 2}')
+    assert (record(ledger, job.id).state, record(ledger, job.id).result) == ("succeeded", '{"step": 2}')
+
+
+def test_a_failed_step_names_itself_and_the_later_ones_are_skipped(accept: Any, ledger: Ledger) -> None:
+    """The job fails with the step's error, and says which step it was."""
+    job = workflow(["extract", "transform", "load"], {"transform": ["extract"], "load": ["transform"]})
+    accept(job)
+    ledger.fail(job.steps[0].id, token=claimed(ledger, job.steps[0].id).token, error=ERROR)
+    assert step_states(ledger, job) == {"extract": "failed", "transform": "skipped", "load": "skipped"}
+    found = record(ledger, job.id)
+    assert found.state == "failed"
+    assert json.loads(found.error or "") == {**json.loads(ERROR), "step": "extract"}
+
+
+def test_a_failed_part_of_a_chord_ends_the_job_at_once(accept: Any, ledger: Ledger) -> None:
+    """Parts under way are asked to stop, waiting ones and the body are skipped."""
+    job = workflow(["a", "b", "c", "combine"], {"combine": ["a", "b", "c"]})
+    accept(job)
+    a, b, _, _ = job.steps
+    claimed(ledger, b.id)
+    ledger.fail(a.id, token=claimed(ledger, a.id).token, error=ERROR)
+    assert step_states(ledger, job) == {"a": "failed", "b": "running", "c": "skipped", "combine": "skipped"}
+    assert ledger.renew([b.id], owner="w1", lease_s=60) == {b.id: "cancel"}
+    assert record(ledger, job.id).state == "failed"
+
+
+def test_a_chord_body_waits_for_all_its_parts(accept: Any, ledger: Ledger) -> None:
+    """The body is queued by the end of the last part, whichever that is."""
+    job = workflow(["a", "b", "combine"], {"combine": ["a", "b"]})
+    accept(job)
+    for part, expected in zip(reversed(job.steps[:2]), ("waiting", "queued"), strict=True):
+        ledger.succeed(part.id, token=claimed(ledger, part.id).token, result=RESULT)
+        assert step_states(ledger, job)["combine"] == expected
+
+
+def test_cancelling_a_workflow_reaches_every_step(accept: Any, ledger: Ledger) -> None:
+    """One id cancels the whole."""
+    job = workflow(["a", "b", "combine"], {"combine": ["a", "b"]})
+    accept(job)
+    claimed(ledger, job.steps[0].id)
+    assert ledger.cancel(job.id, reason="stop") == "cancelled"
+    assert step_states(ledger, job) == {"a": "running", "b": "cancelled", "combine": "cancelled"}
+    assert ledger.renew([job.steps[0].id], owner="w1", lease_s=60) == {job.steps[0].id: "cancel"}
+
+
+def test_a_step_that_celery_failed_to_publish_is_started_by_its_predecessor(
+    accept: Any, ledger: Ledger, client: redis.Redis
+) -> None:
+    """The worker died between a step's end and publishing the next: the finished step's message goes out again."""
+    job = workflow(["extract", "load"], {"load": ["extract"]})
+    accept(job)
+    extract, load = job.steps
+    ledger.succeed(extract.id, token=claimed(ledger, extract.id).token, result=RESULT)
+    client.delete("etl\x06\x165")
+    client.zadd("celeriac:published:etl\x06\x165", {load.id: 1})
+    assert tended(ledger) == [("republished", load.id)]
+    assert client.lrange("etl\x06\x165", 0, -1) == [extract.message]
+    assert claim(ledger, extract.id) == Refusal("succeeded", RESULT)
