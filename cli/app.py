@@ -13,6 +13,7 @@ import typer
 from cli import kind_page, output
 from cli.arguments import Mistyped, options_of, read_params
 from cli.gateway import DEFAULT_URL, FINAL_STATES, Answer, Gateway, Refused, Unreachable, segment
+from cli.ports import CannotStart
 from cli.watch import follow, live_view
 
 if TYPE_CHECKING:
@@ -242,8 +243,12 @@ def kinds(
 @app.command()
 def up(
     *,
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="The gateway's port on 127.0.0.1.")] = 8000,
-    data: Annotated[Path, typer.Option(help="Folder for everything that is kept.", file_okay=False)] = Path("data"),
+    port: Annotated[
+        int, typer.Option(min=1, max=65_535, envvar="CELERIAC_PORT", help="The gateway's port on 127.0.0.1.")
+    ] = 8000,
+    data: Annotated[
+        Path, typer.Option(envvar="CELERIAC_DATA", help="Folder for everything that is kept.", file_okay=False)
+    ] = Path("data"),
     valkey_port: Annotated[
         int | None, typer.Option(min=1, max=65_535, help="Port of the embedded Valkey; default: any free one.")
     ] = None,
@@ -254,7 +259,7 @@ def up(
     CELERY_BROKER_URL names an external broker; then no Valkey is started.
     """
     from cli.console import Console  # noqa: PLC0415 - Celery takes a second to import; no other command needs it
-    from cli.up import CannotStart, run  # noqa: PLC0415 - the same
+    from cli.up import run  # noqa: PLC0415 - the same
     from shared.errors import DefinitionError  # noqa: PLC0415 - the same
 
     try:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from cli.output import show_table
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -24,7 +26,7 @@ def show_kinds(kinds: Iterable[Mapping[str, Any]], out: Console) -> None:
         table.add_column(name)
     for kind in kinds:
         table.add_row(kind["kind"], kind["queue"], Text(kind["summary"]))
-    out.print(table)
+    show_table(table, out)
 
 
 def show_kind(kind: Mapping[str, Any], out: Console) -> None:
@@ -41,7 +43,7 @@ def show_kind(kind: Mapping[str, Any], out: Console) -> None:
         style="dim",
     )
     out.print("parameters")
-    out.print(_parameters(kind["params_schema"]))
+    show_table(_parameters(kind["params_schema"]), out)
     for example in kind["examples"][:1]:
         text = json.dumps(example, ensure_ascii=False)
         out.print("example")

@@ -25,6 +25,7 @@ _STATE_STYLES = {
     "waiting": "dim",
 }
 _KIB = 1024
+_NARROWEST, _UNBOUNDED = 110, 1_000  # columns
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -78,7 +79,7 @@ def show_job(job: Mapping[str, Any], out: Console) -> None:
     if job["progress"] and not job["finished_at"]:
         out.print(f"  {progress_text(job['progress'])}")
     if job["steps"]:
-        out.print(_steps(job["steps"]))
+        show_table(_steps(job["steps"]), out)
     if job["result"] is not None:
         out.print("result")
         out.print(Text(_indented(job["result"])))
@@ -107,6 +108,11 @@ def show_jobs(jobs: Iterable[Mapping[str, Any]], out: Console) -> None:
         created = job["created_at"][:19].replace("T", " ")
         table.add_row(job["id"], job["kind"], state_text(job["state"]), created, steps, Text(" ".join(job["tags"])))
     out.print(table)
+
+
+def show_table(table: Table, out: Console) -> None:
+    """Print a table whole: a narrow terminal wraps its lines, and a file gets them as long as they are."""
+    out.print(table, width=max(out.width, _NARROWEST) if out.is_terminal else _UNBOUNDED, crop=False)
 
 
 def show_problem(status: int, problem: Mapping[str, Any], out: Console) -> None:

@@ -189,6 +189,8 @@ class Ensemble:
             for child in group:
                 child.signal(signal.SIGKILL)  # whatever it left behind in its session
         self._show_new_lines()
+        if self._children:
+            self._say("up", "stopped")
 
     def _stop_group(self, running: Iterable[Child], signals_before: int) -> None:
         begun, hurried_at = time.monotonic(), None

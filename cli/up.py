@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import socket
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,8 @@ from urllib.parse import urlsplit
 import httpx
 import redis
 
+from cli.folder import claimed_folder, connections_of
+from cli.ports import HOST, CannotStart, free_port, refuse_taken_port
 from cli.processes import Child, Died, Ensemble, NotReady, Program, StopRequested, StopSignals
 from cli.valkey import answers, valkey_program
 from cli.workers import WorkerPlan, plan_workers
@@ -23,32 +23,13 @@ from shared.broker import BrokerSettings, make_celery, refuse_unsafe, safe_url
 from shared.errors import DefinitionError, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
-HOST = "127.0.0.1"
 BROKER_VARIABLES = ("CELERY_BROKER_URL", "CELERIAC_BROKER_URL")
 _GATEWAY, _BEAT, _WORKERS, _BROKER = range(4)  # the order in which they are stopped
 _READY_WITHIN_S = 60.0
 _SLOW_AFTER_S = 8.0
 _STREAMS_END_S = 3  # how long the gateway lets open event streams go on when it stops
-_CONNECTIONS = """\
-# The external systems that jobs may name. Gateway and workers read this file when they start.
-# It carries no passwords: see examples/connections.toml for the other kinds.
-
-[warehouse]
-kind = "sqlite"
-path = "warehouse.sqlite"
-description = "A database file in this folder."
-
-[lake]
-kind = "store"
-url = "lake"
-description = "A folder of files in this folder."
-"""
-
-
-class CannotStart(Exception):
-    """Something here is in the way; the text says what and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,60 +88,7 @@ def run(
             return 1
         finally:
             ensemble.stop()
-            tell("up", "stopped")
     raise AssertionError  # unreachable: watching ends by an exception
-
-
-def refuse_taken_port(port: int, option: str) -> None:
-    """Raise `CannotStart` if something listens on `port` of the loopback address."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that only lingers is free
-        try:
-            probe.bind((HOST, port))
-        except OSError as taken:
-            raise CannotStart(
-                f"Port {port} of {HOST} cannot be used ({taken.strerror}). "
-                f"Stop what listens there, or choose another with {option}."
-            ) from None
-
-
-def free_port() -> int:
-    """Return a port of the loopback address that nothing uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def claimed_folder(folder: Path, port: int) -> Iterator[int]:
-    """Make the data folder and hold its lock; yield the lock's file descriptor.
-
-    The kernel drops the lock when the last process that has it open is gone. Raises `CannotStart` if it is held.
-    """
-    try:
-        for part in (folder, folder / "logs", folder / "lake"):
-            part.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as unusable:
-        raise CannotStart(
-            f"{folder} cannot be used ({unusable.strerror}). Choose another folder with --data."
-        ) from None
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = {"pid": "?", "url": "?"}
-            with suppress(ValueError):
-                holder = json.loads(os.pread(lock, 4096, 0))
-            raise CannotStart(
-                f"Another `celeriac up` (process {holder['pid']}, {holder['url']}) uses {folder}. "
-                "Stop it, or choose another folder with --data."
-            ) from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, json.dumps({"pid": os.getpid(), "url": f"http://{HOST}:{port}"}).encode(), 0)
-        yield lock
-    finally:
-        os.close(lock)
 
 
 def _embedded_url(valkey_port: int | None) -> str:
@@ -171,11 +99,9 @@ def _embedded_url(valkey_port: int | None) -> str:
 
 def _environment(folder: Path, port: int, broker_url: str) -> dict[str, str]:
     """Return the environment of the programs: this process's own, and where things are."""
-    connections = folder / "connections.toml"
-    if "CELERIAC_CONNECTIONS_FILE" not in os.environ and not connections.exists():
-        connections.write_text(_CONNECTIONS, encoding="utf-8")
+    connections = os.environ.get("CELERIAC_CONNECTIONS_FILE") or str(connections_of(folder))
     defaults = {
-        "CELERIAC_CONNECTIONS_FILE": str(connections.resolve()),
+        "CELERIAC_CONNECTIONS_FILE": connections,
         "CELERIAC_STORE_URL": str((folder / "artifacts").resolve()),
     }
     ours = {
@@ -195,7 +121,7 @@ def _broker_settings(environment: Mapping[str, str]) -> BrokerSettings:
             ledger_url=environment.get("CELERIAC_LEDGER_URL") or environment.get("CELERY_RESULT_BACKEND", ""),
         )
     except ValueError as wrong:
-        raise CannotStart(f"The broker's settings are wrong: {wrong}") from None
+        raise CannotStart(f"The broker's settings are wrong: {redact(str(wrong))}") from None
 
 
 def _start_valkey(

@@ -65,7 +65,7 @@ def _stage(logs: Path) -> Iterator[Stage]:
         try:
             yield made
         finally:
-            made.ensemble.stop()
+            made.ensemble.stop()  # again, for those tests that have: nothing is left to stop
 
 
 def test_programs_stop_stage_by_stage(stage: Stage) -> None:
@@ -73,7 +73,7 @@ def test_programs_stop_stage_by_stage(stage: Stage) -> None:
     last, first = stage.start(program("last", SLEEPER, stage=2)), stage.start(program("first", SLEEPER, stage=1))
     stage.ensemble.stop()
     assert [first.process.returncode, last.process.returncode] == [-signal.SIGTERM] * 2
-    assert [line for name, line in stage.said if name == "up"] == ["stopping first", "stopping last"]
+    assert [line for name, line in stage.said if name == "up"] == ["stopping first", "stopping last", "stopped"]
 
 
 def test_a_program_that_does_not_stop_is_killed(stage: Stage) -> None:
