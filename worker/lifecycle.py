@@ -24,6 +24,7 @@ from worker.custodian import Custodian
 from worker.keeper import Keeper
 from worker.observability import configure_logging
 from worker.periodic import Periodic
+from worker.pulse import Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ def on_child(**_: Any) -> None:
 
 def attach(app: Celery) -> None:
     """Connect the worker's signals. Celery keeps weak references unless told otherwise."""
+    app.steps["consumer"].add(Pulse)
     lifecycle = Lifecycle(app)
     signals.setup_logging.connect(configure_logging, weak=False)
     signals.worker_init.connect(lifecycle.on_init, weak=False)

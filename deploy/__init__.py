@@ -1,0 +1,1 @@
+"""Building the images, and trying them: `python -m deploy.images`."""

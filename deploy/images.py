@@ -1,0 +1,113 @@
+"""Build every image with the engine that is here, print the sizes, and pass a pipeline through them: `make images`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.buildah import Buildah
+from deploy.docker import Docker
+from deploy.index import pip_secrets
+from deploy.trial import run_trial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deploy.engine import Engine
+
+ROOT = Path(__file__).resolve().parent.parent
+_NO_ENGINE = (
+    "no engine here can build images (asked docker, podman, buildah). "
+    "On Debian, as root: apt-get install --no-install-recommends buildah mmdebstrap"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image: its name, and what its Dockerfile is told."""
+
+    name: str
+    dockerfile: str
+    target: str = ""
+    arguments: dict[str, str] = field(default_factory=dict)
+
+
+def families() -> list[str]:
+    """Return the worker families that have pinned requirements, and so an image."""
+    return sorted(path.stem.removeprefix("worker-") for path in (ROOT / "requirements").glob("worker-*.txt"))
+
+
+def images() -> list[Image]:
+    """Return every image of the service."""
+    return [
+        Image("celeriac-api", "Dockerfile.api"),
+        *(
+            Image(f"celeriac-worker-{family}", "Dockerfile.worker", "worker", {"FAMILY": family})
+            for family in families()
+        ),
+        Image("celeriac-flower", "Dockerfile.worker", "flower"),
+    ]
+
+
+def find_engine() -> Engine | None:
+    """Return the first engine that answers, or `None`."""
+    for name in ("docker", "podman"):
+        if (
+            shutil.which(name)
+            and subprocess.run([name, "info"], capture_output=True, timeout=30, check=False).returncode == 0
+        ):
+            return Docker(name)
+    return Buildah() if shutil.which("buildah") else None
+
+
+def build(engine: Engine) -> None:
+    """Build every image with `engine`; print how long each took and how large it is."""
+    with _told("base image"):
+        engine.prepare(ROOT / "Dockerfile.api")
+    with tempfile.TemporaryDirectory() as folder:
+        secrets = pip_secrets(Path(folder))
+        for image in images():
+            with _told(image.name):
+                engine.build(
+                    image.name, ROOT, image.dockerfile, target=image.target, arguments=image.arguments, secrets=secrets
+                )
+    for image in images():
+        print(f"{image.name:<24}{engine.size_bytes(image.name) / 1e6:8.0f} MB", flush=True)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    print(f"{what}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+def main() -> int:
+    """Build and try the images; return the exit code. Where nothing can build them that is said, and fails in CI."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--no-trial", action="store_true", help="only build the images")
+    arguments = parser.parse_args()
+    engine = find_engine()
+    if engine is None:
+        in_ci = os.environ.get("CI") == "true"
+        print(f"{'failed' if in_ci else 'skipped'}: {_NO_ENGINE}", file=sys.stderr)
+        return int(in_ci)
+    print(f"engine: {engine.name}", flush=True)
+    build(engine)
+    if not arguments.no_trial:
+        with _told("trial"):
+            run_trial(engine, families())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
