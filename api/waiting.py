@@ -10,11 +10,13 @@ from typing import Annotated
 from fastapi import Header, Query, Response
 
 from api.changes import Changes
+from shared.errors import LedgerUnavailable
 from shared.ledger import AsyncLedger
 from shared.records import Record
 from shared.states import State
 
 WAIT_MAX_S = 60.0
+_LEDGER_PAUSE_S = 1.0  # before a ledger that does not answer is asked again
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?=$|[,;\s])", re.IGNORECASE)
 
 WaitS = Annotated[
@@ -40,7 +42,13 @@ async def when_ended(record: Record, wait_s: float, ledger: AsyncLedger, changes
     deadline = time.monotonic() + wait_s
     with changes.watch(record.id) as watch:
         while not changes.closing:
-            latest = await ledger.read(record.id)
+            try:
+                latest = await ledger.read(record.id)
+            except LedgerUnavailable:  # it may be back before the time is up
+                if time.monotonic() + _LEDGER_PAUSE_S >= deadline:
+                    raise
+                await watch.changed(_LEDGER_PAUSE_S)
+                continue
             if not isinstance(latest, Record):
                 return record  # forgotten meanwhile; this is the last that was seen of it
             record = latest

@@ -209,6 +209,7 @@ class AsyncLedger:
     list_prefix: str = ""
     _waiting: list[_Waiting] = field(default_factory=list)
     _flushing: asyncio.Task[None] | None = None
+    _reading: dict[str, asyncio.Task[Record | Gone | Unknown]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._script = self.client.register_script(_SCRIPT)
@@ -253,7 +254,15 @@ class AsyncLedger:
         await self._call("published", {"ids": list(job_ids)})
 
     async def read(self, job_id: str) -> Record | Gone | Unknown:
-        """Return a job with its steps, in one round trip."""
+        """Return a job with its steps, in one round trip. All who ask for it at the same moment share one."""
+        reading = self._reading.get(job_id)
+        if reading is None:
+            reading = self._reading[job_id] = asyncio.create_task(self._read(job_id))
+        return await asyncio.shield(reading)
+
+    async def _read(self, job_id: str) -> Record | Gone | Unknown:
+        await asyncio.sleep(0)  # until everyone who was woken by the same change has asked
+        del self._reading[job_id]  # whoever asks from now on may know of a later change
         return parse_read(await self._call("read", {"id": job_id}))
 
     async def list(self, wanted: Filter, *, limit: int, scan: int = 5_000) -> tuple[Sequence[Record], str | None]:
