@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import fsspec
-from worker.settings import worker_settings
 
 from shared.connections import (
     Connections,
@@ -27,6 +26,7 @@ from shared.connections import (
     problem_with,
 )
 from shared.errors import TaskFailure, redact
+from worker.settings import worker_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,9 +149,7 @@ class WorkerConnections:
         url = info.url if info.url_env is None else self._secret(name, info.url_env)
         if url is None or urlsplit(url).scheme not in {"postgresql", "postgres"}:
             raise _misconfigured(name, f"{info.url_env} is no postgresql:// URL")
-        return PostgresqlConnection(
-            name, url, info.connect_timeout_s, info.statement_timeout_s, info.lock_timeout_s
-        )
+        return PostgresqlConnection(name, url, info.connect_timeout_s, info.statement_timeout_s, info.lock_timeout_s)
 
     def store(self, name: str) -> StoreConnection:
         """Return the store `name`. Raises `TaskFailure` if it is unknown or not set up."""

@@ -96,7 +96,8 @@ class DuckdbDatabase:
 
     def fits(self, column: ExistingColumn, kind: pa.DataType) -> bool:
         """Return whether the column takes every value of `kind` exactly, or refuses it."""
-        return _declare(kind) == column.declared or holds(column.shape, shape_of(kind))
+        ((spelled,),) = self.rows(f"SELECT typeof(CAST(NULL AS {_declare(kind)}))")  # as duckdb_columns() does
+        return bool(spelled == column.declared) or holds(column.shape, shape_of(kind))
 
     def rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""

@@ -1,0 +1,266 @@
+"""Databases that refuse, wait, crawl or die; and workers that do."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+import psycopg
+import pyarrow as pa
+import pytest
+
+from shared.errors import TaskFailure, TransientFailure
+from tests.worker.etl.engines import ENGINES, Engine, exit_code_of_load, make_engine
+from worker.connections import DuckdbConnection, PostgresqlConnection, SqliteConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TABLE = pa.table({"id": [1, 2, 3]})
+SECRET = "s3cr3t/p@ss w%rd"  # noqa: S105 - not a secret of anything
+
+
+def engine_at(url: str, folder: Path, **bounds: float) -> Engine:
+    return Engine("postgresql", PostgresqlConnection("warehouse", url, **bounds), folder)
+
+
+@pytest.fixture
+def postgresql(postgres_url: str, tmp_path: Path) -> Engine:
+    return engine_at(postgres_url, tmp_path, lock_timeout_s=0.2, statement_timeout_s=10)
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Give a port that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_wrong_password_is_final_and_appears_nowhere(postgres_url: str, tmp_path: Path) -> None:
+    """The failure says what to check; the password is in no text of it."""
+    parts = urlsplit(postgres_url)
+    url = f"postgresql://celeriac:{quote(SECRET, safe='')}@127.0.0.1:{parts.port}{parts.path}"
+    with pytest.raises(TaskFailure) as caught:
+        engine_at(url, tmp_path).load(TABLE)
+    assert (caught.value.code, caught.value.retryable) == ("database_access_denied", False)
+    chain = f"{caught.value.document()} {caught.value!r} {caught.value.__cause__!r}"
+    for secret in (SECRET, quote(SECRET, safe=""), "s3cr3t"):
+        assert secret not in chain
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://celeriac:s3cr3t p@127.0.0.1:1/x",  # a space
+        "postgresql://celeriac:s3cr3t/p@127.0.0.1:1/x",  # the path begins within the password
+        "postgresql://celeriac:p@127.0.0.1:1/x?s3cr3t=1",  # an unknown parameter
+        "postgresql://celeriac:s3cr3t%zz@127.0.0.1:1/x",  # a broken escape
+    ],
+)
+def test_a_url_that_cannot_be_read_is_not_repeated(url: str, tmp_path: Path) -> None:
+    """Libpq quotes what it does not understand, which may be a part of the password; the failure does not."""
+    with pytest.raises(TaskFailure) as caught:
+        engine_at(url, tmp_path).load(TABLE)
+    assert "s3cr3t" not in f"{caught.value.document()} {caught.value.__cause__!r}"
+
+
+def test_a_server_that_is_not_there_can_come_back(tmp_path: Path) -> None:
+    """A refused connection can pass."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(TransientFailure) as caught:
+        engine_at(f"postgresql://u:{SECRET[:6]}@127.0.0.1:{port}/x", tmp_path).load(TABLE)
+    assert caught.value.code == "database_unavailable"
+    assert SECRET[:6] not in str(caught.value.document())
+
+
+def test_a_silent_server_is_given_up(silent_port: int, tmp_path: Path) -> None:
+    """Connecting has a bound (libpq's smallest is 2 s)."""
+    with pytest.raises(TransientFailure) as caught:
+        engine_at(f"postgresql://u@127.0.0.1:{silent_port}/x", tmp_path, connect_timeout_s=1).load(TABLE)
+    assert caught.value.code == "database_unavailable"
+
+
+def test_a_database_that_does_not_exist_is_final(postgres_url: str, tmp_path: Path) -> None:
+    """Trying again would not make it."""
+    with pytest.raises(TaskFailure) as caught:
+        engine_at(postgres_url.rsplit("/", 1)[0] + "/nowhere", tmp_path).load(TABLE)
+    assert (caught.value.code, caught.value.retryable) == ("database_access_denied", False)
+
+
+def test_missing_privileges_are_final(postgresql: Engine, postgres_url: str, tmp_path: Path) -> None:
+    """A user without the right to write is told so."""
+    role = f"reader_{urlsplit(postgres_url).path.strip('/')}"
+    postgresql.load(pa.table({"id": [0]}), load_id="before")
+    postgresql.run(f"CREATE ROLE {role} LOGIN PASSWORD 'reader'", f"GRANT SELECT ON celeriac_loads TO {role}")
+    parts = urlsplit(postgres_url)
+    try:
+        with pytest.raises(TaskFailure) as caught:
+            engine_at(f"postgresql://{role}:reader@127.0.0.1:{parts.port}{parts.path}", tmp_path).load(TABLE)
+    finally:
+        postgresql.run(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+    assert (caught.value.code, caught.value.retryable) == ("database_access_denied", False)
+
+
+@pytest.mark.parametrize(("mode", "key"), [("append", []), ("replace", []), ("upsert", ["id"])])
+def test_a_lock_of_another_is_waited_for_with_a_bound(
+    postgresql: Engine, postgres_url: str, mode: str, key: list[str]
+) -> None:
+    """A table locked for longer than the bound fails the attempt, and it can pass."""
+    postgresql.load(TABLE, load_id="before")
+    with psycopg.connect(postgres_url) as other:
+        other.execute("LOCK TABLE sales IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(TransientFailure) as caught:
+            postgresql.load(TABLE, mode=mode, key=key)
+    assert (caught.value.code, caught.value.details) == ("database_busy", {"sqlstate": "55P03"})
+
+
+def test_a_delivery_that_is_under_way_is_waited_for_with_a_bound(postgresql: Engine, postgres_url: str) -> None:
+    """The lock of a load_id that never comes free makes the attempt fail, and it can pass."""
+    with psycopg.connect(postgres_url) as other:
+        other.execute("SELECT pg_advisory_xact_lock(hashtextextended('celeriac load first', 0))")
+        with pytest.raises(TransientFailure) as caught:
+            postgresql.load(TABLE)
+    assert caught.value.code == "database_busy"
+    assert postgresql.load(TABLE).inserted_count == 3
+
+
+def test_a_statement_that_takes_too_long_is_ended(postgresql: Engine, postgres_url: str, tmp_path: Path) -> None:
+    """The statement timeout counts for the COPY too."""
+    postgresql.run(
+        "CREATE TABLE sales (id BIGINT)",
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(5); RETURN NEW; END'",
+        "CREATE TRIGGER slow BEFORE INSERT ON sales FOR EACH ROW EXECUTE FUNCTION slow()",
+    )
+    with pytest.raises(TransientFailure) as caught:
+        engine_at(postgres_url, tmp_path, statement_timeout_s=0.3).load(TABLE)
+    assert (caught.value.code, caught.value.details) == ("database_busy", {"sqlstate": "57014"})
+
+
+def test_a_deadlock_can_pass(postgresql: Engine) -> None:
+    """Serialisation failures and deadlocks are tried again."""
+    postgresql.run(
+        "CREATE TABLE sales (id BIGINT)",
+        "CREATE FUNCTION unlucky() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN RAISE EXCEPTION USING ERRCODE = ''40P01'', MESSAGE = ''deadlock detected''; END'",
+        "CREATE TRIGGER unlucky BEFORE INSERT ON sales FOR EACH ROW EXECUTE FUNCTION unlucky()",
+    )
+    with pytest.raises(TransientFailure) as caught:
+        postgresql.load(TABLE)
+    assert caught.value.code == "database_busy"
+
+
+def test_a_connection_cut_while_rows_go_in_can_pass(postgresql: Engine) -> None:
+    """The server ends our session during the COPY: the attempt fails, can pass, and left nothing."""
+    big = pa.table({"id": pa.array(range(300_000))})
+    cut: list[int] = []
+
+    def cut_once(done: int, _total: int | None) -> None:
+        if done and not cut:
+            cut.append(done)
+            postgresql.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name = 'celeriac'"
+            )
+
+    with pytest.raises(TransientFailure) as caught:
+        postgresql.load(big, on_progress=cut_once)
+    assert caught.value.code == "database_unavailable"
+    assert postgresql.load(big, on_progress=cut_once).inserted_count == 300_000
+    assert postgresql.run("SELECT count(*) FROM sales") == [(300_000,)]
+
+
+def test_readers_see_the_old_rows_while_a_replace_runs(postgresql: Engine) -> None:
+    """`replace` makes nobody wait who only reads."""
+    postgresql.load(pa.table({"id": [7]}), load_id="old")
+    seen: list[object] = []
+    postgresql.load(TABLE, mode="replace", on_progress=lambda *_: seen.append(postgresql.run("SELECT * FROM sales")))
+    assert seen
+    assert all(rows == [(7,)] for rows in seen)
+    assert postgresql.run("SELECT count(*) FROM sales") == [(3,)]
+
+
+def test_sqlite_readers_go_on_and_writers_wait_with_a_bound(tmp_path: Path) -> None:
+    """A file that a load made is in WAL mode. A second writer gives up after its bound, and can try again."""
+    engine = Engine("sqlite", SqliteConnection("warehouse", tmp_path / "w.db", lock_timeout_s=0.1), tmp_path)
+    engine.load(pa.table({"id": [7]}), load_id="old")
+    seen: list[object] = []
+
+    def look(_done: int, _total: int | None) -> None:
+        seen.append(engine.run("SELECT * FROM sales"))
+        with pytest.raises(TransientFailure) as caught:
+            engine.load(TABLE, load_id="another")
+        assert caught.value.code == "database_busy"
+
+    engine.load(TABLE, mode="replace", on_progress=look)
+    assert seen
+    assert all(rows == [(7,)] for rows in seen)
+
+
+def test_a_file_that_is_no_database_is_final(tmp_path: Path) -> None:
+    """Nothing is written into a file of another kind."""
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, but more than one hundred bytes of text: " * 20)
+    for connection in (SqliteConnection("w", path), DuckdbConnection("w", path)):
+        with pytest.raises(TaskFailure) as caught:
+            Engine("", connection, tmp_path).load(TABLE)
+        assert (caught.value.code, caught.value.retryable) == ("database_refused", False)
+
+
+def test_a_duckdb_file_that_another_process_has_open_can_come_free(tmp_path: Path) -> None:
+    """The failure says that one process at a time can have it open."""
+    path = tmp_path / "w.duckdb"
+    holder = f"import duckdb, sys; c = duckdb.connect({str(path)!r}); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        engine = Engine("duckdb", DuckdbConnection("w", path, lock_timeout_s=0.3), tmp_path)
+        with pytest.raises(TransientFailure, match="lock") as caught:
+            engine.load(TABLE)
+        assert "One process at a time" in caught.value.remedy
+        process.communicate()
+    assert engine.load(TABLE).inserted_count == 3
+
+
+ROW_COUNT = 200_000  # several batches
+NEW = pa.table({"id": pa.array(range(ROW_COUNT)), "x": pa.array([1] * ROW_COUNT)})
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize(("mode", "key"), [("append", []), ("replace", []), ("upsert", ["id"])])
+def test_a_load_killed_at_any_moment_is_untouched_or_complete(
+    kind: str, mode: str, key: list[str], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """SIGKILL before, among and after the rows, and after the commit; the next delivery makes it whole, once."""
+    engine = make_engine(kind, tmp_path, request)
+    engine.load(pa.table({"id": pa.array(range(-10, 10)), "x": pa.array([0] * 20)}), load_id="old")
+    what = "SELECT count(*), sum(x) FROM sales"
+    after = {"append": (ROW_COUNT + 20, ROW_COUNT), "replace": (ROW_COUNT, ROW_COUNT)}.get(
+        mode, (ROW_COUNT + 10, ROW_COUNT)
+    )
+    for kill_at in (0, 1, ROW_COUNT // 2, ROW_COUNT):
+        assert exit_code_of_load(engine, NEW, kill_at=kill_at, mode=mode, key=key) == -signal.SIGKILL
+        assert engine.run(what) == [(20, 0)]
+    assert exit_code_of_load(engine, NEW, kill_at=None, mode=mode, key=key) == -signal.SIGKILL
+    assert engine.run(what) == [after]
+    assert engine.load(NEW, mode=mode, key=key).already_loaded
+    assert engine.run(what) == [after]
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_killed_first_load_leaves_no_table(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """The table's definition is part of the transaction."""
+    engine = make_engine(kind, tmp_path, request)
+    assert exit_code_of_load(engine, NEW, kill_at=ROW_COUNT // 2) == -signal.SIGKILL
+    catalogue = {
+        "postgresql": "SELECT relname FROM pg_class WHERE relname = 'sales'",
+        "sqlite": "SELECT name FROM sqlite_schema WHERE name = 'sales'",
+        "duckdb": "SELECT table_name FROM duckdb_tables() WHERE table_name = 'sales'",
+    }
+    assert engine.run(catalogue[kind]) == []
+    assert engine.load(NEW).inserted_count == ROW_COUNT
