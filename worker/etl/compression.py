@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Literal
 
 import zstandard
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 _MAGIC: dict[bytes, Literal["gzip", "zstd"]] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _CHUNK_BYTES = 1024**2
+_BITE_BYTES = 1024
 _MAX_WINDOW_BYTES = 128 * 1024**2  # zstd's own limit; a hostile frame could ask for much more memory
 
 
@@ -48,10 +48,11 @@ def decompress(
 
     Raises `TaskFailure`: ``source_too_large`` beyond the limit, ``source_malformed`` if the file is broken.
     """
+    chunks = _gzip_chunks if kind == "gzip" else _zstd_chunks
     written = 0
-    with path.open("rb") as packed, _reader(packed, kind) as plain, target.open("xb") as out:
+    with path.open("rb") as packed, target.open("xb") as out:
         try:
-            while chunk := plain.read(_CHUNK_BYTES):
+            for chunk in chunks(packed):
                 written += len(chunk)
                 if written > max_bytes:
                     raise _too_large(max_bytes)
@@ -65,15 +66,28 @@ def decompress(
             ) from None
 
 
-@contextmanager
-def _reader(packed: IO[bytes], kind: Literal["gzip", "zstd"]) -> Iterator[IO[bytes]]:
-    if kind == "gzip":
-        with gzip.GzipFile(fileobj=packed, mode="rb") as plain:
-            yield plain  # type: ignore[misc]  # a GzipFile is a binary stream in all but its declared base
-    else:
-        decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
-        with decompressor.stream_reader(packed, read_across_frames=True, closefd=False) as stream:
-            yield stream
+def _gzip_chunks(packed: IO[bytes]) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=packed, mode="rb") as plain:
+        while chunk := plain.read(_CHUNK_BYTES):
+            yield chunk
+
+
+def _zstd_chunks(packed: IO[bytes]) -> Iterator[bytes]:
+    """Decompress frame by frame, in bites so small that even a bomb's yield fits into memory (32 MB a KiB).
+
+    zstandard's own stream reader would take a file that is cut off for a whole one.
+    """
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
+    frame: zstandard.ZstdDecompressionObj | None = None
+    while bite := packed.read(_BITE_BYTES):
+        while bite:
+            frame = frame or decompressor.decompressobj()
+            yield frame.decompress(bite)
+            bite = b""
+            if frame.eof:
+                bite, frame = frame.unused_data, None
+    if frame is not None:
+        raise EOFError("it ends within a frame")
 
 
 def _too_large(max_bytes: int) -> TaskFailure:

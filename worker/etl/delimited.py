@@ -20,7 +20,7 @@ from shared.errors import TaskFailure
 from worker.etl.staging import ParquetSink, column_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from shared.jobs.etl import FileLayout
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SAMPLE_BYTES = 256 * 1024
 _SAMPLE_RECORDS = 50
 _DELIMITERS = (",", ";", "\t", "|")
-_BLOCK_BYTES = 8 * 1024**2  # the longest record
+_BLOCK_BYTES = 4 * 1024**2  # the longest record
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -50,52 +50,52 @@ def stage_delimited(
     token = secrets.token_hex(16)
     sentinel = f"\n{delimiter.join([token] * width)}\n".encode()
     with path.open("rb") as file:
-        source = pa.PythonFile(_WithSentinel(file, sentinel, on_bytes), mode="r")
+        content = _WithSentinel(file, sentinel)
+        refused: list[Any] = []
         try:
-            return _stage(source, layout, delimiter, staged, token)
+            reader = _open(content, layout, delimiter, refused)
+            names = column_names(reader.schema.names if layout.has_header else [""] * width)
+            schema = pa.schema([(name, pa.string()) for name in names])
+            with ParquetSink(staged, schema) as sink:
+                _copy(_reported(reader, content, on_bytes), sink, schema, token)
         except pa.ArrowInvalid as broken:
-            raise _failure(broken) from None
-
-
-def _stage(source: pa.NativeFile, layout: FileLayout, delimiter: str, staged: Path, token: str) -> list[str]:
-    ragged: list[Any] = []
-
-    def refuse(row: Any) -> str:
-        ragged.append(row)
-        return "error"
-
-    try:
-        reader = arrow_csv.open_csv(
-            source,
-            read_options=arrow_csv.ReadOptions(
-                use_threads=False, block_size=_BLOCK_BYTES, autogenerate_column_names=not layout.has_header
-            ),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=refuse
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                default_column_type=pa.string(),
-                null_values=layout.null_values,
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=True,
-            ),
-        )
-        raw = reader.schema.names if layout.has_header else [""] * len(reader.schema.names)
-        names = column_names(raw)
-        schema = pa.schema([(name, pa.string()) for name in names])
-        with ParquetSink(staged, schema) as sink:
-            _copy(reader, sink, schema, token)
-    except pa.ArrowInvalid:
-        if ragged:
-            raise _ragged(ragged[0]) from None
-        raise
+            raise (_ragged(refused[0]) if refused else _failure(broken)) from None
     return names
 
 
-def _copy(reader: arrow_csv.CSVStreamingReader, sink: ParquetSink, schema: pa.Schema, token: str) -> None:
+def _open(content: _WithSentinel, layout: FileLayout, delimiter: str, refused: list[Any]) -> Any:
+    """Open a streaming reader of text columns that notes the first ragged row in `refused` and ends there."""
+
+    def refuse(row: Any) -> str:
+        refused.append(row)
+        return "error"
+
+    return arrow_csv.open_csv(
+        pa.PythonFile(content, mode="r"),
+        read_options=arrow_csv.ReadOptions(
+            use_threads=False, block_size=_BLOCK_BYTES, autogenerate_column_names=not layout.has_header
+        ),
+        parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=refuse),
+        convert_options=arrow_csv.ConvertOptions(
+            default_column_type=pa.string(),
+            null_values=layout.null_values,
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=True,
+        ),
+    )
+
+
+def _reported(reader: Any, content: _WithSentinel, on_bytes: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
+    """Pass batches on and report here, for Arrow reads the file in a thread of its own."""
+    for batch in reader:
+        on_bytes(content.position)
+        yield batch
+
+
+def _copy(batches: Iterator[pa.RecordBatch], sink: ParquetSink, schema: pa.Schema, token: str) -> None:
     """Write all batches but the last row, which has to be the sentinel."""
     held: pa.RecordBatch | None = None
-    for batch in reader:
+    for batch in batches:
         if batch.num_rows:
             if held is not None:
                 sink.write(held)
@@ -109,11 +109,11 @@ def _copy(reader: arrow_csv.CSVStreamingReader, sink: ParquetSink, schema: pa.Sc
 class _WithSentinel(io.RawIOBase):
     """The bytes of a file, then the sentinel."""
 
-    def __init__(self, file: IO[bytes], sentinel: bytes, on_bytes: Callable[[int], None]) -> None:
+    def __init__(self, file: IO[bytes], sentinel: bytes) -> None:
         super().__init__()
         self._file = file
         self._sentinel = sentinel
-        self._on_bytes = on_bytes
+        self.position = 0
 
     def readable(self) -> bool:
         return True
@@ -121,7 +121,7 @@ class _WithSentinel(io.RawIOBase):
     def read(self, size: int = -1, /) -> bytes:
         chunk = self._file.read(size)
         if chunk:
-            self._on_bytes(self._file.tell())
+            self.position += len(chunk)
             return chunk
         chunk, self._sentinel = self._sentinel[:size], self._sentinel[size:]
         return chunk

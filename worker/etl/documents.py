@@ -34,14 +34,13 @@ def stage_documents(
     shape = _shape(path, wanted)
     options = f"format = '{shape}', maximum_object_size = {_OBJECT_BYTES}, hive_partitioning = false"
     records = f"SELECT json FROM read_json_objects({text(str(path))}, {options})"  # noqa: S608 - our own path
-    survey = (
-        f"SELECT json_group_structure(json), count(*), count(*) FILTER (json_type(json) <> 'OBJECT') FROM ({records})"
-    )
-    ((structure, count, others),) = engine.rows(survey)
-    if others:
+    others = "count(*) FILTER (json_type(json) <> 'OBJECT')"
+    survey = f"SELECT json_group_structure(json), count(*), {others} FROM ({records})"  # noqa: S608 - see above
+    ((structure, count, other_count),) = engine.rows(survey)
+    if other_count:
         raise TaskFailure(
             "source_malformed",
-            f"{others} of the {count} JSON values are no objects, so they have no columns.",
+            f"{other_count} of the {count} JSON values are no objects, so they have no columns.",
             remedy="Give an array of objects, one object, or one object a line.",
         )
     fields: dict[str, Any] = json.loads(structure) if count else {}

@@ -44,31 +44,42 @@ def settle(engine: Engine, staged: Path, output: Path, candidates: Mapping[str, 
     Columns of `staged` that `candidates` does not name stay as they are.
     """
     rows = parquet([staged])
-    open_types = {name: _TYPES[candidate] for name, candidate in candidates.items()}
-    for scope in (f"{rows} LIMIT {_SAMPLE_ROWS}", rows):
-        open_types = _fitting(engine, scope, open_types)
-    types = {name: fitting[0] for name, fitting in open_types.items() if fitting}
+    wanted = {name: _TYPES[candidate] for name, candidate in candidates.items()}
+    types = _settled(engine, rows, _fitting(engine, f"{rows} LIMIT {_SAMPLE_ROWS}", wanted))
     exact = _decimal_types(engine, rows, [name for name, kind in types.items() if kind == "DECIMAL"])
     columns = engine.columns(rows)
     casts = ", ".join(_cast(name, exact.get(name) or types.get(name)) for name in columns)
     return engine.write(f"SELECT {casts} FROM ({rows})", {}, output)  # noqa: S608 - quoted names
 
 
-def _fitting(engine: Engine, rows: str, types: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+def _settled(engine: Engine, rows: str, open_types: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Return the first type of each column that fits all rows; a scan checks one type a column, the next if need be."""
+    settled: dict[str, str] = {}
+    while open_types := {name: kinds for name, kinds in open_types.items() if kinds}:
+        tried = _fitting(engine, rows, {name: kinds[:1] for name, kinds in open_types.items()}, least_values=1)
+        settled |= {name: kinds[0] for name, kinds in tried.items() if kinds}
+        open_types = {name: kinds[1:] for name, kinds in open_types.items() if name not in settled}
+    return settled
+
+
+def _fitting(
+    engine: Engine, rows: str, types: Mapping[str, tuple[str, ...]], *, least_values: int = 0
+) -> dict[str, tuple[str, ...]]:
+    """Return the types that no value speaks against, of columns with so many values at least."""
     pairs = [(name, kind) for name, kinds in types.items() for kind in kinds]
     if not pairs:
         return dict(types)
-    checks = ", ".join(_check(quoted(name), kind) for name, kind in pairs)
+    checks = ", ".join(_check(quoted(name), kind, least_values) for name, kind in pairs)
     (outcome,) = engine.rows(f"SELECT {checks} FROM ({rows})")  # noqa: S608 - quoted names
     fitting = {pair for pair, fits in zip(pairs, outcome, strict=True) if fits}
     return {name: tuple(kind for kind in kinds if (name, kind) in fitting) for name, kinds in types.items()}
 
 
-def _check(column: str, kind: str) -> str:
+def _check(column: str, kind: str, least_values: int) -> str:
     """Return a SQL aggregate that is true if no value of `column` speaks against `kind`."""
-    template = f"count({{c}}) = count(*) FILTER ({_VALUE_CHECKS[kind]})"
+    template = f"count({{c}}) >= {least_values} AND count({{c}}) = count(*) FILTER ({_VALUE_CHECKS[kind]})"
     if kind == "DOUBLE":
-        template = f"({template}) AND {_SAME_SCALE}"
+        template = f"{template} AND {_SAME_SCALE}"
     return f"({template.replace('{c}', column)})"
 
 
@@ -76,7 +87,7 @@ _VALUE_CHECKS: Mapping[str, str] = {
     "BOOLEAN": "lower({c}) IN ('true', 'false')",
     "BIGINT": "CAST(TRY_CAST({c} AS BIGINT) AS VARCHAR) = {c}",
     "DOUBLE": "regexp_full_match({c}, " + text(_NUMBER) + ") AND isfinite(TRY_CAST({c} AS DOUBLE)) "
-    "AND (length(regexp_replace({c}, '[^0-9]', '', 'g')) <= " + str(_EXACT_DIGITS) + " "
+    f"AND (length({{c}}) <= {_EXACT_DIGITS} OR length(regexp_replace({{c}}, '[^0-9]', '', 'g')) <= {_EXACT_DIGITS} "
     "OR replace(CAST(TRY_CAST({c} AS DOUBLE) AS VARCHAR), 'e+', 'e') = replace({c}, 'e+', 'e'))",
     "DECIMAL": "regexp_full_match({c}, " + text(_PLAIN_DECIMAL) + ")",
     "DATE": "regexp_full_match({c}, " + text(_DAY) + ") AND TRY_CAST({c} AS DATE) IS NOT NULL",

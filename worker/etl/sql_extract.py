@@ -116,7 +116,8 @@ def _from_postgresql(
 def _connected(connection: PostgresqlConnection) -> adbc.Connection:
     separator = "&" if "?" in connection.url else "?"
     timeout_s = max(2, int(connection.connect_timeout_s))
-    return postgresql.connect(f"{connection.url}{separator}connect_timeout={timeout_s}")
+    session: adbc.Connection = postgresql.connect(f"{connection.url}{separator}connect_timeout={timeout_s}")
+    return session
 
 
 def _from_duckdb(
@@ -126,7 +127,7 @@ def _from_duckdb(
     memory_limit_bytes: int,
     on_rows: Callable[[int], None],
 ) -> dict[str, Candidate]:
-    config = {
+    config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{memory_limit_bytes}B",
         "threads": 1,
         "autoload_known_extensions": False,

@@ -44,11 +44,12 @@ def stage_workbook(
     """
     _check_size(path, max_bytes, memory_limit_bytes)
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
-        try:
-            return _stage(book, layout, staged, on_rows)
-        finally:
-            book.close()
+        with path.open("rb") as file:  # by name, openpyxl would judge by the suffix
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
+            try:
+                return _stage(book, layout, staged, on_rows)
+            finally:
+                book.close()
     except (InvalidFileException, KeyError, ValueError, SyntaxError, zipfile.BadZipFile) as broken:
         raise _malformed(f"it cannot be read as a workbook ({type(broken).__name__})") from None
 
