@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 import redis.asyncio
 from asgi_correlation_id import CorrelationIdMiddleware
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 
 from api import docs, errors, metrics, openapi
 from api.changes import watching
@@ -74,14 +75,25 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
-        generate_unique_id_function=lambda route: route.name,
     )
     app.state.settings = settings
     errors.install(app)
     for router in ROUTERS:
-        app.include_router(router)
+        _mount(app, router)
     openapi.install(app, lambda: jobs.SUBMISSION.components() | jobs.BATCH.components())
     app.state.metrics = metrics.install(app)
     app.add_middleware(errors.LastResort)
     app.add_middleware(CorrelationIdMiddleware)  # outermost: the others name the request's id
     return app
+
+
+def _mount(app: FastAPI, router: APIRouter) -> None:
+    """Add the routes of `router` to those of `app`, each with its function's name for an operation id.
+
+    `include_router` keeps them nested, and every request then pays for walking the nest, twice with metrics:
+    that was a third of the time of accepting a job.
+    """
+    for route in router.routes:
+        if isinstance(route, APIRoute):
+            route.operation_id = route.name
+        app.router.routes.append(route)

@@ -18,6 +18,7 @@ from pydantic_core import from_json
 
 from api.errors import Problem
 from api.pointers import SchemaMap, field_errors
+from api.settings import GatewaySettings
 from shared.contract import MAX_JSON_DEPTH
 
 T = TypeVar("T")
@@ -50,10 +51,11 @@ class Body(Generic[T]):
         schema = self._adapter.json_schema(ref_template="#/components/schemas/{model}")
         return {**schema.pop("$defs", {}), self.name: schema}
 
-    async def read(self, request: Request, *, limit_bytes: int) -> tuple[T, bytes]:
+    async def read(self, request: Request) -> tuple[T, bytes]:
         """Return the checked body and its bytes. Raises `Problem`: 400, 413, 415 or 422."""
         _refuse_other_media_types(request)
-        body = await _bytes_of(request, limit_bytes)
+        settings: GatewaySettings = request.app.state.settings
+        body = await _bytes_of(request, settings.max_body_bytes)
         return self.check(body), body
 
     def check(self, body: bytes) -> T:

@@ -54,8 +54,9 @@ class Outbox:
     def _publish(self, batch: Sequence[Entry]) -> None:
         with self._app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=int(SOCKET_TIMEOUT_S))
+            producer = connection.Producer()
             for entry in batch:
-                publish(connection, entry.queue, entry.message or "")
+                publish(producer, entry.queue, entry.message or "")
 
 
 @asynccontextmanager

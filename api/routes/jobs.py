@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from api import status
 from api.bodies import Body
-from api.deps import Jobs, Ledger, Settings, Waiters
+from api.deps import Ledger, Waiters, dispatch_of
 from api.errors import Problem, problems
 from api.found import FoundJob
 from api.idempotency import IdempotencyKey, key_of
@@ -78,14 +78,13 @@ router = APIRouter(tags=["jobs"])
 async def submit_job(
     request: Request,
     response: Response,
-    dispatch: Jobs,
-    settings: Settings,
     *,
     validate_only: ValidateOnly = False,
     idempotency_key: IdempotencyKey = None,
 ) -> JobAccepted | Response:
     """Submit one job. 202 means that it is written down and will run; follow `Location` to see it."""
-    submission, body = await SUBMISSION.read(request, limit_bytes=settings.max_body_bytes)
+    submission, body = await SUBMISSION.read(request)
+    dispatch = dispatch_of(request)
     dispatch.refuse([submission])
     if validate_only:
         return _json(would_accept(submission))
@@ -111,14 +110,13 @@ async def submit_job(
 async def submit_batch(
     request: Request,
     response: Response,
-    dispatch: Jobs,
-    settings: Settings,
     *,
     validate_only: ValidateOnly = False,
     idempotency_key: IdempotencyKey = None,
 ) -> BatchAccepted | Response:
     """Submit jobs that are accepted together or not at all. Errors name the index of the job in their pointer."""
-    batch, body = await BATCH.read(request, limit_bytes=settings.max_body_bytes)
+    batch, body = await BATCH.read(request)
+    dispatch = dispatch_of(request)
     submissions: list[Submission] = batch.jobs
     dispatch.refuse(submissions, at="/jobs")
     if validate_only:
