@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from api.errors import FieldError, Problem
 from api.outbox import Outbox
 from api.pointers import nearest, pointer
-from api.schemas import JobOptions, Submission
+from api.schemas import Submission, SubmissionOptions
 from api.settings import GatewaySettings
 from shared.connections import Connections, check_connections
 from shared.contract import AnyContract, known_queues
@@ -158,7 +158,7 @@ class Dispatch:
             **wishes,
         )
 
-    def _policy(self, contract: AnyContract, options: JobOptions) -> dict[str, Any]:
+    def _policy(self, contract: AnyContract, options: SubmissionOptions) -> dict[str, Any]:
         spec = contract.spec
         return {
             "kind": spec.kind,
@@ -170,7 +170,7 @@ class Dispatch:
         }
 
 
-def _wishes(options: JobOptions) -> dict[str, Any]:
+def _wishes(options: SubmissionOptions) -> dict[str, Any]:
     """Return what a job's own entry takes from its options, and its steps' do not."""
     if not options.model_fields_set:
         return {"due_at_ms": None}
@@ -188,7 +188,7 @@ def _wishes(options: JobOptions) -> dict[str, Any]:
     }
 
 
-def _message_options(contract: AnyContract, options: JobOptions) -> MessageOptions:
+def _message_options(contract: AnyContract, options: SubmissionOptions) -> MessageOptions:
     limits = contract.spec.limits
     if options.time_limit_s is None or options.time_limit_s >= limits.hard_s:
         return MessageOptions(options.priority, limits.soft_s, limits.hard_s)
@@ -224,7 +224,7 @@ def _option_problems(submission: Submission) -> Iterator[FieldError]:
         yield FieldError(pointer="/options/queue", message=f"The queue is not known. {hint}")
 
 
-def _starts_in_s(options: JobOptions) -> float:
+def _starts_in_s(options: SubmissionOptions) -> float:
     if options.run_at is not None:
         return options.run_at.timestamp() - time.time()
     return options.delay_s or 0.0

@@ -30,7 +30,7 @@ class _Out(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class JobOptions(_In):
+class SubmissionOptions(_In):
     """How a job is to be run."""
 
     priority: int = Field(default=DEFAULT_PRIORITY, ge=0, le=9, description="9 is most urgent.")
@@ -64,7 +64,7 @@ class Submission(_In):
 
     kind: str = Field(description="What kind of job it is; see `GET /job-kinds`.")
     params: Any = Field(description="The parameters of the kind.")
-    options: JobOptions = Field(default_factory=JobOptions, description="How it is to be run.")
+    options: SubmissionOptions = Field(default_factory=SubmissionOptions, description="How it is to be run.")
 
 
 def submission_shape(catalogue: Catalogue) -> Any:
