@@ -47,6 +47,11 @@ class BrokerSettings(BaseSettings):
         ge=2,
         description="How long a claim lasts without renewal; a lost worker's job runs again after it.",
     )
+    lost_message_grace_s: float = Field(
+        default=15,
+        gt=0,
+        description="How long a message may be off its list without a claim before it is published again, in seconds.",
+    )
     visibility_timeout_s: float = Field(
         default=3_600, gt=0, description="Redis and SQS: when an unacknowledged message is delivered again."
     )

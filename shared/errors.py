@@ -17,12 +17,18 @@ import re
 from typing import Any
 
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/@]*@")
-_SECRET_PAIR = re.compile(r"(?i)\b(password|passwd|pwd|secret|token|api_?key|signature|sig)=[^\s&;'\"]+")
+_SENSITIVE = r"(password|passwd|pwd|secret|token|api_?key|signature|sig)"
+_SECRET_PAIR = re.compile(rf"(?i)\b{_SENSITIVE}=[^\s&;'\"]+")
 
 
 def redact(text: str) -> str:
     """Return `text` without user info of URLs and without the values of secret-looking ``name=value`` pairs."""
     return _SECRET_PAIR.sub(r"\1=***", _USERINFO.sub(r"\g<scheme>", text))
+
+
+def redact_field(name: str, value: object) -> str:
+    """Return `value` as text for a log: nothing of it if `name` names a secret, else redacted."""
+    return "***" if re.search(_SENSITIVE, name, re.IGNORECASE) else redact(str(value))
 
 
 class CeleriacError(Exception):

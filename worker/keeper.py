@@ -28,11 +28,12 @@ class Keeper:
         self._ledger = ledger
         self._owner = owner
         self._app = app
+        self._grace_s = settings.lost_message_grace_s
         self._store = ArtifactStore(settings.store_url)
 
     def round(self) -> None:
         """Tend the ledger if this worker is the keeper."""
-        actions = self._ledger.tend(owner=self._owner)
+        actions = self._ledger.tend(owner=self._owner, grace_s=self._grace_s)
         if not actions:
             return
         if unpublished := [action.id for action in actions if action.what == "unpublished"]:

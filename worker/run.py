@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from shared.artifacts import Artifact, ArtifactStore, Role
-from shared.errors import CeleriacError, redact
+from shared.errors import CeleriacError, redact, redact_field
 from shared.ledger import Ledger
 
 _REPORT_EVERY_S = 0.5
@@ -79,7 +79,7 @@ class Run:
             "at": datetime.now(UTC).isoformat(),
             "level": level,
             "message": redact(message)[:_LOG_LINE_LENGTH],
-            "fields": {name: redact(str(value))[:_LOG_LINE_LENGTH] for name, value in (fields or {}).items()},
+            "fields": {name: redact_field(name, value)[:_LOG_LINE_LENGTH] for name, value in (fields or {}).items()},
         }
         self._lines.append(json.dumps(line))
         if len(self._lines) >= _LOG_LINES_BUFFERED:

@@ -31,6 +31,8 @@ from worker.delivery import message_of
 from worker.run import CancelRequested, Run, entered
 from worker.scratch import attempt_folder
 
+__all__ = ["Definition", "Run", "backoff_s", "definitions", "register", "runs"]
+
 logger = logging.getLogger(__name__)
 
 MAX_RESULT_BYTES = 256 * 1024

@@ -191,5 +191,5 @@ class LedgerMachine(RuleBasedStateMachine):
 def test_the_ledger_is_the_state_machine(valkey: Server) -> None:
     """Whatever order transitions come in, the ledger, its indexes and Celery's results say the same."""
     machine = type("Machine", (LedgerMachine,), {"port": valkey.port})
-    limits = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+    limits = settings(max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(machine, settings=limits)

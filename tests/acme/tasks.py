@@ -1,0 +1,61 @@
+"""The tasks of the kinds that tests add."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+
+from shared.errors import TaskFailure, TransientFailure
+from tests.acme.contracts import CopyNote, Noted, NoteSpec, TakeNote
+from worker.task import Run, runs
+
+
+@runs(TakeNote)
+def take_note(job: TakeNote, run: Run) -> Noted:
+    """Write "job attempt pid" into the notebook, then behave as told."""
+    return _note(job, run, f"{run.job_id} {run.attempt} {os.getpid()}\n")
+
+
+@runs(CopyNote)
+def copy_note(job: CopyNote, run: Run) -> Noted:
+    """Write the copied line into the notebook."""
+    with run.store.open(job.note) as stream:
+        return _note(job, run, stream.read().decode())
+
+
+def _note(job: NoteSpec, run: Run, line: str) -> Noted:
+    notebook = Path(job.notebook)
+    with notebook.open("a") as stream:
+        stream.write(line)
+    _behave(job, run)
+    ends_at = time.monotonic() + job.lasts_s
+    while (left_s := ends_at - time.monotonic()) > 0:
+        run.progress(job.lasts_s - left_s, job.lasts_s, unit="s")
+        time.sleep(min(left_s, 0.05))
+    written = run.scratch / "note.txt"
+    written.write_text(line)
+    note = run.publish(written, name="note.txt", role="file", media_type="text/plain")
+    return Noted(line_count=len(notebook.read_text().splitlines()), note=note)
+
+
+def _behave(job: NoteSpec, run: Run) -> None:
+    match job.behave:
+        case "flaky" if run.attempt <= 2:
+            raise TransientFailure("flaky", "It will pass.")
+        case "badly":
+            raise TaskFailure("bad_note", "It will not pass.", remedy="Behave.", tried=run.attempt)
+        case "buggy":
+            raise ZeroDivisionError("postgresql://user:hunter2@db/x is wrong")
+        case "hungry":
+            bytearray(1 << 50)
+        case "deaf":  # C code that never returns to Python's signal handlers looks like this
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})
+            time.sleep(job.lasts_s)
+        case "suicidal":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "verbose":
+            run.log("by run.log", password="hunter2", url="https://u:hunter2@host/")  # noqa: S106 - to be redacted
+            logging.getLogger("acme").warning("by logging: token=hunter2")
