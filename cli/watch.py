@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-_POLL_S = 2.0  # how long one question waits where there are no events; also how old shown progress may be
+_POLL_S = 0.5  # how long one question waits where there are no events; also how old shown progress may be
 _LINE_EVERY_S = 2.0  # plain progress lines of one step are at least this far apart
 _PATIENCE_S = 30.0  # how long a gateway that answered before may be away, for a restart
 
@@ -31,6 +31,7 @@ class View(Protocol):
 def follow(gateway: Gateway, job_id: str, view: View, *, timeout_s: float | None = None) -> Answer:
     """Show a job until it ends (or for `timeout_s`) and return it as it then is.
 
+    A stream of events may be silent for long, so whoever sets a time limit is served by asking again.
     Raises `Refused` for an unknown job and `Unreachable` when the gateway stays away.
     """
     deadline = time.monotonic() + timeout_s if timeout_s is not None else None
@@ -38,10 +39,11 @@ def follow(gateway: Gateway, job_id: str, view: View, *, timeout_s: float | None
     view.show(answer.document)
     if answer.document["state"] in FINAL_STATES:
         return answer
-    try:
-        answer = _by_events(gateway, job_id, answer, view, deadline)
-    except (Unreachable, Refused):  # a proxy that holds streams back, a gateway that restarts
-        answer = gateway_again(lambda: gateway.job(job_id))
+    if deadline is None:
+        try:
+            answer = _by_events(gateway, job_id, answer, view)
+        except (Unreachable, Refused):  # a proxy that holds streams back, a gateway that restarts
+            answer = gateway_again(lambda: gateway.job(job_id))
     while answer.document["state"] not in FINAL_STATES and not _over(deadline):
         answer = gateway_again(lambda: gateway.job(job_id, wait_s=_POLL_S))
         view.show(answer.document)
@@ -63,7 +65,7 @@ def gateway_again(ask: Callable[[], Answer]) -> Answer:
         time.sleep(0.5)
 
 
-def _by_events(gateway: Gateway, job_id: str, answer: Answer, view: View, deadline: float | None) -> Answer:
+def _by_events(gateway: Gateway, job_id: str, answer: Answer, view: View) -> Answer:
     """Follow the event stream to its end; the job is read anew whenever a state changes."""
     job = answer.document
     for event in gateway.events(job_id):
@@ -76,7 +78,7 @@ def _by_events(gateway: Gateway, job_id: str, answer: Answer, view: View, deadli
         else:
             continue
         view.show(job)
-        if job["state"] in FINAL_STATES or _over(deadline):
+        if job["state"] in FINAL_STATES:
             break
     return answer
 
