@@ -76,6 +76,7 @@ class Buildah:
         folder: Path,
         *,
         command: list[str] | None = None,
+        health: list[str] | None = None,
         env: dict[str, str],
         mounts: dict[Path, str],
     ) -> Container:
@@ -87,7 +88,7 @@ class Buildah:
             run += ["--env", f"{variable}={value}"]
         for outside, inside in mounts.items():
             run += ["--volume", f"{outside}:{inside}"]
-        test = health_command(config.get("Healthcheck"))
+        test = health or health_command(config.get("Healthcheck"))
         running = _BuildahContainer(self._options, container, [*run, container, "--"], test, folder)
         running.begin(command or config["Cmd"])
         return running
@@ -149,8 +150,10 @@ def _below_chroot(buildah: int) -> int | None:
     """Return the process that `buildah run` started in the chroot: buildah, its runtime, its exec, then that."""
     process = buildah
     for _ in range(3):
-        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        # Any thread of a Go program may have started the child.
+        lists = Path(f"/proc/{process}/task").glob("*/children")
+        children = [int(child) for children in lists for child in children.read_text().split()]
         if not children:
             return None
-        process = int(children[0])
+        process = children[0]
     return process

