@@ -161,7 +161,7 @@ def list_jobs(
     tag: Annotated[str | None, typer.Option(help="Only with this tag.")] = None,
     created_after: Annotated[str | None, typer.Option(help="Only after this time (RFC 3339).")] = None,
     created_before: Annotated[str | None, typer.Option(help="Only before this time (RFC 3339).")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many.")] = None,
+    page_size: Annotated[int | None, typer.Option(help="At most so many; 50 unless said.")] = None,
     page_token: Annotated[str | None, typer.Option(help="Go on where another list ended.")] = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
@@ -176,7 +176,7 @@ def list_jobs(
             tag=tag,
             created_after=created_after,
             created_before=created_before,
-            limit=limit,
+            page_size=page_size,
             page_token=page_token,
         )
         if as_json:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BROKER_VARIABLES = ("CELERY_BROKER_URL", "CELERIAC_BROKER_URL")
 _GATEWAY, _BEAT, _WORKERS, _BROKER = range(4)  # the order in which they are stopped
-_READY_WITHIN_S = 60.0
+_READY_WITHIN_S = 120.0
 _SLOW_AFTER_S = 8.0
 _STREAMS_END_S = 3  # how long the gateway lets open event streams go on when it stops
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parents[2]
-START_BOUND_S = 90.0
+START_BOUND_S = 150.0
 STOP_BOUND_S = 60.0
 _FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\n+```\w+\n(?P<text>.*?)```", re.DOTALL)
 
