@@ -7,12 +7,15 @@ not-a-number counts as missing.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from shared.jobs.expressions import BoundedExpression, Scalar
 from shared.jobs.names import ColumnName
+
+_SPECIFIER = re.compile(r"%(?:[aAbBcdfgGHIjmMnpSuUVwWxXyYzZT%]|-[dHIjmMSy])")  # of DuckDB's strptime
 
 BadRows = Literal["fail", "null", "reject"]
 SqlText = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
@@ -31,6 +34,13 @@ def _distinct(names: list[str]) -> list[str]:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{repeated[0]!r} is named more than once")
     return names
+
+
+def _strptime(text: str) -> str:
+    if "%" in (rest := _SPECIFIER.sub("", text)):
+        unknown = rest[rest.index("%") :][:2]
+        raise ValueError(f"{unknown!r} is no strptime specifier that is known here; a percent sign is written '%%'")
+    return text
 
 
 Columns = Annotated[list[ColumnName], AfterValidator(_distinct)]
@@ -66,24 +76,35 @@ class CastTo(_Part):
     """A type to convert to, with how."""
 
     type: CastType = Field(description="The new type.")
-    format: str | None = Field(
+    format: Annotated[str, AfterValidator(_strptime)] | None = Field(
         default=None,
         min_length=1,
         max_length=64,
         description="How a `date` or `timestamp` is written (strptime); default: ISO 8601.",
         examples=["%d.%m.%Y"],
     )
-    precision: int = Field(default=18, ge=1, le=38, description="Digits of a `decimal`.")
-    scale: int = Field(default=3, ge=0, le=38, description="Digits of a `decimal` after the point.")
+    precision: int | None = Field(default=None, ge=1, le=38, description="Digits of a `decimal`; default: 18.")
+    scale: int | None = Field(
+        default=None,
+        ge=0,
+        le=38,
+        description="Digits of a `decimal` after the point, to which it is rounded; default: 3.",
+    )
+
+    @property
+    def digits(self) -> tuple[int, int]:
+        """Precision and scale of a `decimal`."""
+        return (18 if self.precision is None else self.precision), (3 if self.scale is None else self.scale)
 
     @model_validator(mode="after")
     def _fits_type(self) -> Self:
         if self.format and self.type not in {"date", "timestamp"}:
             raise ValueError(f"'format' has no meaning for type {self.type!r}; it is for 'date' and 'timestamp'")
-        if self.type != "decimal" and self.model_fields_set & {"precision", "scale"}:
+        if self.type != "decimal" and (self.precision, self.scale) != (None, None):
             raise ValueError(f"'precision' and 'scale' have no meaning for type {self.type!r}; they are for 'decimal'")
-        if self.scale > self.precision:
-            raise ValueError("'scale' is not larger than 'precision'")
+        precision, scale = self.digits
+        if scale > precision:
+            raise ValueError(f"'scale' ({scale}) is larger than 'precision' ({precision})")
         return self
 
 
@@ -223,7 +244,9 @@ class WindowColumn(_Part):
         description="`cumulative_*` look at all rows up to this one, `moving_*` at the last `rows` of those."
     )
     column: ColumnName | None = Field(default=None, description="Column to look at; none for the rank functions.")
-    offset: int = Field(default=1, ge=1, le=1_000_000, description="How many rows `lag` and `lead` look away.")
+    offset: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="How many rows `lag` and `lead` look away; default: 1."
+    )
     rows: int | None = Field(default=None, ge=1, le=1_000_000, description="How many rows `moving_*` look at.")
 
     @model_validator(mode="after")
@@ -233,7 +256,7 @@ class WindowColumn(_Part):
             raise ValueError(f"{self.function!r} {'takes no' if ranks else 'needs'} 'column'")
         if self.function.startswith("moving_") == (self.rows is None):
             raise ValueError("'rows' goes with the functions 'moving_*', and only with them")
-        if "offset" in self.model_fields_set and self.function not in {"lag", "lead"}:
+        if self.offset is not None and self.function not in {"lag", "lead"}:
             raise ValueError("'offset' goes with the functions 'lag' and 'lead' only")
         return self
 

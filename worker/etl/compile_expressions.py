@@ -301,4 +301,5 @@ def _as_temporal(value: Compiled, target: Family, scope: Scope) -> Compiled:
     except ValueError:
         message = f"{scope.where}: {value.literal!r} is no {target} as ISO 8601 writes it"
         raise TaskFailure("wrong_type", message, remedy="Write it like 2026-01-31 or 2026-01-31T12:00:00.") from None
-    return Compiled(f"CAST({value.sql} AS {sql_type})", target)
+    sql = f"CAST({value.sql} AS TIMESTAMPTZ)" if target == "timestamp" else value.sql  # else an offset is dropped
+    return Compiled(f"CAST({sql} AS {sql_type})", target)

@@ -249,7 +249,7 @@ def _windowed(column: st.WindowColumn, over: str, source: Source) -> str:
     kind, _, function = column.function.partition("_")
     name = _numeric_column(column.function, column.column, source, numeric=function in _NUMERIC)
     if kind in {"lag", "lead"}:
-        return f"{kind}({name}, CAST({source.bindings.bind(column.offset)} AS BIGINT)) OVER ({over})"
+        return f"{kind}({name}, CAST({source.bindings.bind(column.offset or 1)} AS BIGINT)) OVER ({over})"
     start = "UNBOUNDED" if column.rows is None else f"CAST({source.bindings.bind(column.rows - 1)} AS BIGINT)"
     frame = f"OVER ({over} ROWS BETWEEN {start} PRECEDING AND CURRENT ROW)"
     return _sum(column.column, source, frame) if function == "sum" else f"{_AGGREGATES[function]}({name}) {frame}"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Params = dict[str, Any]
 
 POLL_INTERVAL_S = 0.2
+_ROW_GROUP_SIZE = 122_880  # DuckDB's own default
+_BYTES_PER_GROUPED_ROW = 4_096  # of the memory limit; a row group is buffered before it is written
 _SPILL_FACTOR = 100  # of the memory limit; a runaway cross join must not fill the disk that other jobs share
 
 
@@ -38,11 +40,13 @@ class Engine:
         connection: duckdb.DuckDBPyConnection,
         *,
         labels: Mapping[str, str],
+        row_group_size: int,
         on_fraction: Callable[[float], None],
     ) -> None:
         """Wrap `connection`. `labels` name files in messages; `on_fraction` gets how much of a query is done, 0..1."""
         self._connection = connection
         self._labels = labels
+        self._row_group_size = row_group_size
         self._on_fraction = on_fraction
 
     def rows(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
@@ -51,7 +55,7 @@ class Engine:
 
     def write(self, sql: str, params: Params, target: Path) -> int:
         """Stream the rows of a query into the Parquet file `target` and return how many there are."""
-        options = "FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false"
+        options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {self._row_group_size}, USE_TMP_FILE false"
         ((count,),) = self.rows(f"COPY ({sql}\n) TO {text(str(target))} ({options})", params)
         return int(count)
 
@@ -141,7 +145,8 @@ def locked_engine(
         labels = {str(path): name for path, name in readable.items()}
         labels |= {str(path): f"the file {path.name}" for path in writable}
         labels[str(scratch)] = "scratch"
-        yield Engine(connection, labels=labels, on_fraction=on_fraction)
+        row_group_size = min(_ROW_GROUP_SIZE, max(_ROW_GROUP_SIZE // 16, memory_limit_bytes // _BYTES_PER_GROUPED_ROW))
+        yield Engine(connection, labels=labels, row_group_size=row_group_size, on_fraction=on_fraction)
     finally:
         connection.close()
 
@@ -153,7 +158,7 @@ def parquet(paths: Sequence[Path]) -> str:
 
 
 def _failure(error: duckdb.Error, labels: Mapping[str, str]) -> TaskFailure:
-    message = str(error).split("\n\nLINE ")[0].strip()
+    message = str(error).split("\n\n")[0].strip()  # without DuckDB's advice and the place in our SQL
     for path, label in labels.items():
         message = message.replace(path, label)
     for kinds, code, remedy in _FAILURES:

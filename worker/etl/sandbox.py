@@ -46,6 +46,8 @@ def checked(sql: str, views: Iterable[str], engine: Engine) -> str:
         raise _refused(str(error).split("\n\nLINE ")[0]) from None
     if len(statements) != 1:
         raise _refused(f"there are {len(statements)} statements, and one is wanted")
+    if statements[0].type != duckdb.StatementType.SELECT:  # a PIVOT that has to look for its columns is several
+        raise _refused(f"it is {statements[0].type.name}, and one SELECT is wanted (a PIVOT has to list its columns)")
     ((serialised,),) = engine.rows("SELECT json_serialize_sql($sql)", {"sql": sql})
     try:
         tree = json.loads(serialised)
