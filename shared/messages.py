@@ -145,6 +145,8 @@ class Composer:
         canvas = to_canvas(node, iter(steps), signature, self._app)
         with _capture() as messages:
             canvas.apply_async(root_id=job_id)
+        for message in messages:
+            message["properties"].pop("kwargsrepr")  # see _template
         return {message["headers"]["id"]: json.dumps(message) for message in messages}
 
 
