@@ -37,6 +37,8 @@ _TOKEN = re.compile(
     r"""(?P<opaque>'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|/\*.*?\*/)|(?P<sign>.)""",
     re.DOTALL,
 )
+_SQLSTATE = re.compile(r"SQLSTATE: (\w{5})")
+_LOST = re.compile("server closed the connection|could not receive data|no connection to the server")
 _READING = re.compile(r"(?is)\s*(?:(?:--[^\n]*\n|/\*.*?\*/)\s*)*\(*\s*(select|with|values|table|from)\b")
 
 
@@ -220,11 +222,12 @@ def _sqlite_text(value: Any) -> str | None:
 def _postgresql_failures(connection: PostgresqlConnection) -> Iterator[None]:
     try:
         yield
-    except adbc.Error as failed:
+    except (adbc.Error, OSError) as failed:  # OSError: what Arrow makes of an error while rows arrive
         message = connection.scrub(str(failed))
-        state = getattr(failed, "sqlstate", None) or ""
-        unreachable = isinstance(failed, AdbcOperationalError) and not state
-        if unreachable or state in _PASSING_STATES or state.startswith("08"):
+        noted = _SQLSTATE.search(message)
+        state = getattr(failed, "sqlstate", None) or (noted[1] if noted else "")
+        lost = _LOST.search(message) is not None or (isinstance(failed, AdbcOperationalError) and not state)
+        if lost or state in _PASSING_STATES or state.startswith("08"):
             raise _unavailable(connection.name, message) from None
         raise _query_failed(connection.name, message) from None
 

@@ -173,7 +173,7 @@ def test_a_ragged_row_is_named(read: Callable[..., pa.Table]) -> None:
     assert "secret" not in raised.value.message
 
 
-def test_csv_agrees_with_python_on_random_files(read: Callable[..., pa.Table], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_agrees_with_python_on_random_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is read equals what the csv module reads; what it calls broken is refused or keeps all rows."""
     monkeypatch.setattr(delimited, "_BLOCK_BYTES", 64)  # so that records lie across blocks
     chance = random.Random(5)  # noqa: S311 - a reproducible test
@@ -188,8 +188,12 @@ def test_csv_agrees_with_python_on_random_files(read: Callable[..., pa.Table], m
         csv.writer(out, lineterminator=eol, quoting=chance.choice([csv.QUOTE_ALL, csv.QUOTE_MINIMAL])).writerows(cells)
         body = f"h1,h2{eol}{out.getvalue()}"
         expected = [tuple(row) for row in csv.reader(io.StringIO(body, newline=""), strict=True) if row][1:]
-        table = read(body.encode(), "a.csv", null_values=["~"], delimiter=",")
-        found = [tuple(str(value) for value in row.values()) for row in table.to_pylist()]
+        source, staged = tmp_path / "source.csv", tmp_path / "staged.parquet"
+        source.write_text(body, newline="")
+        layout = FileLayout(null_values=["~"])
+        delimited.stage_delimited(source, layout, staged, delimiter=",", on_bytes=lambda _: None)
+        table = pq.read_table(staged)
+        found = [tuple(row.values()) for row in table.to_pylist()]
         assert expected == found
         compared += len(expected)
     assert compared > 100
@@ -376,7 +380,7 @@ def test_an_excel_bomb_is_refused(read: Callable[..., pa.Table]) -> None:
     """A workbook that unpacks beyond the limit is not opened."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("xl/sharedStrings.xml", b" " * 300_000_000)
+        archive.writestr("xl/sharedStrings.xml", b" " * 20_000_000)
     assert code_of(lambda: read(out.getvalue(), "a.xlsx")) == "source_too_large"
 
 
