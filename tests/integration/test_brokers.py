@@ -1,0 +1,47 @@
+"""A broker that is not the ledger's Redis: messages go through kombu, from the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.services import Server, gateway_server, valkey_server
+from tests.workers import ACME, Crew, Jobs, crew
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def service(valkey: Server, tmp_path: Path) -> Iterator[tuple[Jobs, Crew, Server]]:
+    with valkey_server(tmp_path / "broker") as broker:
+        env = {
+            **ACME,
+            "CELERY_BROKER_URL": broker.redis_url,
+            "CELERIAC_LEDGER_URL": valkey.redis_url,
+            "CELERIAC_STORE_URL": str(tmp_path / "store"),
+        }
+        with gateway_server(tmp_path, **env) as gateway, crew(tmp_path, **env) as workers:
+            yield Jobs(gateway), workers, broker
+
+
+def test_jobs_and_chains_run_over_a_broker_of_their_own(service: tuple[Jobs, Crew, Server], tmp_path: Path) -> None:
+    """Accept writes the ledger, kombu publishes, the worker claims and finishes as ever; retries come back, too."""
+    jobs, workers, _ = service
+    workers.start()
+    single = jobs.submit("acme.take_note", {"notebook": str(tmp_path / "n"), "behave": "flaky"})
+    chain = jobs.submit("acme.note_twice", {"notebook": str(tmp_path / "n"), "copybook": str(tmp_path / "c")})
+    assert [jobs.ended(job_id)["state"] for job_id in (single, chain)] == ["succeeded", "succeeded"]
+
+
+def test_what_the_gateway_could_not_publish_the_keeper_does(service: tuple[Jobs, Crew, Server], tmp_path: Path) -> None:
+    """The message vanished with the broker's memory before it was noted: the outbox still has it."""
+    jobs, workers, broker = service
+    job_id = jobs.submit("acme.take_note", {"notebook": str(tmp_path / "n")})
+    with redis.Redis(port=broker.port) as client, redis.Redis.from_url(workers.env["CELERIAC_LEDGER_URL"]) as ledger:
+        client.flushall()
+        ledger.zadd("celeriac:outbox", {job_id: 1})
+    workers.start()
+    assert jobs.ended(job_id)["state"] == "succeeded"
