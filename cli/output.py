@@ -107,12 +107,14 @@ def show_jobs(jobs: Iterable[Mapping[str, Any]], out: Console) -> None:
         steps = f"{job['steps_done']}/{job['steps_total']}" if job["steps_total"] else ""
         created = job["created_at"][:19].replace("T", " ")
         table.add_row(job["id"], job["kind"], state_text(job["state"]), created, steps, Text(" ".join(job["tags"])))
-    out.print(table)
+    show_table(table, out)
 
 
 def show_table(table: Table, out: Console) -> None:
     """Print a table whole: a narrow terminal wraps its lines, and a file gets them as long as they are."""
-    out.print(table, width=max(out.width, _NARROWEST) if out.is_terminal else _UNBOUNDED, crop=False)
+    width = max(out.width, _NARROWEST) if out.is_terminal else _UNBOUNDED
+    wide = Console(file=out.file, width=width, height=1, force_terminal=out.is_terminal, highlight=False)
+    wide.print(table)
 
 
 def show_problem(status: int, problem: Mapping[str, Any], out: Console) -> None:
@@ -120,15 +122,11 @@ def show_problem(status: int, problem: Mapping[str, Any], out: Console) -> None:
     title = problem.get("title") or f"HTTP {status}"
     out.print(Text.assemble((f"{title} ", "red"), (f"({problem.get('code', status)})", "dim")))
     errors = problem.get("errors") or []
-    if problem.get("detail"):
+    if problem.get("detail") and not errors:  # with errors, the detail is their summary
         out.print(Text(f"  {problem['detail']}"))
     for error in errors:
-        where = error.get("pointer") or error.get("parameter") or ""
-        out.print(Text.assemble("  ", (f"{where}: " if where else "", "bold"), error.get("message", "")))
-        if error.get("remedy"):
-            out.print(Text(f"    {error['remedy']}"))
-    if problem.get("remedy"):
-        out.print(Text(f"  {problem['remedy']}"))
+        where = f"{error['pointer']}: " if error.get("pointer") else ""
+        out.print(Text.assemble("  ", (where, "bold"), error.get("message", "")))
 
 
 def log_line(line: Mapping[str, Any]) -> str:

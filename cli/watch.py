@@ -6,10 +6,11 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.text import Text
 
 from cli.gateway import FINAL_STATES, Answer, Gateway, Refused, Unreachable
-from cli.output import progress_text, state_text
+from cli.output import duration_s, progress_text, state_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -103,7 +104,7 @@ def _progress_of(console: Console) -> Progress:
         BarColumn(bar_width=30),
         TextColumn("{task.fields[state]}"),
         TextColumn("{task.fields[said]}", markup=False),
-        TimeElapsedColumn(),
+        _Ran(),
         console=console,
     )
 
@@ -112,35 +113,45 @@ def _parts(job: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [(step["name"], step) for step in job["steps"]] or [(job["kind"], job)]
 
 
+class _Ran(ProgressColumn):
+    """How long a step ran, or has been running."""
+
+    def render(self, task: Task) -> Text:
+        ran, begun = task.fields["ran"], task.fields["begun"]
+        if ran is None and begun is not None:
+            ran = time.monotonic() - begun
+        return Text("" if ran is None else f"{ran:.1f} s")
+
+
 class _Bars:
     """One bar a step."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[int, TaskID] = {}
+        self._begun: dict[int, float] = {}
 
     def show(self, job: Mapping[str, Any]) -> None:
         for index, (name, part) in enumerate(_parts(job)):
             if index not in self._tasks:
-                self._tasks[index] = self._progress.add_task(name, start=False, total=None, state="", said="")
-            self._draw(self._tasks[index], part)
+                self._tasks[index] = self._progress.add_task(name, total=1, state="", said="", ran=None, begun=None)
+            if part["state"] == "running":
+                self._begun.setdefault(index, time.monotonic())
+            self._draw(self._tasks[index], part, self._begun.get(index))
 
-    def _draw(self, task: TaskID, part: Mapping[str, Any]) -> None:
+    def _draw(self, task: TaskID, part: Mapping[str, Any], begun: float | None) -> None:
         state, progress = part["state"], part["progress"] or {"current": 0, "total": None}
-        if state == "running":
-            self._progress.start_task(task)
-        done = state == "succeeded"
-        total, current = (1, 1) if done else (progress["total"], progress["current"])
+        total, current = (progress["total"], progress["current"]) if state == "running" else (1, state == "succeeded")
+        self._progress.tasks[task].total = total  # None, for which `update` has no word, makes the bar pulse
         shown = state_text(state)
         self._progress.update(
             task,
-            total=total if state in {"running", "succeeded"} else 1,
-            completed=current if state in {"running", "succeeded"} else 0,
+            completed=current,
             state=f"[{shown.style}]{state}[/]" if shown.style else state,
             said=progress_text(part["progress"]),
+            ran=duration_s(part),
+            begun=begun,
         )
-        if part["finished_at"]:
-            self._progress.stop_task(task)
 
 
 class _Lines:
