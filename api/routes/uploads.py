@@ -43,8 +43,8 @@ router = APIRouter(prefix="/uploads", tags=["uploads"])
     responses=problems(408, 413, 422, 507),
     openapi_extra={
         "requestBody": {
-            "description": "The file's bytes. `Content-Type` is kept as its media type.",
-            "required": True,
+            "description": "The file's bytes; none for an empty file. `Content-Type` is kept as its media type.",
+            "required": False,
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         }
     },
