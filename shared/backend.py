@@ -16,12 +16,15 @@ import redis
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import states
 from celery.backends.redis import RedisBackend
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
 
 from shared.broker import SOCKET_TIMEOUT_S
 from shared.errors import TaskFailure, TimeLimitReached, redact
 from shared.ledger import Ledger
 from shared.records import Record
 
+_PATIENCE = 25  # tries
 OWNER_VARIABLE = "CELERIAC_OWNER"  # the id of this worker process, given to its children by their environment
 
 
@@ -37,6 +40,8 @@ class LedgerBackend(RedisBackend):
             socket_timeout=SOCKET_TIMEOUT_S,
             socket_connect_timeout=SOCKET_TIMEOUT_S,
             health_check_interval=10,
+            # A restart of the ledger is waited out: about a minute. Every transition may be asked for twice.
+            retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=4), _PATIENCE),
         )
         return Ledger(client)
 

@@ -31,7 +31,7 @@ def _note(job: NoteSpec, run: Run, line: str) -> Noted:
     with notebook.open("a") as stream:
         stream.write(line)
     _behave(job, run)
-    ends_at = time.monotonic() + job.lasts_s
+    ends_at = time.monotonic() + (0 if job.behave == "quiet" else job.lasts_s)
     while (left_s := ends_at - time.monotonic()) > 0:
         run.progress(job.lasts_s - left_s, job.lasts_s, unit="s")
         time.sleep(min(left_s, 0.05))
@@ -56,6 +56,10 @@ def _behave(job: NoteSpec, run: Run) -> None:
             time.sleep(job.lasts_s)
         case "suicidal":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "quiet":  # says nothing while it runs, so an outage is first met by its end
+            time.sleep(job.lasts_s)
+            with Path(job.notebook).open("a") as stream:
+                stream.write("ended while nobody could hear\n")
         case "verbose":
             run.log("by run.log", password="hunter2", url="https://u:hunter2@host/")  # noqa: S106 - to be redacted
             logging.getLogger("acme").warning("by logging: token=hunter2")
