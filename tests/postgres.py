@@ -74,9 +74,7 @@ def postgres_server() -> Iterator[PostgresServer]:
         try:
             yield PostgresServer(port=port, password=password)
         finally:
-            _run(
-                [programs / "pg_ctl", "stop", "-D", folder / "data", "-m", "immediate", "-w"], folder, account
-            )
+            _run([programs / "pg_ctl", "stop", "-D", folder / "data", "-m", "immediate", "-w"], folder, account)
     finally:
         shutil.rmtree(folder)
 
@@ -97,9 +95,7 @@ def _server_programs() -> Path | None:
         answer = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False)
         candidates.append(Path(answer.stdout.strip()))
     installed = Path("/usr/lib/postgresql").glob("*/bin")
-    candidates += sorted(
-        installed, key=lambda path: [int(n) for n in path.parent.name.split(".")], reverse=True
-    )
+    candidates += sorted(installed, key=lambda path: [int(n) for n in path.parent.name.split(".")], reverse=True)
     candidates += [Path(folder) for folder in os.get_exec_path()]
     needed = ("initdb", "pg_ctl", "postgres")
     return next((folder for folder in candidates if all((folder / name).exists() for name in needed)), None)
@@ -114,9 +110,7 @@ def _account() -> dict[str, Any] | None:
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
-def _run(
-    command: list[str | Path], folder: Path, account: dict[str, Any] | None
-) -> subprocess.CompletedProcess[bytes]:
+def _run(command: list[str | Path], folder: Path, account: dict[str, Any] | None) -> subprocess.CompletedProcess[bytes]:
     environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "HOME": str(folder)}
     with (folder / "output").open("ab") as output:  # a file: a daemon that inherits a pipe would keep it open
         return subprocess.run(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from shared.artifacts import Column, Role
     from shared.jobs.etl import TransformSpec
+    from worker.etl.transform import Transformed
 
 _PARQUET = "application/vnd.apache.parquet"
 
@@ -117,19 +118,21 @@ def _transformed(spec: TransformSpec | None, datasets: Sequence[str], run: Run) 
             on_progress=run.progress,
         )
     dataset = _published(run, output, "dataset", outcome.row_count, outcome.columns, name="data.parquet")
+    return TransformResult(
+        dataset=dataset, input_row_count=outcome.input_row_count, rejected=_rejected(run, outcome, rejects)
+    )
+
+
+def _rejected(run: Run, outcome: Transformed, rejects: Path) -> Rejected:
     refused = None
     if outcome.rejected_count:
         columns = columns_of(rejects)
         refused = _published(run, rejects, "rejects", outcome.rejected_count, columns, name="rejects.parquet")
-    return TransformResult(
-        dataset=dataset,
-        input_row_count=outcome.input_row_count,
-        rejected=Rejected(
-            row_count=outcome.rejected_count,
-            nulled_count=outcome.nulled_count,
-            by_reason=outcome.by_reason,
-            artifact=refused,
-        ),
+    return Rejected(
+        row_count=outcome.rejected_count,
+        nulled_count=outcome.nulled_count,
+        by_reason=outcome.by_reason,
+        artifact=refused,
     )
 
 
