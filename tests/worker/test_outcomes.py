@@ -21,6 +21,7 @@ pytestmark = pytest.mark.integration
 def service(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Jobs, Worker]]:
     folder = tmp_path_factory.mktemp("service")
     env = {**ACME, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(folder / "store")}
+    env["WORKER_FAMILIES"] = "etl"
     with gateway_server(folder, **env) as gateway, crew(folder, **env) as workers:
         yield Jobs(gateway), workers.start(concurrency=2)
 

@@ -1,0 +1,56 @@
+"""Which tasks and queues a worker has."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from shared.catalogue import catalogue
+from shared.workflows import WorkflowContract
+from tests.workers import ACME, ROOT
+
+_SHOW = """
+import json
+from worker.app import app
+tasks = sorted(name for name in app.tasks if not name.startswith("celery."))
+print(json.dumps([tasks, sorted(app.amqp.queues.consume_from)]))
+"""
+
+
+def start(**env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _SHOW], cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, check=False
+    )
+
+
+def test_registered_tasks_are_the_catalogue_of_the_loaded_families() -> None:
+    """Every kind of the family that is no workflow has its task, and there is no other."""
+    tasks, queues = json.loads(start(WORKER_FAMILIES="etl").stdout)
+    expected = [kind for kind, contract in catalogue().items() if not issubclass(contract, WorkflowContract)]
+    assert tasks == sorted(kind for kind in expected if kind.startswith("etl."))
+    assert queues == ["etl"]
+
+
+def test_other_modules_add_tasks_and_their_queues() -> None:
+    """CELERIAC_TASKS brings the kinds of a team's own package, without a family of the service."""
+    tasks, queues = json.loads(start(**ACME).stdout)
+    assert (tasks, queues) == (["acme.copy_note", "acme.take_note"], ["etl", "report"])
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"WORKER_FAMILIES": "etll"}, "WORKER_FAMILIES names 'etll', whose tasks are not installed here"),
+        ({"WORKER_FAMILIES": "acme", "CELERIAC_CONTRACTS": "tests.acme.contracts"}, "WORKER_FAMILIES names 'acme'"),
+        ({"CELERIAC_CONTRACTS": "acme.nothing"}, "CELERIAC_CONTRACTS names 'acme.nothing', which cannot be imported"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_with_what_to_do(env: dict[str, str], message: str) -> None:
+    """At start, not at the first job."""
+    outcome = start(**env)
+    assert outcome.returncode != 0
+    assert message in outcome.stderr
