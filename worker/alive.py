@@ -29,12 +29,11 @@ def worker_trouble(file: str, *, now: float) -> str | None:
 def beat_trouble() -> str | None:
     """Return what is wrong with beat, or `None`: its lock in the ledger's Redis tells."""
     import redis  # noqa: PLC0415 - a worker's check does without
-    from redbeat.schedulers import RedBeatConfig  # noqa: PLC0415 - likewise
 
-    from shared.broker import SOCKET_TIMEOUT_S, broker_settings, make_celery  # noqa: PLC0415 - likewise
+    from shared.broker import SOCKET_TIMEOUT_S, broker_settings, celery_settings  # noqa: PLC0415 - likewise
 
     settings = broker_settings()
-    lock = RedBeatConfig(make_celery(settings)).lock_key
+    lock = celery_settings(settings)["redbeat_key_prefix"] + ":lock"
     with redis.Redis.from_url(settings.ledger_url, socket_timeout=SOCKET_TIMEOUT_S) as client:
         return None if client.exists(lock) else "beat does not hold its lock: it has not ticked lately"
 

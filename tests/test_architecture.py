@@ -1,0 +1,115 @@
+"""Rules of the tree that import-linter does not see: what an image copies is enough, names, and sizes of files."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ("api", "shared", "worker", "cli", "bench", "deploy", "tests", "examples")
+LONGEST_FILE = 400
+BANNED = {"manager", "helper", "helpers", "utils", "util", "common", "data", "process", "handle"}
+HEAVY = ("pandas", "numpy", "sklearn", "duckdb", "pyarrow")
+
+_IMPORT_ALL = """
+import importlib, pkgutil, sys
+blocked = set(sys.argv[2].split(","))
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"{name} is not in the image", name=name)
+
+sys.meta_path.insert(0, Absent())
+for package in sys.argv[1].split(","):
+    module = importlib.import_module(package)
+    for found in pkgutil.walk_packages(module.__path__, package + "."):
+        importlib.import_module(found.name)
+print(",".join(sorted(blocked & set(sys.modules))))
+"""
+
+
+def _python_files() -> list[Path]:
+    return [path for source in SOURCES for path in sorted((ROOT / source).rglob("*.py"))]
+
+
+def _copied(into: Path, *names: str) -> None:
+    for name in names:
+        for path in sorted(ROOT.glob(name)):
+            target = into / path.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                shutil.copytree(path, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(path, target)
+
+
+def _imported(folder: Path, packages: str, blocked: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """Import every module of `packages` from `folder` alone, with `blocked` not to be had."""
+    command = [sys.executable, "-P", "-c", _IMPORT_ALL, packages, ",".join(blocked)]
+    environment = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_gateway_image_contents_import_without_heavy_libraries_and_without_the_worker(tmp_path: Path) -> None:
+    """What Dockerfile.api copies imports with pandas, NumPy, scikit-learn, DuckDB, Arrow and the worker blocked."""
+    _copied(tmp_path, "api", "shared")
+    imported = _imported(tmp_path, "api,shared", (*HEAVY, "worker", "cli"))
+    assert imported.stderr == ""
+    assert imported.stdout.strip() == ""
+
+
+def test_flower_and_beat_load_the_application_without_any_family(tmp_path: Path) -> None:
+    """`worker.app` without WORKER_FAMILIES needs no family's folder, no heavy library and no gateway."""
+    _copied(tmp_path, "shared", "worker/*.py")
+    command = [sys.executable, "-P", "-c", _IMPORT_ALL.replace("sys.argv[1].split", "'shared'.split")]
+    command[-1] += "\nimport worker.app, worker.alive\n"
+    environment = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
+    blocked = ",".join((*HEAVY, "httpx", "fastapi", "api", "cli"))
+    loaded = subprocess.run(
+        [*command, "", blocked], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert loaded.stderr == ""
+
+
+def test_the_block_of_an_import_blocks(tmp_path: Path) -> None:
+    """The two tests above can fail: a module that imports a blocked library is found."""
+    (tmp_path / "gateway").mkdir()
+    (tmp_path / "gateway" / "__init__.py").write_text("import numpy.linalg\n")
+    assert "numpy is not in the image" in _imported(tmp_path, "gateway", HEAVY).stderr
+
+
+def test_files_stay_short() -> None:
+    """No Python file has more than 400 lines."""
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in _python_files()}
+    assert {path: length for path, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def test_no_module_class_or_function_has_a_name_that_says_nothing() -> None:
+    """Names such as manager, utils or process say nothing of what a thing is for."""
+    assert [name for path in _python_files() for name in _empty_names(path)] == []
+
+
+def _empty_names(path: Path) -> Iterator[str]:
+    if path.stem.lower() in BANNED:
+        yield f"{path.relative_to(ROOT)}"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            last_word = re.split(r"_|(?<=[a-z])(?=[A-Z])", node.name)[-1].lower()
+            whole = node.name.strip("_").lower()
+            if whole in BANNED or (isinstance(node, ast.ClassDef) and last_word in {"manager", "helper", "utils"}):
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+
+
+@pytest.mark.parametrize("source", ["api", "shared", "worker", "cli"])
+def test_every_module_says_what_it_is_for(source: str) -> None:
+    """Each module begins with a docstring."""
+    silent = [path for path in (ROOT / source).rglob("*.py") if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert silent == []
