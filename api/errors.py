@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import LedgerUnavailable, redact
@@ -117,7 +118,9 @@ def install(app: FastAPI) -> None:
                 request.url.path
             )
         errors = [
-            FieldError(pointer=str(error["loc"][-1]), message=f"{error['msg']} ({error['loc'][0]})")
+            FieldError(
+                pointer=str(error["loc"][min(1, len(error["loc"]) - 1)]), message=f"{error['msg']} ({error['loc'][0]})."
+            )
             for error in raised.errors()
         ]
         return Problem(422, "invalid_request", "A parameter of the request is wrong.", errors=errors).response(
@@ -131,7 +134,16 @@ def install(app: FastAPI) -> None:
         phrase = HTTPStatus(raised.status_code).phrase
         code = phrase.lower().replace(" ", "_").replace("-", "_")
         detail = f"{request.method} {request.url.path}: {phrase.lower()}. See /docs for what there is."
-        return Problem(raised.status_code, code, detail, headers=raised.headers).response(request.url.path)
+        headers = dict(raised.headers or {})
+        if raised.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_methods(request))
+        return Problem(raised.status_code, code, detail, headers=headers).response(request.url.path)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods of all routes that have the request's path; the router names those of the first only."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
 
 
 class LastResort:
@@ -156,7 +168,7 @@ class LastResort:
         try:
             await self._app(scope, receive, observed)
         except Exception as defect:
-            frames = "".join(traceback.format_tb(defect.__traceback__)[-8:])
+            frames = redact("".join(traceback.format_tb(defect.__traceback__)[-8:]))
             _log.error(
                 "defect", path=scope.get("path"), error=redact(repr(defect)), request_id=_request_id(), at=frames
             )

@@ -23,6 +23,7 @@ from api.schemas import (
     JobAccepted,
     JobFilter,
     JobPage,
+    JobSummary,
     Submission,
     WouldAccept,
     WouldAcceptBatch,
@@ -41,6 +42,7 @@ BATCH: Body[Any] = Body("BatchSubmission", batch_shape(_SHAPE), envelope=3)
 
 ValidateOnly = Annotated[bool, Query(description="Check everything and accept nothing.")]
 _POLL_AFTER_S = "1"
+_CLOCK_SLACK_S = 60.0  # an id has the gateway's time, `created_at` the ledger's
 _REFUSALS = problems(400, 413, 415, 422, 503)
 _ACCEPTED: dict[str, Any] = {
     "description": "Accepted: written down, and it will run.",
@@ -165,13 +167,15 @@ async def list_jobs(ledger: Ledger, wanted: Annotated[JobFilter, Query()]) -> Jo
             kind=wanted.kind,
             queue=wanted.queue,
             tag=wanted.tag,
-            lower_id=_first_id(wanted.created_after),
-            upper_id=next_id_of(wanted.page_token, filters) if wanted.page_token else _first_id(wanted.created_before),
+            lower_id=_first_id(wanted.created_after, -_CLOCK_SLACK_S),
+            upper_id=next_id_of(wanted.page_token, filters)
+            if wanted.page_token
+            else _first_id(wanted.created_before, _CLOCK_SLACK_S),
         ),
         limit=wanted.page_size,
     )
     return JobPage(
-        jobs=[status.summary(record) for record in records],
+        jobs=[job for record in records if _is_between(job := status.summary(record), wanted)],
         next_page_token=next_id and page_token(next_id, filters),
     )
 
@@ -220,5 +224,10 @@ def _json(model: BaseModel) -> Response:
     return Response(to_json(model), media_type="application/json")
 
 
-def _first_id(moment: datetime | None) -> str | None:
-    return None if moment is None else time_floor(max(0, int(moment.timestamp() * 1000)))
+def _first_id(moment: datetime | None, slack_s: float) -> str | None:
+    return None if moment is None else time_floor(max(0, int((moment.timestamp() + slack_s) * 1000)))
+
+
+def _is_between(job: JobSummary, wanted: JobFilter) -> bool:
+    after, before = wanted.created_after, wanted.created_before
+    return (after is None or after <= job.created_at) and (before is None or job.created_at < before)
