@@ -16,9 +16,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/@]*@")
+_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/\"]*@")  # up to the last @: a password may have one
 _SENSITIVE = r"(password|passwd|pwd|secret|token|api_?key|signature|sig)"
-_SECRET_PAIR = re.compile(rf"(?i)\b{_SENSITIVE}=[^\s&;'\"]+")
+_SECRET_PAIR = re.compile(rf"(?i)\b{_SENSITIVE}=('[^']*'|\"[^\"]*\"|[^\s&;'\"]+)")
 
 
 def redact(text: str) -> str:
