@@ -1,0 +1,100 @@
+"""What the README says is so: its commands are run, its outputs compared, its settings complete."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import AliasChoices
+
+from api.settings import GatewaySettings
+from tests.cli.service import ROOT, running_up, write_own_kind
+from worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic_settings import BaseSettings
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+_BLOCK = re.compile(r"<!-- (?P<what>run|prints) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
+_END = "@@ the next block @@"
+_BOUND_S = 300
+_VOLATILE = (
+    (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "<id>"),
+    (re.compile(r"\b[0-9a-f]{64}\b"), "<sha256>"),
+    (re.compile(r'"request_id":"[0-9a-f]+"'), "<request id>"),
+    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?"), "<time>"),
+    (re.compile(r"\b\d{13}-\d+\b"), "<event id>"),
+    (re.compile(r"\d+\.\d s\b"), "<duration>"),
+    (re.compile(r"127\.0\.0\.1:\d{4,5}\b"), "<gateway>"),
+    (re.compile(r" +$", re.MULTILINE), ""),
+)
+
+
+def comparable(text: str) -> str:
+    """Return text without what differs from run to run."""
+    for pattern, word in _VOLATILE:
+        text = pattern.sub(word, text)
+    return text.strip()
+
+
+def blocks() -> list[tuple[str, str | None]]:
+    """Return the commands of the README in order, each with what it is said to print."""
+    found: list[tuple[str, str | None]] = []
+    for block in _BLOCK.finditer(README):
+        if block["what"] == "run":
+            found.append((block["text"], None))
+        else:
+            found[-1] = (found[-1][0], block["text"])
+    return found
+
+
+@pytest.mark.integration
+def test_the_commands_print_what_the_readme_says(tmp_path: Path) -> None:
+    """Every command runs, in one shell and in order, against a service with the README's own kind."""
+    own_kind = write_own_kind(tmp_path / "own")
+    with running_up(tmp_path / "data", own_kind) as up:
+        script = f"\necho; echo '{_END}'\n".join(["set -euo pipefail", *(commands for commands, _ in blocks())])
+        bin_folder = ROOT / ".venv" / "bin"
+        environment = {**os.environ, "CELERIAC_URL": up.url, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
+        shell = subprocess.run(
+            ["bash", "-c", script.replace("http://127.0.0.1:8000", up.url)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_BOUND_S,
+            check=False,
+        )
+    _, *printed = shell.stdout.split(_END)
+    assert shell.returncode == 0, shell.stdout[-2_000:] + shell.stderr[-2_000:]
+    assert len(printed) == len(blocks())
+    for (commands, expected), actual in zip(blocks(), printed, strict=True):
+        if expected is not None:
+            assert comparable(expected) == comparable(actual), commands
+
+
+def variables(settings: type[BaseSettings]) -> set[str]:
+    """Return the environment variables of a settings class, Celery's name where there is one."""
+    names = set()
+    for name, field in settings.model_fields.items():
+        alias = field.validation_alias
+        own = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
+        names.add(next((choice for choice in own if choice.isupper()), f"CELERIAC_{name.upper()}"))
+    return names
+
+
+def test_every_setting_is_listed() -> None:
+    """The settings table has every variable of gateway and workers."""
+    listed = set(re.findall(r"^\| `([A-Z_]+)`", README, re.MULTILINE))
+    assert variables(GatewaySettings) | variables(WorkerSettings) <= listed
+
+
+def test_a_kind_is_added_from_outside(tmp_path: Path) -> None:
+    """The README's own kind is complete: a contract and a task in a package of its own."""
+    write_own_kind(tmp_path)
+    assert {path.name for path in (tmp_path / "acme").iterdir()} == {"contracts.py", "tasks.py"}
