@@ -410,17 +410,21 @@ local function holds(record, a)
   return record.owner == a.owner
 end
 
--- renew: {owner, ids, lease_ms}. Replies one of 'ok' | 'cancel' | 'lost' | 'unknown' an id.
+-- renew: {owner, ids, lease_ms}. Replies one of 'ok' | 'cancel' | 'lost' | 'ended' | 'unknown' an id. 'ended' is what
+-- this owner itself has finished: its child is on its way out and must not be disturbed.
 function T.renew(a)
   local replies = {}
   for i, id in ipairs(a.ids) do
-    local state, owner, cancel = unpack(redis.call('HMGET', record_key(id), 'state', 'owner', 'cancel_requested_at'))
+    local state, owner, cancel, ended_by =
+      unpack(redis.call('HMGET', record_key(id), 'state', 'owner', 'cancel_requested_at', 'ended_by'))
     if not state then
       replies[i] = 'unknown'
     elseif state == 'running' and owner == a.owner then
       redis.call('HSET', record_key(id), 'claim_until', int(NOW + a.lease_ms))
       redis.call('ZADD', P .. 'claims', NOW + a.lease_ms, id)
       replies[i] = cancel and 'cancel' or 'ok'
+    elseif FINAL[state] and ended_by == a.owner then
+      replies[i] = 'ended'
     elseif state == 'running' or FINAL[state] then
       replies[i] = 'lost'
     else
@@ -451,12 +455,13 @@ function T.finish(a)
   local unclaimed = record and a.unclaimed and record.state == 'queued'
   if repeated(record, 'finish ', a) then return 'ok' end
   if not holds(record, a) and not unclaimed then return 'refused' end
+  local owner = record.owner or ''
   if record.cancel_requested_at and a.state ~= 'succeeded' then
     settle(record, 'cancelled', { error = error_document('cancelled', record.cancel_reason or 'Cancelled on request.', ''), artifacts = a.artifacts })
   else
     settle(record, a.state, a)
   end
-  if a.token then set(record, { last_call = 'finish ' .. a.token }) end
+  if a.token then set(record, { last_call = 'finish ' .. a.token, ended_by = owner }) end
   return 'ok'
 end
 

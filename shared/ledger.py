@@ -99,7 +99,10 @@ class Ledger:
         return Refusal(what, rest[0] if rest else "")
 
     def renew(self, job_ids: Sequence[str], *, owner: str, lease_s: float) -> dict[str, str]:
-        """Prolong the claims of `owner`. Returns per id `ok`, `cancel` (stop it), `lost` (stop it) or `unknown`."""
+        """Prolong the claims of `owner`. Returns an answer per id.
+
+        `ok`; `cancel` or `lost`: stop it; `ended`: `owner` has finished it, let it be; `unknown`.
+        """
         replies = self._call("renew", owner=owner, ids=list(job_ids), lease_ms=int(lease_s * 1000))
         return dict(zip(job_ids, replies, strict=True))
 

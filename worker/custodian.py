@@ -39,7 +39,6 @@ class Custodian:
         self._owner = owner
         self._broker = broker  # None where the broker is not Redis
         self._interrupted_at: dict[str, float] = {}
-        self._lost: set[str] = set()
         self._give_back_at: float | None = None
 
     def begin_shutdown(self) -> None:
@@ -52,18 +51,17 @@ class Custodian:
         sweep(self._scratch, requests.keys())
         if not requests:
             self._interrupted_at.clear()
-            self._lost.clear()
             return
         self._renew_deliveries(requests.values())
         if self._give_back_at is not None and time.monotonic() >= self._give_back_at:
-            for job_id in requests:
-                self._ledger.release(job_id, owner=self._owner)
+            for request in requests.values():
+                self._ledger.release(request.id, owner=self._owner)
+                self._interrupt(request, "shutting down")
+            return
         replies = self._ledger.renew(list(requests), owner=self._owner, lease_s=self._settings.lease_s)
         for job_id, reply in replies.items():
-            # A job that has just ended is "lost" too, while its child still returns: only what stays so is interrupted.
-            if reply == "cancel" or (reply == "lost" and job_id in self._lost):
+            if reply in {"cancel", "lost"}:
                 self._interrupt(requests[job_id], reply)
-        self._lost = {job_id for job_id, reply in replies.items() if reply == "lost"}
         for job_id in self._interrupted_at.keys() - requests.keys():
             del self._interrupted_at[job_id]
 

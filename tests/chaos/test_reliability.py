@@ -174,10 +174,13 @@ def test_a_job_that_kills_its_workers_is_set_aside(jobs: Jobs, workers: Crew, no
     assert (job["state"], job["error"]["code"], job["attempt"]) == ("quarantined", "quarantined", 3)
 
 
-def test_a_worker_that_is_told_to_stop_gives_its_job_back(jobs: Jobs, workers: Crew, notebook: Path) -> None:
+@pytest.mark.parametrize("behave", ["well", "quiet"])
+def test_a_worker_that_is_told_to_stop_gives_its_job_back(
+    jobs: Jobs, workers: Crew, notebook: Path, behave: str
+) -> None:
     """After the soft shutdown time the job is queued again, without blame, and another worker takes it."""
     leaving = workers.start()
-    job_id = jobs.submit("acme.take_note", {"notebook": str(notebook), "lasts_s": 6})
+    job_id = jobs.submit("acme.take_note", {"notebook": str(notebook), "lasts_s": 8, "behave": behave})
     jobs.in_state(job_id, "running")
     assert leaving.stop() == 0
     assert jobs.get(job_id)["state"] == "queued"

@@ -216,6 +216,17 @@ def test_a_renewed_claim_does_not_lapse(accept: Any, ledger: Ledger, client: Any
     assert ledger.renew([job.id, "nobody"], owner="w2", lease_s=60) == {job.id: "lost", "nobody": "unknown"}
 
 
+def test_what_an_owner_finished_itself_is_not_lost_to_it(accept: Any, ledger: Ledger, client: Any) -> None:
+    """Its child is on its way out; what somebody else ended is lost."""
+    own, other = entry(), entry()
+    accept(own, other)
+    ledger.succeed(own.id, token=claimed(ledger, own.id, owner="w1").token, result=RESULT)
+    claimed(ledger, other.id, owner="w1")
+    lapse(client, other.id)
+    ledger.succeed(other.id, token=claimed(ledger, other.id, owner="w2").token, result=RESULT)
+    assert ledger.renew([own.id, other.id], owner="w1", lease_s=60) == {own.id: "ended", other.id: "lost"}
+
+
 def test_a_released_job_is_queued_at_once_without_blame(accept: Any, ledger: Ledger, client: Any) -> None:
     """A worker that shuts down gives its job back; that is no crash."""
     job = entry()
