@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import redis
 import redis.asyncio
+import structlog
 from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
@@ -17,10 +20,13 @@ from api.outbox import publishing
 from api.routes import artifacts, events, health, job_kinds, jobs, uploads
 from api.settings import GatewaySettings, gateway_settings
 from shared.artifacts import ArtifactStore
-from shared.broker import SOCKET_TIMEOUT_S
+from shared.broker import SOCKET_TIMEOUT_S, refuse_unsafe
 from shared.connections import load_connections
+from shared.errors import redact
 from shared.ledger import AsyncLedger
 from shared.messages import Composer
+
+_log = structlog.get_logger(__name__)
 
 ROUTERS = (  # in the order of the document
     jobs.router,
@@ -36,6 +42,7 @@ ROUTERS = (  # in the order of the document
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: GatewaySettings = app.state.settings
+    await asyncio.to_thread(_check_ledger, settings)
     client = redis.asyncio.Redis.from_url(
         settings.ledger_url,
         decode_responses=True,
@@ -58,9 +65,27 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 connections=load_connections(settings.connections_file),
                 outbox=outbox,
             )
+            await asyncio.to_thread(_warm_up, app.state.dispatch)
             yield
     finally:
         await client.aclose()
+
+
+def _check_ledger(settings: GatewaySettings) -> None:
+    """Refuse a Redis that would lose accepted jobs. One that does not answer is no reason not to start: see /readyz."""
+    url, timeout_s = settings.ledger_url, settings.ledger_timeout_s
+    with redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s) as client:
+        try:
+            refuse_unsafe(client, allow_volatile=settings.allow_volatile_broker)
+        except redis.RedisError as failure:
+            _log.warning("ledger not checked", cause=redact(repr(failure)))
+
+
+def _warm_up(dispatch: Dispatch) -> None:
+    """Make what the first requests would otherwise wait for: message templates and the schemas of the bodies."""
+    dispatch.warm_up()
+    for body in (jobs.SUBMISSION, jobs.BATCH):
+        body.warm_up()
 
 
 def create_app(settings: GatewaySettings | None = None) -> FastAPI:

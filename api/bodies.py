@@ -41,6 +41,10 @@ class Body(Generic[T]):
     def _schema(self) -> SchemaMap:
         return SchemaMap(self._adapter.json_schema())
 
+    def warm_up(self) -> None:
+        """Make the schema that the first refusal would wait for."""
+        self._schema.names_in({})
+
     def document(self) -> dict[str, Any]:
         """Return `openapi_extra` of a route that takes this body; see `components`."""
         schema = {"$ref": f"#/components/schemas/{self.name}"}

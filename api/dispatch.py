@@ -17,6 +17,7 @@ from api.outbox import Outbox
 from api.pointers import nearest, pointer
 from api.schemas import Submission, SubmissionOptions
 from api.settings import GatewaySettings
+from shared.catalogue import catalogue
 from shared.connections import Connections, check_connections
 from shared.contract import AnyContract, known_queues
 from shared.errors import LedgerUnavailable
@@ -27,6 +28,7 @@ from shared.records import Accepted, Entry
 from shared.records import Submission as LedgerSubmission
 from shared.workflows import PlannedStep, WorkflowContract, lay_out
 
+_LAYING_OUT_S = 30.0  # a thousand steps take about one second of CPU time
 _WORKFLOWS_AT_ONCE = 4  # threads that lay out workflows; the others wait their turn
 
 
@@ -57,6 +59,13 @@ class Dispatch:
         self._connections = connections
         self._outbox = outbox
         self._laying_out = asyncio.Semaphore(_WORKFLOWS_AT_ONCE)
+
+    def warm_up(self) -> None:
+        """Make the template of every kind's message; making one takes milliseconds."""
+        for contract in catalogue().values():
+            if not issubclass(contract, WorkflowContract):
+                limits = _message_options(contract, SubmissionOptions())
+                self._composer.message(contract, uuid7(), "{}", limits, queue=contract.spec.queue)
 
     def refuse(self, submissions: Sequence[Submission], *, at: str = "") -> None:
         """Check what a schema cannot say. Raises `Problem` (422) that names each field.
@@ -105,8 +114,10 @@ class Dispatch:
         if not isinstance(submission.params, WorkflowContract):
             return self._single(submission)
         async with self._laying_out:
+            # Celery writes a chord's size to Redis with timeouts and retries of its own: ask first, with ours.
+            await self._ledger.read("")
             try:
-                async with asyncio.timeout(self._settings.ledger_timeout_s):
+                async with asyncio.timeout(_LAYING_OUT_S):
                     return await asyncio.to_thread(self._workflow, submission)
             except (OperationalError, RedisError, OSError, TimeoutError) as failure:
                 raise LedgerUnavailable("a workflow cannot be laid out") from failure
