@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 Params = dict[str, Any]
 
 POLL_INTERVAL_S = 0.2
-_ROW_GROUP_SIZE = 122_880  # DuckDB's own default
-_BYTES_PER_GROUPED_ROW = 4_096  # of the memory limit; a row group is buffered before it is written
+_ROW_GROUPS_IN_MEMORY = 16  # a row group is one page per column: written, and read again, as a whole
+_FEWEST_GROUPED_ROWS = 2_048
+_MOST_GROUPED_ROWS = 122_880  # DuckDB's own default
 _SPILL_FACTOR = 100  # of the memory limit; a runaway cross join must not fill the disk that other jobs share
 
 
@@ -114,11 +115,13 @@ def locked_engine(
     scratch: Path,
     memory_limit_bytes: int,
     threads: int,
+    row_bytes: int,
     on_fraction: Callable[[float], None],
 ) -> Iterator[Engine]:
     """Yield an engine that reads the files `readable` (path -> its name in messages), writes and reads `writable`.
 
-    It spills into `scratch`. Nothing else is within its reach: no other file, no network, no extension, no setting.
+    It spills into `scratch`, and sizes what it writes for rows of about `row_bytes`. Nothing else is within its reach:
+    no other file, no network, no extension, no setting.
     """
     spill = scratch / "spill"
     spill.mkdir(parents=True, exist_ok=True)
@@ -145,7 +148,8 @@ def locked_engine(
         labels = {str(path): name for path, name in readable.items()}
         labels |= {str(path): f"the file {path.name}" for path in writable}
         labels[str(scratch)] = "scratch"
-        row_group_size = min(_ROW_GROUP_SIZE, max(_ROW_GROUP_SIZE // 16, memory_limit_bytes // _BYTES_PER_GROUPED_ROW))
+        wanted = memory_limit_bytes // _ROW_GROUPS_IN_MEMORY // max(row_bytes, 1)
+        row_group_size = min(max(wanted, _FEWEST_GROUPED_ROWS), _MOST_GROUPED_ROWS)
         yield Engine(connection, labels=labels, row_group_size=row_group_size, on_fraction=on_fraction)
     finally:
         connection.close()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from shared.jobs.etl import TransformSpec
     from worker.etl.columns import Columns
 
+_LEAST_ROW_BYTES = 128  # dictionaries make rows look smaller than they are in memory
+
 
 @dataclass(frozen=True)
 class Transformed:
@@ -59,7 +61,8 @@ def transform(
     """
     readable = {path: f"dataset {number}" for number, path in enumerate(datasets, start=1)}
     readable |= {path: f"input {name!r}" for name, path in inputs.items()}
-    input_row_count = sum(_row_count(path, readable[path]) for path in datasets)
+    sizes = [_rows_and_bytes(path, readable[path]) for path in [*datasets, *inputs.values()]]
+    input_row_count = sum(rows for rows, _ in sizes[: len(datasets)])
     stepwise = Stepwise(spec.steps, spec.bad_rows, scratch) if spec and spec.sql is None else None
     progress = _Progress(input_row_count, stepwise.passes if stepwise else 1, on_progress)
     with locked_engine(
@@ -68,6 +71,7 @@ def transform(
         scratch=scratch,
         memory_limit_bytes=memory_limit_bytes,
         threads=threads,
+        row_bytes=sum(max(_LEAST_ROW_BYTES, size // max(rows, 1)) for rows, size in sizes),
         on_fraction=progress.within_pass,
     ) as engine:
         columns = define_united("input", datasets, engine)
@@ -94,15 +98,17 @@ def columns_of(dataset: Path) -> list[Column]:
     return [Column(name=column.name, type=str(column.type)) for column in pq.read_schema(dataset)]
 
 
-def _row_count(path: Path, label: str) -> int:
+def _rows_and_bytes(path: Path, label: str) -> tuple[int, int]:
+    """Return the rows of a Parquet file and their size in bytes before compression."""
     try:
-        return int(pq.read_metadata(path).num_rows)
+        footer = pq.read_metadata(path)
     except (OSError, ValueError) as error:  # what pyarrow raises for a file that is no Parquet, or cut off
         raise TaskFailure(
             "unreadable_dataset",
             f"{label} is no readable Parquet file: {str(error).replace(str(path), label)}",
             remedy="Stage it with etl.extract_data; it writes Parquet.",
         ) from None
+    return footer.num_rows, sum(footer.row_group(index).total_byte_size for index in range(footer.num_row_groups))
 
 
 def _storable(sql: str, columns: Columns) -> str:
