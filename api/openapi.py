@@ -55,6 +55,8 @@ def _completed(document: dict[str, Any], components: Mapping[str, Any]) -> dict[
         if schemas.setdefault(name, schema) != schema:
             raise ValueError(f"two different schemas are called {name}; rename one of the models")
     for operation in _operations(document):
+        for parameter in operation.get("parameters", ()):
+            parameter["schema"] = _without_null(parameter["schema"])
         for status, response in operation["responses"].items():
             _mend(status, response)
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -68,6 +70,14 @@ def _operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield from path.values()
 
 
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a parameter that may be left out: no URL or header can say null."""
+    members: list[dict[str, Any]] = [member for member in schema.get("anyOf", ()) if member != {"type": "null"}]
+    if len(members) != 1:
+        return schema
+    return {name: value for name, value in schema.items() if name != "anyOf"} | members[0]
+
+
 def _mend(status: str, response: dict[str, Any]) -> None:
     content = response.get("content", {})
     if status == "422":  # FastAPI announces its own error format, which this service never sends
@@ -76,8 +86,7 @@ def _mend(status: str, response: dict[str, Any]) -> None:
     if MEDIA_TYPE in content:
         response["description"] = _DESCRIPTIONS[status]
     for media in content.values():
-        if media.pop("itemSchema", None) is not None:  # of OpenAPI 3.2; the document says 3.1
-            media["schema"] = {"type": "string"}
+        media.pop("itemSchema", None)  # of OpenAPI 3.2; the document says 3.1
 
 
 def text_of(document: Mapping[str, Any]) -> str:

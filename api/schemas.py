@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, Union
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from shared.artifacts import Artifact
 from shared.broker import DEFAULT_PRIORITY
@@ -19,6 +19,16 @@ BATCH_MAX = 1_000
 _YEAR_S = 366 * 86_400.0
 
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,63}$", examples=["nightly"])]
+
+
+def _written_out(value: object) -> object:
+    """Refuse the numbers that Pydantic would take for seconds since 1970."""
+    if isinstance(value, str) and not value[:5].endswith("-"):
+        raise ValueError("write a time like 2026-01-31T12:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 Seconds = Annotated[float, Field(gt=0, le=_YEAR_S)]
 
 
@@ -110,8 +120,8 @@ class JobFilter(BaseModel):
     kind: str | None = Field(default=None, max_length=128, description="This kind.")
     queue: str | None = Field(default=None, max_length=64, description="This queue.")
     tag: Tag | None = Field(default=None, description="This tag.")
-    created_after: AwareDatetime | None = Field(default=None, description="Accepted at or after this time.")
-    created_before: AwareDatetime | None = Field(default=None, description="Accepted before this time.")
+    created_after: Moment | None = Field(default=None, description="Accepted at or after this time.")
+    created_before: Moment | None = Field(default=None, description="Accepted before this time.")
     page_size: int = Field(default=50, ge=1, le=200, description="Jobs a page, at most.")
     page_token: str | None = Field(
         default=None, max_length=200, description="`next_page_token` of the page before, with the same filters."

@@ -1,0 +1,183 @@
+"""The OpenAPI document: as committed, understood by generators, and true of the running gateway."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from shared.ledger import PREFIX, Ledger
+from shared.records import Claim
+from tests.by_hand import hand
+from tests.services import Server, gateway_server
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "openapi.json"
+TYPESCRIPT = ("openapi-typescript@7", "typescript@5")
+USE = """
+import type { paths } from "./api";
+type Answer<P extends "/jobs/{job_id}" | "/readyz"> = paths[P]["get"]["responses"];
+const state: Answer<"/jobs/{job_id}">[200]["content"]["application/json"]["state"] = "queued";
+const code: Answer<"/readyz">[503]["content"]["application/problem+json"]["code"] = "not_ready";
+console.log(state, code);
+"""
+# Expected: what no schema can say (which queues there are, that a page token is one that was given out, that 'run_at'
+# and 'delay_s' exclude each other). Not checked: other methods on /jobs/batch, for GET takes it for a job's id.
+TOLERATED = """
+[[operations]]
+include-path = ["/jobs/batch"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 422]
+checks.allow_header_conformance.enabled = false
+checks.unsupported_method.enabled = false
+
+[[operations]]
+include-path = ["/jobs"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 422]
+"""
+
+
+def run(command: list[str], folder: Path, **env: str) -> str:
+    """Run a program to its end and return what it printed; fail with it if it fails."""
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def document() -> Any:
+    """Return the committed document."""
+    return json.loads(DOCUMENT.read_text("utf-8"))
+
+
+def test_the_committed_document_is_the_current_one_whatever_the_environment() -> None:
+    """`make openapi` changes nothing, also where the environment configures other contracts and another broker."""
+    env = {"CELERIAC_CONTRACTS": "no.such.module", "CELERY_BROKER_URL": "sqs://", "PYTHONHASHSEED": "7"}
+    printed = run([sys.executable, "-m", "api.openapi"], ROOT, **env)
+    assert printed == DOCUMENT.read_text("utf-8"), "run: make openapi"
+
+
+def test_every_error_is_a_problem_document(document: Any) -> None:
+    """Each 4xx and 5xx that an operation announces has the media type of RFC 9457 and no other."""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            errors = {status: r["content"] for status, r in operation["responses"].items() if status >= "400"}
+            for status, content in errors.items():
+                assert list(content) == ["application/problem+json"], (method, path, status)
+
+
+def test_no_word_of_a_later_version_of_openapi_is_in_it(document: Any) -> None:
+    """The document says 3.1, so 3.2's `itemSchema` is not in it."""
+    assert document["openapi"].startswith("3.1")
+    assert "itemSchema" not in DOCUMENT.read_text("utf-8")
+
+
+@pytest.mark.integration
+def test_a_generated_python_client_submits_polls_and_cancels(
+    gateway: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """openapi-python-client takes the document without a warning, and what it makes works."""
+    generator = shutil.which("openapi-python-client", path=Path(sys.executable).parent)
+    assert generator is not None
+    arguments = ["generate", "--path", str(DOCUMENT), "--output-path", "celeriac_client", "--meta", "none"]
+    run([generator, *arguments, "--fail-on-warning"], tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    client = SimpleNamespace(
+        models=importlib.import_module("celeriac_client.models"),
+        of=importlib.import_module("celeriac_client").Client(base_url=gateway.url),
+        **{
+            name: importlib.import_module(f"celeriac_client.api.jobs.{name}")
+            for name in ("submit_job", "get_job", "cancel_job")
+        },
+    )
+    source = {"kind": "http", "url": "https://example.org/sales.csv"}
+    body = client.models.SubmitEtlExtractData.from_dict({"kind": "etl.extract_data", "params": {"source": source}})
+    accepted = client.submit_job.sync(client=client.of, body=body)
+    job = client.get_job.sync(accepted.id, client=client.of, wait_s=0.1)
+    assert (job.id, job.kind, job.state) == (accepted.id, "etl.extract_data", "queued")
+    assert client.cancel_job.sync(accepted.id, client=client.of).state == "cancelled"
+    assert client.get_job.sync(accepted.id, client=client.of, wait_s=5).state == "cancelled"
+    refused = client.cancel_job.sync(accepted.id, client=client.of)
+    client.of.get_httpx_client().close()
+    assert (refused.status, refused.code) == (409, "job_ended")
+
+
+@pytest.fixture(scope="session")
+def typescript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install openapi-typescript and the compiler into a folder; skip where there is no Node (not in CI)."""
+    npm = shutil.which("npm")
+    if npm is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI needs Node with npm for openapi-typescript")
+        pytest.skip("npm is not installed, so openapi-typescript cannot be")
+    folder = tmp_path_factory.mktemp("typescript")
+    run([npm, "install", "--no-audit", "--no-fund", "--silent", *TYPESCRIPT], folder)
+    return folder
+
+
+@pytest.mark.integration
+def test_openapi_typescript_takes_it_and_the_compiler_what_it_makes(typescript: Path) -> None:
+    """The generated types compile strictly, and know states and problem documents."""
+    programs = typescript / "node_modules" / ".bin"
+    run([str(programs / "openapi-typescript"), str(DOCUMENT), "-o", "api.d.ts"], typescript)
+    (typescript / "use.ts").write_text(USE)
+    run([str(programs / "tsc"), "--noEmit", "--strict", "use.ts"], typescript)
+
+
+def end_every_job(ledger: Ledger, stop: threading.Event) -> None:
+    """Run every job that is queued, with an empty result, and cancel those that are to start later."""
+    while not stop.wait(0.05):
+        for job_id in ledger.client.zrange(f"{PREFIX}state:scheduled", 0, -1):
+            ledger.cancel(str(job_id), reason="The test does not wait.")
+        for job_id in ledger.client.zrange(f"{PREFIX}state:queued", 0, -1):
+            claim = ledger.claim(str(job_id), owner="hand", worker="hand@test", lease_s=60, message="{}")
+            if isinstance(claim, Claim):
+                ledger.succeed(str(job_id), token=claim.token, result="{}")
+
+
+@pytest.fixture
+def jobs_end(valkey: Server) -> Iterator[None]:
+    """Let every job end soon, so that no wait and no stream of events lasts."""
+    stop = threading.Event()
+    with hand(valkey.port) as ledger:
+        worker = threading.Thread(target=end_every_job, args=(ledger, stop))
+        worker.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            worker.join()
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("jobs_end")
+def test_a_gateway_does_what_its_document_says(valkey: Server, tmp_path: Path) -> None:
+    """With right and wrong requests to every operation, no answer that the document does not announce.
+
+    The gateway has kinds with plain parameters: from those of `etl.transform_data`, which contain each other,
+    schemathesis does not come back. Their checks are the same code.
+    """
+    schemathesis = shutil.which("schemathesis", path=Path(sys.executable).parent)
+    assert schemathesis is not None
+    env = {
+        "CELERY_BROKER_URL": valkey.redis_url,
+        "CELERIAC_STORE_URL": str(tmp_path / "artifacts"),
+        "CELERIAC_CONTRACTS": "tests.acme.contracts",
+    }
+    with gateway_server(tmp_path / "gateway", **env) as gateway:
+        (tmp_path / "schemathesis.toml").write_text(TOLERATED)
+        command = [schemathesis, "run", f"{gateway.url}/openapi.json", "--max-examples", "8"]
+        command += ["--seed", "1", "--no-shrink", "--request-timeout", "70", "--generation-database", "none"]
+        run([*command, "--no-color"], tmp_path)
+        assert "Traceback" not in gateway.log.read_text()
