@@ -71,7 +71,7 @@ def artifact_uri(owner: str, attempt: int, name: str) -> str:
     The attempt is part of it, so that a late owner can never overwrite what its successor wrote.
     """
     uri = f"artifact://{owner}/{attempt}/{name}"
-    if not _URI.match(uri):
+    if not _URI.fullmatch(uri):
         raise ValueError(
             f"{name!r} cannot name an artifact of {owner!r}: use letters, digits, '.', '_' and '-', "
             "at most 128 of them, the first a letter or digit."
@@ -92,7 +92,7 @@ class ArtifactStore:
 
     def path(self, uri: str) -> str:
         """Return the path of `uri` in the store's file system. Raises `ValueError` if it is no artifact uri."""
-        if not _URI.match(uri):
+        if not _URI.fullmatch(uri):
             raise ValueError(f"{uri!r} is no artifact uri (artifact://<id>/<attempt>/<name>).")
         return f"{self._root}/{uri.removeprefix('artifact://')}"
 
@@ -152,9 +152,12 @@ class ArtifactStore:
         return artifact
 
     def forget(self, owner: str) -> None:
-        """Remove every file of a job or upload. Does nothing where there is none."""
+        """Remove every file of a job or upload. Does nothing where there is none.
+
+        Only a UUID can own files; a job that somebody's Celery client sent under another id has none.
+        """
         if not re.fullmatch(_OWNER, owner):
-            raise ValueError(f"{owner!r} is no job or upload id.")
+            return
         folder = f"{self._root}/{owner}"
         if self.fs.exists(folder):
             self.fs.rm(folder, recursive=True)

@@ -529,6 +529,12 @@ function T.published(a)
   return 'ok'
 end
 
+-- upload: {id, retention_ms}. An upload is about to begin: its files go after this time, whether it ends well or not.
+function T.upload(a)
+  redis.call('ZADD', P .. 'uploads', NOW + a.retention_ms, a.id)
+  return 'ok'
+end
+
 -- read: {id}. Replies {record fields...} and the fields of each step, or an empty array.
 function T.read(a)
   local record = redis.call('HGETALL', record_key(a.id))
@@ -669,6 +675,10 @@ function T.tend(a)
     else
       redis.call('ZREM', P .. 'ended', id)
     end
+  end
+  for _, id in ipairs(older(P .. 'uploads', NOW, a.limit)) do
+    redis.call('ZREM', P .. 'uploads', id)
+    note('forgotten', id)
   end
   redis.call('ZREMRANGEBYSCORE', P .. 'gone', '-inf', NOW - a.remember_ms)
   return done

@@ -276,6 +276,10 @@ class AsyncLedger:
         next_id, *found = await self._call("list", wanted.arguments(limit, scan))
         return [parse_record(flat) for flat in found], next_id or None
 
+    async def upload(self, upload_id: str, *, retention_s: float) -> None:
+        """Note that an upload begins; the keeper removes its files after `retention_s`, whatever became of it."""
+        await self._call("upload", {"id": upload_id, "retention_ms": int(retention_s * 1000)})
+
     async def cancel(self, job_id: str, *, reason: str) -> tuple[str, str | None]:
         """Cancel a job. Returns `cancelled`, `requested` (it is running), `unknown`, or `ended` with its state."""
         what, *rest = await self._call("cancel", {"id": job_id, "reason": reason})

@@ -19,7 +19,7 @@ import anyio
 from fastapi import APIRouter, Header, Query, Request
 from starlette.requests import ClientDisconnect
 
-from api.deps import Settings, Store
+from api.deps import Ledger, Settings, Store
 from api.errors import FieldError, Problem, problems
 from shared.artifacts import Artifact, ArtifactStore, artifact_uri
 from shared.ids import uuid7
@@ -54,6 +54,7 @@ async def upload_file(
     request: Request,
     store: Store,
     settings: Settings,
+    ledger: Ledger,
     name: Annotated[str, Query(pattern=_NAME, description="The file's name.", examples=["sales.csv"])],
     content_digest: Annotated[
         str | None, Header(description="RFC 9530 digest to check what arrives against: `sha-256=:<base64>:`.")
@@ -65,6 +66,7 @@ async def upload_file(
     if declared.isdecimal() and int(declared) > settings.max_upload_bytes:
         raise _too_large(settings.max_upload_bytes)
     upload_id = uuid7()
+    await ledger.upload(upload_id, retention_s=settings.retention_s)
     async with _staging(store, upload_id, name) as staged:
         digest = await _receive(request, staged, settings.max_upload_bytes)
         if expected not in (None, digest):
