@@ -31,7 +31,6 @@ from worker.etl.load_sql import (
     find_duplicate_key,
     find_missing_keys,
     insert_missing,
-    update_matching,
 )
 
 if TYPE_CHECKING:
@@ -87,6 +86,9 @@ class Database(Protocol):
 
     def stage(self, plan: TablePlan, on_progress: Callable[[int, int | None], None], /) -> None:
         """Make the dataset readable as `celeriac_stage`, indexed by its key where that helps."""
+
+    def update(self, plan: TablePlan, existing: list[ExistingColumn], value: Callable[[str], str], /) -> int:
+        """Update the target's rows whose key is staged and return how many; `value` as in `load_sql`."""
 
     def cast(self, column: ExistingColumn) -> str:
         """Return the expression for a staged column `s.column`, converted as the target's column needs."""
@@ -187,8 +189,8 @@ def _upsert(
         return database.cast(by_name[database.fold(name)])
 
     _refuse_bad_keys(database, plan, value)
-    update = update_matching(plan, value)
-    updated = database.change(update) if update else 0
+    only_keys = set(plan.columns) == set(plan.key)  # then a row that is there is as it should be
+    updated = 0 if only_keys else database.update(plan, existing, value)
     return updated, database.change(insert_missing(plan, value))
 
 

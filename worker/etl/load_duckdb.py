@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from shared.errors import TaskFailure, TransientFailure
 from worker.etl.load_plan import STAGE, ExistingColumn, fold_ascii, quote, unloadable
-from worker.etl.load_sql import CREATE_LEDGER, insert_staged
+from worker.etl.load_sql import CREATE_LEDGER, insert_staged, matches
 from worker.etl.load_types import Shape, holds, plain, shape_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MAX_PRECISION = 38
 _POLL_S = 0.1
+_CHANGED = "celeriac_changed"
 _TEMPLATES: dict[pa.DataType, str] = {
     pa.bool_(): "BOOLEAN", pa.string(): "VARCHAR", pa.binary(): "BLOB", pa.date32(): "DATE",
     pa.int8(): "TINYINT", pa.int16(): "SMALLINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT",
@@ -141,6 +142,24 @@ class DuckdbDatabase:
         )
         path = str(plan.dataset).replace("'", "''")
         self.change(f"CREATE TEMPORARY VIEW {STAGE} AS SELECT {columns} FROM read_parquet('{path}')")  # noqa: S608 - quoted
+
+    def update(self, plan: TablePlan, existing: list[ExistingColumn], value: Callable[[str], str]) -> int:
+        """Put the changed rows aside, delete the old ones and insert the changed ones.
+
+        DuckDB keeps what an UPDATE overwrites in memory until the commit; this can go to the disk.
+        """
+        given = {fold_ascii(name): name for name in plan.columns}
+        columns = ", ".join(
+            f"{value(given[fold_ascii(name)])} AS {quote(name)}" if fold_ascii(name) in given else f"t.{quote(name)}"
+            for name in (column.name for column in existing)
+        )
+        self.change(
+            f"CREATE TEMPORARY TABLE {_CHANGED} AS SELECT {columns} "  # noqa: S608 - quoted names
+            f"FROM {plan.target} AS t JOIN {STAGE} AS s ON {matches(plan, value)}"
+        )
+        keys = ", ".join(map(quote, plan.key))
+        self.change(f"DELETE FROM {plan.target} WHERE ({keys}) IN (SELECT ({keys}) FROM {_CHANGED})")  # noqa: S608 - quoted names
+        return self.change(f"INSERT INTO {plan.target} BY NAME SELECT * FROM {_CHANGED}")  # noqa: S608 - quoted names
 
     def cast(self, column: ExistingColumn) -> str:
         """Return the staged column, cast only to types that a text must be parsed for."""

@@ -23,7 +23,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from shared.errors import TaskFailure, TransientFailure, redact
-from worker.etl.load_plan import Loaded
+from worker.etl.load_plan import Loaded, open_streaming
 from worker.etl.load_types import plain, shape_of
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _refuse_taken(store: StoreConnection, destination: FileDestination, target: 
 def _csv(dataset: Path, scratch: Path, on_progress: Callable[[int, int | None], None]) -> Path:
     """Write the dataset as CSV (RFC 4180, UTF-8, with a header) and return the file."""
     target = scratch / f"{secrets.token_hex(8)}.csv"
-    with pq.ParquetFile(dataset, memory_map=False, pre_buffer=False, buffer_size=1024 * 1024) as file:
+    with open_streaming(dataset) as file:
         schema = pa.schema([(field.name, _writable(field)) for field in file.schema_arrow])
         done = 0
         with pa_csv.CSVWriter(target, schema) as writer:

@@ -23,8 +23,10 @@ Mode = Literal["append", "replace", "upsert"]
 LEDGER = "celeriac_loads"
 STAGE = "celeriac_stage"
 _SYSTEM_SCHEMAS = ("pg_", "information_schema", "temp", "system")
-_BATCH_BYTES = 8 * 1024 * 1024
-_BATCH_ROWS = 65_536
+_BATCH_BYTES = 4 * 1024 * 1024
+_BATCH_ROWS = 16_384
+_SAMPLE_ROWS = 256
+_READ_BUFFER_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,9 @@ def plan_table(
     Raises `TaskFailure` for a reserved table, columns that cannot be told apart, or a key that is not there.
     """
     _refuse_reserved(destination.table)
-    with pq.ParquetFile(dataset) as file:
+    with open_streaming(dataset) as file:
         schema, metadata = file.schema_arrow, file.metadata
-        row_bytes = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+        batch_rows = _batch_rows(file)
     _refuse_ambiguous(schema.names, fold)
     if missing := [name for name in destination.key if name not in schema.names]:
         raise TaskFailure(
@@ -109,7 +111,6 @@ def plan_table(
             f"The key names {missing}, but the dataset has the columns {schema.names}.",
             remedy="Name columns of the dataset in destination.key.",
         )
-    per_row = max(1, row_bytes // max(1, metadata.num_rows))
     return TablePlan(
         load_id=load_id,
         connection=connection,
@@ -119,8 +120,16 @@ def plan_table(
         dataset=dataset,
         columns={field.name: represent(field.type) for field in schema},
         row_count=metadata.num_rows,
-        batch_rows=max(1, min(_BATCH_ROWS, _BATCH_BYTES // per_row)),
+        batch_rows=batch_rows,
     )
+
+
+def open_streaming(dataset: Path) -> pq.ParquetFile:
+    """Open a Parquet file so that reading it takes the memory of some batches, however large a row group is.
+
+    Without a buffer size whole column chunks would be read, and a mapped file counts as memory.
+    """
+    return pq.ParquetFile(dataset, memory_map=False, pre_buffer=False, buffer_size=_READ_BUFFER_BYTES)
 
 
 def read_batches(plan: TablePlan, on_progress: Callable[[int, int | None], None]) -> Iterator[pa.RecordBatch]:
@@ -130,8 +139,7 @@ def read_batches(plan: TablePlan, on_progress: Callable[[int, int | None], None]
     """
     schema = pa.schema(list(plan.columns.items()))
     done = 0
-    # neither mapped nor buffered ahead: the memory stays that of some batches, however large a row group is
-    with pq.ParquetFile(plan.dataset, memory_map=False, pre_buffer=False, buffer_size=1024 * 1024) as file:
+    with open_streaming(plan.dataset) as file:
         for batch in file.iter_batches(batch_size=plan.batch_rows, use_threads=False):
             arrays = [
                 _exact(column, kind, name)
@@ -184,6 +192,17 @@ def unloadable(kind: pa.DataType, engine: str) -> TaskFailure:
     )
 
 
+def _batch_rows(file: pq.ParquetFile) -> int:
+    """Return how many rows make a batch of some MiB, judged by the first rows.
+
+    The file's own figures would not do: they are of encoded pages, and a text that repeats is stored there once.
+    """
+    for sample in file.iter_batches(batch_size=_SAMPLE_ROWS, use_threads=False):
+        row_bytes: int = max(1, sample.nbytes // max(1, sample.num_rows))
+        return max(1, min(_BATCH_ROWS, _BATCH_BYTES // row_bytes))
+    return _BATCH_ROWS
+
+
 def _exact(column: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
     if column.type == kind:
         return column
@@ -200,7 +219,7 @@ def _exact(column: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
 
 def _refuse_reserved(table: str) -> None:
     *schema, name = table.lower().split(".")
-    if name in {LEDGER, STAGE} or name.startswith("sqlite_") or (schema and schema[0].startswith(_SYSTEM_SCHEMAS)):
+    if name.startswith(("celeriac_", "sqlite_")) or (schema and schema[0].startswith(_SYSTEM_SCHEMAS)):
         raise TaskFailure(
             "table_reserved",
             f"The table {table!r} belongs to the database or to this service.",

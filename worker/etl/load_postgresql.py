@@ -18,7 +18,7 @@ from adbc_driver_postgresql import dbapi as postgresql
 
 from shared.errors import TaskFailure
 from worker.etl.load_plan import STAGE, ExistingColumn, quote, read_batches, unloadable
-from worker.etl.load_sql import CREATE_LEDGER, create_stage, insert_staged
+from worker.etl.load_sql import CREATE_LEDGER, create_stage, insert_staged, update_matching
 from worker.etl.load_types import Shape, holds, shape_of, signed_micros
 from worker.etl.postgresql_errors import failure_of
 
@@ -182,6 +182,10 @@ class PostgresqlDatabase:
         self.change(create_stage(plan, self.declare) + " ON COMMIT DROP")
         self._copy(STAGE, plan, on_progress, temporary=True)
         self.change(f"ANALYZE {STAGE}")
+
+    def update(self, plan: TablePlan, _existing: list[ExistingColumn], value: Callable[[str], str]) -> int:
+        """Update the rows whose key is staged."""
+        return self.change(update_matching(plan, value))
 
     def cast(self, column: ExistingColumn) -> str:
         """Return the staged column, cast only to types without an assignment cast from text.

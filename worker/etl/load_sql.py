@@ -51,13 +51,11 @@ def insert_staged(plan: TablePlan, value: Callable[[str], str]) -> str:
     )
 
 
-def update_matching(plan: TablePlan, value: Callable[[str], str]) -> str | None:
-    """Return the statement that updates the rows whose key is staged; None if all columns are the key's."""
-    changed = [name for name in plan.columns if name not in plan.key]
-    if not changed:
-        return None
+def update_matching(plan: TablePlan, value: Callable[[str], str]) -> str:
+    """Return the statement that updates the rows whose key is staged."""
+    changed = (name for name in plan.columns if name not in plan.key)
     assignments = ", ".join(f"{quote(name)} = {value(name)}" for name in changed)
-    return f"UPDATE {plan.target} AS t SET {assignments} FROM {STAGE} AS s WHERE {_matches(plan, value)}"  # noqa: S608 - quoted names
+    return f"UPDATE {plan.target} AS t SET {assignments} FROM {STAGE} AS s WHERE {matches(plan, value)}"  # noqa: S608 - quoted names
 
 
 def insert_missing(plan: TablePlan, value: Callable[[str], str]) -> str:
@@ -69,7 +67,7 @@ def insert_missing(plan: TablePlan, value: Callable[[str], str]) -> str:
     return (
         f"INSERT INTO {plan.target} ({_list(names)}) "  # noqa: S608 - quoted names
         f"SELECT {', '.join(map(value, names))} FROM {STAGE} AS s "
-        f"LEFT JOIN {plan.target} AS t ON {_matches(plan, value)} WHERE t.{quote(plan.key[0])} IS NULL"
+        f"LEFT JOIN {plan.target} AS t ON {matches(plan, value)} WHERE t.{quote(plan.key[0])} IS NULL"
     )
 
 
@@ -86,7 +84,8 @@ def find_duplicate_key(plan: TablePlan, value: Callable[[str], str]) -> str:
     return f"SELECT {texts}, count(*) FROM {STAGE} AS s GROUP BY {grouped} HAVING count(*) > 1 LIMIT 1"  # noqa: S608 - quoted names
 
 
-def _matches(plan: TablePlan, value: Callable[[str], str]) -> str:
+def matches(plan: TablePlan, value: Callable[[str], str]) -> str:
+    """Return the condition that a row `t` of the target has the key of a staged row `s`."""
     return " AND ".join(f"t.{quote(name)} = {value(name)}" for name in plan.key)
 
 

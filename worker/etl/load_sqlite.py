@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from shared.errors import TaskFailure, TransientFailure
 from worker.etl.load_plan import STAGE, ExistingColumn, fold_ascii, quote, read_batches, unloadable
-from worker.etl.load_sql import CREATE_LEDGER, create_stage
+from worker.etl.load_sql import CREATE_LEDGER, create_stage, update_matching
 from worker.etl.load_types import Shape, shape_of, signed_micros
 
 if TYPE_CHECKING:
@@ -122,6 +122,10 @@ class SqliteDatabase:
         self.change(create_stage(plan, self.declare))
         self._insert_into(STAGE, plan, on_progress)
         self.change(f"CREATE INDEX temp.celeriac_stage_key ON {STAGE} ({', '.join(map(quote, plan.key))})")
+
+    def update(self, plan: TablePlan, _existing: list[ExistingColumn], value: Callable[[str], str]) -> int:
+        """Update the rows whose key is staged."""
+        return self.change(update_matching(plan, value))
 
     def cast(self, column: ExistingColumn) -> str:
         """Return the staged column as it is."""

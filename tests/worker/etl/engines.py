@@ -9,6 +9,7 @@ import signal
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -23,7 +24,7 @@ from worker.etl.load import Loaded, load_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+    from multiprocessing.connection import Connection
 
 _FRESH = multiprocessing.get_context("forkserver")  # forks from a process that has imported and done nothing else
 _FRESH.set_forkserver_preload(["tests.worker.etl.engines"])
@@ -61,21 +62,32 @@ class Engine:
 
     def load(
         self,
-        table: pa.Table,
+        table: pa.Table | Path,
         *,
         into: str = "sales",
         mode: str = "append",
         key: list[str] | None = None,
         load_id: str = "first",
         on_progress: Callable[[int, int | None], None] = ignore_progress,
+        memory_limit_bytes: int = 512 * 1024**2,
     ) -> Loaded:
-        """Load a table in memory by way of a Parquet file."""
-        dataset = self.folder / f"{secrets.token_hex(4)}.parquet"
-        pq.write_table(table, dataset)
+        """Load a Parquet file, or a table in memory by way of one."""
+        if isinstance(table, pa.Table):
+            dataset = self.folder / f"{secrets.token_hex(4)}.parquet"
+            pq.write_table(table, dataset)
+        else:
+            dataset = table
         destination = TableDestination.model_validate(
             {"kind": "table", "connection": "warehouse", "table": into, "mode": mode, "key": key or []}
         )
-        return load_table(self.connection, destination, dataset, load_id=load_id, on_progress=on_progress)
+        return load_table(
+            self.connection,
+            destination,
+            dataset,
+            load_id=load_id,
+            on_progress=on_progress,
+            memory_limit_bytes=memory_limit_bytes,
+        )
 
 
 def make_engine(kind: str, folder: Path, request: pytest.FixtureRequest) -> Engine:
@@ -108,3 +120,29 @@ def _load_and_die(engine: Engine, table: pa.Table, kill_at: int | None, options:
 
     engine.load(table, on_progress=die_at, **options)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def memory_growth_of_load(engine: Engine, dataset: Path, **options: Any) -> int:
+    """Load in a process of its own and return by how many bytes its memory grew at most."""
+    receiving, sending = _FRESH.Pipe(duplex=False)
+    child = _FRESH.Process(target=_load_and_measure, args=(engine, dataset, options, sending))
+    child.start()
+    try:
+        if not receiving.poll(120):
+            pytest.fail("the load did not end within 120 s")
+        growth: int = receiving.recv()
+        return growth
+    finally:
+        child.kill()
+        child.join()
+
+
+def _load_and_measure(engine: Engine, dataset: Path, options: dict[str, Any], sending: Connection) -> None:
+    before = _memory_bytes("VmRSS")
+    engine.load(dataset, **options)
+    sending.send(_memory_bytes("VmHWM") - before)
+
+
+def _memory_bytes(name: str) -> int:
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith(f"{name}:"))
