@@ -67,6 +67,11 @@ class Engine:
         need_distinct((name for name, *_ in described or []), "the rows")
         return {name: str(kind) for name, kind, *_ in described or []}
 
+    def statements(self, sql: str) -> list[duckdb.Statement]:
+        """Return the statements that `sql` consists of, parsed and not run."""
+        with self._named_failures():
+            return self._connection.extract_statements(sql)
+
     def define(self, name: str, sql: str) -> None:
         """Define the view `name`."""
         with self._named_failures():

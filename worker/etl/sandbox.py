@@ -41,9 +41,9 @@ def checked(sql: str, views: Iterable[str], engine: Engine) -> str:
     common table expressions, without functions that reach beyond their arguments.
     """
     try:
-        statements = duckdb.extract_statements(sql)
-    except duckdb.Error as error:
-        raise _refused(str(error).split("\n\nLINE ")[0]) from None
+        statements = engine.statements(sql)
+    except TaskFailure as failure:
+        raise _refused(failure.message) from None
     if len(statements) != 1:
         raise _refused(f"there are {len(statements)} statements, and one is wanted")
     if statements[0].type != duckdb.StatementType.SELECT:  # a PIVOT that has to look for its columns is several
