@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_fastapi_instrumentator import Instrumentator
+from prometheus_fastapi_instrumentator import Instrumentator, metrics
+
+_LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 def install(app: FastAPI) -> CollectorRegistry:
@@ -18,10 +20,21 @@ def install(app: FastAPI) -> CollectorRegistry:
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
-    Instrumentator(
+    instrumentator = Instrumentator(
         should_group_status_codes=False,
-        should_exclude_streaming_duration=True,  # a stream of events lasts as long as its job
         excluded_handlers=["^/metrics$", "^/livez$", "^/readyz$"],
         registry=registry,
-    ).instrument(app).expose(app, include_in_schema=False)
+    )
+    # Two of the five default metrics: the others cost every request more than accepting a job does.
+    for measure in (
+        metrics.requests(registry=registry),
+        metrics.latency(
+            registry=registry,
+            buckets=_LATENCY_BUCKETS_S,
+            should_exclude_streaming_duration=True,  # a stream of events lasts as long as its job
+        ),
+    ):
+        if measure is not None:
+            instrumentator.add(measure)
+    instrumentator.instrument(app).expose(app, include_in_schema=False)
     return registry
