@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _SAMPLE_BYTES = 256 * 1024
 _SAMPLE_RECORDS = 50
 _DELIMITERS = (",", ";", "\t", "|")
-_BLOCK_BYTES = 4 * 1024**2  # the longest record
+# Arrow reads 32 blocks ahead; a record longer than a block is tried again with larger ones
+_BLOCKS_BYTES = (1024**2, 8 * 1024**2)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -49,21 +50,24 @@ def stage_delimited(
         )
     token = secrets.token_hex(16)
     sentinel = f"\n{delimiter.join([token] * width)}\n".encode()
-    with path.open("rb") as file:
-        content = _WithSentinel(file, sentinel)
-        refused: list[Any] = []
-        try:
-            reader = _open(content, layout, delimiter, refused)
-            names = column_names(reader.schema.names if layout.has_header else [""] * width)
-            schema = pa.schema([(name, pa.string()) for name in names])
-            with ParquetSink(staged, schema) as sink:
-                _copy(_reported(reader, content, on_bytes), sink, schema, token)
-        except pa.ArrowInvalid as broken:
-            raise (_ragged(refused[0]) if refused else _failure(broken)) from None
-    return names
+    for block_bytes in _BLOCKS_BYTES:
+        with path.open("rb") as file:
+            content, refused = _WithSentinel(file, sentinel), list[Any]()
+            try:
+                reader = _open(content, layout, delimiter, block_bytes, refused)
+                names = column_names(reader.schema.names if layout.has_header else [""] * width)
+                schema = pa.schema([(name, pa.string()) for name in names])
+                with ParquetSink(staged, schema) as sink:
+                    _copy(_reported(reader, content, on_bytes), sink, schema, token)
+            except pa.ArrowInvalid as broken:
+                if "straddling" in str(broken) and block_bytes < _BLOCKS_BYTES[-1]:
+                    continue
+                raise (_ragged(refused[0]) if refused else _failure(broken)) from None
+            return names
+    raise AssertionError("the last block size returns or raises")
 
 
-def _open(content: _WithSentinel, layout: FileLayout, delimiter: str, refused: list[Any]) -> Any:
+def _open(content: _WithSentinel, layout: FileLayout, delimiter: str, block_bytes: int, refused: list[Any]) -> Any:
     """Open a streaming reader of text columns that notes the first ragged row in `refused` and ends there."""
 
     def refuse(row: Any) -> str:
@@ -73,7 +77,7 @@ def _open(content: _WithSentinel, layout: FileLayout, delimiter: str, refused: l
     return arrow_csv.open_csv(
         pa.PythonFile(content, mode="r"),
         read_options=arrow_csv.ReadOptions(
-            use_threads=False, block_size=_BLOCK_BYTES, autogenerate_column_names=not layout.has_header
+            use_threads=False, block_size=block_bytes, autogenerate_column_names=not layout.has_header
         ),
         parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=refuse),
         convert_options=arrow_csv.ConvertOptions(
@@ -161,8 +165,8 @@ def _failure(broken: pa.ArrowInvalid) -> TaskFailure:
     text = str(broken)
     if "UTF8" in text:
         return _encoding("something else")
-    if "straddling" in text or "block size" in text:
-        return _malformed(f"a row is longer than {_BLOCK_BYTES} bytes, or a quote is never closed")
+    if "straddling" in text:
+        return _malformed(f"a row is longer than {_BLOCKS_BYTES[-1]} bytes, or a quote is never closed")
     return _malformed("its rows cannot be told apart; a quote may never be closed")
 
 

@@ -10,7 +10,6 @@ from shared.errors import TaskFailure
 from shared.jobs.etl import ArtifactSource, HttpSource, SqlSource, StoreSource
 from worker.addresses import AllowedHosts
 from worker.breaker import Breaker
-from worker.etl.engine import locked_engine
 from worker.etl.inference import settle
 from worker.etl.readers import ReadLimits, SourceFile, read_file
 from worker.etl.sql_extract import stage_sql
@@ -140,7 +139,6 @@ class Extractor:
             scratch=self.scratch,
             limits=ReadLimits(
                 memory_limit_bytes=self.settings.memory_limit_bytes,
-                threads=self.settings.threads,
                 plain_max_bytes=self.settings.plain_max_bytes,
             ),
             on_progress=self.on_progress,
@@ -164,15 +162,7 @@ class Extractor:
             ),
         )
         if candidates:
-            with locked_engine(
-                readable={},
-                writable=[staged, output],
-                scratch=self.scratch,
-                memory_limit_bytes=self.settings.memory_limit_bytes,
-                threads=self.settings.threads,
-                on_fraction=lambda _: self.on_progress(rows, None, "rows"),
-            ) as engine:
-                settle(engine, staged, output, candidates)
+            settle(staged, output, candidates, lambda _: self.on_progress(rows, None, "rows"))
         else:
             staged.rename(output)
         return Extracted(rows, columns_of(output), 0, f"{connection.name}:{source.table or 'query'}")

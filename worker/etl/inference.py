@@ -3,120 +3,199 @@
 Files without types are staged as text first. A column then becomes a number, a date or a boolean only if every
 one of its values in the whole file is one *and nothing is lost*: ``007`` stays text because 7 is not the same, and
 a column with one ``abc`` stays text as a whole, so that the value survives to a transformation, whose `cast`
-decides by its `bad_rows` what becomes of it. A sample of rows only rules candidates out; it never settles a type.
+decides by its `bad_rows` what becomes of it. The first rows only rule types out; they never settle one.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from worker.etl.columns import quoted, text
-from worker.etl.engine import parquet
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from worker.etl.staging import ParquetSink, batches_of, schema_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
-
-    from worker.etl.engine import Engine
 
 #: What a column of text may become: anything, a number (exact for `decimal`), a boolean, or only text.
 Candidate = Literal["any", "number", "decimal", "boolean", "text"]
 
-_SAMPLE_ROWS = 10_000
-_TYPES: Mapping[Candidate, tuple[str, ...]] = {
-    "any": ("BOOLEAN", "BIGINT", "DOUBLE", "DATE", "TIMESTAMP"),
-    "number": ("BIGINT", "DOUBLE"),
-    "decimal": ("DECIMAL", "DOUBLE"),
-    "boolean": ("BOOLEAN",),
+_EXACT_DIGITS = 15  # any decimal of so many digits survives a float64 and back
+_WIDTHS = (18, 38)  # digits that a 64 and a 128 bit decimal hold in DuckDB
+
+
+class Check:
+    """Whether a type fits the values of a column, shown to it piece by piece, without missing ones."""
+
+    pattern = r"(?i)\A(true|false)\z"
+
+    def __init__(self) -> None:
+        """Begin with no value seen."""
+        self.seen = False
+
+    @property
+    def type(self) -> pa.DataType:
+        """The type to convert to."""
+        return pa.bool_()
+
+    def accepts(self, values: pa.Array) -> bool:
+        """Return whether no value speaks against the type."""
+        self.seen = True
+        return bool(pc.all(pc.match_substring_regex(values, self.pattern)).as_py()) and self.converts(values)
+
+    def converts(self, values: pa.Array) -> bool:
+        """Return whether values of the right form can be converted, too."""
+        try:
+            pc.cast(values, self.type)
+        except pa.ArrowInvalid:
+            return False
+        return True
+
+    def holds(self) -> bool:
+        """Return the verdict after the last value: a column without any stays text."""
+        return self.seen
+
+
+class _Integer(Check):
+    pattern = r"\A(0|-?[1-9][0-9]{0,18})\z"
+
+    @property
+    def type(self) -> pa.DataType:
+        return pa.int64()
+
+
+class _Day(Check):
+    pattern = r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}\z"
+
+    @property
+    def type(self) -> pa.DataType:
+        return pa.date32()
+
+
+class _Moment(Check):
+    pattern = r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?)?\z"
+
+    @property
+    def type(self) -> pa.DataType:
+        return pa.timestamp("us")
+
+
+class _Scaled(Check):
+    """Keeps account of the digits on both sides of the point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole = 1
+        self.scales: set[int] = set()
+
+    def count(self, values: pa.Array) -> None:
+        """Note how many digits the values have before and after the point."""
+        point = pc.find_substring(values, ".")
+        without_sign = pc.utf8_ltrim(values, "-")
+        whole = pc.utf8_length(pc.replace_substring_regex(without_sign, r"\..*\z", ""))
+        self.whole = max(self.whole, pc.max(whole).as_py())
+        scales = pc.subtract(pc.subtract(pc.utf8_length(values), point), 1).filter(pc.greater_equal(point, 0))
+        self.scales |= set(pc.unique(scales).to_pylist())
+
+
+class _Decimal(_Scaled):
+    """Plain decimals of a system that knows them as such: exact."""
+
+    pattern = r"\A-?[0-9]+(\.[0-9]+)?\z"
+
+    @property
+    def type(self) -> pa.DataType:
+        scale = max(self.scales, default=0)
+        width = next((width for width in _WIDTHS if self.whole + scale <= width), _WIDTHS[-1])
+        return pa.decimal128(width, scale)
+
+    def converts(self, values: pa.Array) -> bool:
+        self.count(values)
+        return self.whole + max(self.scales, default=0) <= _WIDTHS[-1]
+
+
+class _Float(_Scaled):
+    """Numbers that a float64 holds without loss. 1.1 beside 1.10 is a version or a label; 1.10 beside 2.50 is not."""
+
+    pattern = r"\A-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?\z"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.padded = False
+
+    @property
+    def type(self) -> pa.DataType:
+        return pa.float64()
+
+    def converts(self, values: pa.Array) -> bool:
+        if not self.padded:
+            self.padded = bool(pc.any(pc.match_substring_regex(values, r"\.[0-9]+0\z")).as_py())
+        self.count(values)
+        floats = pc.cast(values, pa.float64())
+        mantissa = pc.replace_substring_regex(values, "[eE].*", "")
+        long = pc.greater(pc.utf8_length(pc.replace_substring_regex(mantissa, "[^0-9]", "")), _EXACT_DIGITS)
+        shortest = pc.cast(floats.filter(long), pa.string())
+        same = pc.equal(shortest, pc.replace_substring(values.filter(long), "E", "e"))
+        return bool(pc.all(pc.is_finite(floats)).as_py()) and bool(pc.all(same, min_count=0).as_py())
+
+    def holds(self) -> bool:
+        return self.seen and not (self.padded and len(self.scales) > 1)
+
+
+_CHECKS: Mapping[Candidate, tuple[type[Check], ...]] = {
+    "any": (Check, _Integer, _Float, _Day, _Moment),
+    "number": (_Integer, _Float),
+    "decimal": (_Decimal, _Float),
+    "boolean": (Check,),
     "text": (),
 }
-_PLAIN_DECIMAL = r"-?[0-9]+(\.[0-9]+)?"
-_NUMBER = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?"
-_DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-_MOMENT = rf"{_DAY}([ T][0-9]{{2}}:[0-9]{{2}}(:[0-9]{{2}}(\.[0-9]{{1,6}})?)?)?"
-_EXACT_DIGITS = 15  # any decimal of so many digits survives a float64 and back
-_WIDEST_DECIMAL = 38
 
 
-def settle(engine: Engine, staged: Path, output: Path, candidates: Mapping[str, Candidate]) -> int:
-    """Write the Parquet file of text columns `staged` to `output` with settled types; return its row count.
+def settle(staged: Path, output: Path, candidates: Mapping[str, Candidate], on_rows: Callable[[int], None]) -> int:
+    """Write the Parquet file `staged` to `output` with settled types; return its row count.
 
-    Columns of `staged` that `candidates` does not name stay as they are.
+    Columns that `candidates` does not name stay as they are. Each piece of the file is looked at for itself, so
+    memory does not grow with it. `on_rows` gets the rows written.
     """
-    rows = parquet([staged])
-    wanted = {name: _TYPES[candidate] for name, candidate in candidates.items()}
-    types = _settled(engine, rows, _fitting(engine, f"{rows} LIMIT {_SAMPLE_ROWS}", wanted))
-    exact = _decimal_types(engine, rows, [name for name, kind in types.items() if kind == "DECIMAL"])
-    columns = engine.columns(rows)
-    casts = ", ".join(_cast(name, exact.get(name) or types.get(name)) for name in columns)
-    return engine.write(f"SELECT {casts} FROM ({rows})", {}, output)  # noqa: S608 - quoted names
+    types = _settled(staged, {name: _CHECKS[candidate] for name, candidate in candidates.items()}, on_rows)
+    schema = pa.schema([(field.name, types.get(field.name, field.type)) for field in schema_of(staged)])
+    with ParquetSink(output, schema) as sink:
+        for batch in batches_of(staged):
+            columns = [pc.cast(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
+            sink.write(pa.RecordBatch.from_arrays(columns, schema=schema))
+            on_rows(sink.row_count)
+    return sink.row_count
 
 
-def _settled(engine: Engine, rows: str, open_types: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """Return the first type of each column that fits all rows; a scan checks one type a column, the next if need be."""
-    settled: dict[str, str] = {}
-    while open_types := {name: kinds for name, kinds in open_types.items() if kinds}:
-        tried = _fitting(engine, rows, {name: kinds[:1] for name, kinds in open_types.items()}, least_values=1)
-        settled |= {name: kinds[0] for name, kinds in tried.items() if kinds}
-        open_types = {name: kinds[1:] for name, kinds in open_types.items() if name not in settled}
-    return settled
-
-
-def _fitting(
-    engine: Engine, rows: str, types: Mapping[str, tuple[str, ...]], *, least_values: int = 0
-) -> dict[str, tuple[str, ...]]:
-    """Return the types that no value speaks against, of columns with so many values at least."""
-    pairs = [(name, kind) for name, kinds in types.items() for kind in kinds]
-    if not pairs:
-        return dict(types)
-    checks = ", ".join(_check(quoted(name), kind, least_values) for name, kind in pairs)
-    (outcome,) = engine.rows(f"SELECT {checks} FROM ({rows})")  # noqa: S608 - quoted names
-    fitting = {pair for pair, fits in zip(pairs, outcome, strict=True) if fits}
-    return {name: tuple(kind for kind in kinds if (name, kind) in fitting) for name, kinds in types.items()}
-
-
-def _check(column: str, kind: str, least_values: int) -> str:
-    """Return a SQL aggregate that is true if no value of `column` speaks against `kind`."""
-    template = f"count({{c}}) >= {least_values} AND count({{c}}) = count(*) FILTER ({_VALUE_CHECKS[kind]})"
-    if kind == "DOUBLE":
-        template = f"{template} AND {_SAME_SCALE}"
-    return f"({template.replace('{c}', column)})"
-
-
-_VALUE_CHECKS: Mapping[str, str] = {
-    "BOOLEAN": "lower({c}) IN ('true', 'false')",
-    "BIGINT": "CAST(TRY_CAST({c} AS BIGINT) AS VARCHAR) = {c}",
-    "DOUBLE": "regexp_full_match({c}, " + text(_NUMBER) + ") AND isfinite(TRY_CAST({c} AS DOUBLE)) "
-    f"AND (length({{c}}) <= {_EXACT_DIGITS} OR length(regexp_replace({{c}}, '[^0-9]', '', 'g')) <= {_EXACT_DIGITS} "
-    "OR replace(CAST(TRY_CAST({c} AS DOUBLE) AS VARCHAR), 'e+', 'e') = replace({c}, 'e+', 'e'))",
-    "DECIMAL": "regexp_full_match({c}, " + text(_PLAIN_DECIMAL) + ")",
-    "DATE": "regexp_full_match({c}, " + text(_DAY) + ") AND TRY_CAST({c} AS DATE) IS NOT NULL",
-    "TIMESTAMP": "regexp_full_match({c}, " + text(_MOMENT) + ") AND TRY_CAST({c} AS TIMESTAMP) IS NOT NULL",
-}
-# 1.1 beside 1.10 is a version or a label; 1.10 beside 2.50 is an amount
-_SAME_SCALE = (
-    "(count(*) FILTER (regexp_matches({c}, '[.][0-9]+0$')) = 0 OR "
-    "min(length(split_part({c}, '.', 2))) FILTER (contains({c}, '.')) = "
-    "max(length(split_part({c}, '.', 2))) FILTER (contains({c}, '.')))"
-)
-
-
-def _decimal_types(engine: Engine, rows: str, names: list[str]) -> dict[str, str]:
-    """Return the narrowest type for columns of plain decimals: exact where it can be."""
-    if not names:
+def _settled(
+    staged: Path, open_checks: Mapping[str, tuple[type[Check], ...]], on_rows: Callable[[int], None]
+) -> dict[str, pa.DataType]:
+    """Return the first type of each column that fits; a pass tries one type a column, the next if it has to."""
+    first = next(batches_of(staged), None)
+    if first is None:
         return {}
-    sizes = ", ".join(
-        f"max(length(ltrim(split_part({c}, '.', 1), '-'))), max(length(split_part({c}, '.', 2)))"
-        for c in map(quoted, names)
-    )
-    (outcome,) = engine.rows(f"SELECT {sizes} FROM ({rows})")  # noqa: S608 - quoted names
-    types = {}
-    for name, whole, scale in zip(names, outcome[::2], outcome[1::2], strict=True):
-        width = (whole or 1) + (scale or 0)
-        roomy = 18 if width <= 18 else _WIDEST_DECIMAL  # noqa: PLR2004 - DuckDB's 64 and 128 bit decimals
-        types[name] = f"DECIMAL({roomy}, {scale or 0})" if width <= _WIDEST_DECIMAL else "DOUBLE"
+    open_checks = {name: _possible(first.column(name), kinds) for name, kinds in open_checks.items()}
+    types: dict[str, pa.DataType] = {}
+    while open_checks := {name: kinds for name, kinds in open_checks.items() if kinds}:
+        types |= _pass(staged, {name: kinds[0]() for name, kinds in open_checks.items()}, on_rows)
+        open_checks = {name: kinds[1:] for name, kinds in open_checks.items() if name not in types}
     return types
 
 
-def _cast(name: str, kind: str | None) -> str:
-    return f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" if kind else quoted(name)
+def _possible(column: pa.Array, kinds: tuple[type[Check], ...]) -> tuple[type[Check], ...]:
+    values = column.drop_null()
+    return tuple(kind for kind in kinds if not len(values) or kind().accepts(values))
+
+
+def _pass(staged: Path, checks: dict[str, Check], on_rows: Callable[[int], None]) -> dict[str, pa.DataType]:
+    for batch in batches_of(staged, list(checks)):
+        for name in list(checks):
+            values = batch.column(name).drop_null()
+            if len(values) and not checks[name].accepts(values):
+                del checks[name]
+        on_rows(0)
+        if not checks:
+            break
+    return {name: check.type for name, check in checks.items() if check.holds()}

@@ -6,27 +6,25 @@ Formats without types (CSV, Excel, JSON) are staged as text and get the types th
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
+import pyarrow as pa
+
 from shared.errors import TaskFailure
-from worker.etl.columns import quoted
 from worker.etl.compression import compression_of, decompress
 from worker.etl.delimited import stage_delimited
 from worker.etl.documents import stage_documents
-from worker.etl.engine import locked_engine, parquet
 from worker.etl.inference import settle
-from worker.etl.staging import column_names
+from worker.etl.staging import ParquetSink, batches_of, column_names, schema_of
 from worker.etl.workbook import stage_workbook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from shared.jobs.etl import FileLayout
-    from worker.etl.engine import Engine
     from worker.etl.inference import Candidate
 
 Format = Literal["csv", "tsv", "json", "ndjson", "parquet", "excel"]
@@ -50,7 +48,6 @@ class ReadLimits:
     """What one task may use."""
 
     memory_limit_bytes: int
-    threads: int
     plain_max_bytes: int
 
 
@@ -92,27 +89,30 @@ def read_file(
         raise TaskFailure("source_empty", "The source has no bytes.", remedy="Check what writes it.")
     found = format_of(plain, layout, source)
     staged = scratch / "staged.parquet"
-    with _engine(plain, [staged, output], scratch, limits, on_bytes) as engine:
-        if found == "parquet":
-            return _rewrite_parquet(engine, plain, output)
-        candidates: dict[str, Candidate]
-        if found in {"csv", "tsv"}:
-            delimiter = layout.delimiter or ("\t" if found == "tsv" else None)
-            names = stage_delimited(plain, layout, staged, delimiter=delimiter, on_bytes=on_bytes)
-            candidates = dict.fromkeys(names, "any")
-        elif found == "excel":
-            names = stage_workbook(
-                plain,
-                layout,
-                staged,
-                max_bytes=limits.plain_max_bytes,
-                memory_limit_bytes=limits.memory_limit_bytes,
-                on_rows=lambda count: on_progress(count, None, "rows"),
-            )
-            candidates = dict.fromkeys(names, "any")
-        else:
-            candidates = stage_documents(engine, plain, staged, wanted="ndjson" if found == "ndjson" else "json")
-        return settle(engine, staged, output, candidates)
+
+    def on_rows(count: int) -> None:
+        on_progress(count, None, "rows")
+
+    if found == "parquet":
+        return _rewrite_parquet(plain, output, on_rows)
+    candidates: dict[str, Candidate]
+    if found in {"csv", "tsv"}:
+        delimiter = layout.delimiter or ("\t" if found == "tsv" else None)
+        names = stage_delimited(plain, layout, staged, delimiter=delimiter, on_bytes=on_bytes)
+        candidates = dict.fromkeys(names, "any")
+    elif found == "excel":
+        names = stage_workbook(
+            plain,
+            layout,
+            staged,
+            max_bytes=limits.plain_max_bytes,
+            memory_limit_bytes=limits.memory_limit_bytes,
+            on_rows=on_rows,
+        )
+        candidates = dict.fromkeys(names, "any")
+    else:
+        candidates = stage_documents(plain, staged, on_bytes=on_bytes)
+    return settle(staged, output, candidates, on_rows)
 
 
 def format_of(plain: Path, layout: FileLayout, source: SourceFile) -> Format:
@@ -141,42 +141,23 @@ def format_of(plain: Path, layout: FileLayout, source: SourceFile) -> Format:
     return by_magic or named or by_sign
 
 
-@contextmanager
-def _engine(
-    plain: Path,
-    writable: list[Path],
-    scratch: Path,
-    limits: ReadLimits,
-    on_bytes: Callable[[int], None],
-) -> Iterator[Engine]:
-    """Yield an engine whose complaints about the file are failures of the source."""
-    size_bytes = plain.stat().st_size
+def _rewrite_parquet(plain: Path, output: Path, on_rows: Callable[[int], None]) -> int:
+    """Decode a Parquet file piece by piece and write it anew, with names that are distinct."""
     try:
-        with locked_engine(
-            readable={plain: "the source"},
-            writable=writable,
-            scratch=scratch,
-            memory_limit_bytes=limits.memory_limit_bytes,
-            threads=limits.threads,
-            on_fraction=lambda fraction: on_bytes(int(fraction * size_bytes)),
-        ) as engine:
-            yield engine
-    except TaskFailure as failure:
-        if failure.code not in {"transformation_failed", "invalid_transformation", "value_out_of_range"}:
-            raise
-        reason = failure.message.partition("\n")[0]
-        if "recursion depth" in reason:
-            reason = "its values are nested too deeply"
+        found = schema_of(plain)
+        names = column_names(found.names)
+        schema = pa.schema([field.with_name(name) for field, name in zip(found, names, strict=True)])
+        with ParquetSink(output, schema) as sink:
+            for batch in batches_of(plain):
+                sink.write(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+                on_rows(sink.row_count)
+    except (pa.ArrowException, OSError) as broken:  # OSError: what Arrow makes of a broken page
         raise TaskFailure(
-            "source_malformed", f"The source cannot be read: {reason[:300]}", remedy="Mend the file, or layout.format."
+            "source_malformed",
+            f"The source is no readable Parquet file: {str(broken).partition(chr(10))[0][:300]}",
+            remedy="Check what writes it.",
         ) from None
-
-
-def _rewrite_parquet(engine: Engine, plain: Path, output: Path) -> int:
-    raw = list(engine.columns(parquet([plain])))
-    renamed = zip(raw, column_names(raw), strict=True)
-    columns = ", ".join(f"{quoted(old)} AS {quoted(new)}" for old, new in renamed)
-    return engine.write(f"SELECT {columns} FROM ({parquet([plain])})", {}, output)  # noqa: S608 - quoted names
+    return sink.row_count
 
 
 def _contradiction(wanted: str, found: str | None) -> TaskFailure:

@@ -11,12 +11,15 @@ from shared.artifacts import Column
 from shared.errors import TaskFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 MAX_COLUMNS = 2_000
 _MAX_NAME = 255
 _GROUP_BYTES = 16 * 1024**2  # of memory: what a reader has to hold at once
+_BATCH_BYTES = 4 * 1024**2
+_BATCH_ROWS = 32_768
+_PAGE_BYTES = 1024**2
 _GROUP_ROWS = 122_880  # DuckDB's own row group
 
 
@@ -87,6 +90,21 @@ class ParquetSink:
         self._waiting, self._waiting_bytes, self._waiting_rows = [], 0, 0
 
 
+def batches_of(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a Parquet file, or some of its columns, in pieces of a few MB, whatever its row groups are."""
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=_PAGE_BYTES) as file:
+        for index in range(file.num_row_groups):  # each for itself: batches across groups could be of any size
+            group = file.metadata.row_group(index)
+            row_bytes = max(1, group.total_byte_size // max(group.num_rows, 1))
+            rows = max(1, min(_BATCH_BYTES // row_bytes, _BATCH_ROWS))
+            yield from file.iter_batches(rows, row_groups=[index], columns=columns, use_threads=False)
+
+
+def schema_of(path: Path) -> pa.Schema:
+    """Return the Arrow schema of a Parquet file."""
+    return pq.read_schema(path).remove_metadata()
+
+
 def columns_of(path: Path) -> list[Column]:
     """Return the columns of a Parquet file with their Arrow types."""
-    return [Column(name=field.name, type=str(field.type)) for field in pq.read_schema(path)]
+    return [Column(name=field.name, type=str(field.type)) for field in schema_of(path)]
