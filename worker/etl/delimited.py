@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from shared.jobs.etl import FileLayout
+    from shared.jobs.places import FileLayout
 
 _SAMPLE_BYTES = 256 * 1024
 _SAMPLE_RECORDS = 50

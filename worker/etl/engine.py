@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Params = dict[str, Any]
 
 POLL_INTERVAL_S = 0.2
-_ROW_GROUPS_IN_MEMORY = 16  # a row group is one page per column: written, and read again, as a whole
+_ROW_GROUPS_IN_MEMORY = 64  # a row group is one page per column: written, and read again, as a whole
 _FEWEST_GROUPED_ROWS = 2_048
 _MOST_GROUPED_ROWS = 122_880  # DuckDB's own default
 _SPILL_FACTOR = 100  # of the memory limit; a runaway cross join must not fill the disk that other jobs share

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from shared.errors import TaskFailure
-from shared.jobs.etl import ArtifactSource, HttpSource, SqlSource, StoreSource
+from shared.jobs.places import ArtifactSource, HttpSource, SqlSource, StoreSource
 from worker.addresses import AllowedHosts
 from worker.breaker import Breaker
 from worker.etl.inference import settle
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import redis
 
     from shared.artifacts import ArtifactStore, Column
-    from shared.jobs.etl import Source
+    from shared.jobs.places import Source
     from worker.connections import StoreConnection, WorkerConnections
     from worker.settings import WorkerSettings
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from shared.jobs.etl import TableDestination
+    from shared.jobs.places import TableDestination
 
 __all__ = ["Loaded", "load_file", "load_table"]
 

@@ -29,7 +29,7 @@ from worker.etl.load_types import plain, shape_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shared.jobs.etl import FileDestination
+    from shared.jobs.places import FileDestination
     from worker.connections import StoreConnection
 
 _WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2", "memory"}

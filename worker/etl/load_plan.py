@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from shared.jobs.etl import TableDestination
+    from shared.jobs.places import TableDestination
 
 Mode = Literal["append", "replace", "upsert"]
 

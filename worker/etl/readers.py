@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from shared.jobs.etl import FileLayout
+    from shared.jobs.places import FileLayout
     from worker.etl.inference import Candidate
 
 Format = Literal["csv", "tsv", "json", "ndjson", "parquet", "excel"]

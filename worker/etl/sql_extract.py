@@ -23,7 +23,7 @@ from worker.etl.staging import ParquetSink, column_names
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from shared.jobs.etl import SqlSource
+    from shared.jobs.places import SqlSource
     from worker.connections import SqlConnection
     from worker.etl.inference import Candidate
 

@@ -13,10 +13,10 @@ from shared.jobs.etl import (
     LoadData,
     LoadResult,
     Rejected,
-    TableDestination,
     TransformData,
     TransformResult,
 )
+from shared.jobs.places import TableDestination
 from worker.connections import connections
 from worker.etl.extract import Extractor
 from worker.etl.load import load_table

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from shared.jobs.etl import FileLayout
+    from shared.jobs.places import FileLayout
 
 _BATCH_ROWS = 4_096
 _SHARED_TEXTS_RATIO = 8  # a table of texts takes about so much more memory than its XML

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shared.jobs.etl import TableDestination
+from shared.jobs.places import TableDestination
 from worker.connections import DuckdbConnection, PostgresqlConnection, SqlConnection, SqliteConnection
 from worker.etl.load import Loaded, load_table
 

@@ -19,7 +19,7 @@ from shared.artifacts import ArtifactStore
 from shared.connections import HttpInfo, PostgresqlInfo, SqliteInfo, StoreInfo
 from shared.errors import TaskFailure, TransientFailure
 from shared.ids import uuid7
-from shared.jobs.etl import Source
+from shared.jobs.places import Source
 from worker.connections import WorkerConnections
 from worker.etl.extract import Extracted, Extractor
 from worker.settings import WorkerSettings

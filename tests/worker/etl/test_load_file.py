@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shared.errors import ClaimLost, TaskFailure, TransientFailure
-from shared.jobs.etl import FileDestination
+from shared.jobs.places import FileDestination
 from tests.worker.etl.engines import ignore_progress
 from worker.connections import StoreConnection
 from worker.etl.load import Loaded, load_file

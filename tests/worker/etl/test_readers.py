@@ -22,7 +22,7 @@ import zstandard
 from openpyxl.worksheet.worksheet import Worksheet
 
 from shared.errors import TaskFailure
-from shared.jobs.etl import FileLayout
+from shared.jobs.places import FileLayout
 from worker.etl import delimited
 from worker.etl.readers import ReadLimits, SourceFile, read_file
 
@@ -392,7 +392,7 @@ def test_an_excel_bomb_is_refused(read: Callable[..., pa.Table]) -> None:
 _CHILD = """
 import resource, sys
 from pathlib import Path
-from shared.jobs.etl import FileLayout
+from shared.jobs.places import FileLayout
 from worker.etl.readers import ReadLimits, SourceFile, read_file
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 for name in ("quarter.csv", "whole.csv"):

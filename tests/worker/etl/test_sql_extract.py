@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shared.errors import TaskFailure, TransientFailure
-from shared.jobs.etl import SqlSource
+from shared.jobs.places import SqlSource
 from worker.connections import DuckdbConnection, PostgresqlConnection, SqliteConnection
 from worker.etl.sql_extract import single_select, stage_sql
 
