@@ -8,23 +8,19 @@ import gzip
 import io
 import json
 import random
-import subprocess
-import sys
-import zipfile
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from openpyxl.worksheet.worksheet import Worksheet
 
 from shared.errors import TaskFailure
 from shared.jobs.places import FileLayout
+from tests.worker.etl.reading import code_of, types
 from worker.etl import delimited
-from worker.etl.readers import ReadLimits, SourceFile, read_file
+from worker.etl.readers import ReadLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,42 +28,6 @@ if TYPE_CHECKING:
 
 LIMITS = ReadLimits(memory_limit_bytes=128 * 1024**2, plain_max_bytes=256 * 1024**2)
 Read = "Callable[..., pa.Table]"
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Callable[..., pa.Table]:
-    """Return a function that reads the bytes of a file called `name` and returns the staged table."""
-
-    def run(content: bytes, name: str, *, limits: ReadLimits = LIMITS, **layout: Any) -> pa.Table:
-        scratch = tmp_path / str(len(list(tmp_path.iterdir())))
-        scratch.mkdir()
-        path, output = scratch / "source", scratch / "output.parquet"
-        path.write_bytes(content)
-        rows = read_file(
-            SourceFile(path, name),
-            FileLayout(**layout),
-            output=output,
-            scratch=scratch,
-            limits=limits,
-            on_progress=lambda *_: None,
-        )
-        table = pq.read_table(output)
-        assert table.num_rows == rows
-        return table
-
-    return run
-
-
-def code_of(attempt: Callable[[], Any]) -> str:
-    """Return the code of the failure that `attempt` ends with."""
-    with pytest.raises(TaskFailure) as raised:
-        attempt()
-    assert raised.value.remedy
-    return raised.value.code
-
-
-def types(table: pa.Table) -> dict[str, str]:
-    return {field.name: str(field.type) for field in table.schema}
 
 
 def test_clean_columns_get_the_type_that_all_values_have(read: Callable[..., pa.Table]) -> None:
@@ -344,99 +304,3 @@ def test_a_wrong_format_is_refused(
 ) -> None:
     """What the first bytes contradict is a failure of the source."""
     assert code_of(lambda: read(body, name, **layout)) == "source_malformed"
-
-
-def workbook(rows: list[list[Any]], title: str = "Data") -> bytes:
-    book = openpyxl.Workbook()
-    sheet = book.active
-    assert isinstance(sheet, Worksheet)
-    sheet.title = title
-    for row in rows:
-        sheet.append(row)
-    out = io.BytesIO()
-    book.save(out)
-    return out.getvalue()
-
-
-def test_excel_dates_numbers_and_texts(read: Callable[..., pa.Table]) -> None:
-    """Dates are dates, ids with leading zeros stay text, empty rows are none."""
-    moment = datetime(2024, 1, 2, 3, 4, 5)  # noqa: DTZ001 - Excel knows no zones
-    body = workbook(
-        [["id", "d", "t", "n", "ok"], ["007", date(2024, 1, 2), moment, 1.5, True], [], ["8", None, None, "NA"]]
-    )
-    table = read(body, "a.xlsx")
-    assert [
-        {"id": "007", "d": date(2024, 1, 2), "t": moment, "n": 1.5, "ok": True},
-        {"id": "8", "d": None, "t": None, "n": None, "ok": None},
-    ] == table.to_pylist()
-
-
-def test_excel_sheets(read: Callable[..., pa.Table]) -> None:
-    """A sheet is found by name; another name is refused with those that are there; an extra cell is an error."""
-    body = workbook([["a"], [1]], "Sales")
-    assert read(body, "a.xlsx", sheet="Sales").to_pylist() == [{"a": 1}]
-    assert read(body, "a.xlsx", has_header=False).to_pylist() == [{"column_1": "a"}, {"column_1": "1"}]
-    assert code_of(lambda: read(body, "a.xlsx", sheet="Nope")) == "unknown_sheet"
-    assert code_of(lambda: read(workbook([["a"], [1, 2]]), "a.xlsx")) == "source_malformed"
-    assert code_of(lambda: read(workbook([]), "a.xlsx")) == "source_empty"
-
-
-def test_an_excel_bomb_is_refused(read: Callable[..., pa.Table]) -> None:
-    """A workbook that unpacks beyond the limit is not opened."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("xl/sharedStrings.xml", b" " * 20_000_000)
-    assert code_of(lambda: read(out.getvalue(), "a.xlsx")) == "source_too_large"
-
-
-_CHILD = """
-import resource, sys
-from pathlib import Path
-from shared.jobs.places import FileLayout
-from worker.etl.readers import ReadLimits, SourceFile, read_file
-folder, limit = Path(sys.argv[1]), int(sys.argv[2])
-for name in ("quarter.csv", "whole.csv"):
-    scratch = folder / (name + ".scratch")
-    scratch.mkdir()
-    rows = read_file(SourceFile(folder / name, name), FileLayout(), output=scratch / "output", scratch=scratch,
-        limits=ReadLimits(memory_limit_bytes=limit, plain_max_bytes=10**12), on_progress=lambda *_: None)
-    print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-"""
-
-
-def test_a_csv_ten_times_the_memory_limit_passes(tmp_path: Path) -> None:
-    """A process that has read a quarter of such a file needs hardly more memory for the whole."""
-    limit = 12 * 1024**2
-    rows = 0
-    whole, quarter = tmp_path / "whole.csv", tmp_path / "quarter.csv"
-    with whole.open("w") as out:
-        out.write("id,category,value,day\n")
-        while out.tell() < 10 * limit:
-            out.writelines(
-                f"{i},category {i % 17},{i * 0.25:.2f},2024-01-{i % 28 + 1:02d}\n" for i in range(rows, rows + 50_000)
-            )
-            rows += 50_000
-    with whole.open("rb") as file:
-        quarter.write_bytes(file.read(10 * limit // 4).rpartition(b"\n")[0])
-    child = subprocess.run(
-        [sys.executable, "-c", _CHILD, str(tmp_path), str(limit)], capture_output=True, text=True, check=False
-    )
-    assert child.returncode == 0, child.stderr[-2_000:]
-    (_, first_bytes), (count, second_bytes) = (map(int, line.split()) for line in child.stdout.splitlines())
-    assert rows == count
-    assert second_bytes - first_bytes < 3 * limit
-    assert second_bytes < 400 * 1024**2
-
-
-@pytest.mark.parametrize("name", ["a.csv", "a.ndjson"])
-def test_wide_rows_fit_into_the_memory_limit(read: Callable[..., pa.Table], name: str) -> None:
-    """Rows of 10 kB are staged in small row groups: 160 MB pass under a limit of 128 MiB."""
-    chance = random.Random(3)  # noqa: S311 - a reproducible test
-    rows = [chance.randbytes(5_000).hex() for _ in range(16_000)]
-    if name == "a.csv":
-        body = "v,n\n" + "".join(f"{row},{at}\n" for at, row in enumerate(rows))
-    else:
-        body = "".join(f'{{"v": "{row}", "n": {at}}}\n' for at, row in enumerate(rows))
-    table = read(body.encode(), name)
-    assert rows == table["v"].to_pylist()
-    assert list(range(16_000)) == table["n"].to_pylist()
