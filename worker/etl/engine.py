@@ -56,16 +56,19 @@ class Engine:
 
     def write(self, sql: str, params: Params, target: Path) -> int:
         """Stream the rows of a query into the Parquet file `target` and return how many there are."""
-        options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {self._row_group_size}, USE_TMP_FILE false"
+        options = (
+            "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, USE_TMP_FILE false, "
+            f"ROW_GROUP_SIZE {self._row_group_size}"
+        )
         ((count,),) = self.rows(f"COPY ({sql}\n) TO {text(str(target))} ({options})", params)
         return int(count)
 
     def columns(self, sql: str, params: Params | None = None) -> Columns:
         """Return name -> DuckDB type of the columns of a query, in order, without running it."""
-        with self._named_failures():
-            described = self._connection.execute(f"SELECT * FROM (\n{sql}\n) LIMIT 0", params or {}).description
-        need_distinct((name for name, *_ in described or []), "the rows")
-        return {name: str(kind) for name, kind, *_ in described or []}
+        empty = f"SELECT * FROM (\n{sql}\n) LIMIT 0"
+        described = self._run(lambda: self._connection.execute(empty, params or {}).description or [])
+        need_distinct((name for name, *_ in described), "the rows")
+        return {name: str(kind) for name, kind, *_ in described}
 
     def statements(self, sql: str) -> list[duckdb.Statement]:
         """Return the statements that `sql` consists of, parsed and not run."""
@@ -74,8 +77,7 @@ class Engine:
 
     def define(self, name: str, sql: str) -> None:
         """Define the view `name`."""
-        with self._named_failures():
-            self._connection.execute(f"CREATE VIEW {quoted(name)} AS\n{sql}")
+        self.rows(f"CREATE VIEW {quoted(name)} AS\n{sql}")
 
     def _run(self, query: Callable[[], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
         done = threading.Event()
