@@ -182,6 +182,11 @@ def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
         "beat_scheduler": "redbeat.RedBeatScheduler",
         "beat_max_loop_interval": 5,
         "redbeat_redis_url": settings.ledger_url,
+        "redbeat_redis_options": {
+            "socket_timeout": SOCKET_TIMEOUT_S,
+            "socket_connect_timeout": SOCKET_TIMEOUT_S,
+            "socket_keepalive": True,
+        },
         "redbeat_key_prefix": "celeriac:redbeat:",
         "redbeat_lock_timeout": 25,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,11 @@ def test_a_download_that_is_cut_off_closes_the_file(
         links = Path(f"/proc/{gateway.process.pid}/fd").iterdir()
         return any(link.exists() and str(link.readlink()) == path for link in links)
 
-    with httpx.stream("GET", f"{gateway.url}/jobs/{run.id}/artifacts/large.csv") as answer:
-        next(answer.iter_raw())
+    # A small receive buffer: the kernel's own can grow until it holds the whole file.
+    narrow = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)])
+    url = f"{gateway.url}/jobs/{run.id}/artifacts/large.csv"
+    with httpx.Client(transport=narrow) as client, client.stream("GET", url) as answer:
+        parts = answer.iter_raw()  # kept: the stream closes with its iterator
+        next(parts)
         wait_for(is_open, "the download")
     wait_for(lambda: not is_open(), "the closing of the file")
