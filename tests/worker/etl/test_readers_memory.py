@@ -37,7 +37,7 @@ for name in ("quarter.csv", "whole.csv"):
 
 def test_a_csv_ten_times_the_memory_limit_passes(tmp_path: Path) -> None:
     """A process that has read a quarter of such a file needs hardly more memory for the whole."""
-    limit = 12 * 1024**2
+    limit = 8 * 1024**2
     rows = 0
     whole, quarter = tmp_path / "whole.csv", tmp_path / "quarter.csv"
     with whole.open("w") as out:
@@ -55,8 +55,8 @@ def test_a_csv_ten_times_the_memory_limit_passes(tmp_path: Path) -> None:
     assert child.returncode == 0, child.stderr[-2_000:]
     (_, first_bytes), (count, second_bytes) = (map(int, line.split()) for line in child.stdout.splitlines())
     assert rows == count
-    assert second_bytes - first_bytes < 3 * limit
-    assert second_bytes < 400 * 1024**2
+    assert second_bytes - first_bytes < 4 * limit
+    assert second_bytes < 640 * 1024**2  # what Python, Arrow and its read-ahead take, whatever the file
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.ndjson"])
