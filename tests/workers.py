@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import redis
 
 from tests.services import Server, wait_for
 
@@ -86,8 +87,14 @@ class Crew:
 
 @contextmanager
 def crew(folder: Path, **env: str) -> Iterator[Crew]:
-    """Yield a crew whose workers are gone afterwards."""
+    """Yield a crew on an empty broker and ledger, whose workers are gone afterwards.
+
+    Another module's jobs may still lie there, and these workers would run them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for variable in env.keys() & {"CELERY_BROKER_URL", "CELERIAC_LEDGER_URL"}:
+        with redis.Redis.from_url(env[variable]) as client:
+            client.flushall()
     made = Crew(folder, env)
     try:
         yield made
