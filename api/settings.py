@@ -23,9 +23,6 @@ class GatewaySettings(BrokerSettings):
         default=False,
         description="Serve on an address other than loopback although nobody is asked for a key.",
     )
-    allow_volatile_broker: bool = Field(
-        default=False, description="Accept a Redis without an append-only file: a restart of it loses jobs."
-    )
     max_body_bytes: int = Field(default=1 * _MIB, gt=0, description="Largest JSON body.")
     max_upload_bytes: int = Field(default=1 * _GIB, gt=0, description="Largest upload.")
     idempotency_s: float = Field(default=86_400, gt=0, description="How long an Idempotency-Key is remembered.")

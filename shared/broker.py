@@ -61,6 +61,10 @@ class BrokerSettings(BaseSettings):
         description="How long a worker that is told to stop lets its jobs go on before it gives them back.",
     )
 
+    allow_volatile_broker: bool = Field(
+        default=False, description="Accept a Redis without an append-only file: a restart of it loses jobs."
+    )
+
     @model_validator(mode="after")
     def _ledger_is_redis(self) -> BrokerSettings:
         if not self.ledger_url:

@@ -97,12 +97,12 @@ def running(
 
 
 @contextmanager
-def valkey_server(folder: Path) -> Iterator[Server]:
-    """Run a Valkey on a free port with its append-only file in `folder`."""
+def valkey_server(folder: Path, *, append_only: bool = True) -> Iterator[Server]:
+    """Run a Valkey on a free port with its append-only file, if it has one, in `folder`."""
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
-    command += ["--appendonly", "yes", "--save", "", "--daemonize", "no"]
+    command += ["--appendonly", "yes" if append_only else "no", "--save", "", "--daemonize", "no"]
 
     def answers() -> bool:
         try:

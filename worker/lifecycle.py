@@ -18,6 +18,7 @@ from celery import Celery, signals
 
 from shared.backend import OWNER_VARIABLE
 from shared.broker import SOCKET_TIMEOUT_S, broker_settings, refuse_unsafe
+from shared.errors import DefinitionError, redact
 from shared.ledger import Ledger
 from worker import scratch
 from worker.custodian import Custodian
@@ -46,9 +47,12 @@ class Lifecycle:
         os.environ[OWNER_VARIABLE] = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._scratch = scratch.make_root()
         settings = broker_settings()
-        if settings.uses_redis:
-            allow = os.environ.get("CELERIAC_ALLOW_VOLATILE_BROKER", "").lower() in {"1", "true", "yes"}
-            refuse_unsafe(_client(settings.ledger_url), allow_volatile=allow)
+        try:
+            refuse_unsafe(_client(settings.ledger_url), allow_volatile=settings.allow_volatile_broker)
+        except DefinitionError as unsafe:
+            raise SystemExit(f"{unsafe}") from unsafe  # Celery logs other exceptions of a signal, and goes on
+        except redis.RedisError as failure:
+            logger.warning("the ledger could not be checked: %s", redact(repr(failure)))
 
     def on_ready(self, **_: Any) -> None:
         """Start custodian and keeper, each with connections of its own."""

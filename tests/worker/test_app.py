@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from shared.catalogue import catalogue
 from shared.workflows import WorkflowContract
+from tests.services import valkey_server
 from tests.workers import ACME, ROOT
 
 _SHOW = """
@@ -54,3 +56,13 @@ def test_a_wrong_configuration_is_refused_with_what_to_do(env: dict[str, str], m
     outcome = start(**env)
     assert outcome.returncode != 0
     assert message in outcome.stderr
+
+
+def test_a_ledger_that_would_lose_jobs_is_refused(tmp_path: Path) -> None:
+    """A worker does not start on a Redis without an append-only file, and says what to do."""
+    with valkey_server(tmp_path, append_only=False) as volatile:
+        env = {**os.environ, **ACME, "CELERY_BROKER_URL": volatile.redis_url}
+        command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
+        outcome = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert outcome.returncode != 0
+    assert "CONFIG SET appendonly yes" in outcome.stderr
