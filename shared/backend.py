@@ -13,10 +13,12 @@ from functools import cached_property
 from typing import Any
 
 import redis
-from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from celery import states
 from celery.backends.redis import RedisBackend
+from celery.exceptions import ChordError
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from shared.broker import SOCKET_TIMEOUT_S
@@ -25,6 +27,7 @@ from shared.ledger import Ledger
 from shared.records import Record
 
 _PATIENCE = 25  # tries
+_NOT_THE_JOBS_FAULT = (WorkerLostError, RedisError, SoftTimeLimitExceeded, ChordError)
 OWNER_VARIABLE = "CELERIAC_OWNER"  # the id of this worker process, given to its children by their environment
 
 
@@ -56,8 +59,9 @@ class LedgerBackend(RedisBackend):
             return super().store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
         if state == states.FAILURE and record.state in {"running", "queued"}:
             self._fail(task_id, result)
-        elif state == states.REVOKED and record.state == "running":
-            self.ledger.release(task_id, owner=owner())
+        elif state == states.REVOKED:  # by Flower, or Celery's own control commands
+            self.ledger.cancel(task_id, reason="Revoked through Celery.")
+            self.ledger.release(task_id, owner=owner())  # its child is gone already, if there was one
         return result
 
     def _fail(self, task_id: str, failure: Exception) -> None:
@@ -72,8 +76,12 @@ class LedgerBackend(RedisBackend):
         self.ledger.fail_as_owner(task_id, owner=owner(), error=json.dumps(error), unclaimed=True)
 
     def mark_as_failure(self, task_id: str, exc: Exception, *args: Any, **kwargs: Any) -> None:
-        """Give a job whose child died back to the ledger; Celery hears of a failure only if that ends it."""
-        if isinstance(exc, WorkerLostError):
+        """Give a job back that failed for no reason of its own; Celery hears of a failure only if that ends it.
+
+        Its child died, or the ledger was away for longer than a worker waits. If it was not even claimed, the
+        keeper publishes it again.
+        """
+        if isinstance(exc, _NOT_THE_JOBS_FAULT) and not settled(kwargs.get("request")):
             became = self.ledger.release(task_id, owner=owner(), crashed=True)
             if became in {"republished", "released", "refused"} and isinstance(self.ledger.read(task_id), Record):
                 return

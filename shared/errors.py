@@ -56,9 +56,9 @@ class TaskFailure(CeleriacError):
     retryable = False
 
     def __init__(self, code: str, message: str, *, remedy: str = "", **details: Any) -> None:
-        super().__init__(code, message, remedy)
         self.code = code
         self.message = redact(message)
+        super().__init__(code, self.message, remedy)
         self.remedy = remedy
         self.details = details
 

@@ -233,12 +233,14 @@ settle = function(record, state, outcome, alone)
   end
   emit_state(record, outcome.error and '"error": ' .. outcome.error)
   if not record.job_id then redis.call('ZADD', P .. 'ended', NOW + retention_ms, record.id) end
-  redis.call('PEXPIRE', record_key(record.id), retention_ms + 86400000) -- a floor under the keeper's own clean-up
   if record.job_id then
     if not alone then step_ended(record) end
-  else
-    redis.call('PEXPIRE', P .. 'events:' .. record.id, retention_ms + 86400000)
+    return
   end
+  -- A floor under the keeper's own clean-up. Steps stay as long as their job, which may wait longer than they do.
+  local keys = { record_key(record.id), P .. 'events:' .. record.id }
+  for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do keys[#keys + 1] = record_key(id) end
+  for _, key in ipairs(keys) do redis.call('PEXPIRE', key, retention_ms + 86400000) end
 end
 
 local function index(record)
@@ -367,7 +369,7 @@ function T.claim(a)
   end
   if record.state == 'running' then
     if record.delivery == a.delivery then return { 'run', record.token, record.attempt, record.retries or '0', record.max_retries } end
-    if tonumber(record.claim_until) > NOW then return { 'busy' } end
+    if tonumber(record.claim_until) > NOW or redis.call('EXISTS', P .. 'amnesty') == 1 then return { 'busy' } end
     local done = lost(record, true)
     if done ~= 'republished' then return { record.state } end
   elseif record.due_at and tonumber(record.due_at) > NOW then
@@ -597,11 +599,23 @@ local function lost_messages(list, a)
   local bound = NOW - a.grace_ms
   local tail = redis.call('LINDEX', list, -1)
   if tail then
-    local published = redis.call('ZSCORE', published_key(list), cjson.decode(tail).headers.id)
+    local readable, message = pcall(cjson.decode, tail)
+    local id = readable and type(message) == 'table' and type(message.headers) == 'table' and message.headers.id
+    local published = type(id) == 'string' and redis.call('ZSCORE', published_key(list), id)
     if not published then return {} end -- not one of ours, or a copy: wait until it is taken
     bound = math.min(bound, published - 1)
   end
   return older(published_key(list), bound, a.limit)
+end
+
+-- Celery forgets a chord once it has published its body. Let it count the parts again: celery.backends.redis.
+local function rearm_chord(part, size)
+  local readable, message = pcall(cjson.decode, part.message)
+  local group = readable and message.headers.group
+  if type(group) ~= 'string' then return end
+  local key = 'celery-taskset-meta-' .. group
+  redis.call('DEL', key .. '.c', key .. '.j', key .. '.t', key .. '.d')
+  redis.call('SET', key .. '.s', size, 'PX', part.retention_ms)
 end
 
 -- Publish again what was lost on its way. A step that Celery should have published after its predecessors has
@@ -612,21 +626,29 @@ local function republish(record)
     return
   end
   note_published(record)
-  for _, id in ipairs(cjson.decode(record.after or '[]')) do
+  local predecessors = cjson.decode(record.after or '[]')
+  for n, id in ipairs(predecessors) do
     local before = load(id)
     if before and before.message then
+      if n == 1 then rearm_chord(before, #predecessors) end
       if before.outbox == '1' then redis.call('ZADD', P .. 'outbox', NOW, before.id) else redis.call('LPUSH', list_of(before), before.message) end
     end
   end
 end
 
--- tend: {owner, lock_ms, limit, grace_ms, outbox_grace_ms}: one round of the keeper.
+-- tend: {owner, lock_ms, lease_ms, limit, grace_ms, outbox_grace_ms, remember_ms}: one round of the keeper.
 -- Replies {} when another worker is the keeper, else {'tended', action, id, action, id, ...}; actions are
 -- published (due), expired, republished (owner or message lost), quarantined, cancelled, unpublished, forgotten.
 function T.tend(a)
   local holder = redis.call('GET', P .. 'keeper')
   if holder and holder ~= a.owner then return {} end
   redis.call('SET', P .. 'keeper', a.owner, 'PX', a.lock_ms)
+  -- Nobody was the keeper for longer than a lease: the ledger itself was away, and nobody could renew either. Owners
+  -- that live get one lease to show it.
+  if NOW - tonumber(redis.call('GET', P .. 'tended_at') or NOW) > a.lease_ms then
+    redis.call('SET', P .. 'amnesty', 1, 'PX', a.lease_ms)
+  end
+  redis.call('SET', P .. 'tended_at', int(NOW))
   local done = { 'tended' }
   local function note(action, id)
     done[#done + 1] = action
@@ -652,7 +674,8 @@ function T.tend(a)
       note('expired', id)
     end
   end
-  for _, id in ipairs(older(P .. 'claims', NOW, a.limit)) do
+  local lapsed = redis.call('EXISTS', P .. 'amnesty') == 1 and {} or older(P .. 'claims', NOW, a.limit)
+  for _, id in ipairs(lapsed) do
     local record = load(id)
     if record and record.state == 'running' then note(lost(record), id) else redis.call('ZREM', P .. 'claims', id) end
   end

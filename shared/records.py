@@ -159,7 +159,7 @@ def parse_record(flat: Sequence[str], steps: Iterable[Sequence[str]] = ()) -> Re
     for name, value in zip(flat[::2], flat[1::2], strict=True):
         if name in _KNOWN:
             values[name] = int(value) if name in _INTEGERS else value
-    return Record(**values, steps=tuple(parse_record(step) for step in steps))
+    return Record(**values, steps=tuple(parse_record(step) for step in steps if step))
 
 
 class Event(NamedTuple):

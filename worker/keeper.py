@@ -29,19 +29,26 @@ class Keeper:
         self._owner = owner
         self._app = app
         self._grace_s = settings.lost_message_grace_s
+        self._lease_s = settings.lease_s
         self._store = ArtifactStore(settings.store_url)
 
     def round(self) -> None:
         """Tend the ledger if this worker is the keeper."""
-        actions = self._ledger.tend(owner=self._owner, grace_s=self._grace_s)
+        actions = self._ledger.tend(owner=self._owner, grace_s=self._grace_s, lease_s=self._lease_s)
         if not actions:
             return
+        self._tell(actions)
+        for action in actions:  # first: the ledger knows of these no more
+            if action.what == "forgotten":
+                self._forget(action.id)
         if unpublished := [action.id for action in actions if action.what == "unpublished"]:
             self._publish(unpublished)
-        for action in actions:
-            if action.what == "forgotten":
-                self._store.forget(action.id)
-        self._tell(actions)
+
+    def _forget(self, owner: str) -> None:
+        try:
+            self._store.forget(owner)
+        except OSError as failure:
+            logger.warning("the files of %s stay in the store: %r", owner, failure)
 
     def _publish(self, job_ids: list[str]) -> None:
         with self._app.connection_for_write() as connection, connection.Producer() as producer:

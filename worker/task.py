@@ -19,6 +19,7 @@ from celery import Celery
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.exceptions import Retry as CeleryRetry
 from pydantic import BaseModel, ValidationError
+from redis.exceptions import RedisError
 
 from shared.artifacts import ArtifactStore
 from shared.backend import owner
@@ -51,6 +52,7 @@ class _Delivery:
     request: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    started: float  # time.monotonic() at its arrival, from when Celery's soft time limit counts, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def _register(app: Celery, definition: Definition) -> None:
         time_limit=spec.limits.hard_s,
     )
     def deliver(task: Any, *args: Any, **kwargs: Any) -> Any:
-        return _deliver(task.backend.ledger, definition, _Delivery(task.request, args, kwargs))
+        return _deliver(task.backend.ledger, definition, _Delivery(task.request, args, kwargs, time.monotonic()))
 
 
 def _deliver(ledger: Ledger, definition: Definition, delivery: _Delivery) -> Any:
@@ -176,7 +178,8 @@ def _settle(run: Run, definition: Definition, delivery: _Delivery, claim: Claim)
     outcome = _outcome(run, definition, delivery)
     artifacts = json.dumps([artifact.model_dump(mode="json") for artifact in run.artifacts])
     if isinstance(outcome, str):
-        run.report_pending()
+        with contextlib.suppress(CancelRequested):  # too late: what it did is done
+            run.report_pending()
         run.ledger.succeed(run.job_id, token=run.token, result=outcome, artifacts=artifacts)
         delivery.request.settled = True
         return json.loads(outcome)
@@ -190,23 +193,22 @@ def _settle(run: Run, definition: Definition, delivery: _Delivery, claim: Claim)
         raise CeleryRetry(message=str(outcome), exc=outcome, when=wait_s)  # type: ignore[arg-type]  # a float is a Real
     run.ledger.fail(run.job_id, token=run.token, error=error, artifacts=artifacts)
     delivery.request.settled = True
-    raise outcome
+    raise outcome from None
 
 
 def _outcome(run: Run, definition: Definition, delivery: _Delivery) -> str | TaskFailure:
     """Return the body's result as JSON text, or why there is none. `ClaimLost` and cancellation pass through."""
-    started = time.monotonic()
     try:
         job = _parameters(definition.contract, delivery)
         run.idempotency_key = job.idempotency_key(run.job_id)
         return _result(definition.contract, definition.body(job, run))
-    except (ClaimLost, CancelRequested):
+    except (ClaimLost, CancelRequested, RedisError):  # the latter: see shared.backend
         raise
     except TaskFailure as failure:
         return failure
     except SoftTimeLimitExceeded:
         run.report()  # the signal also says that the job is to stop: then this raises
-        return _interrupted(definition.contract, delivery.request, time.monotonic() - started)
+        return _interrupted(run, definition.contract, delivery)
     except MemoryError:
         return TaskFailure(
             "out_of_memory",
@@ -258,12 +260,13 @@ def _result(contract: AnyContract, result: BaseModel) -> str:
     return text
 
 
-def _interrupted(contract: AnyContract, request: Any, elapsed_s: float) -> TaskFailure:
-    soft_s = float((request.timelimit or [None, None])[1] or contract.spec.limits.soft_s)
-    if elapsed_s >= soft_s - 1:
+def _interrupted(run: Run, contract: AnyContract, delivery: _Delivery) -> TaskFailure:
+    soft_s = float((delivery.request.timelimit or [None, None])[1] or contract.spec.limits.soft_s)
+    if time.monotonic() - delivery.started >= soft_s - 1:
         return TimeLimitReached(soft_s)
-    # The signal was meant for the job that this child ran before.
-    return TransientFailure("interrupted", f"It was interrupted after {elapsed_s:.1f} s by a stray signal.")
+    # The signal was meant for the job that this child ran before: this one is queued again, without blame.
+    run.ledger.release(run.job_id, owner=owner())
+    raise ClaimLost("interrupted by a stray signal")
 
 
 def backoff_s(retry: Retry, retries: int, *, floor_s: float = 0.0) -> float:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from shared.artifacts import Artifact, ArtifactUri
 from shared.contract import Contract, FedFromUpstream, Limits, Retry
-from shared.workflows import Chain, Node, WorkflowContract, fed_step, step
+from shared.workflows import Chain, Chord, Node, WorkflowContract, fed_step, step
 
 
 class Noted(BaseModel):
@@ -51,6 +51,37 @@ class CopyNote(
     """Copy another run's line into a notebook."""
 
     note: Annotated[ArtifactUri, FedFromUpstream("file")] = Field(description="The line to copy.")
+
+
+class BindNotes(
+    NoteSpec,
+    Contract[Noted],
+    kind="acme.bind_notes",
+    queue="report",
+    limits=Limits(soft_s=60, hard_s=90),
+    examples=[{"notebook": "n.txt", "notes": ["artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/note.txt"]}],
+):
+    """Put several runs' lines into one notebook."""
+
+    notes: Annotated[list[ArtifactUri], FedFromUpstream("file")] = Field(description="The lines to bind.")
+
+
+class NoteMany(
+    WorkflowContract[Noted],
+    kind="acme.note_many",
+    queue="etl",
+    limits=Limits(soft_s=120, hard_s=180),
+    examples=[{"notebook": "notes.txt", "binder": "binder.txt"}],
+):
+    """Take three notes in parallel and bind them."""
+
+    notebook: str = Field(description="File for the notes.")
+    binder: str = Field(description="File for the bound notes.")
+
+    def plan(self) -> Node:
+        """Return a chord of three notes with one binding."""
+        notes = [step(f"note_{number}", TakeNote(notebook=self.notebook)) for number in range(3)]
+        return Chord(notes, fed_step("bind", BindNotes, NoteSpec(notebook=self.binder)))
 
 
 class NoteTwice(

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from shared.errors import TaskFailure, TransientFailure
-from tests.acme.contracts import CopyNote, Noted, NoteSpec, TakeNote
+from tests.acme.contracts import BindNotes, CopyNote, Noted, NoteSpec, TakeNote
 from worker.task import Run, runs
 
 
@@ -24,6 +24,16 @@ def copy_note(job: CopyNote, run: Run) -> Noted:
     """Write the copied line into the notebook."""
     with run.store.open(job.note) as stream:
         return _note(job, run, stream.read().decode())
+
+
+@runs(BindNotes)
+def bind_notes(job: BindNotes, run: Run) -> Noted:
+    """Write all the lines into the notebook."""
+    texts = []
+    for note in job.notes:
+        with run.store.open(note) as stream:
+            texts.append(stream.read().decode())
+    return _note(job, run, "".join(texts))
 
 
 def _note(job: NoteSpec, run: Run, line: str) -> Noted:

@@ -139,6 +139,21 @@ def test_a_duplicate_of_a_finished_step_runs_nothing_and_the_chain_goes_on(
     assert job["steps"][1]["id"] == second["id"]
 
 
+def test_a_chord_whose_bodys_message_is_lost_goes_on(
+    jobs: Jobs, workers: Crew, notebook: Path, tmp_path: Path, client: redis.Redis
+) -> None:
+    """Celery has forgotten the chord by then: it is made to count the parts again, and none of them runs again."""
+    workers.start(queues="etl")  # so the body's message stays on its list
+    binder = tmp_path / "binder.txt"
+    job_id = jobs.submit("acme.note_many", {"notebook": str(notebook), "binder": str(binder)})
+    report_list = ETL_LIST.replace("etl", "report")
+    wait_for(lambda: client.llen(report_list) == 1, "message of the body", bound_s=60)
+    client.delete(report_list)
+    workers.start(queues="report")
+    job = jobs.ended(job_id, bound_s=60)
+    assert (job["state"], len(lines(notebook)), sorted(lines(binder))) == ("succeeded", 3, sorted(lines(notebook)))
+
+
 def test_a_cancel_made_while_no_worker_runs_holds(jobs: Jobs, workers: Crew, notebook: Path) -> None:
     """The message is still on its list when the workers start; they do not run it."""
     job_id = jobs.submit("acme.take_note", {"notebook": str(notebook)})

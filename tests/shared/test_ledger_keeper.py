@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from shared.ids import uuid7
 from shared.ledger import Ledger
 from shared.records import Gone, Refusal, Unknown
-from tests.ledgers import RESULT, claim, claimed, entry, record, tended, with_async
+from tests.ledgers import RESULT, claim, claimed, entry, lapse, record, tended, with_async
 from tests.services import Server
 
 
@@ -76,7 +78,11 @@ def test_retention_takes_everything_and_leaves_a_mark(accept: Any, ledger: Ledge
     client.zadd("celeriac:ended", {job.id: 1})
     assert tended(ledger) == [("forgotten", job.id)]
     assert (ledger.read(job.id), ledger.read(uuid7())) == (Gone(), Unknown())
-    left = {key for key in client.keys("*") if key not in {"celeriac:keeper", "celeriac:lists", "celeriac:token"}}
+    left = {
+        key
+        for key in client.keys("*")
+        if key not in {"celeriac:keeper", "celeriac:lists", "celeriac:tended_at", "celeriac:token"}
+    }
     assert left == {"celeriac:gone", "etl\x06\x165"}  # the list's stale message is dropped when it is delivered
 
 
@@ -90,3 +96,30 @@ def test_an_uploads_files_are_named_to_the_keeper_when_their_time_is_over(
     client.zadd("celeriac:uploads", {upload_id: 1})
     assert tended(ledger) == [("forgotten", upload_id)]
     assert tended(ledger) == []
+
+
+def test_after_an_outage_of_the_ledger_living_owners_get_a_lease_to_show_it(
+    accept: Any, ledger: Ledger, client: Any
+) -> None:
+    """Nobody could renew while it was away, so what lapsed meanwhile is not taken for lost at once."""
+    job = entry()
+    accept(job)
+    claimed(ledger, job.id)
+    tended(ledger)
+    lapse(client, job.id)
+    client.set("celeriac:tended_at", 1)
+    assert tended(ledger) == []
+    assert claim(ledger, job.id, owner="w2") == Refusal("busy", "")
+    assert ledger.renew([job.id], owner="w1", lease_s=60) == {job.id: "ok"}
+    lapse(client, job.id)
+    client.delete("celeriac:amnesty")
+    assert tended(ledger) == [("republished", job.id)]
+
+
+@pytest.mark.parametrize("foreign", ["no JSON", "[]", "{}", '{"headers": {}}', '{"headers": {"id": 7}}'])
+def test_a_foreign_message_does_not_stop_the_keeper(accept: Any, ledger: Ledger, client: Any, foreign: str) -> None:
+    """What it cannot read at a list's tail it leaves alone, and does the rest of its round."""
+    job = entry(expires_at_ms=1)
+    accept(job)
+    client.rpush("etl\x06\x165", foreign)
+    assert tended(ledger) == [("expired", job.id)]
