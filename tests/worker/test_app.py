@@ -40,7 +40,7 @@ def test_registered_tasks_are_the_catalogue_of_the_loaded_families() -> None:
 def test_other_modules_add_tasks_and_their_queues() -> None:
     """CELERIAC_TASKS brings the kinds of a team's own package, without a family of the service."""
     tasks, queues = json.loads(start(**ACME).stdout)
-    assert (tasks, queues) == (["acme.copy_note", "acme.take_note"], ["etl", "report"])
+    assert (tasks, queues) == (["acme.bind_notes", "acme.copy_note", "acme.take_note"], ["etl", "report"])
 
 
 @pytest.mark.parametrize(
