@@ -136,11 +136,10 @@ def _start_valkey(
 
 def _refuse_unsafe_broker(settings: BrokerSettings) -> None:
     """Raise `CannotStart` if a Redis that is to be used does not answer or would lose accepted jobs."""
-    allow = os.environ.get("CELERIAC_ALLOW_VOLATILE_BROKER", "").lower() in {"1", "true", "yes"}
     for url in {settings.ledger_url} | ({settings.broker_url} if settings.uses_redis else set()):
         try:
             with redis.Redis.from_url(url, decode_responses=True, socket_timeout=5, socket_connect_timeout=5) as client:
-                refuse_unsafe(client, allow_volatile=allow)
+                refuse_unsafe(client, allow_volatile=settings.allow_volatile_broker)
         except redis.RedisError as silent:
             raise CannotStart(
                 f"The broker {safe_url(url)} does not answer: {redact(str(silent))}. Start it, mend "

@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticUndefined
 
-from shared.artifacts import Artifact, Role
+from shared.artifacts import Role
 from shared.errors import DefinitionError
 
 KIND_PATTERN = r"^[a-z][a-z0-9]*\.[a-z][a-z0-9_]*$"
@@ -183,16 +182,6 @@ def known_queues() -> tuple[str, ...]:
     return (*FAMILY_QUEUES, *(name for name in extra if name and name not in FAMILY_QUEUES))
 
 
-def json_depth(value: Any) -> int:
-    """Return how deep arrays and objects nest in a JSON value: 0 for a scalar."""
-    depth, level = 0, [value]
-    while level:
-        nested = [v for v in level if isinstance(v, (dict, list))]
-        level = [item for v in nested for item in (v.values() if isinstance(v, dict) else v)]
-        depth += bool(nested)
-    return depth
-
-
 _kinds: dict[str, AnyContract] = {}
 
 
@@ -274,18 +263,6 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _dedent(text: str) -> str:
     return "\n".join(line.strip() for line in text.strip().splitlines())
-
-
-def feeds(result: type[BaseModel]) -> dict[Role, str]:
-    """Return which field of a result model gives the artifact of which role to the next step."""
-    roles: dict[Role, str] = {}
-    for name, field in result.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, Artifact):
-            default = annotation.model_fields["role"].default
-            role: Role = "file" if default is PydanticUndefined else default
-            roles.setdefault(role, name)
-    return roles
 
 
 def feed(contract: AnyContract, params: Mapping[str, Any], upstream: Any) -> dict[str, Any]:

@@ -478,7 +478,6 @@ function T.retry(a)
   enter(record, 'retrying')
   set(record, { due_at = NOW + a.delay_ms, error = a.error, retries = tonumber(record.retries or '0') + 1, last_call = 'retry ' .. a.token, token = false, owner = false, claim_until = false })
   redis.call('ZADD', P .. 'due', record.due_at, record.id)
-  if record.expires_at then redis.call('ZADD', P .. 'expiring', record.expires_at, record.id) end
   emit_state(record, '"due_at_ms": ' .. record.due_at .. ', "error": ' .. a.error)
   redis.call('SET', META .. record.id, '{"status": "RETRY", "result": ' .. celery_exception('TransientFailure', 'shared.errors', cjson.decode(a.error).message)
     .. ', "traceback": null, "children": [], "date_done": null, "task_id": "' .. record.id .. '"}', 'PX', record.retention_ms)

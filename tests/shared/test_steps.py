@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from shared.contract import _undescribed, json_depth
+from shared.contract import _undescribed
 from shared.jobs.etl import CombineDatasets, TransformData, TransformSpec
 from shared.jobs.expressions import MAX_EXPRESSION_DEPTH, MAX_EXPRESSION_NODES
 from shared.jobs.steps import Step
@@ -32,6 +32,16 @@ def refusal(step: dict[str, Any]) -> str:
     with pytest.raises(ValidationError) as refused:
         STEP.validate_json(json.dumps(step))
     return str(refused.value)
+
+
+def json_depth(value: Any) -> int:
+    """Return how deep arrays and objects nest in a JSON value: 0 for a scalar."""
+    depth, level = 0, [value]
+    while level:
+        nested = [v for v in level if isinstance(v, (dict, list))]
+        level = [item for v in nested for item in (v.values() if isinstance(v, dict) else v)]
+        depth += bool(nested)
+    return depth
 
 
 @pytest.mark.parametrize(

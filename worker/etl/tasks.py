@@ -21,7 +21,8 @@ from worker.connections import connections
 from worker.etl.extract import Extractor
 from worker.etl.load import load_table
 from worker.etl.load_file import load_file
-from worker.etl.transform import columns_of, transform
+from worker.etl.staging import columns_of
+from worker.etl.transform import transform
 from worker.settings import worker_settings
 from worker.task import Run, runs
 

@@ -13,6 +13,7 @@ from shared.errors import TaskFailure
 from worker.etl.columns import fresh_name, quoted
 from worker.etl.engine import locked_engine
 from worker.etl.sandbox import checked
+from worker.etl.staging import columns_of
 from worker.etl.stepwise import Counts, Stepwise
 from worker.etl.unite import define_united
 
@@ -91,11 +92,6 @@ def transform(
     on_progress(input_row_count, input_row_count)
     counts = stepwise.counts if stepwise else Counts()
     return Transformed(row_count, columns_of(output), input_row_count, counts.rejected, counts.nulled, counts.by_reason)
-
-
-def columns_of(dataset: Path) -> list[Column]:
-    """Return the columns of a Parquet file with their Arrow types."""
-    return [Column(name=column.name, type=str(column.type)) for column in pq.read_schema(dataset)]
 
 
 def _rows_and_bytes(path: Path, label: str) -> tuple[int, int]:
