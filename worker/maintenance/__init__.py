@@ -1,0 +1,1 @@
+"""The maintenance family: copies between connections, backups, and clean-up."""

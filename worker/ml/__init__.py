@@ -1,0 +1,1 @@
+"""The ML family: features, training, prediction and search, with scikit-learn."""

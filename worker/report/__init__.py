@@ -1,0 +1,1 @@
+"""The report family: datasets as pages, workbooks and documents."""

@@ -1,0 +1,1 @@
+"""Reading and writing the tables of connections; families share it."""
