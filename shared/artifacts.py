@@ -23,7 +23,7 @@ ARTIFACT_URI_PATTERN = rf"^artifact://{_OWNER}/[0-9]{{1,9}}/{_NAME}$"
 _URI = re.compile(ARTIFACT_URI_PATTERN)
 _NAME_RE = re.compile(_NAME)
 
-Role = Literal["dataset", "rejects", "model", "recipe", "report", "file"]
+Role = Literal["dataset", "rejects", "model", "recipe", "report", "search", "trial", "backup", "file"]
 
 ArtifactUri = Annotated[
     str,
@@ -48,6 +48,42 @@ class Artifact(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the content, lower-case hex.")
 
 
+class ModelFile(Artifact):
+    """A trained model: a skops file."""
+
+    role: Literal["model"] = Field(description="Always `model`.")
+
+
+class RecipeFile(Artifact):
+    """How columns become features: a skops file."""
+
+    role: Literal["recipe"] = Field(description="Always `recipe`.")
+
+
+class ReportFile(Artifact):
+    """A page, workbook or document for people."""
+
+    role: Literal["report"] = Field(description="Always `report`.")
+
+
+class SearchFile(Artifact):
+    """What a search for hyperparameters has learnt, and what it tries next: JSON."""
+
+    role: Literal["search"] = Field(description="Always `search`.")
+
+
+class TrialFile(Artifact):
+    """The outcome of one trial of a search: JSON."""
+
+    role: Literal["trial"] = Field(description="Always `trial`.")
+
+
+class BackupFile(Artifact):
+    """A table or store that can be restored."""
+
+    role: Literal["backup"] = Field(description="Always `backup`.")
+
+
 class Column(BaseModel):
     """A column of a dataset."""
 
@@ -60,7 +96,7 @@ class Column(BaseModel):
 class Dataset(Artifact):
     """A staged table: one Parquet file."""
 
-    role: Role = Field(default="dataset", description="Always `dataset`, or `rejects` for refused rows.")
+    role: Literal["dataset", "rejects"] = Field(default="dataset", description="`rejects` for refused rows.")
     row_count: int = Field(ge=0, description="Rows in the file.")
     columns: list[Column] = Field(description="Columns in file order.")
 
