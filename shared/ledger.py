@@ -1,6 +1,6 @@
 """The ledger: every job's record, and the only way to change its state.
 
-The transitions are one Lua script (`ledger.lua`, the state machine is drawn in `states.py`); this module gives
+The transitions are one Lua script (`transitions/`, the state machine is drawn in `states.py`); this module gives
 it typed callers: `AsyncLedger` for the gateway, `Ledger` for the workers. Both run the same script.
 """
 
@@ -40,7 +40,11 @@ PREFIX = "celeriac:"
 CELERY_RESULT_PREFIX = "celery-task-meta-"
 CHANGES_CHANNEL = f"{PREFIX}changes"  # carries the id of a job whenever one of its events is written
 CANCELS_CHANNEL = f"{PREFIX}cancels"  # carries the id of a running task that is to stop
-_SCRIPT = resources.files("shared").joinpath("ledger.lua").read_text("utf-8")
+_PARTS = ("records", "endings", "submission", "work", "requests", "keeper")  # each uses what those before it define
+_SCRIPT = "\n".join(
+    [resources.files("shared").joinpath("transitions", f"{part}.lua").read_text("utf-8") for part in _PARTS]
+    + ["return T[ARGV[1]](cjson.decode(ARGV[2]))"]
+)
 _MAX_BATCH = 256  # submissions that share a round trip; keeps one call of the script in the low milliseconds
 
 

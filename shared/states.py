@@ -7,7 +7,7 @@
                                    │                    └──lost too often──► quarantined
     cancel: scheduled, queued, retrying ──► cancelled      expire: the same three ──► expired
 
-`shared/ledger.lua` holds the transitions; a step can also be ``waiting`` (its predecessor has not
+`shared/transitions` holds the transitions; a step can also be ``waiting`` (its predecessor has not
 ended) and ``skipped`` (a predecessor did not succeed).
 """
 

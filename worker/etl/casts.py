@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from shared.errors import TaskFailure
 from shared.jobs.steps import CastStep, CastTo
-from worker.etl.columns import NUMBERS, Family, family, fresh_name, quoted
+from worker.tables.columns import NUMBERS, Family, family, fresh_name, quoted
 from worker.etl.compile_expressions import wrong_type
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import TaskFailure
 from shared.jobs import expressions as ex
-from worker.etl.columns import NUMBERS, TEMPORAL, Columns, Family, family, quoted, unknown_column
+from worker.tables.columns import NUMBERS, TEMPORAL, Columns, Family, family, quoted, unknown_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,7 +11,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING
 
 from shared.jobs import steps as st
-from worker.etl.columns import (
+from worker.tables.columns import (
     NUMBERS,
     Columns,
     family,

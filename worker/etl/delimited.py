@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from shared.errors import TaskFailure
-from worker.etl.staging import ParquetSink, column_names
+from worker.tables.staging import ParquetSink, column_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

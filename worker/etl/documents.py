@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pyarrow as pa
 
 from shared.errors import TaskFailure
-from worker.etl.staging import MAX_COLUMNS, ParquetSink, column_names
+from worker.tables.staging import MAX_COLUMNS, ParquetSink, column_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from worker.etl.inference import Candidate
+    from worker.tables.inference import Candidate
 
 _LARGEST_OBJECT = 8 * 1024**2  # characters
 _CHUNK = 256 * 1024  # characters

@@ -10,10 +10,10 @@ from shared.errors import TaskFailure
 from shared.jobs.places import ArtifactSource, HttpSource, SqlSource, StoreSource
 from worker.addresses import AllowedHosts
 from worker.breaker import Breaker
-from worker.etl.inference import settle
+from worker.tables.inference import settle
 from worker.etl.readers import ReadLimits, SourceFile, read_file
-from worker.etl.sql_extract import stage_sql
-from worker.etl.staging import columns_of
+from worker.tables.read import stage_sql
+from worker.tables.staging import columns_of
 from worker.fetch import FetchLimits, fetch
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Turn a file of any known format into one typed Parquet file, with bounded memory.
 
 Formats without types (CSV, Excel, JSON) are staged as text and get the types that all their values have, see
-`worker.etl.inference`. Parquet is decoded and written anew, which finds a broken file here and not two steps later.
+`worker.tables.inference`. Parquet is decoded and written anew, which finds a broken file here and not two steps later.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from shared.errors import TaskFailure
 from worker.etl.compression import compression_of, decompress
 from worker.etl.delimited import stage_delimited
 from worker.etl.documents import stage_documents
-from worker.etl.inference import settle
-from worker.etl.staging import ParquetSink, batches_of, column_names, schema_of
+from worker.tables.inference import settle
+from worker.tables.staging import ParquetSink, batches_of, column_names, schema_of
 from worker.etl.workbook import stage_workbook
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shared.jobs.places import FileLayout
-    from worker.etl.inference import Candidate
+    from worker.tables.inference import Candidate
 
 Format = Literal["csv", "tsv", "json", "ndjson", "parquet", "excel"]
 

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 from shared.errors import TaskFailure
 from shared.jobs.steps import CastStep
 from worker.etl import casts
-from worker.etl.columns import Columns, quoted
+from worker.tables.columns import Columns, quoted
 from worker.etl.compile_expressions import Bindings
 from worker.etl.compile_steps import ROW_WISE, Source, compile_step, replacing
-from worker.etl.engine import parquet
+from worker.tables.engine import parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from shared.jobs.steps import BadRows, Step
-    from worker.etl.engine import Engine
+    from worker.tables.engine import Engine
 
 
 @dataclass

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 
 from shared.artifacts import Column
 from shared.errors import TaskFailure
-from worker.etl.columns import fresh_name, quoted
-from worker.etl.engine import locked_engine
+from worker.tables.columns import fresh_name, quoted
+from worker.tables.engine import locked_engine
 from worker.etl.sandbox import checked
-from worker.etl.staging import columns_of
+from worker.tables.staging import columns_of
 from worker.etl.stepwise import Counts, Stepwise
 from worker.etl.unite import define_united
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shared.jobs.etl import TransformSpec
-    from worker.etl.columns import Columns
+    from worker.tables.columns import Columns
 
 _LEAST_ROW_BYTES = 128  # dictionaries make rows look smaller than they are in memory
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shared.errors import TaskFailure
-from worker.etl.columns import NUMBERS, Columns, Family, family, quoted
-from worker.etl.engine import parquet
+from worker.tables.columns import NUMBERS, Columns, Family, family, quoted
+from worker.tables.engine import parquet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from worker.etl.engine import Engine
+    from worker.tables.engine import Engine
 
 
 def define_united(name: str, datasets: Sequence[Path], engine: Engine) -> Columns:

@@ -15,9 +15,9 @@ import pytest
 
 from shared.errors import ClaimLost, TaskFailure, TransientFailure
 from shared.jobs.places import FileDestination
-from tests.worker.etl.engines import ignore_progress
+from tests.worker.tables.engines import ignore_progress
 from worker.connections import StoreConnection
-from worker.etl.load import Loaded, load_file
+from worker.tables.load import Loaded, load_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ import pytest
 
 from shared.errors import TaskFailure
 from tests.worker.etl.transforming import MIB, run
-from worker.etl.engine import Engine, locked_engine
+from worker.tables.engine import Engine, locked_engine
 from worker.etl.sandbox import checked
 from worker.etl.unite import define_united
 

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shared.errors import TaskFailure, TransientFailure
-from worker.etl.load_plan import STAGE, ExistingColumn, fold_ascii, quote, read_batches, unloadable
-from worker.etl.load_sql import CREATE_LEDGER, create_stage, update_matching
-from worker.etl.load_types import Shape, shape_of, signed_micros
+from worker.tables.load_plan import STAGE, ExistingColumn, fold_ascii, quote, read_batches, unloadable
+from worker.tables.load_sql import CREATE_LEDGER, create_stage, update_matching
+from worker.tables.load_types import Shape, shape_of, signed_micros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from worker.connections import SqliteConnection
-    from worker.etl.load_plan import TablePlan
+    from worker.tables.load_plan import TablePlan
 
 _DECLARED = {
     "bool": "BOOLEAN", "int": "INTEGER", "float": "REAL", "decimal": "TEXT", "text": "TEXT", "binary": "BLOB",

@@ -17,7 +17,7 @@ import pytest
 from shared.errors import TaskFailure, TransientFailure
 from shared.jobs.places import SqlSource
 from worker.connections import DuckdbConnection, PostgresqlConnection, SqliteConnection
-from worker.etl.sql_extract import single_select, stage_sql
+from worker.tables.read import single_select, stage_sql
 
 if TYPE_CHECKING:
     from pathlib import Path

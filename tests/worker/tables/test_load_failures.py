@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from shared.errors import TaskFailure, TransientFailure
-from tests.worker.etl.engines import ENGINES, Engine, exit_code_of_load, make_engine
+from tests.worker.tables.engines import ENGINES, Engine, exit_code_of_load, make_engine
 from worker.connections import DuckdbConnection, PostgresqlConnection, SqliteConnection
 
 if TYPE_CHECKING:

@@ -20,14 +20,14 @@ import pytest
 
 from shared.jobs.places import TableDestination
 from worker.connections import DuckdbConnection, PostgresqlConnection, SqlConnection, SqliteConnection
-from worker.etl.load import Loaded, load_table
+from worker.tables.load import Loaded, load_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
 
 _FRESH = multiprocessing.get_context("forkserver")  # forks from a process that has imported and done nothing else
-_FRESH.set_forkserver_preload(["tests.worker.etl.engines"])
+_FRESH.set_forkserver_preload(["tests.worker.tables.engines"])
 ENGINES = ("postgresql", "sqlite", "duckdb")
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.etl.load_plan import LEDGER, STAGE, quote
+from worker.tables.load_plan import LEDGER, STAGE, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     import pyarrow as pa
 
-    from worker.etl.load_plan import TablePlan
+    from worker.tables.load_plan import TablePlan
 
 CREATE_LEDGER = f"""
     CREATE TABLE IF NOT EXISTS {LEDGER} (

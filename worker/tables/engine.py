@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from shared.errors import TaskFailure
-from worker.etl.columns import Columns, need_distinct, quoted, text
+from worker.tables.columns import Columns, need_distinct, quoted, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from shared.errors import TaskFailure
 from worker.connections import DuckdbConnection, PostgresqlConnection, SqlConnection
-from worker.etl import load_duckdb, load_postgresql, load_sqlite
+from worker.tables import load_duckdb, load_postgresql, load_sqlite
 from worker.etl.load_file import load_file
-from worker.etl.load_plan import ExistingColumn, Loaded, TablePlan, check_fits, plan_table
-from worker.etl.load_sql import (
+from worker.tables.load_plan import ExistingColumn, Loaded, TablePlan, check_fits, plan_table
+from worker.tables.load_sql import (
     RECORD,
     RECORDED,
     create_table,

@@ -17,15 +17,15 @@ from adbc_driver_postgresql import dbapi as postgresql
 
 from shared.errors import TaskFailure, TransientFailure, redact
 from worker.connections import DuckdbConnection, PostgresqlConnection, SqliteConnection
-from worker.etl.columns import quoted
-from worker.etl.staging import ParquetSink, column_names
+from worker.tables.columns import quoted
+from worker.tables.staging import ParquetSink, column_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from shared.jobs.places import SqlSource
     from worker.connections import SqlConnection
-    from worker.etl.inference import Candidate
+    from worker.tables.inference import Candidate
 
 _BATCH_ROWS = 10_000
 _BATCH_BYTES = 4 * 1024**2

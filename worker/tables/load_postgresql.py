@@ -17,16 +17,16 @@ from adbc_driver_manager import dbapi as adbc
 from adbc_driver_postgresql import dbapi as postgresql
 
 from shared.errors import TaskFailure
-from worker.etl.load_plan import STAGE, ExistingColumn, quote, read_batches, unloadable
-from worker.etl.load_sql import CREATE_LEDGER, create_stage, insert_staged, update_matching
-from worker.etl.load_types import Shape, holds, shape_of, signed_micros
-from worker.etl.postgresql_errors import failure_of
+from worker.tables.load_plan import STAGE, ExistingColumn, quote, read_batches, unloadable
+from worker.tables.load_sql import CREATE_LEDGER, create_stage, insert_staged, update_matching
+from worker.tables.load_types import Shape, holds, shape_of, signed_micros
+from worker.tables.postgresql_errors import failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from worker.connections import PostgresqlConnection
-    from worker.etl.load_plan import TablePlan
+    from worker.tables.load_plan import TablePlan
 
 _NAME_BYTES = 63
 _DEAD_PEER_CHECK_S = 10

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from shared.errors import ClaimLost, TaskFailure
-from tests.worker.etl.engines import ENGINES, Engine, make_engine, memory_growth_of_load
-from worker.etl.load_plan import Loaded
+from tests.worker.tables.engines import ENGINES, Engine, make_engine, memory_growth_of_load
+from worker.tables.load_plan import Loaded
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,15 +16,15 @@ import duckdb
 import pyarrow as pa
 
 from shared.errors import TaskFailure, TransientFailure
-from worker.etl.load_plan import STAGE, ExistingColumn, fold_ascii, quote, unloadable
-from worker.etl.load_sql import CREATE_LEDGER, insert_staged, matches
-from worker.etl.load_types import Shape, holds, plain, shape_of
+from worker.tables.load_plan import STAGE, ExistingColumn, fold_ascii, quote, unloadable
+from worker.tables.load_sql import CREATE_LEDGER, insert_staged, matches
+from worker.tables.load_types import Shape, holds, plain, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from worker.connections import DuckdbConnection
-    from worker.etl.load_plan import TablePlan
+    from worker.tables.load_plan import TablePlan
 
 _MAX_PRECISION = 38
 _POLL_S = 0.1

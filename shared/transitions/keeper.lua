@@ -1,0 +1,133 @@
+-- The keeper's round: what is due, lost, expired, or past its retention.
+
+-- Take everything of a job out of the ledger, leaving a mark that it was there. Returns its and its steps' ids.
+local function forget(record)
+  local ids = { record.id }
+  for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do ids[#ids + 1] = id end
+  for _, name in ipairs({ 'jobs', 'ended', 'kind:' .. record.kind, 'queue:' .. record.queue, 'state:' .. record.state }) do
+    redis.call('ZREM', P .. name, record.id)
+  end
+  for _, tag in ipairs(cjson.decode(record.tags)) do redis.call('ZREM', P .. 'tag:' .. tag, record.id) end
+  for _, id in ipairs(ids) do redis.call('DEL', record_key(id), META .. id) end
+  redis.call('DEL', P .. 'events:' .. record.id)
+  redis.call('ZADD', P .. 'gone', NOW, record.id)
+  return ids
+end
+
+local function older(key, bound, limit)
+  return redis.call('ZRANGE', key, '-inf', bound, 'BYSCORE', 'LIMIT', 0, limit)
+end
+
+-- Queued jobs whose message is in no list any more and that no worker has claimed. A list is first in, first
+-- out: whatever was published before the message at its tail has been taken off it.
+local function lost_messages(list, a)
+  local bound = NOW - a.grace_ms
+  local tail = redis.call('LINDEX', list, -1)
+  if tail then
+    local readable, message = pcall(cjson.decode, tail)
+    local id = readable and type(message) == 'table' and type(message.headers) == 'table' and message.headers.id
+    local published = type(id) == 'string' and redis.call('ZSCORE', published_key(list), id)
+    if not published then return {} end -- not one of ours, or a copy: wait until it is taken
+    bound = math.min(bound, published - 1)
+  end
+  return older(published_key(list), bound, a.limit)
+end
+
+-- Celery forgets a chord once it has published its body. Let it count the parts again: celery.backends.redis.
+local function rearm_chord(part, size)
+  local readable, message = pcall(cjson.decode, part.message)
+  local group = readable and message.headers.group
+  if type(group) ~= 'string' then return end
+  local key = 'celery-taskset-meta-' .. group
+  redis.call('DEL', key .. '.c', key .. '.j', key .. '.t', key .. '.d')
+  redis.call('SET', key .. '.s', size, 'PX', part.retention_ms)
+end
+
+-- Publish again what was lost on its way. A step that Celery should have published after its predecessors has
+-- no message yet: then theirs go out again; a claim answers 'succeeded' and Celery goes on from there.
+local function republish(record)
+  if record.message then
+    publish(record)
+    return
+  end
+  note_published(record)
+  local predecessors = cjson.decode(record.after or '[]')
+  for n, id in ipairs(predecessors) do
+    local before = load(id)
+    if before and before.message then
+      if n == 1 then rearm_chord(before, #predecessors) end
+      if before.outbox == '1' then redis.call('ZADD', P .. 'outbox', NOW, before.id) else redis.call('LPUSH', list_of(before), before.message) end
+    end
+  end
+end
+
+-- tend: {owner, lock_ms, lease_ms, limit, grace_ms, outbox_grace_ms, remember_ms}: one round of the keeper.
+-- Replies {} when another worker is the keeper, else {'tended', action, id, action, id, ...}; actions are
+-- published (due), expired, republished (owner or message lost), quarantined, cancelled, unpublished, forgotten.
+function T.tend(a)
+  local holder = redis.call('GET', P .. 'keeper')
+  if holder and holder ~= a.owner then return {} end
+  redis.call('SET', P .. 'keeper', a.owner, 'PX', a.lock_ms)
+  -- Nobody was the keeper for longer than a lease: the ledger itself was away, and nobody could renew either. Owners
+  -- that live get one lease to show it.
+  if NOW - tonumber(redis.call('GET', P .. 'tended_at') or NOW) > a.lease_ms then
+    redis.call('SET', P .. 'amnesty', 1, 'PX', a.lease_ms)
+  end
+  redis.call('SET', P .. 'tended_at', int(NOW))
+  local done = { 'tended' }
+  local function note(action, id)
+    done[#done + 1] = action
+    done[#done + 1] = id
+  end
+  for _, id in ipairs(older(P .. 'due', NOW, a.limit)) do
+    local record = load(id)
+    redis.call('ZREM', P .. 'due', id)
+    if record and (record.state == 'scheduled' or record.state == 'retrying') then
+      enter(record, 'queued')
+      set(record, { due_at = false, queued_at = NOW })
+      if record.message then publish(record) end
+      emit_state(record)
+      note('published', id)
+    end
+  end
+  for _, id in ipairs(older(P .. 'expiring', NOW, a.limit)) do
+    local record = load(id)
+    redis.call('ZREM', P .. 'expiring', id)
+    if record and not record.started_at and not FINAL[record.state] then
+      expire(record)
+      if record.steps then close_steps(record, 'expired', 'The job expired.') end
+      note('expired', id)
+    end
+  end
+  local lapsed = redis.call('EXISTS', P .. 'amnesty') == 1 and {} or older(P .. 'claims', NOW, a.limit)
+  for _, id in ipairs(lapsed) do
+    local record = load(id)
+    if record and record.state == 'running' then note(lost(record), id) else redis.call('ZREM', P .. 'claims', id) end
+  end
+  for _, list in ipairs(redis.call('SMEMBERS', P .. 'lists')) do
+    for _, id in ipairs(lost_messages(list, a)) do
+      local record = load(id)
+      if record and record.state == 'queued' and list_of(record) == list then
+        republish(record)
+        note('republished', id)
+      else
+        redis.call('ZREM', published_key(list), id)
+      end
+    end
+  end
+  for _, id in ipairs(older(P .. 'outbox', NOW - a.outbox_grace_ms, a.limit)) do note('unpublished', id) end
+  for _, id in ipairs(older(P .. 'ended', NOW, a.limit)) do
+    local record = load(id)
+    if record then
+      for _, gone in ipairs(forget(record)) do note('forgotten', gone) end
+    else
+      redis.call('ZREM', P .. 'ended', id)
+    end
+  end
+  for _, id in ipairs(older(P .. 'uploads', NOW, a.limit)) do
+    redis.call('ZREM', P .. 'uploads', id)
+    note('forgotten', id)
+  end
+  redis.call('ZREMRANGEBYSCORE', P .. 'gone', '-inf', NOW - a.remember_ms)
+  return done
+end

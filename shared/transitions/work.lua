@@ -1,0 +1,186 @@
+-- What workers do with a job: claim, renew, progress, finish, retry, release.
+
+local function quarantine(record)
+  settle(record, 'quarantined', { error = error_document('quarantined',
+    'It lost ' .. record.crashes .. ' workers, so it is not tried again.',
+    'Look at the attempts and the workers\' logs: out of memory, a crash in native code, or a kill. Then retry it.') })
+end
+
+-- A job whose owner is gone: stop it, set it aside, or queue it again. Returns what was done. The message goes
+-- out again unless the caller has one `in_hand`.
+local function lost(record, in_hand)
+  if record.cancel_requested_at then
+    settle(record, 'cancelled', { error = error_document('cancelled', record.cancel_reason or 'Cancelled on request.', '') })
+    return 'cancelled'
+  end
+  local crashes = tonumber(record.crashes or '0') + 1
+  set(record, { crashes = crashes })
+  if crashes >= tonumber(record.max_crashes) then
+    close_attempt(record, 'lost')
+    quarantine(record)
+    return 'quarantined'
+  end
+  close_attempt(record, 'lost')
+  redis.call('ZREM', P .. 'claims', record.id)
+  set(record, { token = false, owner = false, claim_until = false })
+  enter(record, 'queued')
+  set(record, { queued_at = NOW })
+  if not in_hand then publish(record) end
+  emit_state(record, '"reason": "lost its worker"')
+  return 'republished'
+end
+
+local function expire(record)
+  settle(record, 'expired', { error = error_document('expired', 'It did not start before its expiry.', 'Submit it again, with a longer expires_in_s.') })
+end
+
+-- claim: {id, owner, worker, lease_ms, message, delivery, adopt?}. `delivery` is new with every delivery, so that a
+-- claim whose answer was lost can be asked for again. `adopt` is a record for a job that came past the gateway,
+-- from somebody's own Celery client.
+-- Replies {'run', token, attempt, retries, max_retries} or {'busy'|'early'|'unknown'} or a final state, 'succeeded' with the result.
+function T.claim(a)
+  local record = load(a.id)
+  if not record then
+    if not a.adopt or redis.call('ZSCORE', P .. 'gone', a.id) then return { 'unknown' } end
+    record = a.adopt
+    create(record)
+    index(record)
+    enter(record, 'queued')
+    emit_state(record)
+  end
+  if FINAL[record.state] then return { record.state, record.result or '' } end
+  if record.expires_at and not record.started_at and tonumber(record.expires_at) <= NOW then
+    expire(record)
+    return { 'expired' }
+  end
+  if record.state == 'running' then
+    if record.delivery == a.delivery then return { 'run', record.token, record.attempt, record.retries or '0', record.max_retries } end
+    if tonumber(record.claim_until) > NOW or redis.call('EXISTS', P .. 'amnesty') == 1 then return { 'busy' } end
+    local done = lost(record, true)
+    if done ~= 'republished' then return { record.state } end
+  elseif record.due_at and tonumber(record.due_at) > NOW then
+    return { 'early' } -- a copy of the message that came before its time; the keeper publishes it when it is due
+  end
+  local token = redis.call('INCR', P .. 'token')
+  local attempt = tonumber(record.attempt or '0') + 1
+  local attempts = record.attempts and cjson.decode(record.attempts) or {}
+  attempts[#attempts + 1] = { attempt = attempt, worker = a.worker, started_at_ms = NOW }
+  unlist(record)
+  enter(record, 'running')
+  set(record, {
+    token = token, owner = a.owner, worker = a.worker, attempt = attempt, attempts = cjson.encode(attempts), attempt_open = '1',
+    delivery = a.delivery, started_at = record.started_at or NOW, claim_until = NOW + a.lease_ms, due_at = false, progress = false,
+    message = record.message or a.message,
+  })
+  redis.call('ZADD', P .. 'claims', NOW + a.lease_ms, record.id)
+  emit_state(record, '"worker": ' .. cjson.encode(a.worker))
+  local value = '{"status": "STARTED", "result": {"hostname": ' .. cjson.encode(a.worker) .. '}, "traceback": null, "children": [], "date_done": null, "task_id": "' .. record.id .. '"}'
+  redis.call('SET', META .. record.id, value, 'PX', record.retention_ms)
+  if record.job_id then
+    local job = load(record.job_id)
+    if job and job.state == 'queued' then
+      enter(job, 'running')
+      set(job, { started_at = NOW })
+      redis.call('ZREM', P .. 'expiring', job.id)
+      emit_state(job)
+    end
+  end
+  return { 'run', int(token), int(attempt), record.retries or '0', record.max_retries }
+end
+
+-- Whether the caller's own call has already done what it asks for: the answer to its first try was lost.
+local function repeated(record, call, a) return record and a.token and record.last_call == call .. a.token end
+
+-- Whether the caller may write: it holds the token, or (the worker's main process) it is the owner.
+local function holds(record, a)
+  if not record or record.state ~= 'running' then return false end
+  if a.token then return record.token == a.token end
+  return record.owner == a.owner
+end
+
+-- renew: {owner, ids, lease_ms}. Replies one of 'ok' | 'cancel' | 'lost' | 'ended' | 'unknown' an id. 'ended' is what
+-- this owner itself has finished: its child is on its way out and must not be disturbed.
+function T.renew(a)
+  local replies = {}
+  for i, id in ipairs(a.ids) do
+    local state, owner, cancel, ended_by =
+      unpack(redis.call('HMGET', record_key(id), 'state', 'owner', 'cancel_requested_at', 'ended_by'))
+    if not state then
+      replies[i] = 'unknown'
+    elseif state == 'running' and owner == a.owner then
+      redis.call('HSET', record_key(id), 'claim_until', int(NOW + a.lease_ms))
+      redis.call('ZADD', P .. 'claims', NOW + a.lease_ms, id)
+      replies[i] = cancel and 'cancel' or 'ok'
+    elseif FINAL[state] and ended_by == a.owner then
+      replies[i] = 'ended'
+    elseif state == 'running' or FINAL[state] then
+      replies[i] = 'lost'
+    else
+      replies[i] = 'ok' -- delivered and not claimed yet
+    end
+  end
+  return replies
+end
+
+-- progress: {id, token, progress?, logs: [text...]}. Replies 'ok' | 'cancel' | 'refused'.
+function T.progress(a)
+  local record = load(a.id)
+  if not holds(record, a) then return 'refused' end
+  for _, line in ipairs(a.logs or {}) do emit(record, 'log', line) end
+  if a.progress then
+    set(record, { progress = a.progress })
+    emit(record, 'progress', a.progress)
+    local value = '{"status": "PROGRESS", "result": ' .. a.progress .. ', "traceback": null, "children": [], "date_done": null, "task_id": "' .. record.id .. '"}'
+    redis.call('SET', META .. record.id, value, 'PX', record.retention_ms)
+  end
+  return record.cancel_requested_at and 'cancel' or 'ok'
+end
+
+-- finish: {id, token | owner, state: succeeded|failed, result? | error?, artifacts?}. Replies 'ok' | 'refused'.
+-- Without a claim (a message that no worker could even start) only a queued job can be failed.
+function T.finish(a)
+  local record = load(a.id)
+  local unclaimed = record and a.unclaimed and record.state == 'queued'
+  if repeated(record, 'finish ', a) then return 'ok' end
+  if not holds(record, a) and not unclaimed then return 'refused' end
+  local owner = record.owner or ''
+  if record.cancel_requested_at and a.state ~= 'succeeded' then
+    settle(record, 'cancelled', { error = error_document('cancelled', record.cancel_reason or 'Cancelled on request.', ''), artifacts = a.artifacts })
+  else
+    settle(record, a.state, a)
+  end
+  if a.token then set(record, { last_call = 'finish ' .. a.token, ended_by = owner }) end
+  return 'ok'
+end
+
+-- retry: {id, token, delay_ms, error}. Replies 'ok' | 'refused'.
+function T.retry(a)
+  local record = load(a.id)
+  if repeated(record, 'retry ', a) then return 'ok' end
+  if not holds(record, a) then return 'refused' end
+  if record.cancel_requested_at then return T.finish({ id = a.id, token = a.token, state = 'failed', error = a.error }) end
+  close_attempt(record, 'retrying')
+  unlist(record)
+  enter(record, 'retrying')
+  set(record, { due_at = NOW + a.delay_ms, error = a.error, retries = tonumber(record.retries or '0') + 1, last_call = 'retry ' .. a.token, token = false, owner = false, claim_until = false })
+  redis.call('ZADD', P .. 'due', record.due_at, record.id)
+  emit_state(record, '"due_at_ms": ' .. record.due_at .. ', "error": ' .. a.error)
+  redis.call('SET', META .. record.id, '{"status": "RETRY", "result": ' .. celery_exception('TransientFailure', 'shared.errors', cjson.decode(a.error).message)
+    .. ', "traceback": null, "children": [], "date_done": null, "task_id": "' .. record.id .. '"}', 'PX', record.retention_ms)
+  return 'ok'
+end
+
+-- release: {id, owner, crashed}. The owner gives a job back: it shut down, or its child died.
+-- Replies 'refused' | 'released' | 'republished' | 'quarantined' | 'cancelled'.
+function T.release(a)
+  local record = load(a.id)
+  if not holds(record, a) then return 'refused' end
+  if a.crashed or record.cancel_requested_at then return lost(record) end
+  close_attempt(record, 'released')
+  unlist(record)
+  enter(record, 'queued')
+  set(record, { token = false, owner = false, claim_until = false, queued_at = NOW })
+  publish(record)
+  emit_state(record, '"reason": "its worker shut down"')
+  return 'released'
+end
