@@ -101,7 +101,13 @@ def test_a_role_has_the_versions_that_the_tests_run_on(role: str) -> None:
 
 @pytest.mark.parametrize(
     ("role", "sources"),
-    [("api", ("api/**/*.py", "shared/**/*.py")), ("worker-etl", ("worker/*.py", "worker/etl/*.py", "shared/**/*.py"))],
+    [
+        ("api", ("api/**/*.py", "shared/**/*.py")),
+        *(
+            (f"worker-{family}", ("worker/*.py", "worker/tables/*.py", f"worker/{family}/*.py", "shared/**/*.py"))
+            for family in ("etl", "maintenance")
+        ),
+    ],
 )
 def test_an_image_has_what_its_code_imports(role: str, sources: tuple[str, ...]) -> None:
     """Each third-party module that a role's sources import is pinned in its requirements."""
@@ -145,7 +151,7 @@ def test_an_image_runs_as_nobody_in_particular_and_says_how_it_is(dockerfile: st
     ("dockerfile", "stage", "copied"),
     [
         ("Dockerfile.api", "final", {"shared", "api"}),
-        ("Dockerfile.worker", "worker", {"shared", "worker/*.py", "worker/${FAMILY}"}),
+        ("Dockerfile.worker", "worker", {"shared", "worker/*.py", "worker/tables", "worker/${FAMILY}"}),
         ("Dockerfile.worker", "flower", {"shared", "worker/*.py"}),
     ],
 )

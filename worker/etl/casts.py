@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from shared.errors import TaskFailure
 from shared.jobs.steps import CastStep, CastTo
-from worker.tables.columns import NUMBERS, Family, family, fresh_name, quoted
 from worker.etl.compile_expressions import wrong_type
+from worker.tables.columns import NUMBERS, Family, family, fresh_name, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,6 +11,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING
 
 from shared.jobs import steps as st
+from worker.etl.compile_expressions import Bindings, Scope, compile_condition, compile_expression, scalar, wrong_type
 from worker.tables.columns import (
     NUMBERS,
     Columns,
@@ -20,7 +21,6 @@ from worker.tables.columns import (
     need_distinct,
     quoted,
 )
-from worker.etl.compile_expressions import Bindings, Scope, compile_condition, compile_expression, scalar, wrong_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -10,11 +10,11 @@ from shared.errors import TaskFailure
 from shared.jobs.places import ArtifactSource, HttpSource, SqlSource, StoreSource
 from worker.addresses import AllowedHosts
 from worker.breaker import Breaker
-from worker.tables.inference import settle
 from worker.etl.readers import ReadLimits, SourceFile, read_file
+from worker.fetch import FetchLimits, fetch
+from worker.tables.inference import settle
 from worker.tables.read import stage_sql
 from worker.tables.staging import columns_of
-from worker.fetch import FetchLimits, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,9 +16,9 @@ from shared.errors import TaskFailure
 from worker.etl.compression import compression_of, decompress
 from worker.etl.delimited import stage_delimited
 from worker.etl.documents import stage_documents
+from worker.etl.workbook import stage_workbook
 from worker.tables.inference import settle
 from worker.tables.staging import ParquetSink, batches_of, column_names, schema_of
-from worker.etl.workbook import stage_workbook
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from shared.errors import TaskFailure
 from shared.jobs.steps import CastStep
 from worker.etl import casts
-from worker.tables.columns import Columns, quoted
 from worker.etl.compile_expressions import Bindings
 from worker.etl.compile_steps import ROW_WISE, Source, compile_step, replacing
+from worker.tables.columns import Columns, quoted
 from worker.tables.engine import parquet
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from shared.jobs.etl import (
 from shared.jobs.places import TableDestination
 from worker.connections import connections
 from worker.etl.extract import Extractor
-from worker.tables.load import load_table
 from worker.etl.load_file import load_file
-from worker.tables.staging import columns_of
 from worker.etl.transform import transform
 from worker.settings import worker_settings
+from worker.tables.load import load_table
+from worker.tables.staging import columns_of
 from worker.task import Run, runs
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 
 from shared.artifacts import Column
 from shared.errors import TaskFailure
-from worker.tables.columns import fresh_name, quoted
-from worker.tables.engine import locked_engine
 from worker.etl.sandbox import checked
-from worker.tables.staging import columns_of
 from worker.etl.stepwise import Counts, Stepwise
 from worker.etl.unite import define_united
+from worker.tables.columns import fresh_name, quoted
+from worker.tables.engine import locked_engine
+from worker.tables.staging import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Load a dataset: into a table of a database (here), or into a file of a store (`load_file`).
+"""Load a dataset into a table of a database.
 
     begin (and wait for whoever delivers the same load_id)
       -> already in celeriac_loads? give its counts
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Protocol
 from shared.errors import TaskFailure
 from worker.connections import DuckdbConnection, PostgresqlConnection, SqlConnection
 from worker.tables import load_duckdb, load_postgresql, load_sqlite
-from worker.etl.load_file import load_file
 from worker.tables.load_plan import ExistingColumn, Loaded, TablePlan, check_fits, plan_table
 from worker.tables.load_sql import (
     RECORD,
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
     from shared.jobs.places import TableDestination
 
-__all__ = ["Loaded", "load_file", "load_table"]
+__all__ = ["Loaded", "load_table"]
 
 _DEFAULT_MEMORY_BYTES = 512 * 1024**2
 

@@ -17,7 +17,8 @@ from shared.errors import ClaimLost, TaskFailure, TransientFailure
 from shared.jobs.places import FileDestination
 from tests.worker.tables.engines import ignore_progress
 from worker.connections import StoreConnection
-from worker.tables.load import Loaded, load_file
+from worker.etl.load_file import load_file
+from worker.tables.load import Loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ import pytest
 
 from shared.errors import TaskFailure
 from tests.worker.etl.transforming import MIB, run
-from worker.tables.engine import Engine, locked_engine
 from worker.etl.sandbox import checked
 from worker.etl.unite import define_united
+from worker.tables.engine import Engine, locked_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
