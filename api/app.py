@@ -25,6 +25,7 @@ from shared.connections import load_connections
 from shared.errors import redact
 from shared.ledger import AsyncLedger
 from shared.messages import Composer
+from shared.planning import Planner
 
 _log = structlog.get_logger(__name__)
 
@@ -61,7 +62,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             app.state.dispatch = Dispatch(
                 settings,
                 ledger=ledger,
-                composer=Composer(settings),
+                planner=Planner(settings, Composer(settings)),
                 connections=load_connections(settings.connections_file),
                 outbox=outbox,
             )

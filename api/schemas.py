@@ -5,20 +5,17 @@ A job's own part of a submission is its contract; there is no second description
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, Union
+from typing import Annotated, Any, Literal, Union
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from shared.artifacts import Artifact
-from shared.broker import DEFAULT_PRIORITY
 from shared.catalogue import Catalogue
 from shared.contract import KIND_PATTERN, Limits, Retry
+from shared.options import SubmissionOptions, Tag
 from shared.states import State, StepState
 
 BATCH_MAX = 1_000
-_YEAR_S = 366 * 86_400.0
-
-Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,63}$", examples=["nightly"])]
 
 
 def _written_out(value: object) -> object:
@@ -29,7 +26,6 @@ def _written_out(value: object) -> object:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
-Seconds = Annotated[float, Field(gt=0, le=_YEAR_S)]
 
 
 class _In(BaseModel):
@@ -38,35 +34,6 @@ class _In(BaseModel):
 
 class _Out(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SubmissionOptions(_In):
-    """How a job is to be run."""
-
-    priority: int = Field(default=DEFAULT_PRIORITY, ge=0, le=9, description="9 is most urgent.")
-    run_at: AwareDatetime | None = Field(default=None, description="Do not start before; with an offset from UTC.")
-    delay_s: Annotated[float, Field(ge=0, le=_YEAR_S)] | None = Field(
-        default=None, description="Do not start before so many seconds have passed."
-    )
-    expires_in_s: Seconds | None = Field(
-        default=None, description="End as `expired` if it has not started so many seconds after it was accepted."
-    )
-    time_limit_s: Annotated[float, Field(ge=1, le=_YEAR_S)] | None = Field(
-        default=None, description="Hard limit of one attempt, at most the kind's; default: the kind's."
-    )
-    max_retries: Annotated[int, Field(ge=0, le=100)] | None = Field(
-        default=None, description="Retries after failures that can pass; default: the kind's."
-    )
-    queue: Annotated[str, Field(max_length=64)] | None = Field(
-        default=None, description="Queue to use instead of the kind's. Not for workflows: each step has its own."
-    )
-    tags: list[Tag] = Field(default=[], max_length=16, description="Words to find the job by.")
-
-    @model_validator(mode="after")
-    def _start_once(self) -> Self:
-        if self.run_at is not None and self.delay_s is not None:
-            raise ValueError("give either 'run_at' or 'delay_s', not both")
-        return self
 
 
 class Submission(_In):

@@ -31,6 +31,7 @@ from shared.records import (
     Refusal,
     Submission,
     Unknown,
+    parse_accepted,
     parse_event,
     parse_read,
     parse_record,
@@ -68,6 +69,11 @@ class Ledger:
 
     def _call_raw(self, transition: str, arguments: Any) -> Any:
         return self._script(keys=_keys(self._list_prefix), args=[transition, to_json(arguments)])
+
+    def accept(self, submission: Submission) -> Accepted:
+        """Write jobs and their messages, atomically: beat and the keeper submit, too."""
+        (reply,) = self._call_raw("accept", [submission.arguments()])
+        return parse_accepted(submission, reply)
 
     def claim(
         self,
@@ -251,12 +257,9 @@ class AsyncLedger:
                     if not waiting.future.done():
                         waiting.future.set_exception(failure)
                 continue
-            for waiting, (outcome, *rest) in zip(batch, replies, strict=True):
-                if waiting.future.done():
-                    continue  # the client has gone; its job is accepted all the same
-                ids = rest[1:] if outcome == "replayed" else [job.id for job in waiting.submission.jobs]
-                accepted = Accepted(outcome, tuple(ids) if rest else (), int(rest[0]) if rest else 0)
-                waiting.future.set_result(accepted)
+            for waiting, reply in zip(batch, replies, strict=True):
+                if not waiting.future.done():  # else the client has gone; its job is accepted all the same
+                    waiting.future.set_result(parse_accepted(waiting.submission, reply))
 
     async def published(self, job_ids: Sequence[str]) -> None:
         """Note that the outbox's messages of these jobs have reached the broker."""

@@ -100,6 +100,13 @@ class Accepted(NamedTuple):
     created_at_ms: int
 
 
+def parse_accepted(submission: Submission, reply: Sequence[Any]) -> Accepted:
+    """Return what an `accept` of the script answers to `submission`."""
+    outcome, *rest = reply
+    ids = rest[1:] if outcome == "replayed" else [job.id for job in submission.jobs]
+    return Accepted(outcome, tuple(ids) if rest else (), int(rest[0]) if rest else 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A job or step as the ledger has it. Times are milliseconds since 1970; JSON fields are text.

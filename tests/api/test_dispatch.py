@@ -16,6 +16,7 @@ from api.routes.jobs import SUBMISSION
 from api.settings import GatewaySettings
 from shared.ledger import AsyncLedger
 from shared.messages import Composer
+from shared.planning import Planner
 from shared.records import Record
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def with_dispatch(settings: GatewaySettings, body: Callable[[Dispatch, AsyncLedg
         async with redis.asyncio.Redis.from_url(settings.ledger_url, decode_responses=True) as client:
             ledger = AsyncLedger(client)
             async with publishing(settings, ledger) as outbox:
-                composer = Composer(settings)
-                await body(Dispatch(settings, ledger=ledger, composer=composer, connections={}, outbox=outbox), ledger)
+                planner = Planner(settings, Composer(settings))
+                await body(Dispatch(settings, ledger=ledger, planner=planner, connections={}, outbox=outbox), ledger)
 
     asyncio.run(main())
 
