@@ -17,6 +17,7 @@ import redis.asyncio
 from pydantic_core import to_json
 from redis.exceptions import RedisError
 
+from shared.counters import lua_bounds
 from shared.errors import ClaimLost, LedgerUnavailable
 from shared.ids import uuid7
 from shared.records import (
@@ -43,8 +44,9 @@ CHANGES_CHANNEL = f"{PREFIX}changes"  # carries the id of a job whenever one of 
 CANCELS_CHANNEL = f"{PREFIX}cancels"  # carries the id of a running task that is to stop
 _PARTS = ("records", "endings", "submission", "work", "requests", "keeper")  # each uses what those before it define
 _SCRIPT = "\n".join(
-    [resources.files("shared").joinpath("transitions", f"{part}.lua").read_text("utf-8") for part in _PARTS]
-    + ["return T[ARGV[1]](cjson.decode(ARGV[2]))"]
+    [lua_bounds()]
+    + [resources.files("shared").joinpath("transitions", f"{part}.lua").read_text("utf-8") for part in _PARTS]
+    + ["local reply = T[ARGV[1]](cjson.decode(ARGV[2]))", "write_counts()", "return reply"]
 )
 _MAX_BATCH = 256  # submissions that share a round trip; keeps one call of the script in the low milliseconds
 

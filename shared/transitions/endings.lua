@@ -26,6 +26,11 @@ local function close_attempt(record, outcome)
   last.finished_at_ms = NOW
   last.outcome = outcome
   set(record, { attempts = cjson.encode(list), attempt_open = false })
+  if outcome ~= 'lost' and outcome ~= 'released' then -- it ran to an end of its own
+    local lasted_ms = math.max(0, NOW - last.started_at_ms)
+    count('ran|' .. record.kind .. '|' .. bucket(lasted_ms / 1000))
+    count('ran_ms|' .. record.kind, lasted_ms)
+  end
 end
 
 local settle -- defined below; a job and its steps end each other
@@ -85,6 +90,8 @@ settle = function(record, state, outcome, alone)
   close_attempt(record, state)
   unlist(record)
   enter(record, state)
+  if not record.steps then count('processed|' .. record.kind .. '|' .. state) end
+  if not record.job_id then count('ended|' .. record.kind .. '|' .. state) end
   local retention_ms = tonumber(record.retention_ms)
   set(record, {
     finished_at = NOW, result = outcome.result or false, error = outcome.error or false,

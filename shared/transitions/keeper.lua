@@ -78,6 +78,7 @@ function T.tend(a)
   local function note(action, id)
     done[#done + 1] = action
     done[#done + 1] = id
+    count('kept|' .. action)
   end
   for _, id in ipairs(older(P .. 'due', NOW, a.limit)) do
     local record = load(id)

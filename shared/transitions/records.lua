@@ -40,6 +40,20 @@ local function iso8601(ms)
     math.floor(s / 3600), math.floor(s / 60) % 60, s % 60, rest % 1000)
 end
 
+-- What the metrics add up (shared/counters.py), counted in the transition and so exact; written once a call.
+local counts = {}
+local function count(field, n) counts[field] = (counts[field] or 0) + (n or 1) end
+local function write_counts()
+  for field, n in pairs(counts) do redis.call('HINCRBY', P .. 'counters', field, int(n)) end
+end
+
+local function bucket(duration_s)
+  for _, bound in ipairs(DURATION_BOUNDS_S) do
+    if duration_s <= bound then return string.format('%g', bound) end
+  end
+  return '+Inf'
+end
+
 local function record_key(id) return P .. 'job:' .. id end
 
 local function load(id)

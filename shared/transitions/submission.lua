@@ -16,6 +16,8 @@ local function create(record)
     flat[#flat + 1] = value
   end
   redis.call('HSET', record_key(record.id), unpack(flat))
+  if not record.steps then count('sent|' .. record.kind .. '|' .. record.queue) end
+  if not record.job_id then count('submitted|' .. record.kind) end
 end
 
 -- The job waits for its time, or its message goes out.
