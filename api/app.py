@@ -58,6 +58,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
             watching(settings.ledger_url) as app.state.changes,
             publishing(settings, ledger) as outbox,
+            metrics.reporting(settings, app.state.metrics),
         ):
             app.state.dispatch = Dispatch(
                 settings,

@@ -1,10 +1,20 @@
-"""The gateway's own metrics, in Prometheus' text format on `/metrics`."""
+"""The metrics on `/metrics`, in Prometheus' text format: the gateway's own, and those of jobs, tasks and workers."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import redis
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_fastapi_instrumentator import Instrumentator, metrics
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from api.settings import GatewaySettings
+from api.task_events import consuming
+from api.task_metrics import TaskMetrics
 
 _LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -38,3 +48,23 @@ def install(app: FastAPI) -> CollectorRegistry:
             instrumentator.add(measure)
     instrumentator.instrument(app).expose(app, include_in_schema=False)
     return registry
+
+
+@asynccontextmanager
+async def reporting(settings: GatewaySettings, registry: CollectorRegistry) -> AsyncIterator[None]:
+    """Add the metrics of the ledger to `registry`, and take part in consuming events, as long as the block lasts."""
+    client = redis.Redis.from_url(
+        settings.ledger_url,
+        decode_responses=True,
+        socket_timeout=settings.ledger_timeout_s,
+        socket_connect_timeout=settings.ledger_timeout_s,
+        retry=Retry(NoBackoff(), 0),
+    )
+    tasks = TaskMetrics(client)
+    registry.register(tasks)
+    try:
+        async with consuming(settings, client):
+            yield
+    finally:
+        registry.unregister(tasks)
+        client.close()

@@ -29,6 +29,10 @@ class GatewaySettings(BrokerSettings):
     ledger_timeout_s: float = Field(
         default=2.0, gt=0, description="When the ledger is given up and the client told 503, in seconds."
     )
+    task_events: bool = Field(
+        default=True,
+        description="Stand for election as the one consumer of Celery's events; brokers such as SQS have none.",
+    )
     connections_file: Path | None = Field(
         default=None, description="TOML file that names the connections; see examples/connections.toml."
     )

@@ -1,8 +1,8 @@
 """What is counted for the metrics: hashes of integers in the ledger's Redis, one field a series.
 
-The ledger's script counts what must be exact, in the transition itself (`tasks`, `jobs`, `keeper`). The consumer of
-Celery's events adds what only the workers tell, by host (`events`). A field is its labels, joined by `|`; the last one,
-a queue, may contain the separator.
+The ledger's script counts what must be exact, in the transition itself. The consumer of Celery's events adds what only
+the workers tell, by host. A field is the name of what is counted and the labels, joined by `|`; the last label, a
+queue, may contain the separator.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ COUNTERS = "celeriac:counters"  # written by the ledger's script alone
 EVENT_COUNTERS = "celeriac:event_counters"  # written by the elected consumer of events alone
 EVENT_WORKERS = "celeriac:event_workers"  # host name -> JSON: when it was last heard of, whether it is up, its tasks
 
+OTHER = "other"  # stands for whatever would make the values of a label many
 SEPARATOR = "|"
 #: Upper bounds of the duration histograms, in seconds; the last bucket has none.
 DURATION_BOUNDS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 14_400)
