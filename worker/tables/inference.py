@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from worker.tables.staging import ParquetSink, batches_of, schema_of
+from worker.tables.staging import ParquetSink, batches_of, empty_columns, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-#: What a column of text may become: anything, a number (exact for `decimal`), a boolean, or only text.
-Candidate = Literal["any", "number", "decimal", "boolean", "text"]
+#: What a column of text may become: anything, a number (exact for `decimal`), a boolean, a time, or only text.
+Candidate = Literal["any", "number", "decimal", "boolean", "temporal", "text"]
 
 _EXACT_DIGITS = 15  # any decimal of so many digits survives a float64 and back
 _WIDTHS = (18, 38)  # digits that a 64 and a 128 bit decimal hold in DuckDB
@@ -80,6 +80,14 @@ class _Moment(Check):
     @property
     def type(self) -> pa.DataType:
         return pa.timestamp("us")
+
+
+class _Instant(Check):
+    pattern = r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|\+00:?00)\z"
+
+    @property
+    def type(self) -> pa.DataType:
+        return pa.timestamp("us", "UTC")
 
 
 class _Scaled(Check):
@@ -149,17 +157,29 @@ _CHECKS: Mapping[Candidate, tuple[type[Check], ...]] = {
     "number": (_Integer, _Float),
     "decimal": (_Decimal, _Float),
     "boolean": (Check,),
+    "temporal": (_Day, _Moment, _Instant),
     "text": (),
 }
 
 
-def settle(staged: Path, output: Path, candidates: Mapping[str, Candidate], on_rows: Callable[[int], None]) -> int:
+def settle(
+    staged: Path,
+    output: Path,
+    candidates: Mapping[str, Candidate],
+    on_rows: Callable[[int], None],
+    *,
+    when_empty: Mapping[str, pa.DataType] | None = None,
+) -> int:
     """Write the Parquet file `staged` to `output` with settled types; return its row count.
 
-    Columns that `candidates` does not name stay as they are. Each piece of the file is looked at for itself, so
-    memory does not grow with it. `on_rows` gets the rows written.
+    Columns that `candidates` does not name stay as they are; `when_empty` gives types for those without any
+    value. Each piece of the file is looked at for itself, so memory does not grow with it. `on_rows` gets the rows
+    written.
     """
     types = _settled(staged, {name: _CHECKS[candidate] for name, candidate in candidates.items()}, on_rows)
+    if when_empty:
+        without_values = empty_columns(staged)
+        types |= {name: kind for name, kind in when_empty.items() if name in without_values and name in candidates}
     schema = pa.schema([(field.name, types.get(field.name, field.type)) for field in schema_of(staged)])
     with ParquetSink(output, schema) as sink:
         for batch in batches_of(staged):

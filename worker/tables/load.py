@@ -17,6 +17,7 @@ those.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from shared.errors import TaskFailure
@@ -33,7 +34,7 @@ from worker.tables.load_sql import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import Any
@@ -68,6 +69,9 @@ class Database(Protocol):
     def change(self, sql: str, *values: str | int) -> int:
         """Run a statement and return how many rows it changed."""
 
+    def ensure(self, table: str, columns: str) -> None:
+        """Make a table of this service's own if it is not there; `{instant}` in `columns` is the type of a time."""
+
     def columns(self, plan: TablePlan) -> list[ExistingColumn] | None:
         """Return the columns of the target, or None if it is not there (and nobody else is making it)."""
 
@@ -85,6 +89,9 @@ class Database(Protocol):
 
     def stage(self, plan: TablePlan, on_progress: Callable[[int, int | None], None], /) -> None:
         """Make the dataset readable as `celeriac_stage`, indexed by its key where that helps."""
+
+    def drop_unchanged(self, plan: TablePlan, existing: list[ExistingColumn], value: Callable[[str], str], /) -> int:
+        """Take out of the stage the rows that the target has with the same values; return how many stay."""
 
     def update(self, plan: TablePlan, existing: list[ExistingColumn], value: Callable[[str], str], /) -> int:
         """Update the target's rows whose key is staged and return how many; `value` as in `load_sql`."""
@@ -114,25 +121,44 @@ def load_table(
     Raises `TaskFailure` for what cannot pass (rights, types, duplicate keys), `TransientFailure` for what can
     (no answer, locks, deadlocks, timeouts). An upsert needs each key once in the dataset, and none missing.
     """
+    plan = planned(connection, destination, dataset, load_id=load_id)
+    with transaction(
+        connection, load_id, scratch=scratch, memory_limit_bytes=memory_limit_bytes, threads=threads
+    ) as database:
+        return _deliver(database, plan, on_progress)
+
+
+def planned(connection: SqlConnection, destination: TableDestination, dataset: Path, *, load_id: str) -> TablePlan:
+    """Return the plan of a load, with the types of the connection's engine. Raises `TaskFailure`, see `plan_table`."""
     engine: Any = load_sqlite
-    opened: AbstractContextManager[Database]
     if isinstance(connection, PostgresqlConnection):
-        engine, opened = load_postgresql, load_postgresql.opened(connection, load_id)
+        engine = load_postgresql
     elif isinstance(connection, DuckdbConnection):
         engine = load_duckdb
+    return plan_table(
+        connection.name, destination, dataset, load_id=load_id, represent=engine.represent, fold=engine.fold
+    )
+
+
+@contextmanager
+def transaction(
+    connection: SqlConnection,
+    load_id: str,
+    *,
+    scratch: Path | None = None,
+    memory_limit_bytes: int = _DEFAULT_MEMORY_BYTES,
+    threads: int = 1,
+) -> Iterator[Database]:
+    """Yield a transaction that is undone unless committed; others with the same `load_id` wait for its end."""
+    opened: AbstractContextManager[Database]
+    if isinstance(connection, PostgresqlConnection):
+        opened = load_postgresql.opened(connection, load_id)
+    elif isinstance(connection, DuckdbConnection):
         opened = load_duckdb.opened(connection, scratch=scratch, memory_limit_bytes=memory_limit_bytes, threads=threads)
     else:
         opened = load_sqlite.opened(connection)
-    plan = plan_table(
-        connection.name,
-        destination,
-        dataset,
-        load_id=load_id,
-        represent=engine.represent,
-        fold=engine.fold,
-    )
     with opened as database:
-        return _deliver(database, plan, on_progress)
+        yield database
 
 
 def _deliver(database: Database, plan: TablePlan, on_progress: Callable[[int, int | None], None]) -> Loaded:
@@ -140,10 +166,7 @@ def _deliver(database: Database, plan: TablePlan, on_progress: Callable[[int, in
     if earlier is not None:
         return earlier
     on_progress(0, plan.row_count)
-    if database.columns(plan) is None:
-        database.change(create_table(plan, database.declare, primary_key=database.primary_keys))
-    existing = database.columns(plan) or []
-    check_fits(plan, existing, database.fits, database.fold)
+    existing = fitting_target(database, plan)
     inserted = updated = deleted = 0
     if plan.mode != "append":
         database.keep_writers_out(plan)
@@ -157,6 +180,21 @@ def _deliver(database: Database, plan: TablePlan, on_progress: Callable[[int, in
     database.change(RECORD, plan.load_id, plan.destination, plan.mode, inserted, updated, deleted)
     database.commit()
     return Loaded(plan.destination, plan.mode, inserted, updated, deleted)
+
+
+def fitting_target(database: Database, plan: TablePlan) -> list[ExistingColumn]:
+    """Make the target if it is not there, and return its columns. Raises `TaskFailure` if the dataset does not fit."""
+    if database.columns(plan) is None:
+        database.change(create_table(plan, database.declare, primary_key=database.primary_keys))
+    existing = database.columns(plan) or []
+    check_fits(plan, existing, database.fits, database.fold)
+    return existing
+
+
+def staged_value(database: Database, existing: list[ExistingColumn]) -> Callable[[str], str]:
+    """Return the function that gives the expression for a column of the stage, as the target's column needs it."""
+    by_name = {database.fold(column.name): column for column in existing}
+    return lambda name: database.cast(by_name[database.fold(name)])
 
 
 def _recorded(database: Database, plan: TablePlan) -> Loaded | None:
@@ -182,18 +220,15 @@ def _upsert(
 ) -> tuple[int, int]:
     """Update the rows whose key is there, insert the rest; return how many of each."""
     database.stage(plan, on_progress)
-    by_name = {database.fold(column.name): column for column in existing}
-
-    def value(name: str) -> str:
-        return database.cast(by_name[database.fold(name)])
-
-    _refuse_bad_keys(database, plan, value)
+    value = staged_value(database, existing)
+    refuse_bad_keys(database, plan, value)
     only_keys = set(plan.columns) == set(plan.key)  # then a row that is there is as it should be
     updated = 0 if only_keys else database.update(plan, existing, value)
     return updated, database.change(insert_missing(plan, value))
 
 
-def _refuse_bad_keys(database: Database, plan: TablePlan, value: Callable[[str], str]) -> None:
+def refuse_bad_keys(database: Database, plan: TablePlan, value: Callable[[str], str]) -> None:
+    """Raise `TaskFailure` if a staged row has no key, or two have the same."""
     ((missing_count,),) = database.rows(find_missing_keys(plan))
     if missing_count:
         raise TaskFailure(

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from shared.errors import TaskFailure, TransientFailure
 from worker.tables.load_plan import STAGE, ExistingColumn, fold_ascii, quote, unloadable
-from worker.tables.load_sql import CREATE_LEDGER, insert_staged, matches
+from worker.tables.load_sql import CREATE_LEDGER, insert_staged, is_unchanged, matches
 from worker.tables.load_types import Shape, holds, plain, shape_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _MAX_PRECISION = 38
 _POLL_S = 0.1
 _CHANGED = "celeriac_changed"
+_DIFFERING = "celeriac_differing"
 _TEMPLATES: dict[pa.DataType, str] = {
     pa.bool_(): "BOOLEAN", pa.string(): "VARCHAR", pa.binary(): "BLOB", pa.date32(): "DATE",
     pa.int8(): "TINYINT", pa.int16(): "SMALLINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT",
@@ -108,6 +109,10 @@ class DuckdbDatabase:
         """Run a statement and return how many rows it changed."""
         return _count(self._link.execute(sql, list(values)).fetchall())
 
+    def ensure(self, table: str, columns: str) -> None:
+        """Make a table of this service's own if it is not there."""
+        self.change(f"CREATE TABLE IF NOT EXISTS {table} ({columns.format(instant='TIMESTAMPTZ')})")
+
     def columns(self, plan: TablePlan) -> list[ExistingColumn] | None:
         """Return the columns of the target, or None if it is not there."""
         *schema, table = plan.table.split(".")
@@ -142,6 +147,18 @@ class DuckdbDatabase:
         )
         path = str(plan.dataset).replace("'", "''")
         self.change(f"CREATE TEMPORARY VIEW {STAGE} AS SELECT {columns} FROM read_parquet('{path}')")  # noqa: S608 - quoted
+
+    def drop_unchanged(self, plan: TablePlan, _existing: list[ExistingColumn], value: Callable[[str], str]) -> int:
+        """Put the rows that differ aside and let the view show them; return how many there are."""
+        same = is_unchanged(plan, lambda name: f"t.{quote(name)} IS NOT DISTINCT FROM {value(name)}")
+        differs = f"t.{quote(plan.key[0])} IS NULL OR NOT ({same})"
+        self.change(
+            f"CREATE TEMPORARY TABLE {_DIFFERING} AS SELECT s.* FROM {STAGE} AS s "  # noqa: S608 - quoted names
+            f"LEFT JOIN {plan.target} AS t ON {matches(plan, value)} WHERE {differs}"
+        )
+        self.change(f"DROP VIEW {STAGE}")
+        self.change(f"CREATE TEMPORARY VIEW {STAGE} AS SELECT * FROM {_DIFFERING}")  # noqa: S608 - constants of ours
+        return int(self.rows(f"SELECT count(*) FROM {STAGE}")[0][0])  # noqa: S608 - a constant of ours
 
     def update(self, plan: TablePlan, existing: list[ExistingColumn], value: Callable[[str], str]) -> int:
         """Put the changed rows aside, delete the old ones and insert the changed ones.

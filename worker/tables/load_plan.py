@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
@@ -14,7 +15,6 @@ from worker.tables.load_types import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from shared.jobs.places import TableDestination
 
@@ -122,6 +122,12 @@ def plan_table(
         row_count=metadata.num_rows,
         batch_rows=batch_rows,
     )
+
+
+def bare_plan(connection: str, destination: TableDestination) -> TablePlan:
+    """Return the plan of a load without rows, to look at the target. Raises `TaskFailure` for a reserved table."""
+    _refuse_reserved(destination.table)
+    return TablePlan("", connection, destination.table, destination.mode, (), Path(), {}, 0, 1)
 
 
 def open_streaming(dataset: Path) -> pq.ParquetFile:

@@ -18,7 +18,14 @@ from adbc_driver_postgresql import dbapi as postgresql
 
 from shared.errors import TaskFailure
 from worker.tables.load_plan import STAGE, ExistingColumn, quote, read_batches, unloadable
-from worker.tables.load_sql import CREATE_LEDGER, create_stage, insert_staged, update_matching
+from worker.tables.load_sql import (
+    CREATE_LEDGER,
+    create_stage,
+    insert_staged,
+    is_unchanged,
+    matches,
+    update_matching,
+)
 from worker.tables.load_types import Shape, holds, shape_of, signed_micros
 from worker.tables.postgresql_errors import failure_of
 
@@ -142,6 +149,12 @@ class PostgresqlDatabase:
         self._cursor.execute(_numbered(sql) if values else sql, values or None)
         return max(0, self._cursor.rowcount)
 
+    def ensure(self, table: str, columns: str) -> None:
+        """Make a table of this service's own if it is not there."""
+        if not self.rows("SELECT to_regclass(?) IS NOT NULL", table)[0][0]:
+            self.lock(table)  # CREATE IF NOT EXISTS fails when two run it at once
+            self.change(f"CREATE TABLE IF NOT EXISTS {table} ({columns.format(instant='timestamptz')})")
+
     def columns(self, plan: TablePlan) -> list[ExistingColumn] | None:
         """Return the columns of the target; None if it is not there, and then nobody else of ours makes it."""
         for name in plan.columns:
@@ -182,6 +195,20 @@ class PostgresqlDatabase:
         self.change(create_stage(plan, self.declare) + " ON COMMIT DROP")
         self._copy(STAGE, plan, on_progress, temporary=True)
         self.change(f"ANALYZE {STAGE}")
+
+    def drop_unchanged(self, plan: TablePlan, existing: list[ExistingColumn], value: Callable[[str], str]) -> int:
+        """Delete the staged rows that the target has; return how many stay."""
+        without_equality = {column.name for column in existing if column.declared == "json"}
+
+        def equal(name: str) -> str:
+            as_text = "::text" if name in without_equality else ""
+            return f"t.{quote(name)}{as_text} IS NOT DISTINCT FROM {value(name)}{as_text}"
+
+        self.change(
+            f"DELETE FROM {STAGE} AS s USING {plan.target} AS t "  # noqa: S608 - quoted names
+            f"WHERE {matches(plan, value)} AND {is_unchanged(plan, equal)}"
+        )
+        return int(self.rows(f"SELECT count(*) FROM {STAGE}")[0][0])  # noqa: S608 - a constant of ours
 
     def update(self, plan: TablePlan, _existing: list[ExistingColumn], value: Callable[[str], str]) -> int:
         """Update the rows whose key is staged."""

@@ -89,5 +89,19 @@ def matches(plan: TablePlan, value: Callable[[str], str]) -> str:
     return " AND ".join(f"t.{quote(name)} = {value(name)}" for name in plan.key)
 
 
+def is_unchanged(plan: TablePlan, equal: Callable[[str], str]) -> str:
+    """Return the condition that a row `t` of the target, which has a staged row's key, has its other values too.
+
+    `equal` gives the condition for one column, which holds for two missing values.
+    """
+    return " AND ".join(equal(name) for name in plan.columns if name not in plan.key) or "true"
+
+
+def delete_missing(plan: TablePlan, value: Callable[[str], str]) -> str:
+    """Return the statement that deletes the target's rows whose key is not staged."""
+    staged = f"SELECT 1 FROM {STAGE} AS s WHERE {matches(plan, value)}"  # noqa: S608 - quoted names
+    return f"DELETE FROM {plan.target} AS t WHERE NOT EXISTS ({staged})"  # noqa: S608 - quoted names
+
+
 def _list(names: Iterable[str] | Sequence[str]) -> str:
     return ", ".join(map(quote, names))

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from shared.errors import TaskFailure, TransientFailure
 from worker.tables.load_plan import STAGE, ExistingColumn, fold_ascii, quote, read_batches, unloadable
-from worker.tables.load_sql import CREATE_LEDGER, create_stage, update_matching
+from worker.tables.load_sql import CREATE_LEDGER, create_stage, is_unchanged, matches, update_matching
 from worker.tables.load_types import Shape, shape_of, signed_micros
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ class SqliteDatabase:
     def fits(self, column: ExistingColumn, kind: pa.DataType) -> bool:
         """Return whether the column's affinity keeps values of `kind` as they are written."""
         shape = shape_of(kind)
-        if shape.family == "int" and _affinity(column.declared) == "REAL":
+        if shape.family == "int" and affinity(column.declared) == "REAL":
             return (shape.size or 64) <= _EXACT_IN_REAL_BITS
-        return _affinity(column.declared) in _KEEPING[shape.family]
+        return affinity(column.declared) in _KEEPING[shape.family]
 
     def rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
@@ -95,6 +95,10 @@ class SqliteDatabase:
     def change(self, sql: str, *values: str | int) -> int:
         """Run a statement and return how many rows it changed."""
         return max(0, self._connection.execute(sql, values).rowcount)
+
+    def ensure(self, table: str, columns: str) -> None:
+        """Make a table of this service's own if it is not there."""
+        self.change(f"CREATE TABLE IF NOT EXISTS {table} ({columns.format(instant='TIMESTAMP')})")
 
     def columns(self, plan: TablePlan) -> list[ExistingColumn] | None:
         """Return the columns of the target, or None if it is not there."""
@@ -122,6 +126,15 @@ class SqliteDatabase:
         self.change(create_stage(plan, self.declare))
         self._insert_into(STAGE, plan, on_progress)
         self.change(f"CREATE INDEX temp.celeriac_stage_key ON {STAGE} ({', '.join(map(quote, plan.key))})")
+
+    def drop_unchanged(self, plan: TablePlan, _existing: list[ExistingColumn], value: Callable[[str], str]) -> int:
+        """Delete the staged rows that the target has; return how many stay."""
+        same = is_unchanged(plan, lambda name: f"t.{quote(name)} IS {value(name)}")
+        self.change(
+            f"DELETE FROM {STAGE} WHERE rowid IN (SELECT s.rowid FROM {STAGE} AS s "  # noqa: S608 - quoted names
+            f"JOIN {plan.target} AS t ON {matches(plan, value)} WHERE {same})"
+        )
+        return int(self.rows(f"SELECT count(*) FROM {STAGE}")[0][0])  # noqa: S608 - a constant of ours
 
     def update(self, plan: TablePlan, _existing: list[ExistingColumn], value: Callable[[str], str]) -> int:
         """Update the rows whose key is staged."""
@@ -165,7 +178,7 @@ def _stored(column: pa.Array, name: str) -> Sequence[Any]:
     return values
 
 
-def _affinity(declared: str) -> str:
+def affinity(declared: str) -> str:
     """Return a column's affinity by SQLite's rules ("Determination Of Column Affinity", in their order)."""
     if not declared:
         return "BLOB"

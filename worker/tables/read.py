@@ -56,7 +56,7 @@ def stage_sql(
     their types. Raises `TaskFailure` (``query_refused``, ``query_failed``, ``unsupported_type``) and
     `TransientFailure` (``database_unavailable``).
     """
-    query = single_select(source.query) if source.query is not None else _whole_table(source.table or "")
+    query = single_select(source.query) if source.query is not None else whole_table(source.table or "")
     try:
         if isinstance(connection, PostgresqlConnection):
             return _from_postgresql(connection, query, staged, on_rows)
@@ -98,7 +98,8 @@ def single_select(query: str) -> str:
     return query[:end].strip()
 
 
-def _whole_table(table: str) -> str:
+def whole_table(table: str) -> str:
+    """Return the query for all rows of a table."""
     return f"SELECT * FROM {'.'.join(quoted(part) for part in table.split('.'))}"  # noqa: S608 - quoted names
 
 
@@ -173,15 +174,22 @@ def _from_sqlite(
     connection: SqliteConnection, query: str, staged: Any, on_rows: Callable[[int], None]
 ) -> dict[str, Candidate]:
     """Stage rows as text, for a SQLite column can have values of any type; numbers become numbers again."""
+    with sqlite_session(connection) as session:
+        session.set_authorizer(only_reading)
+        cursor = session.execute(query)
+        return _write_rows(cursor, [column[0] for column in cursor.description], staged, on_rows)
+
+
+@contextmanager
+def sqlite_session(connection: SqliteConnection) -> Iterator[sqlite3.Connection]:
+    """Yield a session that cannot write and ends by itself. Its errors become `TaskFailure` and `TransientFailure`."""
     deadline = time.monotonic() + _DEFAULT_TIMEOUT_S
     uri = f"{connection.path.resolve().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=connection.lock_timeout_s)) as session:
             session.execute("PRAGMA query_only = true")
-            session.set_authorizer(_only_reading)
             session.set_progress_handler(lambda: int(time.monotonic() > deadline), _SQLITE_CHECK_EVERY)
-            cursor = session.execute(query)
-            return _write_rows(cursor, [column[0] for column in cursor.description], staged, on_rows)
+            yield session
     except sqlite3.OperationalError as failed:
         if failed.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
             raise _unavailable(connection.name, str(failed)) from None
@@ -190,7 +198,8 @@ def _from_sqlite(
         raise _query_failed(connection.name, str(failed)) from None
 
 
-def _only_reading(action: int, *_: object) -> int:
+def only_reading(action: int, *_: object) -> int:
+    """Let SQLite's authorizer refuse whatever does not read."""
     allowed = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
     return sqlite3.SQLITE_OK if action in allowed else sqlite3.SQLITE_DENY
 

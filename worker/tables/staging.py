@@ -100,6 +100,18 @@ def batches_of(path: Path, columns: list[str] | None = None) -> Iterator[pa.Reco
             yield from file.iter_batches(rows, row_groups=[index], columns=columns, use_threads=False)
 
 
+def empty_columns(path: Path) -> set[str]:
+    """Return the columns of a Parquet file that have no value at all, by its own statistics."""
+    metadata = pq.read_metadata(path)
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    empty = set(metadata.schema.to_arrow_schema().names)
+    for group in groups:
+        for column in map(group.column, range(group.num_columns)):
+            if column.statistics is None or column.statistics.null_count < group.num_rows:
+                empty.discard(column.path_in_schema.split(".")[0])
+    return empty
+
+
 def schema_of(path: Path) -> pa.Schema:
     """Return the Arrow schema of a Parquet file."""
     return pq.read_schema(path).remove_metadata()

@@ -1,0 +1,129 @@
+"""Watermarks: values of a column that grows, kept as text and asked for in SQL."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import pyarrow as pa
+
+from shared.errors import TaskFailure
+
+if TYPE_CHECKING:
+    from shared.jobs.maintenance import ByWatermark
+
+Kind = Literal["integer", "decimal", "float", "date", "timestamp", "timestamptz"]
+_SQL_TYPES = {"date": "DATE", "timestamp": "TIMESTAMP", "timestamptz": "TIMESTAMPTZ"}
+_NANOSECONDS_A_MICROSECOND = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """The highest value so far. Times are exact to the microsecond, and rounded down."""
+
+    kind: Kind
+    value: int | Decimal | float | date | datetime
+
+    @classmethod
+    def parse(cls, kind: str, text: str) -> Watermark:
+        """Return the watermark that `text` was made of."""
+        parsers: dict[str, Any] = {
+            "integer": int,
+            "decimal": Decimal,
+            "float": float,
+            "date": date.fromisoformat,
+            "timestamp": datetime.fromisoformat,
+            "timestamptz": datetime.fromisoformat,
+        }
+        return cls(cast("Kind", kind), parsers[kind](text))
+
+    def text(self) -> str:
+        """Return the value as `parse` takes it: a number, or ISO 8601."""
+        return self.value.isoformat() if isinstance(self.value, date) else str(self.value)
+
+    def is_above(self, other: Watermark) -> bool:
+        """Return whether this is higher. Raises `TaskFailure` (``watermark_changed``) if they are of two kinds."""
+        if {self.kind, other.kind} - {"integer", "decimal", "float"} and self.kind != other.kind:
+            raise TaskFailure(
+                "watermark_changed",
+                f"The watermark so far is of the kind {other.kind}; the column's values are {self.kind} now.",
+                remedy="Synchronise once with the mode 'full', and name another column, or the table under a new name.",
+            )
+        higher: bool = self.value > other.value  # type: ignore[operator]  # of one kind, or numbers
+        return higher
+
+    def before(self, mode: ByWatermark) -> Watermark:
+        """Return the watermark from which rows are looked at again.
+
+        Raises `TaskFailure` (``overlap_does_not_fit``) for an overlap in seconds before a number, or the reverse.
+        """
+        temporal = isinstance(self.value, date)
+        if (mode.overlap_count and temporal) or (mode.overlap_s and not temporal):
+            given, wanted = ("overlap_count", "overlap_s") if temporal else ("overlap_s", "overlap_count")
+            raise TaskFailure(
+                "overlap_does_not_fit",
+                f"mode.{given}: the column {mode.column!r} is of the kind {self.kind}.",
+                remedy=f"Give {wanted} instead.",
+            )
+        if isinstance(self.value, datetime):
+            return Watermark(self.kind, self.value - timedelta(seconds=mode.overlap_s))
+        if isinstance(self.value, date):  # the start of the day that the overlap reaches into
+            return Watermark(self.kind, self.value - timedelta(days=-(-mode.overlap_s // 86_400)))
+        return Watermark(self.kind, self.value - mode.overlap_count)
+
+    def literal(self, *, sqlite: bool) -> str:
+        """Return the value in SQL; not above any way in which SQLite's texts may spell it.
+
+        There a time is a text and compared as such: the shortest spelling comes before longer ones of the same time.
+        """
+        if not isinstance(self.value, date):
+            return f"{self.value:f}" if isinstance(self.value, Decimal) else repr(self.value)
+        if not sqlite:
+            return f"{_SQL_TYPES[self.kind]} '{self.value}'"
+        if not isinstance(self.value, datetime):
+            return f"'{self.value.isoformat()}'"
+        text = f"{self.value:%Y-%m-%d %H:%M:%S.%f}".rstrip("0").rstrip(".")
+        if self.value.microsecond:
+            return f"'{text}'"
+        text = f"{self.value:%Y-%m-%d %H:%M:%S}"
+        return f"'{text.removesuffix(':00').removesuffix(' 00:00')}'"
+
+
+def kind_of(column: str, found: pa.DataType) -> Kind:
+    """Return what a column's watermarks are. Raises `TaskFailure` if it has no order that all systems agree on."""
+    types = pa.types
+    if types.is_timestamp(found):
+        return "timestamptz" if found.tz else "timestamp"
+    for fits, kind in (
+        (types.is_integer, "integer"),
+        (types.is_floating, "float"),
+        (types.is_decimal, "decimal"),
+        (types.is_date, "date"),
+    ):
+        if fits(found):
+            return cast("Kind", kind)
+    raise TaskFailure(
+        "watermark_not_ordered",
+        f"mode.column: {column!r} is of the type {found}; a watermark is a number, a date or a time.",
+        remedy="Name another column, or use the mode 'full'.",
+        column=column,
+    )
+
+
+def watermark_in(kind: Kind, value: pa.Scalar) -> Watermark | None:
+    """Return the watermark of one value; None if it is missing or infinite."""
+    if not value.is_valid:
+        return None
+    try:
+        if pa.types.is_timestamp(value.type):
+            since = {"s": 10**6, "ms": 10**3, "us": 1}.get(value.type.unit)
+            micros = value.value * since if since else value.value // _NANOSECONDS_A_MICROSECOND
+            moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+            return Watermark(kind, moment if value.type.tz else moment.replace(tzinfo=None))
+        plain = value.as_py()
+    except (OverflowError, ValueError):  # how databases say "infinity" is out of Python's range
+        return None
+    return None if isinstance(plain, float) and not math.isfinite(plain) else Watermark(kind, plain)
