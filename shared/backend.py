@@ -85,7 +85,18 @@ class LedgerBackend(RedisBackend):
             became = self.ledger.release(task_id, owner=owner(), crashed=True)
             if became in {"republished", "released", "refused"} and isinstance(self.ledger.read(task_id), Record):
                 return
+        if self._is_tolerated(task_id, exc, kwargs.get("request")):
+            self.mark_as_done(task_id, None, request=kwargs.get("request"), store_result=False)
+            return
         super().mark_as_failure(task_id, exc, *args, **kwargs)
+
+    def _is_tolerated(self, task_id: str, exc: Exception, request: Any) -> bool:
+        """Return whether this is a step that may fail; it has failed then."""
+        record = self.ledger.read(task_id)
+        if not isinstance(record, Record) or not record.may_fail:
+            return False
+        self.store_result(task_id, exc, states.FAILURE, request=request)
+        return True
 
 
 def owner() -> str:

@@ -58,9 +58,9 @@ class Retry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class FedFromUpstream:
-    """Marks the parameter that takes the uri of an upstream result's artifact with this role.
+    """Marks a parameter that takes the uri of an upstream result's artifact with this role, unless it is given.
 
-    A parameter of a list type takes one uri from each of several upstream results.
+    A parameter of a list type takes the uris of all upstream results, any other the only one there is.
     """
 
     role: Role
@@ -155,13 +155,14 @@ class Contract(BaseModel, Generic[ResultT]):
         _kinds[kind] = cls
 
     @classmethod
-    def fed_parameter(cls) -> tuple[str, FedFromUpstream] | None:
-        """Return the name and marker of the parameter that an upstream step feeds, if there is one."""
-        for name, field in cls.model_fields.items():
-            for marker in field.metadata:
-                if isinstance(marker, FedFromUpstream):
-                    return name, marker
-        return None
+    def fed_parameters(cls) -> dict[str, FedFromUpstream]:
+        """Return the parameters that upstream steps can feed, each with its marker."""
+        return {
+            name: marker
+            for name, field in cls.model_fields.items()
+            for marker in field.metadata
+            if isinstance(marker, FedFromUpstream)
+        }
 
     def idempotency_key(self, job_id: str) -> str:
         """Return the key under which a rerun recognises side effects already made."""
@@ -263,24 +264,3 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _dedent(text: str) -> str:
     return "\n".join(line.strip() for line in text.strip().splitlines())
-
-
-def feed(contract: AnyContract, params: Mapping[str, Any], upstream: Any) -> dict[str, Any]:
-    """Return `params` with the parameter that is fed from upstream filled in.
-
-    `upstream` is the JSON result of the step before, or the list of results of a group before.
-    Raises `ValueError` if the contract takes nothing from upstream or the result has nothing of its role.
-    """
-    fed = contract.fed_parameter()
-    if fed is None:
-        raise ValueError(f"{contract.spec.kind} takes nothing from a step before it.")
-    name, marker = fed
-
-    def uri_in(result: Mapping[str, Any]) -> str:
-        for value in result.values():
-            if isinstance(value, Mapping) and value.get("role") == marker.role and "uri" in value:
-                return str(value["uri"])
-        raise ValueError(f"{contract.spec.kind} needs a {marker.role} for {name!r}; the step before gave none.")
-
-    value = [uri_in(result) for result in upstream] if isinstance(upstream, list) else uri_in(upstream)
-    return {**params, name: value}

@@ -42,7 +42,9 @@ PREFIX = "celeriac:"
 CELERY_RESULT_PREFIX = "celery-task-meta-"
 CHANGES_CHANNEL = f"{PREFIX}changes"  # carries the id of a job whenever one of its events is written
 CANCELS_CHANNEL = f"{PREFIX}cancels"  # carries the id of a running task that is to stop
-_PARTS = ("records", "endings", "submission", "work", "requests", "keeper")  # each uses what those before it define
+_PARTS = (  # each uses what those before it define
+    *("records", "holds", "endings", "submission", "work", "requests", "schedules", "keeper", "operator"),
+)
 _SCRIPT = "\n".join(
     [lua_bounds()]
     + [resources.files("shared").joinpath("transitions", f"{part}.lua").read_text("utf-8") for part in _PARTS]
@@ -71,6 +73,10 @@ class Ledger:
 
     def _call_raw(self, transition: str, arguments: Any) -> Any:
         return self._script(keys=_keys(self._list_prefix), args=[transition, to_json(arguments)])
+
+    def call(self, transition: str, arguments: Any) -> Any:
+        """Run a transition that has its typed caller elsewhere: see `shared.timetable`."""
+        return self._call_raw(transition, arguments)
 
     def accept(self, submission: Submission) -> Accepted:
         """Write jobs and their messages, atomically: beat and the keeper submit, too."""
@@ -106,8 +112,8 @@ class Ledger:
             **extra,
         )
         if what == "run":
-            token, attempt, retries, max_retries = rest
-            return Claim(token, int(attempt), int(retries), int(max_retries))
+            token, attempt, retries, max_retries, upstream = rest
+            return Claim(token, int(attempt), int(retries), int(max_retries), upstream)
         return Refusal(what, rest[0] if rest else "")
 
     def renew(self, job_ids: Sequence[str], *, owner: str, lease_s: float) -> dict[str, str]:
@@ -130,9 +136,9 @@ class Ledger:
         """End a job with its JSON result. Raises `ClaimLost`."""
         self._settle(job_id, token=token, state="succeeded", result=result, artifacts=artifacts)
 
-    def fail(self, job_id: str, *, token: str, error: str, artifacts: str = "[]") -> None:
-        """End a job with its JSON error. Raises `ClaimLost`."""
-        self._settle(job_id, token=token, state="failed", error=error, artifacts=artifacts)
+    def fail(self, job_id: str, *, token: str, error: str, artifacts: str = "[]") -> bool:
+        """End a job with its JSON error; return whether it is a step that may fail. Raises `ClaimLost`."""
+        return self._settle(job_id, token=token, state="failed", error=error, artifacts=artifacts) == "tolerated"
 
     def fail_as_owner(self, job_id: str, *, owner: str, error: str, unclaimed: bool = False) -> bool:
         """End a job whose child can no longer speak for itself. Returns False where it was not this owner's.
@@ -140,12 +146,14 @@ class Ledger:
         With `unclaimed` a queued job ends too: its message cannot be run by any worker.
         """
         return bool(
-            self._call("finish", id=job_id, owner=owner, state="failed", error=error, unclaimed=unclaimed) == "ok"
+            self._call("finish", id=job_id, owner=owner, state="failed", error=error, unclaimed=unclaimed) != "refused"
         )
 
-    def _settle(self, job_id: str, **arguments: Any) -> None:
-        if self._call("finish", id=job_id, **arguments) == "refused":
+    def _settle(self, job_id: str, **arguments: Any) -> str:
+        outcome = cast("str", self._call("finish", id=job_id, **arguments))
+        if outcome == "refused":
             raise ClaimLost(f"{job_id} has another owner or has ended")
+        return outcome
 
     def retry(self, job_id: str, *, token: str, delay_s: float, error: str) -> None:
         """Set a job aside until its next try; the keeper publishes it then. Raises `ClaimLost`."""
@@ -237,6 +245,10 @@ class AsyncLedger:
                 return await self._script(keys=_keys(self.list_prefix), args=[transition, to_json(arguments)])
         except (RedisError, OSError, TimeoutError) as failure:
             raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
+
+    async def call(self, transition: str, arguments: Any) -> Any:
+        """Run a transition that has its typed caller elsewhere: see `shared.timetable`."""
+        return await self._call(transition, arguments)
 
     async def accept(self, submission: Submission) -> Accepted:
         """Write jobs and their messages, atomically. Submissions made at the same time share one round trip.

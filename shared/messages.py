@@ -22,8 +22,9 @@ from kombu.transport import virtual
 
 from shared.backend import LedgerBackend
 from shared.broker import BrokerSettings, make_celery
+from shared.canvas import to_canvas
 from shared.contract import AnyContract
-from shared.workflows import Node, PlannedStep, to_canvas
+from shared.workflows import Node, PlannedStep
 
 _PARAMS_SHOWN = 256  # characters of the parameters that events and Flower show
 _EMBED = '{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
@@ -129,20 +130,18 @@ class Composer:
         `options` are per step id. The later steps' messages travel inside the first ones, as Celery does it.
         """
 
-        def signature(step: PlannedStep) -> Signature[Any]:
-            chosen = options[step.id]
-            return self._app.signature(
-                step.plan.contract.spec.kind,
-                kwargs=copy.deepcopy(step.plan.params),
-                task_id=step.id,
-                queue=step.plan.contract.spec.queue,
-                priority=self._settings.wire_priority(chosen.priority),
-                time_limit=chosen.hard_limit_s,
-                soft_time_limit=chosen.soft_limit_s,
-                kwargsrepr=json.dumps(step.plan.params)[:_PARAMS_SHOWN],
-            )
+        def sign(step: PlannedStep) -> tuple[Signature[Any], dict[str, Any]]:
+            chosen, spec, params = options[step.id], step.plan.contract.spec, copy.deepcopy(step.plan.params)
+            return self._app.signature(spec.kind, kwargs=params, immutable=True), {
+                "task_id": step.id,
+                "queue": spec.queue,
+                "priority": self._settings.wire_priority(chosen.priority),
+                "time_limit": chosen.hard_limit_s,
+                "soft_time_limit": chosen.soft_limit_s,
+                "kwargsrepr": json.dumps(params)[:_PARAMS_SHOWN],
+            }
 
-        canvas = to_canvas(node, iter(steps), signature, self._app)
+        canvas = to_canvas(node, iter(steps), sign, self._app)
         with _capture() as messages:
             canvas.apply_async(root_id=job_id)
         for message in messages:

@@ -71,12 +71,13 @@ class Planner:
                 step=step.plan.name,
                 after=step.after,
                 before=tuple(followers[step.id]),
+                may_fail=step.plan.may_fail,
                 **self._policy(step.plan.contract, options),
             )
 
         return Entry(
             id=job_id,
-            queue=workflow.spec.queue,
+            queue=planned[0].plan.contract.spec.queue,
             params=workflow.model_dump_json(),
             steps=tuple(entry(step) for step in planned),
             **self._policy(type(workflow), options),
@@ -115,6 +116,8 @@ def _wishes(options: RunOptions) -> dict[str, Any]:
         "expires_at_ms": options.expires_in_s and now_ms + int(options.expires_in_s * 1000),
         "tags": tuple(dict.fromkeys(options.tags)),
         "options": options.model_dump_json(exclude_unset=True),
+        "concurrency_key": options.concurrency_key,
+        "concurrency_limit": options.concurrency_limit,
     }
     if isinstance(options, SubmissionOptions):
         if options.run_at is not None:

@@ -27,12 +27,18 @@ class Entry:
     tags: tuple[str, ...] = ()
     due_at_ms: int | None = None  # do not start before
     expires_at_ms: int | None = None  # do not start after
+    schedule: str | None = None  # id of the schedule that it is a run of
     outbox: bool = False  # the broker is not the ledger's Redis: publish from the outbox
+    concurrency_key: str | None = None  # at most `concurrency_limit` jobs with this key run at once
+    concurrency_limit: int = 1
+    retried_from: str | None = None  # the job that this one repeats
     steps: tuple[Entry, ...] = ()
     job_id: str | None = None  # of a step: its job
     step: str | None = None  # of a step: its name
     after: tuple[str, ...] = ()  # of a step: ids of the steps whose results it needs
     before: tuple[str, ...] = ()  # of a step: ids of the steps that need its result
+    may_fail: bool = False  # of a step: its failure does not fail the job
+    reused: Record | None = None  # of a step: the one of an earlier job whose result stands for its own
 
     def record(self) -> dict[str, Any]:
         """Return the record as the script takes it: text fields, absent ones left out."""
@@ -54,21 +60,50 @@ class Entry:
             record["due_at"] = str(self.due_at_ms)
         if self.expires_at_ms is not None:
             record["expires_at"] = str(self.expires_at_ms)
+        if self.schedule is not None:
+            record["schedule"] = self.schedule
         if self.outbox:
             record["outbox"] = "1"
+        if self.concurrency_key is not None:
+            record |= {"concurrency_key": self.concurrency_key, "concurrency_limit": str(self.concurrency_limit)}
+        if self.retried_from is not None:
+            record["retried_from"] = self.retried_from
         if self.job_id is not None:
             record |= {
                 "job_id": self.job_id,
                 "step": self.step or "",
                 "after": json.dumps(self.after),
                 "before": json.dumps(self.before),
-                "waits_for": str(len(self.after)),
+                "waits_for": "0",
             }
+        if self.may_fail:
+            record["may_fail"] = "1"
+        if self.reused is not None:
+            record |= _reused(self.reused)
         if self.steps:
             record["steps"] = json.dumps([step.id for step in self.steps])
-            record["total"] = str(len(self.steps))
-            record["with_steps"] = [step.record() for step in self.steps]
+            record |= {"total": str(len(self.steps)), "done": str(sum(step.reused is not None for step in self.steps))}
+            record["ends"] = json.dumps([step.id for step in self.steps if not step.before])
+            record["with_steps"] = self._step_records()
         return record
+
+    def _step_records(self) -> list[dict[str, Any]]:
+        to_do = {step.id for step in self.steps if step.reused is None}
+        return [{**step.record(), "waits_for": str(len(to_do.intersection(step.after)))} for step in self.steps]
+
+
+def _reused(step: Record) -> dict[str, Any]:
+    times = {"started_at": step.started_at, "finished_at": step.finished_at}
+    return {
+        "reused_from": step.id,
+        "state": step.state,
+        "result": step.result,
+        "artifacts": step.artifacts,
+        "attempt": str(step.attempt),
+        "attempts": step.attempts,
+        "worker": step.worker or "",
+        **{name: str(value) for name, value in times.items() if value is not None},
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +186,18 @@ class Record:
     steps: tuple[Record, ...] = ()
     done: int = 0
     total: int = 0
+    schedule: str | None = None
+    concurrency_key: str | None = None
+    held_by: str | None = None  # why its message is not with the broker: queue_paused, rate_limited
+    waiting_reason: str | None = None  # as the script says when it is read; see `schemas.WaitingReason`
+    queue_position: int | None = None  # how many are before it in its queue
+    retried_from: str | None = None
+    retried_as: str | None = None  # the latest job that repeats this one
     job_id: str | None = None
     step: str | None = None
     after: str = "[]"
+    may_fail: int = 0
+    reused_from: str | None = None  # of a step: the one of an earlier job whose result it has
 
 
 _INTEGERS = frozenset(f.name for f in fields(Record) if str(f.type).startswith("int"))
@@ -194,17 +238,21 @@ class Claim(NamedTuple):
     attempt: int
     retries: int
     max_retries: int
+    upstream: str = "[]"  # JSON array: the results of the steps before it, null for one that failed and may
 
 
 class Refusal(NamedTuple):
-    """Why a claim was not given: `busy`, `early`, `unknown`, or the state in which the job has ended."""
+    """Why a claim was not given: `busy`, `early`, `held`, `unknown`, or the state in which the job has ended."""
 
     why: str
     result: str  # the stored JSON result where `why` is `succeeded`
 
 
 class Action(NamedTuple):
-    """What the keeper did to a job: published, expired, republished, quarantined, cancelled, unpublished, forgotten."""
+    """What the keeper did to a job.
+
+    One of published (it is due, or held no more), expired, republished, quarantined, cancelled, unpublished, forgotten.
+    """
 
     what: str
     id: str
@@ -218,12 +266,15 @@ class Filter:
     kind: str | None = None
     queue: str | None = None
     tag: str | None = None
+    schedule: str | None = None
     lower_id: str | None = None  # exclusive; see ids.time_floor
     upper_id: str | None = None  # exclusive
 
     def arguments(self, limit: int, scan: int) -> dict[str, Any]:
         """Return the filter as the script takes it, on the narrowest index there is."""
-        if self.tag is not None:
+        if self.schedule is not None:
+            index = f"schedule:{self.schedule}"
+        elif self.tag is not None:
             index = f"tag:{self.tag}"
         elif self.kind is not None:
             index = f"kind:{self.kind}"
@@ -242,7 +293,7 @@ class Filter:
         }
         if self.states:
             arguments["states"] = dict.fromkeys(self.states, True)
-        for name in ("kind", "queue", "tag"):
+        for name in ("kind", "queue", "tag", "schedule"):
             if (value := getattr(self, name)) is not None:
                 arguments[name] = value
         return arguments

@@ -18,17 +18,20 @@ from typing import Any, TypeVar
 from celery import Celery
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.exceptions import Retry as CeleryRetry
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from redis.exceptions import RedisError
 
 from shared.artifacts import ArtifactStore
 from shared.backend import owner
 from shared.broker import DEFAULT_PRIORITY, broker_settings
-from shared.contract import AnyContract, Contract, Retry, feed
+from shared.canvas import PARAMETERS
+from shared.contract import AnyContract, Contract, Retry
 from shared.errors import ClaimLost, DefinitionError, TaskFailure, TimeLimitReached, TransientFailure, redact
 from shared.ledger import Ledger
 from shared.records import Claim, Entry, Refusal
+from shared.workflows import MapStep
 from worker.delivery import message_of
+from worker.perform import Body, Upstream, perform, perform_each
 from worker.run import CancelRequested, Run, entered
 from worker.scratch import attempt_folder
 
@@ -36,13 +39,11 @@ __all__ = ["Definition", "Run", "backoff_s", "definitions", "register", "runs"]
 
 logger = logging.getLogger(__name__)
 
-MAX_RESULT_BYTES = 256 * 1024
 # The ledger puts the reason that the request gave in its place.
 _CANCELLED = TaskFailure("cancelled", "It stopped on request.")
 
 ContractT = TypeVar("ContractT", bound=Contract[Any])
 ResultT = TypeVar("ResultT", bound=BaseModel)
-Body = Callable[[Any, Run], BaseModel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,11 @@ class _Delivery:
     kwargs: dict[str, Any]
     started: float  # time.monotonic() at its arrival, from when Celery's soft time limit counts, too
 
+    def upstream(self, claim: Claim) -> Upstream:
+        """Return what the steps before returned: by the ledger, or by the canvas of somebody's own Celery client."""
+        results = self.args[0] if self.args else json.loads(claim.upstream)
+        return results if isinstance(results, list) else [results]
+
 
 @dataclass(frozen=True, slots=True)
 class Definition:
@@ -61,6 +67,20 @@ class Definition:
 
     contract: AnyContract
     body: Body
+
+    def perform(self, run: Run, delivery: _Delivery, claim: Claim) -> str:
+        """Run the body; return its result as JSON text."""
+        return perform(self.contract, self.body, run, delivery.kwargs, delivery.upstream(claim))
+
+
+class _Mapped(Definition):
+    """The same, once for each item of a message of Celery's map or starmap."""
+
+    def perform(self, run: Run, delivery: _Delivery, claim: Claim) -> str:  # noqa: ARG002 - nothing is fed to a map
+        task, items = delivery.kwargs["task"], delivery.kwargs["it"]
+        names = task["options"].get(PARAMETERS)
+        step = MapStep("", self.contract, task["kwargs"], items=tuple(items), names=names and tuple(names))
+        return perform_each(self.contract, self.body, run, step.item_params())
 
 
 _definitions: dict[str, Definition] = {}
@@ -94,8 +114,16 @@ def definitions() -> dict[str, Definition]:
 
 def register(app: Celery, declared: Iterable[Definition]) -> None:
     """Make Celery tasks of the declared ones, under their kinds."""
-    for definition in declared:
+    by_kind = {definition.contract.spec.kind: definition for definition in declared}
+    for definition in by_kind.values():
         _register(app, definition)
+
+    def replace_maps(sender: Celery, **_: Any) -> None:
+        for name in ("celery.map", "celery.starmap"):
+            sender.tasks.unregister(name)  # Celery's own, which asks no ledger
+            _register_map(sender, name, by_kind)
+
+    app.on_after_finalize.connect(replace_maps, weak=False)
 
 
 def _register(app: Celery, definition: Definition) -> None:
@@ -111,6 +139,14 @@ def _register(app: Celery, definition: Definition) -> None:
     )
     def deliver(task: Any, *args: Any, **kwargs: Any) -> Any:
         return _deliver(task.backend.ledger, definition, _Delivery(task.request, args, kwargs, time.monotonic()))
+
+
+def _register_map(app: Celery, name: str, by_kind: dict[str, Definition]) -> None:
+    @app.task(name=name, bind=True, typing=False, max_retries=None)
+    def deliver(this: Any, /, **kwargs: Any) -> Any:  # one of the arguments is called `task`
+        definition = by_kind[kwargs["task"]["task"]]
+        mapped = _Mapped(definition.contract, definition.body)
+        return _deliver(this.backend.ledger, mapped, _Delivery(this.request, (), kwargs, time.monotonic()))
 
 
 def _deliver(ledger: Ledger, definition: Definition, delivery: _Delivery) -> Any:
@@ -138,7 +174,7 @@ def _deliver(ledger: Ledger, definition: Definition, delivery: _Delivery) -> Any
 
 def _claim(ledger: Ledger, contract: AnyContract, delivery: _Delivery) -> Claim | Refusal:
     spec, settings, request = contract.spec, broker_settings(), delivery.request
-    message = message_of(request, spec.kind, delivery.args, delivery.kwargs)
+    message = message_of(request, request.task, delivery.args, delivery.kwargs)
     adopted = Entry(  # for a message that somebody's own Celery client sent past the gateway
         id=request.id,
         kind=spec.kind,
@@ -175,7 +211,7 @@ def _attempt(contract: AnyContract, job_id: str, claim: Claim, ledger: Ledger) -
 
 def _settle(run: Run, definition: Definition, delivery: _Delivery, claim: Claim) -> Any:
     """Run the body and write the outcome, whatever it is. Returns the result or raises what Celery is to see."""
-    outcome = _outcome(run, definition, delivery)
+    outcome = _outcome(run, definition, delivery, claim)
     artifacts = json.dumps([artifact.model_dump(mode="json") for artifact in run.artifacts])
     if isinstance(outcome, str):
         with contextlib.suppress(CancelRequested):  # too late: what it did is done
@@ -191,17 +227,17 @@ def _settle(run: Run, definition: Definition, delivery: _Delivery, claim: Claim)
         run.ledger.retry(run.job_id, token=run.token, delay_s=wait_s, error=error)
         delivery.request.settled = True
         raise CeleryRetry(message=str(outcome), exc=outcome, when=wait_s)  # type: ignore[arg-type]  # a float is a Real
-    run.ledger.fail(run.job_id, token=run.token, error=error, artifacts=artifacts)
+    may_fail = run.ledger.fail(run.job_id, token=run.token, error=error, artifacts=artifacts)
     delivery.request.settled = True
+    if may_fail:  # Celery is to go on with the steps after it
+        return None
     raise outcome from None
 
 
-def _outcome(run: Run, definition: Definition, delivery: _Delivery) -> str | TaskFailure:
+def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim) -> str | TaskFailure:
     """Return the body's result as JSON text, or why there is none. `ClaimLost` and cancellation pass through."""
     try:
-        job = _parameters(definition.contract, delivery)
-        run.idempotency_key = job.idempotency_key(run.job_id)
-        return _result(definition.contract, definition.body(job, run))
+        return definition.perform(run, delivery, claim)
     except (ClaimLost, CancelRequested, RedisError):  # the latter: see shared.backend
         raise
     except TaskFailure as failure:
@@ -222,42 +258,6 @@ def _outcome(run: Run, definition: Definition, delivery: _Delivery) -> str | Tas
             redact(f"{type(failure).__name__}: {failure}")[:2_000],
             remedy="This is a defect of the task, not of the request; the worker's log has the traceback.",
         )
-
-
-def _parameters(contract: AnyContract, delivery: _Delivery) -> Contract[Any]:
-    try:
-        params = feed(contract, delivery.kwargs, delivery.args[0]) if delivery.args else delivery.kwargs
-        return contract.model_validate_json(json.dumps(params))
-    except ValidationError as invalid:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-            for problem in invalid.errors(include_url=False, include_input=False)
-        )
-        raise TaskFailure(
-            "invalid_parameters",
-            f"{contract.spec.kind} got parameters it does not take: {problems}",
-            remedy="Gateway and workers may have different versions of the contract; deploy the same one.",
-        ) from None
-    except ValueError as mismatch:
-        raise TaskFailure("invalid_parameters", str(mismatch), remedy="Check the order of the steps.") from None
-
-
-def _result(contract: AnyContract, result: BaseModel) -> str:
-    expected = contract.spec.result
-    if not isinstance(result, expected):
-        raise TaskFailure(
-            "invalid_result",
-            f"{contract.spec.kind} returned {type(result).__name__}, not {expected.__name__}.",
-            remedy="This is a defect of the task: it must return what its contract says.",
-        )
-    text = expected.model_validate(result.model_dump()).model_dump_json()
-    if len(text) > MAX_RESULT_BYTES:
-        raise TaskFailure(
-            "result_too_large",
-            f"The result has {len(text)} bytes; at most {MAX_RESULT_BYTES} may travel.",
-            remedy="Write it to a file, publish that as an artifact, and return the reference.",
-        )
-    return text
 
 
 def _interrupted(run: Run, contract: AnyContract, delivery: _Delivery) -> TaskFailure:

@@ -53,12 +53,26 @@ local function close_steps(job, state, reason)
   end
 end
 
+-- A step that may fail, and did: what follows it goes on without its result.
+local function is_tolerated(record)
+  return record.may_fail == '1' and (record.state == 'failed' or record.state == 'quarantined')
+end
+
+-- The result of a workflow is that of its last step; of several in parallel, how many of all steps did what.
+local function workflow_result(job)
+  local ends, failed = cjson.decode(job.ends), tonumber(job.tolerated or '0')
+  if #ends == 1 then return redis.call('HGET', record_key(ends[1]), 'result') or 'null' end
+  return '{"succeeded_count": ' .. int(tonumber(job.done) - failed) .. ', "failed_count": ' .. int(failed) .. '}'
+end
+
 -- What the end of a step means for its job and for the steps after it.
 local function step_ended(step)
   local job = load(step.job_id)
   if not job then return end
-  if step.state == 'succeeded' then
+  local tolerated = is_tolerated(step)
+  if step.state == 'succeeded' or tolerated then
     set(job, { done = tonumber(job.done or '0') + 1 })
+    if tolerated then set(job, { tolerated = tonumber(job.tolerated or '0') + 1 }) end
     for _, id in ipairs(cjson.decode(step.before or '[]')) do
       local follower = load(id)
       if follower and follower.state == 'waiting' then
@@ -74,7 +88,7 @@ local function step_ended(step)
     end
     if FINAL[job.state] then return end
     if tonumber(job.done) == tonumber(job.total) then
-      settle(job, 'succeeded', { result = step.result })
+      settle(job, 'succeeded', { result = workflow_result(job) })
     else
       emit(job, 'progress', cjson.encode({ current = tonumber(job.done), total = tonumber(job.total), unit = 'steps', message = '' }))
     end

@@ -6,6 +6,11 @@ local function index(record)
   redis.call('ZADD', P .. 'kind:' .. record.kind, 0, id)
   redis.call('ZADD', P .. 'queue:' .. record.queue, 0, id)
   for _, tag in ipairs(cjson.decode(record.tags)) do redis.call('ZADD', P .. 'tag:' .. tag, 0, id) end
+  if record.schedule then
+    redis.call('ZADD', P .. 'schedule:' .. record.schedule, 0, id)
+    local schedule = P .. 'redbeat:' .. record.schedule
+    if redis.call('EXISTS', schedule) == 1 then redis.call('HSET', schedule, 'last_job', id) end
+  end
 end
 
 local function create(record)
@@ -16,7 +21,7 @@ local function create(record)
     flat[#flat + 1] = value
   end
   redis.call('HSET', record_key(record.id), unpack(flat))
-  if not record.steps then count('sent|' .. record.kind .. '|' .. record.queue) end
+  if not record.steps and not record.reused_from then count('sent|' .. record.kind .. '|' .. record.queue) end
   if not record.job_id then count('submitted|' .. record.kind) end
 end
 
@@ -33,8 +38,38 @@ local function start_waiting(record)
   if record.expires_at then redis.call('ZADD', P .. 'expiring', record.expires_at, record.id) end
 end
 
+-- Write jobs down and send them on their way. A record has its steps' records in `with_steps`. Returns the ids.
+local function write(jobs)
+  local ids = {}
+  for i, record in ipairs(jobs) do
+    ids[i] = record.id
+    local steps = record.with_steps
+    record.with_steps = nil
+    create(record)
+    index(record)
+    if record.retried_from and redis.call('EXISTS', record_key(record.retried_from)) == 1 then
+      redis.call('HSET', record_key(record.retried_from), 'retried_as', record.id)
+    end
+    if steps then
+      for _, step in ipairs(steps) do
+        create(step)
+        if step.reused_from then
+          store_celery_result(step, 'SUCCESS', step.result)
+        elseif step.waits_for == '0' then
+          start_waiting(step)
+        else
+          enter(step, 'waiting')
+        end
+      end
+    end
+    start_waiting(record)
+    emit_state(record)
+  end
+  return ids
+end
+
 -- accept: submissions = [{idempotency_key?, fingerprint?, idempotency_ms?, jobs: [record...]}], each all or nothing.
--- A record has its steps' records in `with_steps`. Replies, one a submission:
+-- Replies, one a submission:
 -- {'accepted', created_at} | {'replayed', ids...} | {'conflict'}
 function T.accept(a)
   local replies = {}
@@ -45,22 +80,7 @@ function T.accept(a)
       known = cjson.decode(known)
       replies[n] = known.fingerprint == submission.fingerprint and { 'replayed', known.created_at, unpack(known.ids) } or { 'conflict' }
     else
-      local ids = {}
-      for i, record in ipairs(submission.jobs) do
-        ids[i] = record.id
-        local steps = record.with_steps
-        record.with_steps = nil
-        create(record)
-        index(record)
-        if steps then
-          for _, step in ipairs(steps) do
-            create(step)
-            if step.waits_for == '0' then start_waiting(step) else enter(step, 'waiting') end
-          end
-        end
-        start_waiting(record)
-        emit_state(record)
-      end
+      local ids = write(submission.jobs)
       if key then
         local value = cjson.encode({ fingerprint = submission.fingerprint, ids = ids, created_at = int(NOW) })
         redis.call('SET', key, value, 'PX', submission.idempotency_ms)

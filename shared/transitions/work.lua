@@ -34,10 +34,23 @@ local function expire(record)
   settle(record, 'expired', { error = error_document('expired', 'It did not start before its expiry.', 'Submit it again, with a longer expires_in_s.') })
 end
 
+-- What the steps before a step returned, in order: JSON text. Null stands for one that failed and may.
+local function upstream_of(record)
+  local results = {}
+  for n, id in ipairs(cjson.decode(record.after or '[]')) do
+    results[n] = redis.call('HGET', record_key(id), 'result') or 'null'
+  end
+  return '[' .. table.concat(results, ', ') .. ']'
+end
+
+local function right_to_run(record)
+  return { 'run', record.token, record.attempt, record.retries or '0', record.max_retries, upstream_of(record) }
+end
+
 -- claim: {id, owner, worker, lease_ms, message, delivery, adopt?}. `delivery` is new with every delivery, so that a
 -- claim whose answer was lost can be asked for again. `adopt` is a record for a job that came past the gateway,
 -- from somebody's own Celery client.
--- Replies {'run', token, attempt, retries, max_retries} or {'busy'|'early'|'unknown'} or a final state, 'succeeded' with the result.
+-- Replies {'run', token, attempt, retries, max_retries, upstream} or {'busy'|'early'|'held'|'unknown'} or a final state, 'succeeded' with the result.
 function T.claim(a)
   local record = load(a.id)
   if not record then
@@ -48,19 +61,21 @@ function T.claim(a)
     enter(record, 'queued')
     emit_state(record)
   end
+  if is_tolerated(record) then return { 'succeeded', 'null' } end
   if FINAL[record.state] then return { record.state, record.result or '' } end
   if record.expires_at and not record.started_at and tonumber(record.expires_at) <= NOW then
     expire(record)
     return { 'expired' }
   end
   if record.state == 'running' then
-    if record.delivery == a.delivery then return { 'run', record.token, record.attempt, record.retries or '0', record.max_retries } end
+    if record.delivery == a.delivery then return right_to_run(record) end
     if tonumber(record.claim_until) > NOW or redis.call('EXISTS', P .. 'amnesty') == 1 then return { 'busy' } end
     local done = lost(record, true)
     if done ~= 'republished' then return { record.state } end
   elseif record.due_at and tonumber(record.due_at) > NOW then
     return { 'early' } -- a copy of the message that came before its time; the keeper publishes it when it is due
   end
+  if held_at_claim(record, a.message) then return { 'held' } end
   local token = redis.call('INCR', P .. 'token')
   local attempt = tonumber(record.attempt or '0') + 1
   local attempts = record.attempts and cjson.decode(record.attempts) or {}
@@ -85,7 +100,7 @@ function T.claim(a)
       emit_state(job)
     end
   end
-  return { 'run', int(token), int(attempt), record.retries or '0', record.max_retries }
+  return right_to_run(record)
 end
 
 -- Whether the caller's own call has already done what it asks for: the answer to its first try was lost.
@@ -136,12 +151,13 @@ function T.progress(a)
   return record.cancel_requested_at and 'cancel' or 'ok'
 end
 
--- finish: {id, token | owner, state: succeeded|failed, result? | error?, artifacts?}. Replies 'ok' | 'refused'.
+-- finish: {id, token | owner, state: succeeded|failed, result? | error?, artifacts?}. Replies 'ok' | 'refused', or
+-- 'tolerated' where a step failed that may.
 -- Without a claim (a message that no worker could even start) only a queued job can be failed.
 function T.finish(a)
   local record = load(a.id)
   local unclaimed = record and a.unclaimed and record.state == 'queued'
-  if repeated(record, 'finish ', a) then return 'ok' end
+  if repeated(record, 'finish ', a) then return is_tolerated(record) and 'tolerated' or 'ok' end
   if not holds(record, a) and not unclaimed then return 'refused' end
   local owner = record.owner or ''
   if record.cancel_requested_at and a.state ~= 'succeeded' then
@@ -150,7 +166,7 @@ function T.finish(a)
     settle(record, a.state, a)
   end
   if a.token then set(record, { last_call = 'finish ' .. a.token, ended_by = owner }) end
-  return 'ok'
+  return is_tolerated(record) and 'tolerated' or 'ok'
 end
 
 -- retry: {id, token, delay_ms, error}. Replies 'ok' | 'refused'.

@@ -122,8 +122,8 @@ def test_fed_parameter_is_found() -> None:
     """The parameter that a step before feeds is marked."""
     uri = "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/a.parquet"
     fed = define(annotation=Annotated[ArtifactUri, FedFromUpstream("dataset")], examples=[{"text": uri}])
-    assert fed.fed_parameter() == ("text", FedFromUpstream("dataset"))
-    assert define().fed_parameter() is None
+    assert fed.fed_parameters() == {"text": FedFromUpstream("dataset")}
+    assert define().fed_parameters() == {}
 
 
 @pytest.mark.parametrize("kind", sorted(catalogue()))

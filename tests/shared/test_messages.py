@@ -12,12 +12,13 @@ import redis
 import redis.asyncio
 
 from shared.broker import PRIORITIES, BrokerSettings, make_celery
+from shared.canvas import to_canvas
 from shared.catalogue import catalogue
 from shared.ids import uuid7
 from shared.ledger import AsyncLedger
 from shared.messages import Composer, MessageOptions, publish
 from shared.records import Entry, Submission
-from shared.workflows import PlannedStep, WorkflowContract, lay_out, to_canvas
+from shared.workflows import PlannedStep, WorkflowContract, lay_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,19 +156,18 @@ def test_workflow_messages_are_what_celery_sends(
     planned = lay_out(node, uuid7)
     limits = {step.id: MessageOptions(7, 50, 60) for step in planned}
 
-    def signature(step: PlannedStep) -> Any:
-        return celery_app.signature(
-            step.plan.contract.spec.kind,
-            kwargs=step.plan.params,
-            task_id=step.id,
-            queue=step.plan.contract.spec.queue,
-            priority=broker.wire_priority(7),
-            time_limit=60,
-            soft_time_limit=50,
-        )
+    def sign(step: PlannedStep) -> tuple[Any, dict[str, Any]]:
+        spec = step.plan.contract.spec
+        return celery_app.signature(spec.kind, kwargs=step.plan.params, immutable=True), {
+            "task_id": step.id,
+            "queue": spec.queue,
+            "priority": broker.wire_priority(7),
+            "time_limit": 60,
+            "soft_time_limit": 50,
+        }
 
     ours = Composer(broker).workflow(node, planned, limits, job_id=job_id)
-    to_canvas(node, iter(planned), signature, celery_app).apply_async(root_id=job_id)
+    to_canvas(node, iter(planned), sign, celery_app).apply_async(root_id=job_id)
 
     theirs = {json.loads(text)["headers"]["id"]: text for text in waiting(lists, list_name("etl", 7))}
     assert theirs.keys() == ours.keys()
