@@ -1,0 +1,179 @@
+"""Counting without gateways and workers: labels that stay few, one consumer at a time, a ledger that is away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from prometheus_client import CollectorRegistry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from api import event_tally, task_events
+from api.event_tally import EventTally, exception_class
+from api.task_events import LOCK, EventConsumer
+from api.task_metrics import TaskMetrics
+from shared.broker import BrokerSettings, make_celery
+from shared.counters import COUNTERS, EVENT_COUNTERS, EVENT_WORKERS, bucket
+from shared.ids import uuid7
+from shared.ledger import Ledger
+from tests.ledgers import ERROR, RESULT, accept, claimed, client, entry, ledger
+from tests.services import free_port, wait_for
+
+__all__ = ["accept", "client", "ledger"]  # fixtures
+
+KIND = "etl.extract_data"
+
+
+@pytest.fixture
+def app(broker: BrokerSettings) -> Celery:
+    return make_celery(broker)
+
+
+@pytest.fixture
+def registry(client: redis.Redis) -> CollectorRegistry:
+    made = CollectorRegistry()
+    made.register(TaskMetrics(client))
+    return made
+
+
+def event(what: str, host: str = "w1@host", **more: Any) -> dict[str, Any]:
+    return {"type": what, "hostname": host, **more}
+
+
+@contextmanager
+def consumer(app: Celery, client: redis.Redis) -> Iterator[EventConsumer]:
+    made = EventConsumer(app, client)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def subscribed(client: redis.Redis) -> None:
+    wait_for(lambda: client.pubsub_numpat() > 0, "a subscription")
+
+
+def succeed(app: Celery, host: str, count: int) -> None:
+    with app.connection_for_write() as connection, app.events.Dispatcher(connection, hostname=host) as dispatcher:
+        for _ in range(count):
+            dispatcher.send("task-succeeded", uuid=uuid7(), runtime=0.2)
+
+
+def test_the_ledgers_metrics_follow_a_job_to_its_end(
+    accept: Callable[..., Any], ledger: Ledger, registry: CollectorRegistry
+) -> None:
+    """One job that is retried, then succeeds, is sent and processed once, and has run twice."""
+    job = entry(kind=KIND)
+    accept(job)
+    assert registry.get_sample_value("celeriac_jobs", {"state": "queued"}) == 1
+    ledger.retry(job.id, token=claimed(ledger, job.id).token, delay_s=0, error=ERROR)
+    ledger.tend(owner="keeper")
+    ledger.succeed(job.id, token=claimed(ledger, job.id).token, result=RESULT)
+    of_kind = {"task_name": KIND}
+    sent = {"name": KIND, "hostname": "generic", "queue_name": "etl"}
+    assert registry.get_sample_value("celery_task_sent_total", sent) == 1
+    assert registry.get_sample_value("celery_tasks_processed_total", {**of_kind, "status": "succeeded"}) == 1
+    assert registry.get_sample_value("celery_tasks_processed_total", {**of_kind, "status": "failed"}) == 0
+    assert registry.get_sample_value("celery_task_duration_seconds_count", of_kind) == 2
+    assert registry.get_sample_value("celeriac_keeper_actions_total", {"action": "published"}) == 1
+
+
+@pytest.mark.parametrize("lasted_s", [0.001, 0.3, 59, 20_000])
+def test_a_duration_is_counted_in_its_bucket(
+    accept: Callable[..., Any], ledger: Ledger, client: redis.Redis, lasted_s: float
+) -> None:
+    """The ledger's script and this process agree on the buckets."""
+    job = entry(kind=KIND)
+    accept(job)
+    token = claimed(ledger, job.id).token
+    key = f"celeriac:job:{job.id}"
+    attempts = json.loads(str(client.hget(key, "attempts")))
+    attempts[0]["started_at_ms"] -= int(lasted_s * 1000)
+    client.hset(key, "attempts", json.dumps(attempts))
+    ledger.succeed(job.id, token=token, result=RESULT)
+    counted = client.hgetall(COUNTERS)
+    assert counted[f"ran|{KIND}|{bucket(lasted_s)}"] == "1"
+    assert lasted_s * 1000 <= int(counted[f"ran_ms|{KIND}"]) < lasted_s * 1000 + 5_000
+
+
+def test_values_of_labels_stay_few(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unknown kinds, queues, classes of exceptions and hosts beyond the bound become `other`."""
+    monkeypatch.setattr(event_tally, "MAX_HOSTS", 1)
+    tally = EventTally(client)
+    job_id, foreign = uuid7(), uuid7()
+    client.hset(f"celeriac:job:{job_id}", mapping={"kind": KIND, "queue": "etl"})
+    tally.take(event("task-started", uuid=job_id))
+    tally.take(event("task-failed", uuid=job_id, exception="TaskFailure('bad', 'It |broke|')"))
+    tally.take(event("task-failed", "w2@host", uuid=foreign, exception=f"{'X' * 40}()"))
+    tally.take(event("task-received", uuid=foreign, name="somebody.elses"))
+    batch = tally.batch()
+    assert batch.additions == {
+        f"started|w1@host|{KIND}|etl": 1,
+        f"failed|TaskFailure|w1@host|{KIND}|etl": 1,
+        "failed|other|other|other|other": 1,
+        "received|w1@host|other|other": 1,
+    }
+    assert list(batch.workers) == ["w1@host"]
+
+
+def test_an_exception_is_named_by_its_class_alone() -> None:
+    """Only classes that Python, Celery and the service have become label values."""
+    assert exception_class("ZeroDivisionError('division by zero')") == "ZeroDivisionError"
+    assert exception_class("shared.errors.TransientFailure('x')") == "TransientFailure"
+    assert exception_class("<anything at all>") == "other"
+
+
+def test_a_worker_that_was_not_heard_of_for_long_is_forgotten(client: redis.Redis) -> None:
+    """Its counters go with it, so that each new container does not add series for ever."""
+    client.hset(EVENT_WORKERS, "old@host", json.dumps({"seen_ms": 1, "is_up": True, "active": 1}))
+    client.hset(EVENT_COUNTERS, mapping={"started|old@host|etl.x|etl": 1, "started|w1@host|etl.x|etl": 1})
+    tally = EventTally(client)
+    tally.restart()
+    tally.take(event("worker-heartbeat", active=2))
+    batch = tally.batch()
+    assert (batch.gone_hosts, batch.gone_fields) == (["old@host"], ["started|old@host|etl.x|etl"])
+    assert json.loads(batch.workers["w1@host"])["active"] == 2
+
+
+def test_two_consumers_count_an_event_once_and_one_takes_over(
+    app: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the elected one reads; when it ends the other goes on where it stopped."""
+    monkeypatch.setattr(task_events, "_CANDIDATE_EVERY_S", 0.05)
+    field = "succeeded|w1@host|other|other"
+    with ExitStack() as rest, ExitStack() as elected:
+        elected.enter_context(consumer(app, client))
+        subscribed(client)
+        rest.enter_context(consumer(app, client))
+        succeed(app, "w1@host", 5)
+        wait_for(lambda: client.hget(EVENT_COUNTERS, field) == "5", "the first five")
+        assert client.pubsub_numpat() == 1
+        elected.close()
+        subscribed(client)
+        succeed(app, "w1@host", 2)
+        wait_for(lambda: client.hget(EVENT_COUNTERS, field) == "7", "two more")
+
+
+def test_who_lost_the_election_writes_nothing(app: Celery, client: redis.Redis) -> None:
+    """A consumer that was frozen while another was elected drops what it has read."""
+    with consumer(app, client):
+        subscribed(client)
+        client.set(LOCK, "another")
+        succeed(app, "w1@host", 3)
+        wait_for(lambda: client.pubsub_numpat() == 0, "the end of its subscription")
+        assert (client.get(LOCK), client.hgetall(EVENT_COUNTERS)) == ("another", {})
+
+
+def test_without_the_ledger_a_scrape_still_answers() -> None:
+    """It says that the ledger is not up, and nothing of tasks."""
+    registry = CollectorRegistry()
+    registry.register(TaskMetrics(redis.Redis(port=free_port(), retry=Retry(NoBackoff(), 0))))
+    assert registry.get_sample_value("celeriac_ledger_up") == 0
+    assert [family.name for family in registry.collect()] == ["celeriac_ledger_up"]
