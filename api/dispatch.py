@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -17,8 +18,10 @@ from api.schemas import Submission
 from api.settings import GatewaySettings
 from shared.catalogue import catalogue
 from shared.connections import Connections, check_connections
-from shared.contract import known_queues
+from shared.contract import Contract, known_queues
+from shared.elements import Path
 from shared.errors import LedgerUnavailable
+from shared.jobs.workflow import CanvasContract
 from shared.ledger import AsyncLedger
 from shared.options import SubmissionOptions
 from shared.planning import Planner
@@ -74,10 +77,13 @@ class Dispatch:
         for index, submission in enumerate(submissions):
             base = f"{at}/{index}" if at else ""
             wrong += [(base, error) for error in _option_problems(submission)]
-            unknown += [
-                (base, FieldError(pointer=pointer(("params", *problem.path)), message=problem.message))
-                for problem in check_connections(submission.params, self._connections)
-            ]
+            unknown += [(base, error) for error in self._unknown_connections(submission.params)]
+            if isinstance(submission.params, CanvasContract):
+                _, elements = submission.params.inspected()
+                wrong += [(base, _at_params(path, message)) for path, message in elements.problems]
+                unknown += [
+                    (base, error) for path, job in elements.jobs for error in self._unknown_connections(job, path)
+                ]
         if unknown or wrong:
             errors = [
                 FieldError(pointer=base + error.pointer, message=error.message) for base, error in [*unknown, *wrong]
@@ -85,9 +91,25 @@ class Dispatch:
             code = "unknown_connection" if unknown else "invalid_request"
             raise Problem(422, code, f"{errors[0].pointer}: {errors[0].message}", errors=errors)
 
-    async def accept(self, submissions: Sequence[Submission], key: Key | None) -> tuple[Accepted, Sequence[Entry]]:
-        """Write the jobs down, all or none. Raises `LedgerUnavailable` or, on a reused key, `Problem` (422)."""
-        entries = [await self._entry(submission) for submission in submissions]
+    async def check(self, submissions: Sequence[Submission], *, at: str = "") -> None:
+        """Do what `refuse` does, beside the event loop where it takes long: a workflow may have a thousand elements."""
+        if any(isinstance(submission.params, CanvasContract) for submission in submissions):
+            await asyncio.to_thread(self.refuse, submissions, at=at)
+        else:
+            self.refuse(submissions, at=at)
+
+    def _unknown_connections(self, job: Contract[Any], path: Path = ()) -> Iterator[FieldError]:
+        for problem in check_connections(job, self._connections):
+            yield _at_params((*path, *problem.path), problem.message)
+
+    async def accept(
+        self, submissions: Sequence[Submission], key: Key | None, **lineage: str
+    ) -> tuple[Accepted, Sequence[Entry]]:
+        """Write the jobs down, all or none. Raises `LedgerUnavailable` or, on a reused key, `Problem` (422).
+
+        `lineage` are the fields of `Entry` that say where they come from.
+        """
+        entries = [await self._entry(submission, lineage) for submission in submissions]
         accepted = await self._ledger.accept(
             LedgerSubmission(
                 jobs=entries,
@@ -107,17 +129,23 @@ class Dispatch:
             self._outbox.put(entries)
         return accepted, entries
 
-    async def _entry(self, submission: Submission) -> Entry:
+    async def _entry(self, submission: Submission, lineage: Mapping[str, str]) -> Entry:
         if not isinstance(submission.params, WorkflowContract):
-            return self._planner.entry(submission.params, submission.options)
+            return self._planner.entry(submission.params, submission.options, **lineage)
         async with self._laying_out:
             # Celery writes a chord's size to Redis with timeouts and retries of its own: ask first, with ours.
             await self._ledger.read("")
             try:
                 async with asyncio.timeout(_LAYING_OUT_S):
-                    return await asyncio.to_thread(self._planner.entry, submission.params, submission.options)
+                    return await asyncio.to_thread(
+                        self._planner.entry, submission.params, submission.options, **lineage
+                    )
             except (OperationalError, RedisError, OSError, TimeoutError) as failure:
                 raise LedgerUnavailable("a workflow cannot be laid out") from failure
+
+
+def _at_params(path: Path, message: str) -> FieldError:
+    return FieldError(pointer=pointer(("params", *path)), message=message)
 
 
 def _option_problems(submission: Submission) -> Iterator[FieldError]:

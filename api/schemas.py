@@ -6,6 +6,7 @@ A job's own part of a submission is its contract; there is no second description
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Union
+from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
@@ -44,12 +45,12 @@ class Submission(_In):
     options: SubmissionOptions = Field(default_factory=SubmissionOptions, description="How it is to be run.")
 
 
-def submission_shape(catalogue: Catalogue) -> Any:
-    """Return the type of one submission: the union of all kinds, told apart by `kind`."""
+def submission_shape(catalogue: Catalogue, *, base: type[BaseModel] = Submission, prefix: str = "Submit") -> Any:
+    """Return the type of one submission: the union of all kinds, told apart by `kind`; each derives from `base`."""
     models = tuple(
         create_model(
-            "Submit" + "".join(part.capitalize() for part in kind.replace(".", "_").split("_")),
-            __base__=Submission,
+            prefix + "".join(part.capitalize() for part in kind.replace(".", "_").split("_")),
+            __base__=base,
             __doc__=contract.spec.summary,
             kind=(_exactly(kind), Field(description="The kind of job.")),
             params=(contract, Field(description=contract.spec.summary)),
@@ -87,6 +88,7 @@ class JobFilter(BaseModel):
     kind: str | None = Field(default=None, max_length=128, description="This kind.")
     queue: str | None = Field(default=None, max_length=64, description="This queue.")
     tag: Tag | None = Field(default=None, description="This tag.")
+    schedule: UUID | None = Field(default=None, description="Made by this schedule.")
     created_after: Moment | None = Field(default=None, description="Accepted at or after this time.")
     created_before: Moment | None = Field(default=None, description="Accepted before this time.")
     page_size: int = Field(default=50, ge=1, le=200, description="Jobs a page, at most.")
@@ -171,10 +173,13 @@ class JobStep(_Out):
     """A step of a workflow."""
 
     id: str = Field(description="Its id.")
-    name: str = Field(description="Its name, unique within the job.")
+    name: str = Field(description="Its name, unique within the job: a path, if workflows are nested.")
     kind: str = Field(description="Its kind.")
     queue: str = Field(description="Its queue.")
     state: StepState = Field(description="Its state.")
+    after: list[str] = Field(description="Ids of the steps that it waits for; their results feed it.")
+    may_fail: bool = Field(description="Whether the job goes on without its result if it fails.")
+    reused_from: str | None = Field(description="The step of an earlier job whose result stands for its own.")
     attempt: int = Field(ge=0, description="Attempts so far.")
     worker: str | None = Field(description="The worker that has or had it last.")
     queued_at: AwareDatetime | None = Field(description="When it was queued last.")
@@ -194,6 +199,7 @@ class JobSummary(_Out):
     state: State = Field(description="Its state.")
     priority: int = Field(ge=0, le=9, description="9 is most urgent.")
     tags: list[str] = Field(description="Words to find it by.")
+    schedule: str | None = Field(description="Id of the schedule that made it.")
     created_at: AwareDatetime = Field(description="When it was accepted.")
     due_at: AwareDatetime | None = Field(description="When it is to start, or to be tried again.")
     expires_at: AwareDatetime | None = Field(description="When it expires if it has not started.")

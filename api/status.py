@@ -65,7 +65,8 @@ def at(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
-def _at(ms: int | None) -> datetime | None:
+def at_or_none(ms: int | None) -> datetime | None:
+    """Return the time that is `ms` milliseconds after 1970, or nothing of nothing."""
     return None if ms is None else at(ms)
 
 
@@ -77,18 +78,19 @@ def _summary(record: Record) -> dict[str, Any]:
         "state": State(record.state),
         "priority": record.priority,
         "tags": json.loads(record.tags),
+        "schedule": record.schedule,
         "created_at": at(record.created_at),
-        "due_at": _at(record.due_at),
-        "expires_at": _at(record.expires_at),
-        "queued_at": _at(record.queued_at),
-        "started_at": _at(record.started_at),
-        "finished_at": _at(record.finished_at),
+        "due_at": at_or_none(record.due_at),
+        "expires_at": at_or_none(record.expires_at),
+        "queued_at": at_or_none(record.queued_at),
+        "started_at": at_or_none(record.started_at),
+        "finished_at": at_or_none(record.finished_at),
         "attempt": record.attempt,
         "retries": record.retries,
         "worker": record.worker,
         "progress": _progress(record),
         "error": _error(record.error),
-        "cancel_requested_at": _at(record.cancel_requested_at),
+        "cancel_requested_at": at_or_none(record.cancel_requested_at),
         "retried_from": None,
         "steps_done": record.done,
         "steps_total": record.total,
@@ -103,11 +105,14 @@ def _step(record: Record) -> JobStep:
         kind=record.kind,
         queue=record.queue,
         state=StepState(record.state),
+        after=json.loads(record.after),
+        may_fail=bool(record.may_fail),
+        reused_from=record.reused_from,
         attempt=record.attempt,
         worker=record.worker,
-        queued_at=_at(record.queued_at),
-        started_at=_at(record.started_at),
-        finished_at=_at(record.finished_at),
+        queued_at=at_or_none(record.queued_at),
+        started_at=at_or_none(record.started_at),
+        finished_at=at_or_none(record.finished_at),
         progress=_progress(record),
         result=_json(record.result),
         error=_error(record.error),
@@ -119,7 +124,7 @@ def _attempt(item: dict[str, Any]) -> Attempt:
         attempt=item["attempt"],
         worker=item["worker"],
         started_at=at(item["started_at_ms"]),
-        finished_at=_at(item.get("finished_at_ms")),
+        finished_at=at_or_none(item.get("finished_at_ms")),
         outcome=item.get("outcome"),
     )
 

@@ -22,7 +22,6 @@ from shared.workflows import (
     Group,
     MapStep,
     Node,
-    PlanRefused,
     StepPlan,
     WorkflowContract,
     lay_out,
@@ -50,13 +49,10 @@ class Elements:
     _paths: dict[str, Path] = field(default_factory=dict)  # of steps, by their names
     _count: int = 0
 
-    def checked(self, node: Node) -> Node:
-        """Return `node`. Raises `PlanRefused` with everything that is wrong."""
-        if not self.problems and not self._at:
+    def check_feeding(self, node: Node) -> None:
+        """Note the steps that those before them cannot feed. `node` is the whole workflow."""
+        if not self.problems:
             self.problems += [(self._paths[name], what) for name, what in feeding_problems(lay_out(node, _numbers()))]
-        if self.problems and not self._at:
-            raise PlanRefused(self.problems)
-        return node
 
     def in_turn(self, where: str, elements: Sequence[Element]) -> list[Node]:
         """Return elements each of which follows the one before it."""

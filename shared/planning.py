@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import to_json
@@ -13,8 +13,8 @@ from shared.contract import AnyContract, Contract
 from shared.ids import uuid7
 from shared.messages import Composer, MessageOptions
 from shared.options import RunOptions, SubmissionOptions
-from shared.records import Entry
-from shared.workflows import PlannedStep, WorkflowContract, lay_out
+from shared.records import Entry, Record
+from shared.workflows import PlannedStep, WorkflowContract, lay_out, without
 
 
 class Planner:
@@ -24,13 +24,23 @@ class Planner:
         self._settings = settings
         self._composer = composer
 
-    def entry(self, job: Contract[Any], options: RunOptions, *, job_id: str | None = None, **lineage: str) -> Entry:
+    def entry(
+        self,
+        job: Contract[Any],
+        options: RunOptions,
+        *,
+        job_id: str | None = None,
+        reusing: Record | None = None,
+        **lineage: str,
+    ) -> Entry:
         """Return the entry of `job` with its messages. Blocks for a workflow: see `Composer.workflow`.
 
-        `lineage` are the fields of `Entry` that say where the job comes from.
+        `lineage` are the fields of `Entry` that say where the job comes from. Of a workflow, the steps that
+        succeeded in the job `reusing` are not run again: their results stand for those of the new one's steps.
         """
         if isinstance(job, WorkflowContract):
-            return self._workflow(job, options, job_id or uuid7(), lineage)
+            done = {step.step or "": step for step in reusing.steps if step.state == "succeeded"} if reusing else {}
+            return self._workflow(job, options, job_id or uuid7(), lineage, done)
         return self._single(job, options, job_id or uuid7(), lineage)
 
     def warm_up(self, contract: AnyContract) -> None:
@@ -51,12 +61,19 @@ class Planner:
         )
 
     def _workflow(
-        self, workflow: WorkflowContract[Any], options: RunOptions, job_id: str, lineage: dict[str, Any]
+        self,
+        workflow: WorkflowContract[Any],
+        options: RunOptions,
+        job_id: str,
+        lineage: dict[str, Any],
+        done: Mapping[str, Record],
     ) -> Entry:
         node = workflow.plan()
         planned = lay_out(node, uuid7)
-        limits = {step.id: limits_of(step.plan.contract, options) for step in planned}
-        messages = self._composer.workflow(node, planned, limits, job_id=job_id)
+        to_do = [step for step in planned if step.plan.name not in done]
+        limits = {step.id: limits_of(step.plan.contract, options) for step in to_do}
+        left = without(node, done.keys())
+        messages = self._composer.workflow(left, to_do, limits, job_id=job_id) if left else {}
         followers = _followers(planned)
         wishes = _wishes(options)
 
@@ -72,6 +89,7 @@ class Planner:
                 after=step.after,
                 before=tuple(followers[step.id]),
                 may_fail=step.plan.may_fail,
+                reused=done.get(step.plan.name),
                 **self._policy(step.plan.contract, options),
             )
 

@@ -54,20 +54,18 @@ class Entry:
             "max_retries": str(self.max_retries),
             "retention_ms": str(int(self.retention_s * 1000)),
         }
-        if self.message is not None:
-            record["message"] = self.message
-        if self.due_at_ms is not None:
-            record["due_at"] = str(self.due_at_ms)
-        if self.expires_at_ms is not None:
-            record["expires_at"] = str(self.expires_at_ms)
-        if self.schedule is not None:
-            record["schedule"] = self.schedule
+        optional = {
+            "message": self.message,
+            "due_at": self.due_at_ms,
+            "expires_at": self.expires_at_ms,
+            "schedule": self.schedule,
+            "retried_from": self.retried_from,
+        }
+        record |= {name: str(value) for name, value in optional.items() if value is not None}
         if self.outbox:
             record["outbox"] = "1"
         if self.concurrency_key is not None:
             record |= {"concurrency_key": self.concurrency_key, "concurrency_limit": str(self.concurrency_limit)}
-        if self.retried_from is not None:
-            record["retried_from"] = self.retried_from
         if self.job_id is not None:
             record |= {
                 "job_id": self.job_id,
@@ -83,6 +81,8 @@ class Entry:
         if self.steps:
             record["steps"] = json.dumps([step.id for step in self.steps])
             record |= {"total": str(len(self.steps)), "done": str(sum(step.reused is not None for step in self.steps))}
+            if record["done"] != "0":
+                record["reuses"] = "1"
             record["ends"] = json.dumps([step.id for step in self.steps if not step.before])
             record["with_steps"] = self._step_records()
         return record

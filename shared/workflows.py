@@ -8,7 +8,7 @@ of the ledger when it is claimed: no result travels through the broker, so the c
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -149,7 +149,7 @@ def lay_out(node: Node, new_id: Callable[[], str]) -> list[PlannedStep]:
     return planned
 
 
-def without(node: Node, done: set[str]) -> Node | None:
+def without(node: Node, done: Collection[str]) -> Node | None:
     """Return `node` without the steps named in `done`; None where nothing is left."""
     match node:
         case StepPlan():

@@ -87,7 +87,7 @@ async def submit_job(
     """Submit one job. 202 means that it is written down and will run; follow `Location` to see it."""
     submission, body = await SUBMISSION.read(request)
     dispatch = dispatch_of(request)
-    dispatch.refuse([submission])
+    await dispatch.check([submission])
     if validate_only:
         return _json(would_accept(submission))
     accepted, (entry,) = await dispatch.accept([submission], key_of(request, body, idempotency_key))
@@ -120,7 +120,7 @@ async def submit_batch(
     batch, body = await BATCH.read(request)
     dispatch = dispatch_of(request)
     submissions: list[Submission] = batch.jobs
-    dispatch.refuse(submissions, at="/jobs")
+    await dispatch.check(submissions, at="/jobs")
     if validate_only:
         return _json(WouldAcceptBatch(jobs=[would_accept(submission) for submission in submissions]))
     accepted, entries = await dispatch.accept(submissions, key_of(request, body, idempotency_key))
@@ -167,6 +167,7 @@ async def list_jobs(ledger: Ledger, wanted: Annotated[JobFilter, Query()]) -> Jo
             kind=wanted.kind,
             queue=wanted.queue,
             tag=wanted.tag,
+            schedule=str(wanted.schedule) if wanted.schedule else None,
             lower_id=_first_id(wanted.created_after, -_CLOCK_SLACK_S),
             upper_id=next_id_of(wanted.page_token, filters)
             if wanted.page_token

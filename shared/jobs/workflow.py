@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from shared.contract import KIND_PATTERN, Contract, Limits
 from shared.elements import ELEMENT_NAME_PATTERN, Elements
 from shared.jobs.places import Params
-from shared.workflows import MAX_STEPS, Chain, Chord, Chunks, Group, MapStep, Node, WorkflowContract
+from shared.workflows import MAX_STEPS, Chain, Chord, Chunks, Group, MapStep, Node, PlanRefused, WorkflowContract
 
 _LIMITS = Limits(soft_s=86_400 - 60, hard_s=86_400)
 MAX_ITEMS = 100  # of one map or chunk: its results are one JSON document
@@ -78,10 +78,19 @@ class CanvasContract(WorkflowContract[Any]):
     def nodes(self, elements: Elements) -> Node:
         """Return the steps; `elements` takes what is wrong with them."""
 
+    def inspected(self) -> tuple[Node, Elements]:
+        """Return the steps, with what was found in making them."""
+        elements = Elements()
+        node = self.nodes(elements)
+        elements.check_feeding(node)
+        return node, elements
+
     def plan(self) -> Node:
         """Return the steps. Raises `PlanRefused`."""
-        elements = Elements()
-        return elements.checked(self.nodes(elements))
+        node, elements = self.inspected()
+        if elements.problems:
+            raise PlanRefused(elements.problems)
+        return node
 
 
 class RunChain(

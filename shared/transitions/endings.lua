@@ -53,6 +53,21 @@ local function close_steps(job, state, reason)
   end
 end
 
+-- The files of the jobs whose steps a job uses again stay as long as its own.
+local function keep_lineage(record)
+  if record.reuses ~= '1' then return end
+  local retention_ms = tonumber(record.retention_ms)
+  local source = record.retried_from and load(record.retried_from)
+  while source do
+    if redis.call('ZSCORE', P .. 'ended', source.id) then redis.call('ZADD', P .. 'ended', 'GT', NOW + retention_ms, source.id) end
+    local ids = source.steps and cjson.decode(source.steps) or {}
+    ids[#ids + 1] = source.id
+    for _, id in ipairs(ids) do redis.call('PEXPIRE', record_key(id), retention_ms + 86400000, 'GT') end
+    redis.call('PEXPIRE', P .. 'events:' .. source.id, retention_ms + 86400000, 'GT')
+    source = source.retried_from and load(source.retried_from)
+  end
+end
+
 -- A step that may fail, and did: what follows it goes on without its result.
 local function is_tolerated(record)
   return record.may_fail == '1' and (record.state == 'failed' or record.state == 'quarantined')
@@ -129,4 +144,5 @@ settle = function(record, state, outcome, alone)
   local keys = { record_key(record.id), P .. 'events:' .. record.id }
   for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do keys[#keys + 1] = record_key(id) end
   for _, key in ipairs(keys) do redis.call('PEXPIRE', key, retention_ms + 86400000) end
+  keep_lineage(record)
 end

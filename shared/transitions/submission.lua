@@ -47,6 +47,7 @@ local function write(jobs)
     record.with_steps = nil
     create(record)
     index(record)
+    keep_lineage(record)
     if record.retried_from and redis.call('EXISTS', record_key(record.retried_from)) == 1 then
       redis.call('HSET', record_key(record.retried_from), 'retried_as', record.id)
     end
