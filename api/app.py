@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -17,7 +18,7 @@ from api import docs, errors, metrics, openapi
 from api.changes import watching
 from api.dispatch import Dispatch
 from api.outbox import publishing
-from api.routes import artifacts, events, health, job_kinds, jobs, uploads
+from api.routes import artifacts, events, health, job_kinds, jobs, schedules, uploads
 from api.settings import GatewaySettings, gateway_settings
 from shared.artifacts import ArtifactStore
 from shared.broker import SOCKET_TIMEOUT_S, refuse_unsafe
@@ -33,6 +34,7 @@ ROUTERS = (  # in the order of the document
     jobs.router,
     events.router,
     artifacts.router,
+    schedules.router,
     job_kinds.router,
     uploads.router,
     health.router,
@@ -86,7 +88,7 @@ def _check_ledger(settings: GatewaySettings) -> None:
 def _warm_up(dispatch: Dispatch) -> None:
     """Make what the first requests would otherwise wait for: message templates and the schemas of the bodies."""
     dispatch.warm_up()
-    for body in (jobs.SUBMISSION, jobs.BATCH):
+    for body in (jobs.SUBMISSION, jobs.BATCH, schedules.SCHEDULE):
         body.warm_up()
 
 
@@ -107,11 +109,17 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     errors.install(app)
     for router in ROUTERS:
         _mount(app, router)
-    openapi.install(app, lambda: jobs.SUBMISSION.components() | jobs.BATCH.components())
+    openapi.install(app, _bodies)
     app.state.metrics = metrics.install(app)
     app.add_middleware(errors.LastResort)
     app.add_middleware(CorrelationIdMiddleware)  # outermost: the others name the request's id
     return app
+
+
+def _bodies() -> dict[str, Any]:
+    """Return the schemas of the bodies that FastAPI does not read."""
+    bodies = (jobs.SUBMISSION, jobs.BATCH, schedules.SCHEDULE)
+    return {name: schema for body in bodies for name, schema in body.components().items()}
 
 
 def _mount(app: FastAPI, router: APIRouter) -> None:

@@ -183,7 +183,7 @@ def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_hijack_root_logger": False,
         "worker_proc_alive_timeout": 60,
-        "beat_scheduler": "redbeat.RedBeatScheduler",
+        "beat_scheduler": "worker.schedules:BeatScheduler",
         "beat_max_loop_interval": 5,
         "redbeat_redis_url": settings.ledger_url,
         "redbeat_redis_options": {

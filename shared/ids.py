@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import threading
 import time
@@ -27,8 +28,18 @@ def uuid7() -> str:
         else:
             now_ms, random = last_ms, last_random + 1 + secrets.randbits(32)
         _last = (now_ms, random)
-    rand_a, rand_b = random >> 62, random & ((1 << 62) - 1)
-    return str(UUID(int=now_ms << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b))
+    return _uuid7(now_ms, random)
+
+
+def _uuid7(at_ms: int, bits: int) -> str:
+    rand_a, rand_b = bits >> 62, bits & ((1 << 62) - 1)
+    return str(UUID(int=at_ms << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b))
+
+
+def uuid7_of(at_ms: int, seed: str) -> str:
+    """Return the id that belongs to `seed` at `at_ms` (milliseconds since 1970), the same one for everybody."""
+    bits = int.from_bytes(hashlib.sha256(f"{at_ms} {seed}".encode()).digest()) >> (256 - _RANDOM_BITS)
+    return _uuid7(at_ms, bits)
 
 
 def time_floor(at_ms: int) -> str:

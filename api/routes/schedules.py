@@ -1,0 +1,283 @@
+"""Schedules: make, read, edit, delete, pause, resume, run now. Beat sees every change without a restart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import ValidationError
+
+from api import status
+from api.bodies import Body
+from api.deps import Ledger, dispatch_of
+from api.errors import FieldError, Problem, problems
+from api.pointers import pointer
+from api.schemas import JobAccepted, Submission, submission_shape
+from api.schemas_schedules import (
+    Schedule,
+    ScheduledJob,
+    ScheduleLinks,
+    ScheduleList,
+    ScheduleRequest,
+    SkippedSlot,
+)
+from shared import schedules
+from shared.catalogue import catalogue
+from shared.ids import uuid7
+from shared.options import RunOptions, SubmissionOptions
+from shared.states import State
+from shared.timetable import AsyncTimetable, Planned
+
+SCHEDULE: Body[ScheduleRequest] = Body(
+    "ScheduleRequest", submission_shape(catalogue(), base=ScheduleRequest, prefix="Schedule"), envelope=1
+)
+_SLOTS_SHOWN = 5
+_EDITS_TRIED = 5
+_REFUSALS = problems(400, 413, 415, 422, 503)
+_LOCATION = {"Location": {"description": "The schedule.", "schema": {"type": "string"}}}
+
+router = APIRouter(tags=["schedules"])
+
+
+async def _timetable(ledger: Ledger) -> AsyncTimetable:
+    return AsyncTimetable(ledger)
+
+
+Timetable = Annotated[AsyncTimetable, Depends(_timetable)]
+ScheduleId = Annotated[str, Path(description="The schedule's id.", json_schema_extra={"format": "uuid"})]
+
+
+async def _found(schedule_id: ScheduleId, timetable: Timetable) -> Planned:
+    """Return the schedule. Raises `Problem` (404)."""
+    try:
+        found = await timetable.get(str(UUID(schedule_id)))
+    except ValueError:
+        found = None
+    if found is None:
+        raise _unknown(schedule_id)
+    return found
+
+
+FoundSchedule = Annotated[Planned, Depends(_found)]
+
+
+@router.post(
+    "/schedules",
+    status_code=201,
+    response_model=Schedule,
+    summary="Make a schedule",
+    openapi_extra=SCHEDULE.document(),
+    responses={201: {"headers": _LOCATION}, **_REFUSALS, **problems(409)},
+)
+async def create_schedule(request: Request, response: Response, timetable: Timetable) -> Schedule:
+    """Make a schedule. Its parameters and options are checked like those of a job; slots count from now on."""
+    wanted, _ = await SCHEDULE.read(request)
+    _refuse(request, wanted.kind, wanted.params, wanted.options)
+    now_ms = _now_ms()
+    made = _schedule(wanted, id=uuid7(), paused=bool(wanted.paused), created_at_ms=now_ms, starts_at_ms=now_ms)
+    if await timetable.add(made) == "full":
+        raise Problem(
+            409, "too_many_schedules", f"There are {schedules.MAX_SCHEDULES} schedules already. Delete some first."
+        )
+    response.headers["Location"] = _url(made.id)
+    return _shown(Planned(made, revision="1", cursor_ms=now_ms))
+
+
+@router.get("/schedules", summary="List schedules", responses=problems(503))
+async def list_schedules(timetable: Timetable) -> ScheduleList:
+    """Return all schedules, by name; there are 1,000 at most."""
+    return ScheduleList(schedules=[_shown(planned) for planned in await timetable.all()])
+
+
+@router.get(
+    "/schedules/{schedule_id}",  # noqa: FAST003 - FoundSchedule takes it
+    summary="Read a schedule",
+    responses=problems(404, 503),
+)
+async def get_schedule(found: FoundSchedule) -> Schedule:
+    """Return the schedule, with its next five run times and its last job."""
+    return _shown(found)
+
+
+@router.put(
+    "/schedules/{schedule_id}",
+    response_model=Schedule,
+    summary="Edit a schedule",
+    openapi_extra=SCHEDULE.document(),
+    responses={**_REFUSALS, **problems(404, 409)},
+)
+async def replace_schedule(schedule_id: ScheduleId, request: Request, timetable: Timetable) -> Schedule:
+    """Give the schedule new terms, all of them. If its slots change, they count from now on."""
+    wanted, _ = await SCHEDULE.read(request)
+    _refuse(request, wanted.kind, wanted.params, wanted.options)
+
+    def edited(before: schedules.Schedule) -> schedules.Schedule:
+        return _schedule(
+            wanted,
+            id=before.id,
+            paused=before.paused if wanted.paused is None else wanted.paused,
+            created_at_ms=before.created_at_ms,
+            starts_at_ms=before.starts_at_ms if before.has_rhythm_of(wanted) else _now_ms(),
+        )
+
+    return await _edit(timetable, schedule_id, edited)
+
+
+@router.delete(
+    "/schedules/{schedule_id}",  # noqa: FAST003 - FoundSchedule takes it
+    status_code=204,
+    summary="Delete a schedule",
+    responses=problems(404, 503),
+)
+async def delete_schedule(found: FoundSchedule, timetable: Timetable) -> None:
+    """Delete the schedule. The jobs that it made stay, and go on."""
+    if not await timetable.remove(found.schedule.id):
+        raise _unknown(found.schedule.id)
+
+
+@router.post("/schedules/{schedule_id}/pause", summary="Pause a schedule", responses=problems(404, 409, 503))
+async def pause_schedule(schedule_id: ScheduleId, timetable: Timetable) -> Schedule:
+    """Make no more jobs until it is resumed. Jobs under way go on."""
+    return await _edit(timetable, schedule_id, lambda before: _changed(before, paused=True))
+
+
+@router.post(
+    "/schedules/{schedule_id}/resume",  # noqa: FAST003 - FoundSchedule takes it
+    summary="Resume a schedule",
+    responses=problems(404, 409, 422, 503),
+)
+async def resume_schedule(found: FoundSchedule, request: Request, timetable: Timetable) -> Schedule:
+    """Make jobs again, from the next slot on: those of the pause are not missed. Refused if its jobs could not run."""
+    _refuse_stored(request, found.schedule)
+    return await _edit(timetable, found.schedule.id, lambda before: _changed(before, paused=False, note=None))
+
+
+@router.post(
+    "/schedules/{schedule_id}/run",  # noqa: FAST003 - FoundSchedule takes it
+    status_code=202,
+    summary="Run a schedule now",
+    responses={
+        202: {"headers": {"Location": {"description": "The job.", "schema": {"type": "string"}}}},
+        **problems(404, 422, 503),
+    },
+)
+async def run_schedule(found: FoundSchedule, request: Request, response: Response) -> JobAccepted:
+    """Make a job of it now, paused or not, whatever its overlap policy says. Its slots stay as they are."""
+    submission = _refuse_stored(request, found.schedule)
+    accepted, (entry,) = await dispatch_of(request).accept([submission], None, schedule=found.schedule.id)
+    job = status.accepted(entry, accepted.ids[0], accepted.created_at_ms)
+    response.headers["Location"] = job.links.self
+    response.headers["Retry-After"] = "1"
+    return job
+
+
+async def _edit(timetable: AsyncTimetable, schedule_id: str, edited: Any) -> Schedule:
+    """Write what `edited` makes of the schedule over it, unless somebody else was faster: then again."""
+    for _ in range(_EDITS_TRIED):
+        before = await _found(schedule_id, timetable)
+        after: schedules.Schedule = edited(before.schedule)
+        restart = not after.has_rhythm_of(before.schedule) or after.paused != before.schedule.paused
+        if await timetable.replace(before, after, restart=restart) == "ok":
+            return _shown(await _found(schedule_id, timetable))
+    raise Problem(409, "schedule_changed", "Others edit this schedule at the same time. Read it and try again.")
+
+
+def _schedule(wanted: ScheduleRequest, **more: Any) -> schedules.Schedule:
+    terms = {name: getattr(wanted, name) for name in schedules.Terms.model_fields}
+    params = wanted.params.model_dump(mode="json")
+    return schedules.Schedule(**terms, kind=wanted.kind, params=params, updated_at_ms=_now_ms(), **more)
+
+
+def _changed(schedule: schedules.Schedule, **changes: Any) -> schedules.Schedule:
+    return schedule.model_copy(update={**changes, "updated_at_ms": _now_ms()})
+
+
+def _refuse(request: Request, kind: str, params: Any, options: RunOptions) -> Submission:
+    """Check what a schema cannot say; return what a tick submits. Raises `Problem` (422)."""
+    given = SubmissionOptions.model_validate(options.model_dump(exclude_unset=True))
+    submission = Submission(kind=kind, params=params, options=given)
+    dispatch_of(request).refuse([submission])
+    return submission
+
+
+def _refuse_stored(request: Request, schedule: schedules.Schedule) -> Submission:
+    """Check a schedule that was written some time ago: kinds and connections may have changed."""
+    try:
+        job = schedule.job()
+    except KeyError:
+        text = f"The kind {schedule.kind!r} is not known here any more. Edit or delete the schedule."
+        raise Problem(422, "unknown_kind", text, errors=[FieldError(pointer="/kind", message=text)]) from None
+    except ValidationError as changed:
+        errors = [
+            FieldError(pointer=pointer(("params", *error["loc"])), message=error["msg"])
+            for error in changed.errors(include_url=False, include_input=False)
+        ]
+        text = "The kind takes the schedule's parameters no more. Edit them."
+        raise Problem(422, "invalid_request", text, errors=errors) from None
+    return _refuse(request, schedule.kind, job, schedule.options)
+
+
+def _shown(planned: Planned) -> Schedule:
+    schedule = planned.schedule
+    return Schedule(
+        **_terms(schedule),
+        created_at=status.at(schedule.created_at_ms),
+        updated_at=status.at(schedule.updated_at_ms),
+        next_run_times=[
+            status.at(slot) for slot in schedule.next_slots(_now_ms(), 0 if schedule.paused else _SLOTS_SHOWN)
+        ],
+        last_job=_last_job(planned),
+        last_slot_at=status.at_or_none(planned.last_slot_ms),
+        waiting_slot_at=status.at_or_none(planned.buffered_slot_ms),
+        skipped_count=planned.skipped,
+        last_skipped=_last_skipped(planned),
+        trouble=planned.trouble,
+        links=_links(schedule.id),
+    )
+
+
+def _terms(schedule: schedules.Schedule) -> Mapping[str, Any]:
+    same = ("id", "kind", "params", "crontab", "interval_s", "time_zone", "missed", "overlap", "paused", "note", "name")
+    return {name: getattr(schedule, name) for name in same} | {
+        "options": schedule.options.model_dump(mode="json", exclude_unset=True)
+    }
+
+
+def _last_job(planned: Planned) -> ScheduledJob | None:
+    if planned.last_job is None:
+        return None
+    state = planned.last_job_state
+    return ScheduledJob(id=planned.last_job, state=State(state) if state else None, url=f"/jobs/{planned.last_job}")
+
+
+def _last_skipped(planned: Planned) -> SkippedSlot | None:
+    if planned.skipped_slot_ms is None:
+        return None
+    why: Literal["missed", "overlap"] = "missed" if planned.skipped_why == "missed" else "overlap"
+    return SkippedSlot(slot_at=status.at(planned.skipped_slot_ms), why=why)
+
+
+def _url(schedule_id: str) -> str:
+    return f"/schedules/{schedule_id}"
+
+
+def _links(schedule_id: str) -> ScheduleLinks:
+    url = _url(schedule_id)
+    return ScheduleLinks(
+        self=url,
+        pause=f"{url}/pause",
+        resume=f"{url}/resume",
+        run=f"{url}/run",
+        jobs=f"/jobs?schedule={schedule_id}",
+    )
+
+
+def _unknown(schedule_id: str) -> Problem:
+    return Problem(404, "unknown_schedule", f"There is no schedule {schedule_id[:100]}. GET /schedules lists them.")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
