@@ -1,0 +1,255 @@
+"""The report family: a dataset as a page for people, and the service's own day."""
+
+from __future__ import annotations
+
+import zoneinfo
+from datetime import date
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from shared.artifacts import ArtifactUri, ReportFile
+from shared.contract import Contract, FedFromUpstream, Limits, Retry
+from shared.jobs.charts import (
+    MAIN_DATASET,
+    BarChart,
+    BoxChart,
+    DatasetName,
+    Heading,
+    HeatMap,
+    Histogram,
+    Label,
+    LineChart,
+    MeasureName,
+    NumberFormat,
+    ScatterChart,
+)
+from shared.jobs.names import ColumnName
+from shared.jobs.places import Params
+from shared.jobs.steps import Columns, Measure, SortKey
+
+MAX_BLOCKS = 100
+_EXAMPLE_URI = "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/data.parquet"
+_RETRY = Retry(max_retries=2, backoff_s=2)
+
+ReportFormat = Literal["html", "xlsx", "csv", "pdf"]
+Formats = Annotated[list[ReportFormat], Field(min_length=1, max_length=4)]
+Total = Literal["sum", "mean", "min", "max", "count"]
+
+
+class TextBlock(Params):
+    """Paragraphs, parted by empty lines."""
+
+    kind: Literal["text"] = Field(description="Discriminator.")
+    text: str = Field(
+        max_length=20_000,
+        description="Plain text with a little Markdown: `**strong**`, `*emphasis*`, `` `code` ``, and lists of lines "
+        "that start with `- `. No links, no HTML: everything else is shown as it is.",
+    )
+
+
+class TableColumn(Params):
+    """One column of a table."""
+
+    column: ColumnName = Field(description="Column of the dataset, or measure of this table.")
+    label: Label = Field(default="", description="Heading; default: the column's name.")
+    format: NumberFormat = Field(default=NumberFormat(), description="How its numbers are written.")
+    total: Total | None = Field(
+        default=None, description="Figure in the last line, over all rows, also those not shown."
+    )
+
+
+class TableBlock(Params):
+    """Rows of a dataset, or groups of them."""
+
+    kind: Literal["table"] = Field(description="Discriminator.")
+    title: Heading = Field(description="Caption of the table; names it in errors, too.")
+    dataset: DatasetName = Field(default=MAIN_DATASET, description="Which dataset it shows.")
+    group_by: Columns = Field(default=[], max_length=20, description="A row for each group of these columns.")
+    measures: dict[MeasureName, Measure] = Field(default={}, max_length=50, description="Aggregates of each group.")
+    columns: list[TableColumn] = Field(
+        default=[], max_length=50, description="What is shown, in order; default: all, the first 50 at most."
+    )
+    sort: list[SortKey] = Field(
+        default=[], max_length=10, description="Order; default: that of the file, or of the groups."
+    )
+    limit: int = Field(
+        default=100, ge=1, le=100_000, description="Most rows shown. The page shows 1,000 at most, the workbook all."
+    )
+
+    @model_validator(mode="after")
+    def _measures_if_grouped(self) -> Self:
+        if self.group_by and not self.measures:
+            raise ValueError("'group_by' goes with 'measures': name at least one, for example a count")
+        if taken := sorted(set(self.group_by) & set(self.measures)):
+            raise ValueError(f"{taken[0]!r} is in 'group_by' and in 'measures'; give the measure another name")
+        return self
+
+
+Block = Annotated[
+    TextBlock | TableBlock | LineChart | BarChart | Histogram | ScatterChart | BoxChart | HeatMap,
+    Field(discriminator="kind"),
+]
+
+
+class Section(Params):
+    """A part of the report."""
+
+    title: str = Field(default="", max_length=200, description="Heading; empty for none.")
+    blocks: list[Block] = Field(min_length=1, max_length=50, description="Text, tables and charts, in order.")
+
+
+class ReportSpec(Params):
+    """What a report shows of its datasets."""
+
+    title: Heading = Field(description="Title of the report.", examples=["Sales in November"])
+    subtitle: str = Field(default="", max_length=500, description="A line below the title.")
+    lang: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")] = Field(
+        default="en", description="Language of the texts (BCP 47), for screen readers and hyphenation."
+    )
+    datasets: dict[DatasetName, ArtifactUri] = Field(
+        default={}, max_length=16, description="Further datasets, by the name under which blocks ask for them."
+    )
+    sections: list[Section] = Field(min_length=1, max_length=50, description="The parts of the report.")
+    formats: Formats = Field(
+        default=["html"],
+        description="`html`: one self-contained page; `xlsx`: a workbook; `csv`: a file a table; `pdf`: the page on "
+        "paper, where the workers have it installed.",
+    )
+
+    @model_validator(mode="after")
+    def _datasets_are_known(self) -> Self:
+        if MAIN_DATASET in self.datasets:
+            raise ValueError(f"'datasets' names {MAIN_DATASET!r}, which is the main one; choose another name")
+        known = [MAIN_DATASET, *self.datasets]
+        for index, section in enumerate(self.sections):
+            for number, block in enumerate(section.blocks):
+                if not isinstance(block, TextBlock) and block.dataset not in known:
+                    raise ValueError(
+                        f"sections[{index}].blocks[{number}] shows the dataset {block.dataset!r}; known are {known}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if (count := sum(len(section.blocks) for section in self.sections)) > MAX_BLOCKS:
+            raise ValueError(f"the sections have {count} blocks together; at most {MAX_BLOCKS} make a report")
+        return self
+
+
+class DrawnChart(BaseModel):
+    """A chart as it was drawn."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str = Field(description="Its title.")
+    kind: str = Field(description="Its kind, as in the spec.")
+    row_count: int = Field(ge=0, description="Rows that went into it.")
+    left_out_count: int = Field(ge=0, description="Rows left out because a needed value is missing or not finite.")
+    drawn_count: int = Field(ge=0, description="Points, bars, intervals, boxes or cells drawn.")
+    note: str = Field(description="How rows were aggregated, sampled or cut off; empty if all are drawn as they are.")
+
+
+class ReportResult(BaseModel):
+    """What was rendered."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reports: list[ReportFile] = Field(description="The files, in the order of `formats`.")
+    row_counts: dict[str, int] = Field(description="Rows of each dataset.")
+    table_count: int = Field(ge=0, description="Tables in the report.")
+    charts: list[DrawnChart] = Field(description="The charts, in order.")
+    warnings: list[str] = Field(description="What a reader should know: cut-off tables, sampled charts, empty data.")
+
+
+class GenerateReport(
+    ReportSpec,
+    Contract[ReportResult],
+    kind="report.generate_report",
+    queue="report",
+    limits=Limits(soft_s=1_740, hard_s=1_800),
+    retry=_RETRY,
+    examples=[
+        {
+            "dataset": _EXAMPLE_URI,
+            "title": "Sales in November",
+            "formats": ["html", "xlsx"],
+            "sections": [
+                {
+                    "title": "By category",
+                    "blocks": [
+                        {"kind": "text", "text": "Revenue of **all** shops, by category."},
+                        {
+                            "kind": "bar",
+                            "title": "Revenue by category",
+                            "x": "category",
+                            "y": {"revenue": {"function": "sum", "column": "value"}},
+                        },
+                        {
+                            "kind": "table",
+                            "title": "Categories",
+                            "group_by": ["category"],
+                            "measures": {"revenue": {"function": "sum", "column": "value"}},
+                            "columns": [{"column": "category"}, {"column": "revenue", "total": "sum"}],
+                            "sort": [{"column": "revenue", "order": "desc"}],
+                        },
+                    ],
+                }
+            ],
+        }
+    ],
+):
+    """Render a dataset as a page, a workbook or a PDF, from a declarative spec.
+
+    The page is one file that asks for nothing else: it works offline, prints, and has a light and a dark form.
+    """
+
+    dataset: Annotated[ArtifactUri, FedFromUpstream("dataset")] = Field(
+        description="The main dataset; in a workflow the step before gives it."
+    )
+
+
+def _zone(name: str) -> str:
+    try:
+        return zoneinfo.ZoneInfo(name).key
+    except (KeyError, ValueError, OSError):  # not there; no name of a zone; the name of a folder of zones
+        raise ValueError(f"{name!r} is no time zone of the IANA database, such as 'Europe/Berlin' or 'UTC'") from None
+
+
+class DailyReportResult(BaseModel):
+    """The figures of the day, and the files that show them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reports: list[ReportFile] = Field(description="The files, in the order of `formats`.")
+    day: date = Field(description="The day, in the time zone.")
+    time_zone: str = Field(description="Time zone of the day.")
+    job_count: int = Field(ge=0, description="Jobs submitted on the day.")
+    by_state: dict[str, int] = Field(description="How many of them are in which state.")
+    failure_ratio: float | None = Field(
+        ge=0, le=1, description="Failed and quarantined among those that succeeded, failed or were quarantined."
+    )
+    wait_p95_s: float | None = Field(ge=0, description="95th percentile of the wait for a worker, in seconds.")
+    run_p95_s: float | None = Field(ge=0, description="95th percentile of the run time, in seconds.")
+    previous_job_count: int = Field(ge=0, description="Jobs submitted on the day before.")
+
+
+class GenerateDailyReport(
+    Contract[DailyReportResult],
+    kind="report.generate_daily_report",
+    queue="report",
+    limits=Limits(soft_s=1_740, hard_s=1_800),
+    retry=_RETRY,
+    examples=[{}, {"day": "2026-11-21", "time_zone": "Europe/Berlin", "formats": ["html", "xlsx"]}],
+):
+    """Report on the service's own day, from the ledger: jobs, failures, waits, run times, the day before.
+
+    A job counts for the day on which it was submitted, with the state that it has when the report is made. What
+    the ledger has forgotten by then (retention, `DELETE`) is not in it.
+    """
+
+    day: date | None = Field(default=None, description="Which day; default: yesterday in `time_zone`.")
+    time_zone: Annotated[str, StringConstraints(max_length=64), AfterValidator(_zone)] = Field(
+        default="UTC", description="IANA time zone in which the day begins and ends, also where clocks change."
+    )
+    formats: Formats = Field(default=["html"], description="As in `report.generate_report`.")

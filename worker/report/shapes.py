@@ -1,0 +1,130 @@
+"""What a chart consists of once its figures are computed: small, plain, and independent of how it is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+from shared.jobs.charts import NumberFormat
+
+Position = float | int | date | datetime
+
+
+@dataclass(frozen=True)
+class Series:
+    """Named values, one for each position of its chart; None where there is none."""
+
+    name: str
+    values: list[float | None]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Series along ascending positions."""
+
+    x: list[Position]
+    series: list[Series]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Series by category, side by side or on top of each other."""
+
+    categories: list[str]
+    series: list[Series]
+    stacked: bool = False
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Counts in intervals: `edges` has one more than `counts`."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Points of one colour."""
+
+    name: str
+    x: list[Position]
+    y: list[float]
+
+
+@dataclass(frozen=True)
+class Points:
+    """Clouds of points."""
+
+    clouds: list[Cloud]
+
+
+@dataclass(frozen=True)
+class Box:
+    """Five figures of a group, and what lies outside its whiskers: the farthest of them."""
+
+    name: str
+    count: int
+    low: float
+    q1: float
+    median: float
+    q3: float
+    high: float
+    outlier_count: int = 0
+    outliers: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes side by side."""
+
+    boxes: list[Box]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A value for each pair of categories: `values[row of y][column of x]`."""
+
+    x: list[str]
+    y: list[str]
+    values: list[list[float | None]]
+
+
+Shape = Lines | Bars | Bins | Points | Boxes | Grid
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its figures: what is drawn, tabled and described."""
+
+    title: str
+    kind: str
+    shape: Shape
+    row_count: int
+    left_out_count: int = 0
+    note: str = ""
+    caption: str = ""
+    x_label: str = ""
+    y_label: str = ""
+    format: NumberFormat = field(default_factory=NumberFormat)
+
+    @property
+    def drawn_count(self) -> int:
+        """Marks in the picture."""
+        return len(self.marks)
+
+    @property
+    def marks(self) -> list[Any]:
+        """The values in the picture, in order."""
+        match self.shape:
+            case Lines(series=series) | Bars(series=series):
+                return [value for one in series for value in one.values if value is not None]
+            case Bins(counts=counts):
+                return list(counts)
+            case Points(clouds=clouds):
+                return [value for cloud in clouds for value in cloud.y]
+            case Boxes(boxes=boxes):
+                return list(boxes)
+            case Grid(values=rows):
+                return [value for row in rows for value in row if value is not None]

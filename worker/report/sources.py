@@ -1,0 +1,220 @@
+# ruff: noqa: S608 - SQL is made here; every name is quoted and every path is this worker's own
+"""Datasets as views of a DuckDB that reads these files and nothing else, and that stops when told to."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from shared.errors import TaskFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+Row = tuple[Any, ...]
+
+MOST_CHARACTERS = 32_000  # of one cell; a workbook's holds 32,767
+_POLL_INTERVAL_S = 0.1
+_FETCHED_ROWS = 2_000
+_MOST_NAMES = 50
+_INTEGERS = {
+    "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT",
+}  # fmt: skip
+_WITH_ZONE = "TIMESTAMP WITH TIME ZONE"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A dataset: its view, its columns (name -> DuckDB type, in order) and its number of rows."""
+
+    name: str
+    columns: dict[str, str]
+    row_count: int
+
+    def need(self, column: str, where: str) -> str:
+        """Return `column` quoted. Raises `TaskFailure` (``unknown_column``) that names `where` and what there is."""
+        if column in self.columns:
+            return quoted(column)
+        near = difflib.get_close_matches(column, list(self.columns), n=1, cutoff=0.5)
+        names = list(self.columns)[:_MOST_NAMES]
+        known = ", ".join(repr(name) for name in names)
+        more = f" and {len(self.columns) - _MOST_NAMES} more" if len(self.columns) > _MOST_NAMES else ""
+        raise TaskFailure(
+            "unknown_column",
+            f"{where}: the dataset {self.name!r} has no column {column!r}; its columns are {known}{more}.",
+            remedy=f"Did you mean {near[0]!r}?" if near else "Name one of the columns that are there.",
+            column=column,
+            known=names,
+        )
+
+    def is_number(self, column: str) -> bool:
+        """Return whether a column holds numbers."""
+        kind = self.columns[column]
+        return kind in _INTEGERS or kind in {"FLOAT", "DOUBLE"} or kind.startswith("DECIMAL(")
+
+    def is_time(self, column: str) -> bool:
+        """Return whether a column holds dates or timestamps."""
+        return self.columns[column] == "DATE" or self.columns[column].startswith("TIMESTAMP")
+
+    def is_nested(self, column: str) -> bool:
+        """Return whether a column holds lists, structures, maps or bytes."""
+        kind = self.columns[column]
+        return (kind.endswith((")", "]")) and not kind.startswith(("DECIMAL(", "ENUM("))) or kind == "BLOB"
+
+    def present(self, column: str) -> str:
+        """Return an SQL condition: the value is there, finite, and no time that Python has not."""
+        name = quoted(column)
+        if self.columns[column] in {"FLOAT", "DOUBLE"}:
+            return f"({name} IS NOT NULL AND isfinite({name}))"
+        if self.is_time(column):
+            return f"({name} IS NOT NULL AND isfinite({name}) AND year({name}) BETWEEN 1 AND 9999)"
+        return f"({name} IS NOT NULL)"
+
+    def finite(self, column: str) -> str:
+        """Return an SQL expression: the value, or NULL where it is not `present`."""
+        return f"CASE WHEN {self.present(column)} THEN {quoted(column)} END"
+
+    def shown(self, column: str) -> str:
+        """Return an SQL expression: what a table shows of the value, bounded in size."""
+        name, kind = quoted(column), self.columns[column]
+        if kind == "BLOB":
+            return f"printf('(%d bytes)', octet_length({name}))"
+        if self.is_time(column):
+            return self.finite(column)
+        if kind == "VARCHAR" or self.is_nested(column):
+            return f"left(CAST({name} AS VARCHAR), {MOST_CHARACTERS})"
+        return name
+
+
+class Sources:
+    """The datasets of a report, and the queries that run on them.
+
+    Queries run in a thread of their own while this one waits: inside DuckDB, an exception from a signal handler (the
+    soft time limit) comes out as a bare RuntimeError, so the reason would be lost.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, tables: Mapping[str, Table]) -> None:
+        """Wrap `connection`, in which every table is a view under its quoted name."""
+        self._connection = connection
+        self.tables = tables
+
+    def rows(self, sql: str) -> list[Row]:
+        """Run a query whose result is small and return its rows."""
+        return self._waited(self._connection, lambda: self._connection.execute(sql).fetchall())
+
+    def stream(self, sql: str) -> Iterator[Row]:
+        """Run a query and yield its rows, a few thousand of them in memory at a time."""
+        cursor = self._connection.cursor()
+        try:
+            self._waited(cursor, lambda: cursor.execute(sql).fetchmany(0))
+            while batch := self._waited(cursor, lambda: cursor.fetchmany(_FETCHED_ROWS)):
+                yield from batch
+        finally:
+            cursor.close()
+
+    @staticmethod
+    def _waited(connection: duckdb.DuckDBPyConnection, query: Callable[[], list[Row]]) -> list[Row]:
+        done = threading.Event()
+        rows: list[Row] = []
+        failure: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                rows.extend(query())
+            except BaseException as raised:  # noqa: BLE001 - raised again by the thread that waits
+                failure.append(raised)
+            finally:
+                done.set()
+
+        thread = threading.Thread(target=run, name="duckdb-query", daemon=True)
+        try:
+            thread.start()
+            while not done.wait(_POLL_INTERVAL_S):
+                pass
+        except BaseException:
+            while thread.is_alive() and not done.wait(_POLL_INTERVAL_S):
+                connection.interrupt()
+            raise
+        if failure:
+            raise _named(failure[0]) from None
+        return rows
+
+
+@contextmanager
+def opened(paths: Mapping[str, Path], *, scratch: Path, memory_limit_bytes: int, threads: int) -> Iterator[Sources]:
+    """Yield the Parquet files `paths` as tables, by name. It spills into `scratch`.
+
+    Raises `TaskFailure` (``unreadable_dataset``) for what is no Parquet file.
+    """
+    spill = scratch / "spill"
+    spill.mkdir(parents=True, exist_ok=True)
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "memory_limit": f"{memory_limit_bytes}B",
+            "threads": threads,
+            "temp_directory": str(spill),
+            "max_temp_directory_size": f"{memory_limit_bytes * 20}B",
+            "python_enable_replacements": False,
+            "autoload_known_extensions": False,
+            "autoinstall_known_extensions": False,
+        },
+    )
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(f"SET allowed_paths = [{', '.join(literal(str(path)) for path in paths.values())}]")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        yield Sources(connection, {name: _defined(connection, name, path) for name, path in paths.items()})
+    finally:
+        connection.close()
+
+
+def quoted(name: str) -> str:
+    """Return a name as a SQL identifier, whatever characters it has."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return a text as a SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _defined(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> Table:
+    source = f"read_parquet({literal(str(path))}, hive_partitioning = false)"
+    try:
+        described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+        columns = {str(column): str(kind) for column, kind, *_ in described}
+        chosen = ", ".join(
+            f"make_timestamp(epoch_us({quoted(column)})) AS {quoted(column)}" if kind == _WITH_ZONE else quoted(column)
+            for column, kind in columns.items()
+        )
+        connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT {chosen} FROM {source}")
+        counted = connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone() or (0,)
+    except duckdb.Error as error:
+        raise TaskFailure(
+            "unreadable_dataset",
+            f"The dataset {name!r} is no readable Parquet file: {str(error).replace(str(path), name).splitlines()[0]}",
+            remedy="Stage it with etl.extract_data; it writes Parquet.",
+        ) from None
+    columns = {column: "TIMESTAMP" if kind == _WITH_ZONE else kind for column, kind in columns.items()}
+    return Table(name, columns, int(counted[0]))
+
+
+def _named(error: BaseException) -> BaseException:
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return TaskFailure(
+            "out_of_memory",
+            "The report needs more memory than its workers may use.",
+            remedy="Aggregate the dataset before (etl.transform_data), or raise CELERIAC_MEMORY_LIMIT_BYTES.",
+        )
+    if isinstance(error, duckdb.Error):
+        first_line = str(error).splitlines()[0]
+        return TaskFailure("unreadable_dataset", first_line, remedy="Cast the columns with etl.transform_data before.")
+    return error
