@@ -8,6 +8,7 @@ local function forget(record)
     redis.call('ZREM', P .. name, record.id)
   end
   for _, tag in ipairs(cjson.decode(record.tags)) do redis.call('ZREM', P .. 'tag:' .. tag, record.id) end
+  if record.schedule then redis.call('ZREM', P .. 'schedule:' .. record.schedule, record.id) end
   for _, id in ipairs(ids) do redis.call('DEL', record_key(id), META .. id) end
   redis.call('DEL', P .. 'events:' .. record.id)
   redis.call('ZADD', P .. 'gone', NOW, record.id)
@@ -24,9 +25,8 @@ local function lost_messages(list, a)
   local bound = NOW - a.grace_ms
   local tail = redis.call('LINDEX', list, -1)
   if tail then
-    local readable, message = pcall(cjson.decode, tail)
-    local id = readable and type(message) == 'table' and type(message.headers) == 'table' and message.headers.id
-    local published = type(id) == 'string' and redis.call('ZSCORE', published_key(list), id)
+    local id = id_in(tail)
+    local published = id and redis.call('ZSCORE', published_key(list), id)
     if not published then return {} end -- not one of ours, or a copy: wait until it is taken
     bound = math.min(bound, published - 1)
   end
@@ -109,13 +109,16 @@ function T.tend(a)
     for _, id in ipairs(lost_messages(list, a)) do
       local record = load(id)
       if record and record.state == 'queued' and list_of(record) == list then
-        republish(record)
-        note('republished', id)
+        if tonumber(record.published_at) <= NOW - a.grace_ms then -- a score can be older: see put_first
+          republish(record)
+          note('republished', id)
+        end
       else
         redis.call('ZREM', published_key(list), id)
       end
     end
   end
+  tend_holds(a.limit, note)
   for _, id in ipairs(older(P .. 'outbox', NOW - a.outbox_grace_ms, a.limit)) do note('unpublished', id) end
   for _, id in ipairs(older(P .. 'ended', NOW, a.limit)) do
     local record = load(id)

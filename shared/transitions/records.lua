@@ -118,33 +118,4 @@ local function note_published(record)
   set(record, { published_at = NOW, publishes = tonumber(record.publishes or '0') + 1 })
 end
 
--- Put the job's message where workers find it. With a broker elsewhere it goes to the outbox, from which
--- the gateway, or else the keeper, publishes it.
-local function publish(record)
-  if record.outbox == '1' then
-    redis.call('ZADD', P .. 'outbox', NOW, record.id)
-    return
-  end
-  redis.call('LPUSH', list_of(record), record.message)
-  note_published(record)
-end
-
--- Change a state: the field, the index that lists read, and nothing else.
-local function enter(record, state)
-  if not record.job_id then
-    if record.state then redis.call('ZREM', P .. 'state:' .. record.state, record.id) end
-    redis.call('ZADD', P .. 'state:' .. state, 0, record.id)
-  end
-  set(record, { state = state })
-end
-
--- Drop the job from every work list: it is neither due, published, claimed nor expiring.
-local function unlist(record)
-  redis.call('ZREM', P .. 'due', record.id)
-  redis.call('ZREM', P .. 'claims', record.id)
-  redis.call('ZREM', P .. 'expiring', record.id)
-  redis.call('ZREM', P .. 'outbox', record.id)
-  redis.call('ZREM', published_key(list_of(record)), record.id)
-end
-
 local T = {} -- the transitions, by name

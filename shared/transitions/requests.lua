@@ -39,7 +39,7 @@ end
 
 -- read: {id}. Replies {record fields...} and the fields of each step, or an empty array.
 function T.read(a)
-  local record = redis.call('HGETALL', record_key(a.id))
+  local record = shown(a.id)
   if #record == 0 then
     local gone = redis.call('ZSCORE', P .. 'gone', a.id)
     return { gone and 'gone' or 'unknown' }
@@ -47,12 +47,12 @@ function T.read(a)
   local replies = { 'found', record }
   local steps = redis.call('HGET', record_key(a.id), 'steps')
   if steps then
-    for _, id in ipairs(cjson.decode(steps)) do replies[#replies + 1] = redis.call('HGETALL', record_key(id)) end
+    for _, id in ipairs(cjson.decode(steps)) do replies[#replies + 1] = shown(id) end
   end
   return replies
 end
 
--- list: {index: [key...], states?: {state: true}, kind?, queue?, tag?, from, to, limit, scan}
+-- list: {index: [key...], states?: {state: true}, kind?, queue?, tag?, schedule?, from, to, limit, scan}
 -- Walks the narrowest index from the newest id down; ids sort by time. Replies {next_id, record...}.
 function T.list(a)
   local found, upper, scanned = {}, a.upper, 0
@@ -65,8 +65,8 @@ function T.list(a)
       local record = load(id)
       local tagged = record and (not a.tag or string.find(record.tags, cjson.encode(a.tag), 1, true))
       if record and tagged and (not a.states or a.states[record.state]) and (not a.kind or record.kind == a.kind)
-        and (not a.queue or record.queue == a.queue) then
-        found[#found + 1] = redis.call('HGETALL', record_key(id))
+        and (not a.queue or record.queue == a.queue) and (not a.schedule or record.schedule == a.schedule) then
+        found[#found + 1] = shown(id)
         if #found == a.limit then return { id, unpack(found) } end
       end
       if scanned >= a.scan then return { id, unpack(found) } end

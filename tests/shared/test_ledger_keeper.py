@@ -9,7 +9,7 @@ import pytest
 from shared.ids import uuid7
 from shared.ledger import Ledger
 from shared.records import Gone, Refusal, Unknown
-from tests.ledgers import RESULT, claim, claimed, entry, lapse, record, tended, with_async
+from tests.ledgers import RESULT, claim, claimed, entry, lapse, publish_long_ago, record, tended, with_async
 from tests.services import Server
 
 
@@ -24,7 +24,7 @@ def test_a_message_lost_between_list_and_worker_is_published_again(accept: Any, 
     lost, waiting = entry(), entry()
     accept(lost)
     accept(waiting)
-    client.zadd("celeriac:published:etl\x06\x165", {lost.id: 1})  # long ago
+    publish_long_ago(client, lost.id)
     assert client.rpop("etl\x06\x165") == lost.message  # a worker took it, and died before it could claim
     assert tended(ledger) == [("republished", lost.id)]
     assert client.lrange("etl\x06\x165", 0, -1) == [lost.message, waiting.message]
@@ -37,7 +37,7 @@ def test_a_long_queue_is_not_taken_for_lost(accept: Any, ledger: Ledger, client:
     for job in jobs:
         accept(job)
     for age, job in enumerate(jobs, start=1):
-        client.zadd("celeriac:published:etl\x06\x165", {job.id: age})
+        publish_long_ago(client, job.id, at_ms=age)
     assert tended(ledger) == []
 
 

@@ -19,6 +19,8 @@ from shared.states import FINAL_STATES, State
 from tests.ledgers import ERROR, MAX_CRASHES, RESULT, claim, entry, lapse, record, tended
 from tests.services import Server
 
+LIMITS = {"crm": 1, "warehouse": 2}  # of concurrency keys
+
 
 @dataclass
 class Model:
@@ -29,6 +31,7 @@ class Model:
     stale_tokens: tuple[str, ...] = ()
     crashes: int = 0
     cancel_requested: bool = False
+    key: str | None = None
 
     def end(self, state: str) -> None:
         self.state = state
@@ -60,22 +63,29 @@ class LedgerMachine(RuleBasedStateMachine):
         self.client.flushall()
         self.ledger = Ledger(self.client)
         self.models: dict[str, Model] = {}
+        self.paused = False
 
     def teardown(self) -> None:
         self.client.close()
 
-    @rule(target=jobs, priority=st.sampled_from([0, 4, 9]))
-    def accept(self, priority: int) -> str:
-        job = entry(priority=priority)
+    def running_with(self, key: str) -> set[str]:
+        return {job_id for job_id, model in self.models.items() if (model.state, model.key) == ("running", key)}
+
+    @rule(target=jobs, priority=st.sampled_from([0, 4, 9]), key=st.sampled_from([None, *LIMITS]))
+    def accept(self, priority: int, key: str | None) -> str:
+        job = entry(priority=priority, concurrency_key=key, concurrency_limit=LIMITS.get(key or "", 1))
         reply = self.ledger._call_raw("accept", [Submission([job]).arguments()])
         assert reply[0][0] == "accepted"
-        self.models[job.id] = Model()
+        self.models[job.id] = Model(key=key)
         return job.id
 
     @rule(job_id=jobs)
     def claim(self, job_id: str) -> None:
         model, answer = self.models[job_id], claim(self.ledger, job_id)
-        if model.state == "queued":
+        is_full = model.key is not None and len(self.running_with(model.key)) >= LIMITS[model.key]
+        if model.state == "queued" and (self.paused or is_full):
+            assert answer == Refusal("held", "")
+        elif model.state == "queued":
             assert isinstance(answer, Claim)
             model.state, model.token = "running", answer.token
         else:
@@ -149,6 +159,17 @@ class LedgerMachine(RuleBasedStateMachine):
         elif model.state not in FINAL_STATES:
             model.end("cancelled")
 
+    @rule()
+    def pause(self) -> None:
+        self.ledger.call("pause", {"queue": "etl"})
+        self.paused = True
+
+    @rule()
+    def resume(self) -> None:
+        self.ledger.call("resume", {"queue": "etl"})
+        self.paused = False
+        tended(self.ledger)
+
     @rule(job_id=consumes(jobs))
     def forget(self, job_id: str) -> None:
         if self.models[job_id].state in FINAL_STATES:
@@ -170,7 +191,24 @@ class LedgerMachine(RuleBasedStateMachine):
         published = {
             job_id for key in self.client.keys("celeriac:published:*") for job_id in self.client.zrange(key, 0, -1)
         }
-        assert published == by_state.get("queued", set())
+        waiting = [set(self.client.zrange(f"celeriac:{name}:etl", 0, -1)) for name in ("backlog", "held", "limited")]
+        backlog, held, limited = waiting
+        assert published == backlog
+        assert backlog | held | limited == by_state.get("queued", set())
+        assert len(backlog) + len(held) + len(limited) == len(by_state.get("queued", set()))
+        assert set(self.client.zrange("celeriac:running:etl", 0, -1)) == by_state.get("running", set())
+        assert self.paused or not held
+
+    @invariant()
+    def places_of_a_key_are_neither_overbooked_nor_left_empty(self) -> None:
+        for key, limit in LIMITS.items():
+            running = self.running_with(key)
+            assert set(self.client.smembers(f"celeriac:running-key:{key}")) == running
+            assert len(running) <= limit
+            admitted = {str(job_id) for job_id in self.client.zrange(f"celeriac:admitted-key:{key}", 0, -1)}
+            assert all(self.models[job_id].state == "queued" for job_id in admitted)
+            if self.client.zcard(f"celeriac:limited-key:{key}"):
+                assert len(running) + len(admitted) >= limit
 
     @invariant()
     def celery_agrees_with_the_ledger(self) -> None:

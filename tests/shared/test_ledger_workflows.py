@@ -10,7 +10,7 @@ import redis.asyncio
 
 from shared.ledger import Ledger
 from shared.records import Entry, Refusal
-from tests.ledgers import ERROR, RESULT, claim, claimed, record, tended, workflow
+from tests.ledgers import ERROR, RESULT, claim, claimed, publish_long_ago, record, tended, workflow
 
 
 def step_states(ledger: Ledger, job: Entry) -> dict[str, str]:
@@ -81,7 +81,7 @@ def test_a_step_that_celery_failed_to_publish_is_started_by_its_predecessor(
     extract, load = job.steps
     ledger.succeed(extract.id, token=claimed(ledger, extract.id).token, result=RESULT)
     client.delete("etl\x06\x165")
-    client.zadd("celeriac:published:etl\x06\x165", {load.id: 1})
+    publish_long_ago(client, load.id)
     assert tended(ledger) == [("republished", load.id)]
     assert client.lrange("etl\x06\x165", 0, -1) == [extract.message]
     assert claim(ledger, extract.id) == Refusal("succeeded", RESULT)
