@@ -1,0 +1,86 @@
+"""Memory and threads of one task: judged before anything is read, and bounded while it runs."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import joblib  # type: ignore[import-untyped]  # it has no types
+import pyarrow.parquet as pq
+import sklearn
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no types
+
+from shared.errors import TaskFailure
+from shared.jobs.estimators import HistGradientBoosting, RandomForest
+from worker.ml.recipe import feature_bound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from shared.jobs.estimators import AnyEstimator
+    from worker.ml.columns import InputColumn
+
+_MIB = 1024**2
+_NUMBER_BYTES = 8
+_OBJECT_BYTES = 64  # a short str of Python's, with the pointer to it
+_COPIES = 3  # features of all rows, of the training rows, and what the estimator copies
+_NODE_BYTES = 72  # of a tree, before its values per class
+
+
+@contextmanager
+def bounded_threads(threads: int) -> Iterator[None]:
+    """Keep BLAS, OpenMP and scikit-learn to `threads` threads; workers' children cannot have processes of their own."""
+    with (
+        threadpool_limits(threads),
+        joblib.parallel_config(backend="threading", n_jobs=threads),
+        sklearn.config_context(working_memory=64),
+    ):
+        yield
+
+
+def need_memory(
+    path: Path, inputs: Sequence[InputColumn], *, limit_bytes: int, estimator: AnyEstimator | None = None
+) -> None:
+    """Raise `TaskFailure` (``dataset_too_large``) if learning from a Parquet file may need more than `limit_bytes`.
+
+    Judged by the file's metadata alone, from above: nothing is read.
+    """
+    metadata = pq.read_metadata(path)
+    rows = metadata.num_rows
+    needed = rows * (_frame_width(path, inputs) + feature_bound(inputs) * _NUMBER_BYTES * _COPIES)
+    needed += _trees_bytes(estimator, rows)
+    if needed > limit_bytes:
+        raise TaskFailure(
+            "dataset_too_large",
+            f"{rows} rows of {len(inputs)} columns may need {needed / _MIB:,.0f} MiB; the task may use "
+            f"{limit_bytes / _MIB:,.0f} MiB.",
+            remedy="Select rows or columns with etl.transform_data, bound the trees (min_samples_leaf, max_depth, "
+            "n_estimators), or raise CELERIAC_MEMORY_LIMIT_BYTES on the workers.",
+            needed_bytes=int(needed),
+            limit_bytes=limit_bytes,
+        )
+
+
+def _frame_width(path: Path, inputs: Sequence[InputColumn]) -> float:
+    """Return the bytes of one row of the prepared frame."""
+    metadata = pq.read_metadata(path)
+    names = {column.name for column in inputs if column.feature.kind in {"category", "ordinal", "text"}}
+    text_bytes = 0
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(index)
+            text_bytes += chunk.total_uncompressed_size if chunk.path_in_schema in names else 0
+    numbers = feature_bound([column for column in inputs if column.name not in names])
+    return float(numbers * _NUMBER_BYTES + len(names) * _OBJECT_BYTES + text_bytes / max(metadata.num_rows, 1))
+
+
+def _trees_bytes(estimator: AnyEstimator | None, rows: int) -> int:
+    if isinstance(estimator, RandomForest):
+        leaves = max(1, rows // estimator.min_samples_leaf)
+        if estimator.max_depth is not None and estimator.max_depth < 60:  # noqa: PLR2004 - 2**60 leaves are no bound
+            leaves = min(leaves, 2**estimator.max_depth)
+        return estimator.n_estimators * 2 * leaves * _NODE_BYTES
+    if isinstance(estimator, HistGradientBoosting):
+        return estimator.max_iter * 2 * estimator.max_leaf_nodes * _NODE_BYTES + rows * _NUMBER_BYTES * 4
+    return 0

@@ -1,0 +1,121 @@
+"""The tasks of the ML family: contracts bound to the pure modules."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from shared.artifacts import RecipeFile
+from shared.jobs.ml import BuildFeatures, EvaluateModel, PredictBatch, TrainModel
+from shared.jobs.ml_results import EvaluationResult, FeatureResult, PredictionResult, TrainResult
+from worker.ml.bounds import bounded_threads, need_memory
+from worker.ml.building import Recipe, learn_recipe, write_features
+from worker.ml.model_file import MODEL_MEDIA_TYPE, load_model, load_recipe, save_recipe
+from worker.ml.prediction import predict
+from worker.ml.publishing import published_dataset, published_model, referred_dataset, referred_model
+from worker.ml.recipe import RECIPE_VERSION
+from worker.ml.rows import read_rows
+from worker.ml.scoring import evaluation, predicted
+from worker.ml.sources import opened
+from worker.ml.training import Training
+from worker.settings import worker_settings
+from worker.tables.staging import schema_of
+from worker.task import Run, runs
+
+if TYPE_CHECKING:
+    from worker.ml.fitting import Report
+
+__all__ = ["build_features", "evaluate_model", "predict_batch", "train_model"]
+
+
+@runs(BuildFeatures)
+def build_features(job: BuildFeatures, run: Run) -> FeatureResult:
+    """Learn a recipe, or take one, and store ``features.parquet`` and ``recipe.skops``. A rerun does it anew."""
+    settings, output, file = worker_settings(), run.scratch / "features.out", run.scratch / "recipe.out"
+    limit_bytes = settings.memory_limit_bytes
+    with bounded_threads(settings.threads), run.store.local_copy(job.dataset, run.scratch) as dataset:
+        if job.recipe is None:
+            recipe = learn_recipe(dataset, job.features, job.target, limit_bytes=limit_bytes)
+            save_recipe(file, recipe.about, recipe.transformer)
+        else:
+            with run.store.local_copy(job.recipe, run.scratch) as given:
+                recipe = Recipe(*load_recipe(given, limit_bytes=limit_bytes))
+                shutil.copyfile(given, file)
+        feature_count = write_features(dataset, recipe, source=job.dataset, output=output, on_progress=run.progress)
+        names = schema_of(dataset).names
+    roles = {column.name: column.feature.kind for column in recipe.about.inputs}
+    stored = run.publish(file, name="recipe.skops", role="recipe", media_type=MODEL_MEDIA_TYPE)
+    return FeatureResult(
+        dataset=published_dataset(run, output, "features.parquet"),
+        recipe=RecipeFile(**stored.model_dump()),
+        recipe_version=RECIPE_VERSION,
+        feature_count=feature_count,
+        roles=roles,
+        dropped=[name for name in names if name not in roles and name != recipe.about.target],
+    )
+
+
+@runs(TrainModel)
+def train_model(job: TrainModel, run: Run) -> TrainResult:
+    """Store ``model.skops``, its card, and ``held_out.parquet``. A rerun trains the same model anew, by its seed."""
+    settings, started = worker_settings(), time.perf_counter()
+    limit_bytes = settings.memory_limit_bytes
+    with (
+        bounded_threads(settings.threads),
+        opened(run.store, run.scratch, job, dataset=job.dataset, recipe=job.recipe, limit_bytes=limit_bytes) as source,
+    ):
+        need_memory(source.path, source.inputs, limit_bytes=limit_bytes, estimator=job.estimator)
+        rows = read_rows(source.path, source.inputs, job.target, job.task)
+        load_s = time.perf_counter() - started
+        trained = Training(rows, source.inputs, job, _report(run), load_s).run()
+        for note in trained.summary.notes:
+            run.log_line("warning", note)
+        return TrainResult(**published_model(run, trained, source, job))
+
+
+@runs(EvaluateModel)
+def evaluate_model(job: EvaluateModel, run: Run) -> EvaluationResult:
+    """Predict a dataset with its true target and compare. It stores nothing."""
+    settings, store = worker_settings(), run.store
+    with (
+        bounded_threads(settings.threads),
+        store.local_copy(job.model, run.scratch) as file,
+        store.local_copy(job.dataset, run.scratch) as dataset,
+    ):
+        about, fitted = load_model(file, limit_bytes=settings.memory_limit_bytes)
+        need_memory(dataset, about.inputs, limit_bytes=settings.memory_limit_bytes)
+        rows = read_rows(dataset, about.inputs, about.target, about.task, labels=about.labels)
+        model, baseline = (predicted(one, rows.frame, rows.labels) for one in (fitted.pipeline, fitted.baseline))
+        return EvaluationResult(
+            model=referred_model(job.model, file),
+            dataset=referred_dataset(job.dataset, dataset),
+            evaluation=evaluation(rows.target, model, baseline, rows.labels),
+            dropped_row_count=rows.dropped_count,
+        )
+
+
+@runs(PredictBatch)
+def predict_batch(job: PredictBatch, run: Run) -> PredictionResult:
+    """Store ``predictions.parquet``, written batch by batch. A rerun does it anew."""
+    settings, store, started = worker_settings(), run.store, time.perf_counter()
+    output = run.scratch / "predictions.out"
+    with (
+        bounded_threads(settings.threads),
+        store.local_copy(job.model, run.scratch) as file,
+        store.local_copy(job.dataset, run.scratch) as dataset,
+    ):
+        about, fitted = load_model(file, limit_bytes=settings.memory_limit_bytes)
+        found = predict(about, fitted, dataset, job, output=output, on_progress=run.progress)
+    return PredictionResult(
+        dataset=published_dataset(run, output, "predictions.parquet"),
+        class_counts=None if about.labels is None else dict(found.per_class),
+        mean=found.mean,
+        minimum=found.minimum,
+        maximum=found.maximum,
+        rows_per_s=found.row_count / (time.perf_counter() - started),
+    )
+
+
+def _report(run: Run) -> Report:
+    return lambda current, total, unit: run.progress(current, total, unit=unit)
