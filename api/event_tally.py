@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import builtins
-import json
 import re
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, cast
 
 import billiard.exceptions
@@ -18,7 +16,7 @@ import redis
 import shared.errors
 from shared.catalogue import catalogue
 from shared.contract import known_queues
-from shared.counters import EVENT_COUNTERS, EVENT_WORKERS, OTHER, SEPARATOR, bucket
+from shared.counters import EVENT_COUNTERS, EVENT_HOSTS, OTHER, SEPARATOR, bucket
 
 OUTCOMES = ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected")
 MAX_HOSTS = 500
@@ -37,20 +35,11 @@ EXCEPTIONS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SeenWorker:
-    """What a worker's events say of it. `seen_ms` is milliseconds since 1970 by the consumer's clock."""
-
-    seen_ms: int
-    is_up: bool
-    active: int
-
-
 class Batch(NamedTuple):
-    """What is to be written: additions by field, workers by host, hosts and fields that are forgotten."""
+    """What is to be written: additions by field, when hosts were seen, hosts and fields that are forgotten."""
 
     additions: Mapping[str, int]
-    workers: Mapping[str, str]
+    seen_ms: Mapping[str, int]
     gone_hosts: list[str]
     gone_fields: list[str]
 
@@ -71,8 +60,8 @@ class EventTally:
         self._events: list[_TaskEvent] = []
         self._tasks: OrderedDict[str, tuple[str, str]] = OrderedDict()
         self._names: dict[str, str] = {}  # of tasks that were received since the last batch
-        self._workers: dict[str, SeenWorker] = {}
-        self._changed: set[str] = set()
+        self._seen_ms: dict[str, int] = {}  # when each host was last heard of
+        self._seen_now: set[str] = set()  # since the last batch
         self._forgot_at = 0.0
 
     @property
@@ -81,20 +70,21 @@ class EventTally:
         return len(self._events) >= _MAX_WAITING
 
     def restart(self) -> None:
-        """Drop what was not written, and read which workers are known: another consumer may have written since."""
+        """Drop what was not written, and read which hosts are known: another consumer may have written since."""
         self._events.clear()
         self._names.clear()
-        self._changed.clear()
-        self._workers = known_workers(cast("dict[str, str]", self._client.hgetall(EVENT_WORKERS)))
+        self._seen_now.clear()
+        stored = cast("dict[str, str]", self._client.hgetall(EVENT_HOSTS))
+        self._seen_ms = {host: int(seen_ms) for host, seen_ms in stored.items()}
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Take an event; those of no interest are passed over."""
         source, _, what = str(event.get("type", "")).partition("-")
         host = _UNFIT.sub("_", str(event.get("hostname", "")))[:100]
-        if source == "worker" and host:
-            active = event.get("active")
-            self._saw(host, is_up=what != "offline", active=active if isinstance(active, int) else 0)
-        elif source == "task" and what in OUTCOMES and host:
+        if source not in {"worker", "task"} or not host:
+            return
+        self._saw(host)
+        if source == "task" and what in OUTCOMES:
             task_id = str(event.get("uuid", ""))
             if what == "received":
                 self._names[task_id] = str(event.get("name", ""))
@@ -107,20 +97,14 @@ class EventTally:
         additions: Counter[str] = Counter()
         for event in events:
             additions.update(self._additions(event))
-        changed, self._changed = self._changed, set()
+        seen_now, self._seen_now = self._seen_now, set()
         gone_hosts, gone_fields = self._forget()
-        return Batch(
-            additions,
-            {host: json.dumps(asdict(self._workers[host])) for host in changed if host in self._workers},
-            gone_hosts,
-            gone_fields,
-        )
+        return Batch(additions, {host: self._seen_ms[host] for host in seen_now}, gone_hosts, gone_fields)
 
-    def _saw(self, host: str, *, is_up: bool, active: int) -> None:
-        if host not in self._workers and len(self._workers) >= MAX_HOSTS:
-            return
-        self._workers[host] = SeenWorker(time.time_ns() // 1_000_000, is_up, active if is_up else 0)
-        self._changed.add(host)
+    def _saw(self, host: str) -> None:
+        if host in self._seen_ms or len(self._seen_ms) < MAX_HOSTS:
+            self._seen_ms[host] = time.time_ns() // 1_000_000
+            self._seen_now.add(host)
 
     def _look_up(self, task_ids: Iterable[str]) -> None:
         unknown = [task_id for task_id in task_ids if task_id not in self._tasks]
@@ -138,9 +122,7 @@ class EventTally:
             self._tasks.popitem(last=False)
 
     def _additions(self, event: _TaskEvent) -> dict[str, int]:
-        if event.host not in self._workers:
-            self._saw(event.host, is_up=True, active=0)
-        host = event.host if event.host in self._workers else OTHER
+        host = event.host if event.host in self._seen_ms else OTHER
         labels = SEPARATOR.join((host, *self._tasks.get(event.task_id, (OTHER, OTHER))))
         if event.what == "failed":
             return {SEPARATOR.join(("failed", exception_class(str(event.extra)), labels)): 1}
@@ -156,17 +138,12 @@ class EventTally:
             return [], []
         self._forgot_at = time.monotonic()
         bound_ms = (time.time() - FORGET_AFTER_S) * 1000
-        gone = [host for host, seen in self._workers.items() if seen.seen_ms < bound_ms]
+        gone = [host for host, seen_ms in self._seen_ms.items() if seen_ms < bound_ms]
         for host in gone:
-            del self._workers[host]
+            del self._seen_ms[host]
         marks = {f"{SEPARATOR}{host}{SEPARATOR}" for host in gone}
         fields = cast("list[str]", self._client.hkeys(EVENT_COUNTERS)) if gone else []
         return gone, [field for field in fields if any(mark in field for mark in marks)]
-
-
-def known_workers(stored: Mapping[str, str]) -> dict[str, SeenWorker]:
-    """Return the workers as the consumer of events wrote them."""
-    return {host: SeenWorker(**json.loads(text)) for host, text in stored.items()}
 
 
 def exception_class(representation: str) -> str:

@@ -27,7 +27,7 @@ from celery.events.receiver import EventReceiver
 from api.event_tally import EventTally
 from api.settings import GatewaySettings
 from shared.broker import SOCKET_TIMEOUT_S, make_celery
-from shared.counters import EVENT_COUNTERS, EVENT_WORKERS
+from shared.counters import EVENT_COUNTERS, EVENT_HOSTS
 from shared.errors import redact
 
 LOCK = "celeriac:event_consumer"
@@ -38,12 +38,12 @@ _DRAIN_S = 0.25  # how long reading waits at most, and so how late a stop is not
 _SILENCE_S = 60.0  # workers tell that they live every 2 s: the connection may be half-open
 _LONGEST_PAUSE_S = 30.0  # between tries on a broker that cannot be reached, or that has no events
 
-# KEYS: lock, counters, workers. ARGV: owner, lock_ms, {field: n}, {host: text}, [host], [field].
+# KEYS: lock, counters, hosts. ARGV: owner, lock_ms, {field: n}, {host: seen_ms}, [host], [field].
 _WRITE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 for field, n in pairs(cjson.decode(ARGV[3])) do redis.call('HINCRBY', KEYS[2], field, string.format('%.0f', n)) end
-for host, text in pairs(cjson.decode(ARGV[4])) do redis.call('HSET', KEYS[3], host, text) end
+for host, at in pairs(cjson.decode(ARGV[4])) do redis.call('HSET', KEYS[3], host, string.format('%.0f', at)) end
 for _, host in ipairs(cjson.decode(ARGV[5])) do redis.call('HDEL', KEYS[3], host) end
 for _, field in ipairs(cjson.decode(ARGV[6])) do redis.call('HDEL', KEYS[2], field) end
 return 1
@@ -134,7 +134,7 @@ class EventConsumer:
         self._written_at = time.monotonic()
         return bool(
             self._write_script(
-                keys=[LOCK, EVENT_COUNTERS, EVENT_WORKERS],
+                keys=[LOCK, EVENT_COUNTERS, EVENT_HOSTS],
                 args=[self._owner, int(_LOCK_S * 1000), *(json.dumps(part) for part in batch)],
             )
         )

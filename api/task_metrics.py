@@ -7,9 +7,8 @@ The names are celery-exporter's where it has one. Whoever adds up several gatewa
 from __future__ import annotations
 
 import itertools
-import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +18,16 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from api.event_tally import OUTCOMES, SeenWorker, known_workers
+from api.event_tally import OUTCOMES
 from shared.catalogue import catalogue
 from shared.contract import known_queues
-from shared.counters import COUNTERS, DURATION_BOUNDS_S, EVENT_COUNTERS, EVENT_WORKERS, NO_BOUND, OTHER, SEPARATOR
+from shared.counters import DURATION_BOUNDS_S, NO_BOUND, OTHER, SEPARATOR
 from shared.errors import redact
+from shared.ledger import Ledger
+from shared.operations import QueueState, WorkerState, parse_queue, parse_worker
 from shared.states import FINAL_STATES, State, StepState
 
 SENDER = "generic"  # celery-exporter's host of `sent` where senders are not told apart
-_UP_FOR_MS = 60_000  # after a worker's last event
 _FINAL = (*sorted(FINAL_STATES), StepState.SKIPPED)
 _TASK = ("name", "hostname", "queue_name")
 _log = structlog.get_logger(__name__)
@@ -42,8 +42,9 @@ class _Reading:
 
     counters: dict[str, dict[Labels, int]]
     events: dict[str, dict[Labels, int]]
-    workers: dict[str, SeenWorker]
     jobs: dict[str, int]  # by state
+    queues: list[QueueState]
+    workers: list[WorkerState]
 
 
 class TaskMetrics(Collector):
@@ -51,7 +52,7 @@ class TaskMetrics(Collector):
 
     def __init__(self, client: redis.Redis) -> None:
         """Take the ledger's Redis, with short timeouts: Prometheus waits meanwhile."""
-        self._client = client
+        self._ledger = Ledger(client)
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: the names are not known before the first scrape, and nothing else has them."""
@@ -69,21 +70,19 @@ class TaskMetrics(Collector):
         yield from _of_tasks(reading.counters)
         yield from _of_jobs(reading)
         yield from _of_events(reading.events)
+        yield from _of_queues(reading)
         yield from _of_workers(reading.workers)
 
     def _read(self) -> _Reading:
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.hgetall(COUNTERS)
-        pipeline.hgetall(EVENT_COUNTERS)
-        pipeline.hgetall(EVENT_WORKERS)
-        for state in State:
-            pipeline.zcard(f"celeriac:state:{state}")
-        counters, events, workers, *jobs = pipeline.execute()
+        names, states = known_queues(), list(State)
+        reply = self._ledger.call("metrics", {"queues": names, "states": states})
+        counters, events, jobs, queues, workers = reply
         return _Reading(
             counters=_by_name(counters, LABELS_OF_COUNTERS),
             events=_by_name(events, LABELS_OF_EVENTS),
-            workers=known_workers(workers),
-            jobs=dict(zip(State, jobs, strict=True)),
+            jobs=dict(zip(states, jobs, strict=True)),
+            queues=[parse_queue(name, queue) for name, queue in zip(names, queues, strict=True)],
+            workers=[parse_worker(*worker) for worker in workers],
         )
 
 
@@ -91,10 +90,10 @@ LABELS_OF_COUNTERS = {"sent": 2, "submitted": 1, "processed": 2, "ended": 2, "ra
 LABELS_OF_EVENTS = dict.fromkeys((*OUTCOMES, "ran_us"), 3) | {"failed": 4, "ran": 4}
 
 
-def _by_name(stored: Mapping[str, str], label_counts: Mapping[str, int]) -> dict[str, dict[Labels, int]]:
+def _by_name(stored: Sequence[str], label_counts: Mapping[str, int]) -> dict[str, dict[Labels, int]]:
     """Return what is counted, by name and labels; fields of other versions are passed over."""
     found: dict[str, dict[Labels, int]] = defaultdict(dict)
-    for field, value in stored.items():
+    for field, value in zip(stored[::2], stored[1::2], strict=True):
         name, _, rest = field.partition(SEPARATOR)
         labels = tuple(rest.split(SEPARATOR, label_counts.get(name, 0) - 1))
         if len(labels) == label_counts.get(name):
@@ -160,13 +159,38 @@ def _named(events: Mapping[str, Series], what: str) -> Iterable[tuple[Labels, fl
     return events.get(what, {}).items()
 
 
-def _of_workers(workers: Mapping[str, SeenWorker]) -> Iterator[Metric]:
-    now_ms = time.time() * 1000
-    up: dict[Labels, float] = {
-        (host,): float(seen.is_up and now_ms - seen.seen_ms < _UP_FOR_MS) for host, seen in workers.items()
+def _of_queues(reading: _Reading) -> Iterator[Metric]:
+    living = [worker for worker in reading.workers if not worker.is_lost]
+    gauges: dict[str, tuple[str, Callable[[QueueState], float]]] = {
+        "celery_queue_length": ("Jobs and steps that wait for a worker.", lambda queue: queue.backlog),
+        "celery_active_consumer_count": ("Workers that consume the queue.", lambda queue: queue.consumers),
+        "celery_active_worker_count": (
+            "Workers that consume the queue.",
+            lambda queue: sum(queue.name in worker.queues for worker in living),
+        ),
+        "celery_active_process_count": (
+            "Processes that can run the queue's tasks.",
+            lambda queue: sum(worker.about.concurrency for worker in living if queue.name in worker.queues),
+        ),
+        "celeriac_queue_running": ("Jobs and steps that run.", lambda queue: queue.running),
+        "celeriac_queue_paused": ("Whether the queue is paused.", lambda queue: queue.paused_at is not None),
+        "celeriac_queue_oldest_waiting_seconds": (
+            "How long the job or step has waited that waits longest, whatever for.",
+            lambda queue: (queue.now - queue.oldest_at) / 1e3,
+        ),
     }
-    yield _gauge("celery_worker_up", "Whether the worker was heard of in the last minute.", ("hostname",), up)
-    active: Series = {(host,): up[host,] * seen.active for host, seen in workers.items()}
+    for name, (documentation, value) in gauges.items():
+        series: Series = {(queue.name,): float(value(queue)) for queue in reading.queues}
+        yield _gauge(name, documentation, ("queue_name",), series)
+    held: dict[Labels, float] = {(queue.name, "queue_paused"): queue.held for queue in reading.queues}
+    held |= {(queue.name, "rate_limited"): queue.limited for queue in reading.queues}
+    yield _gauge("celeriac_queue_held", "Jobs and steps that are held back.", ("queue_name", "waiting_reason"), held)
+
+
+def _of_workers(workers: Sequence[WorkerState]) -> Iterator[Metric]:
+    up: Series = {(worker.about.name,): float(not worker.is_lost) for worker in workers}
+    yield _gauge("celery_worker_up", "Whether the worker lives; 0 for an hour after it fell silent.", ("hostname",), up)
+    active: Series = {(worker.about.name,): len(worker.active) for worker in workers}
     yield _gauge("celery_worker_tasks_active", "Tasks that the worker runs.", ("hostname",), active)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 COUNTERS = "celeriac:counters"  # written by the ledger's script alone
 EVENT_COUNTERS = "celeriac:event_counters"  # written by the elected consumer of events alone
-EVENT_WORKERS = "celeriac:event_workers"  # host name -> JSON: when it was last heard of, whether it is up, its tasks
+EVENT_HOSTS = "celeriac:event_hosts"  # host name of a worker -> when it was last heard of, in ms since 1970
 
 OTHER = "other"  # stands for whatever would make the values of a label many
 SEPARATOR = "|"

@@ -19,9 +19,10 @@ from api.event_tally import EventTally, exception_class
 from api.task_events import LOCK, EventConsumer
 from api.task_metrics import TaskMetrics
 from shared.broker import BrokerSettings, make_celery
-from shared.counters import COUNTERS, EVENT_COUNTERS, EVENT_WORKERS, bucket
+from shared.counters import COUNTERS, EVENT_COUNTERS, EVENT_HOSTS, bucket
 from shared.ids import uuid7
 from shared.ledger import Ledger
+from shared.operations import AboutWorker, Presence
 from tests.ledgers import ERROR, RESULT, accept, claimed, client, entry, ledger
 from tests.services import free_port, wait_for
 
@@ -85,6 +86,39 @@ def test_the_ledgers_metrics_follow_a_job_to_its_end(
     assert registry.get_sample_value("celeriac_keeper_actions_total", {"action": "published"}) == 1
 
 
+def test_queues_and_workers_are_those_that_the_operator_sees(
+    accept: Callable[..., Any], ledger: Ledger, client: redis.Redis, registry: CollectorRegistry
+) -> None:
+    """Depth, age, consumers, processes and the tasks of a worker are read from the ledger, for known queues."""
+    about = AboutWorker(
+        name="w1@host",
+        host="host",
+        pid=1,
+        families=("etl",),
+        concurrency=3,
+        started_at=0,
+        versions={},
+        is_stopping=False,
+    )
+    running, waiting = entry(kind=KIND), entry(kind=KIND)
+    accept(running)
+    claimed(ledger, running.id)
+    accept(waiting)
+    client.zincrby("celeriac:backlog:etl", -5_000, waiting.id)  # it has waited for 5 s more
+    Presence(ledger, owner="w1", lease_s=60).beat(about, queues=["etl"], jobs=[running.id])
+    ledger.call("pause", {"queue": "ml"})
+    etl = {"queue_name": "etl"}
+    assert registry.get_sample_value("celery_queue_length", etl) == 1
+    assert 5 <= (registry.get_sample_value("celeriac_queue_oldest_waiting_seconds", etl) or 0) < 60
+    assert registry.get_sample_value("celeriac_queue_running", etl) == 1
+    assert registry.get_sample_value("celery_active_consumer_count", etl) == 1
+    assert registry.get_sample_value("celery_active_process_count", etl) == 3
+    assert registry.get_sample_value("celery_active_worker_count", {"queue_name": "ml"}) == 0
+    assert registry.get_sample_value("celeriac_queue_paused", {"queue_name": "ml"}) == 1
+    assert registry.get_sample_value("celery_worker_up", {"hostname": "w1@host"}) == 1
+    assert registry.get_sample_value("celery_worker_tasks_active", {"hostname": "w1@host"}) == 1
+
+
 @pytest.mark.parametrize("lasted_s", [0.001, 0.3, 59, 20_000])
 def test_a_duration_is_counted_in_its_bucket(
     accept: Callable[..., Any], ledger: Ledger, client: redis.Redis, lasted_s: float
@@ -120,7 +154,7 @@ def test_values_of_labels_stay_few(client: redis.Redis, monkeypatch: pytest.Monk
         "failed|other|other|other|other": 1,
         "received|w1@host|other|other": 1,
     }
-    assert list(batch.workers) == ["w1@host"]
+    assert list(batch.seen_ms) == ["w1@host"]
 
 
 def test_an_exception_is_named_by_its_class_alone() -> None:
@@ -132,14 +166,14 @@ def test_an_exception_is_named_by_its_class_alone() -> None:
 
 def test_a_worker_that_was_not_heard_of_for_long_is_forgotten(client: redis.Redis) -> None:
     """Its counters go with it, so that each new container does not add series for ever."""
-    client.hset(EVENT_WORKERS, "old@host", json.dumps({"seen_ms": 1, "is_up": True, "active": 1}))
+    client.hset(EVENT_HOSTS, "old@host", 1)
     client.hset(EVENT_COUNTERS, mapping={"started|old@host|etl.x|etl": 1, "started|w1@host|etl.x|etl": 1})
     tally = EventTally(client)
     tally.restart()
-    tally.take(event("worker-heartbeat", active=2))
+    tally.take(event("worker-heartbeat"))
     batch = tally.batch()
     assert (batch.gone_hosts, batch.gone_fields) == (["old@host"], ["started|old@host|etl.x|etl"])
-    assert json.loads(batch.workers["w1@host"])["active"] == 2
+    assert list(batch.seen_ms) == ["w1@host"]
 
 
 def test_two_consumers_count_an_event_once_and_one_takes_over(
