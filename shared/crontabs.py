@@ -13,7 +13,6 @@ So a daily job runs once on every day, and an hourly one in every hour that pass
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from difflib import get_close_matches
@@ -26,7 +25,7 @@ from celery.schedules import ParseException, crontab
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core.core_schema import ValidationInfo
 
-_SEARCHED_DAYS = 12 * 366  # a 29th of February may be 8 years off; one that has to be a Monday, up to 40
+_SEARCHED_DAYS = 40 * 366  # a 29th of February that has to be a Monday may be 40 years off, around 2100
 _WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MS = 1_000
@@ -109,7 +108,7 @@ class Crontab(BaseModel):
             fields = self._fields
         except (ValueError, ParseException) as unreadable:
             raise ValueError(str(unreadable)) from None
-        if not any(_matches(fields, date(2000, 1, 1) + n * _DAY) for n in range(40 * 366)):
+        if not any(_matches(fields, date(2000, 1, 1) + n * _DAY) for n in range(_SEARCHED_DAYS)):
             raise ValueError("No day has this day_of_month, month_of_year and day_of_week.")
         return self
 
@@ -122,17 +121,14 @@ class Crontab(BaseModel):
         """Return the first moment after `at_ms`; both in milliseconds since 1970."""
         return next(moment for day in self._days(at_ms, time_zone, 1) for moment in day if moment > at_ms)
 
-    def latest(self, at_ms: int, time_zone: str) -> int | None:
-        """Return the last moment at or before `at_ms`; None where there was none for some years."""
-        for day in self._days(at_ms, time_zone, -1):
-            if found := bisect_right(day, at_ms):
-                return day[found - 1]
-        return None
+    def latest(self, at_ms: int, time_zone: str) -> int:
+        """Return the last moment at or before `at_ms`."""
+        return next(moment for day in self._days(at_ms, time_zone, -1) for moment in reversed(day) if moment <= at_ms)
 
     def _days(self, at_ms: int, time_zone: str, direction: int) -> Iterator[tuple[int, ...]]:
         """Yield the moments of one day after the other, from the day before (or after) `at_ms` on."""
         start = datetime.fromtimestamp(at_ms / _MS, ZoneInfo(time_zone)).date() - direction * _DAY
-        for n in range(_SEARCHED_DAYS if direction < 0 else 40 * 366):
+        for n in range(_SEARCHED_DAYS):
             day = start + direction * n * _DAY
             if _matches(self._fields, day):
                 yield _moments(self, time_zone, day)
