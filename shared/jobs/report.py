@@ -248,7 +248,9 @@ class GenerateDailyReport(
     the ledger has forgotten by then (retention, `DELETE`) is not in it.
     """
 
-    day: date | None = Field(default=None, description="Which day; default: yesterday in `time_zone`.")
+    day: Annotated[date, Field(ge=date(2000, 1, 1), le=date(9998, 12, 31))] | None = Field(
+        default=None, description="Which day; default: yesterday in `time_zone`."
+    )
     time_zone: Annotated[str, StringConstraints(max_length=64), AfterValidator(_zone)] = Field(
         default="UTC", description="IANA time zone in which the day begins and ends, also where clocks change."
     )

@@ -130,7 +130,8 @@ def _(chart: BarChart, plan: _Plan) -> tuple[Shape, str, str]:
     ordered = [key for key, _ in plan.rows(top)]
     found = _grouped(plan, chart, x, split, measures, among=top)
     categories = [category(key, chart.x_unit) for key in ordered]
-    return Bars(categories, found.series(ordered), chart.stacked), chart.x, found.label
+    in_time = order == "x" and chosen.table.is_time(chart.x)
+    return Bars(categories, found.series(ordered), chart.stacked, in_time), chart.x, found.label
 
 
 @_shape.register

@@ -20,6 +20,7 @@ class Heading:
 
     label: str
     format: NumberFormat = field(default_factory=NumberFormat)
+    align_end: bool = False  # also where its values are texts
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def height_of(shape: Shape, width: int) -> int:
 def lies_down(shape: Bars, width: int) -> bool:
     """Return whether bars go across: their categories' names have no room side by side."""
     longest = max((len(name) for name in shape.categories), default=0)
-    return len(shape.categories) * (longest * _SIGN_WIDTH + 10) > width * 0.96
+    return not shape.in_time and len(shape.categories) * (longest * _SIGN_WIDTH + 10) > width * 0.96
 
 
 def mark(figure: Figure, axes: Axes, width: int) -> None:
@@ -113,6 +113,10 @@ def _bar_axes(shape: Bars, axes: Axes, figure: Figure, *, across: bool, width: i
     if len(shape.series) > 1:
         _number_axis(values, figure)
         axes.grid(axis="x" if across else "y")
+        return
+    if shape.in_time and len(shape.categories) * _SIGN_WIDTH * 5 > width:
+        _number_axis(values, figure)
+        axes.grid(axis="y")
         return
     values.set_visible(False)  # each bar says its value
     if across:

@@ -170,7 +170,10 @@ def _cells(table: Table, most: int = PAGE_ROWS) -> _Cells:
     return _Cells(
         title=table.title,
         labels=[heading.label for heading in table.headings],
-        numeric=[any(is_number(value) for value in column) for column in columns],
+        numeric=[
+            heading.align_end or any(is_number(value) for value in column)
+            for heading, column in zip(table.headings, columns, strict=True)
+        ],
         rows=[texts(row) for row in rows],
         totals=texts(table.totals, absent="") if table.totals is not None else None,
         note=" ".join(note for note in notes if note),

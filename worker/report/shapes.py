@@ -34,6 +34,7 @@ class Bars:
     categories: list[str]
     series: list[Series]
     stacked: bool = False
+    in_time: bool = False  # the categories are moments: they go from left to right
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from shared.artifacts import ReportFile
+from shared.history import fields_between
+from shared.ids import time_floor
 from shared.jobs.charts import MAIN_DATASET
-from shared.jobs.report import GenerateReport, ReportResult
+from shared.jobs.report import DailyReportResult, GenerateDailyReport, GenerateReport, ReportResult
 from worker.report.compose import composed, drawn, warnings
+from worker.report.daily import bounds, described
+from worker.report.day import FIELDS, Day, tallied
 from worker.report.publishing import files, refuse_uninstalled
 from worker.report.sources import opened
 from worker.settings import worker_settings
 from worker.task import Run, runs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from datetime import date
 
     from shared.jobs.report import ReportFormat
     from worker.report.document import Document
@@ -45,6 +52,45 @@ def generate_report(job: GenerateReport, run: Run) -> ReportResult:
             charts=drawn(document),
             warnings=warnings(document),
         )
+
+
+@runs(GenerateDailyReport)
+def generate_daily_report(job: GenerateDailyReport, run: Run) -> DailyReportResult:
+    """Report on one day of the ledger. A rerun counts anew: jobs may have ended in the meantime.
+
+    About a minute for a million jobs; it holds two numbers of each.
+    """
+    refuse_uninstalled(job.formats)
+    zone = ZoneInfo(job.time_zone)
+    date_of = job.day or (datetime.now(zone) - timedelta(days=1)).date()
+    before = _tallied(date_of - timedelta(days=1), zone, run)
+    day = _tallied(date_of, zone, run)
+    document = described(day, before, made_at=datetime.now(UTC))
+    return DailyReportResult(
+        reports=_published(document, job.formats, run),
+        day=date_of,
+        time_zone=job.time_zone,
+        job_count=day.all.job_count,
+        by_state=dict(day.all.states.most_common()),
+        failure_ratio=day.all.failure_ratio,
+        wait_p95_s=day.all.waits.p95,
+        run_p95_s=day.all.runs.p95,
+        previous_job_count=before.all.job_count,
+    )
+
+
+def _tallied(date_of: date, zone: ZoneInfo, run: Run) -> Day:
+    begin, end = bounds(date_of, zone)
+    lower_id, upper_id = (time_floor(int(moment.timestamp() * 1000)) for moment in (begin, end))
+    jobs = fields_between(run.redis, FIELDS, lower_id=lower_id, upper_id=upper_id)
+    return tallied(begin, end, _counted(jobs, run))
+
+
+def _counted(jobs: Iterator[list[str | None]], run: Run) -> Iterator[list[str | None]]:
+    for number, values in enumerate(jobs, start=1):
+        if number % 1_000 == 0:
+            run.progress(number, unit="jobs")
+        yield values
 
 
 def _published(document: Document, formats: Sequence[ReportFormat], run: Run) -> list[ReportFile]:

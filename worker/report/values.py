@@ -81,7 +81,8 @@ def compact(value: float, *, spec: NumberFormat | None = None) -> str:
         if abs(value) >= size:
             scaled = abs(value / size)
             digits = 2 if scaled < 10 else 1 if scaled < 100 else 0  # noqa: PLR2004 - three digits in all
-            return f"{value / size:.{digits}f}".removesuffix(".00").removesuffix(".0") + letter
+            text = f"{value / size:.{digits}f}"
+            return (text.rstrip("0").rstrip(".") if digits else text) + letter
     return f"{value:.6g}".replace("-0", "0") if value == 0 else f"{value:.4g}"
 
 
