@@ -6,8 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shared.contract import Contract, Limits, Retry
-from shared.jobs.names import ColumnName, SqlConnectionName, TableName
+from shared.artifacts import ArtifactUri, BackupFile
+from shared.contract import Contract, FedFromUpstream, Limits, Retry
+from shared.jobs.names import ColumnName, SqlConnectionName, StoreConnectionName, StorePath, TableName
 from shared.jobs.places import Params
 
 _HOUR_S = 3600.0
@@ -121,3 +122,108 @@ class SyncData(
         if self.source == self.destination:
             raise ValueError("'source' and 'destination' are the same table")
         return self
+
+
+class WholeTable(TableOf):
+    """All rows of a table."""
+
+    kind: Literal["table"] = Field(description="Discriminator.")
+
+
+class Folder(Params):
+    """All files of a named store below a prefix."""
+
+    kind: Literal["store"] = Field(description="Discriminator.")
+    connection: StoreConnectionName = Field(description="Name of a store, as configured on the workers.")
+    prefix: StorePath = Field(description="Folder below the store's root.", examples=["exports/2026"])
+
+
+Stored = Annotated[WholeTable | Folder, Field(discriminator="kind")]
+
+
+class StoreFile(Params):
+    """A file of a named store."""
+
+    connection: StoreConnectionName = Field(description="Name of a store, as configured on the workers.")
+    path: StorePath = Field(description="Path below the store's root.", examples=["backups/orders.zip"])
+
+
+class BackupResult(BaseModel):
+    """What was backed up."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backup: BackupFile = Field(description="The backup; `maintenance.restore_data` takes it.")
+    source: str = Field(description="What was backed up, without credentials.", examples=["warehouse:orders"])
+    row_count: int | None = Field(description="Rows of the table; null for a store.")
+    file_count: int = Field(ge=0, description="Files in the backup.")
+    content_bytes: int = Field(ge=0, description="Size of these files in bytes.")
+    digest: str = Field(description="Digest of the content, in which the order of rows has no part.")
+    kept_at: str | None = Field(description="Where the copy that outlives the job is; null if none was asked for.")
+
+
+class BackupData(
+    Contract[BackupResult],
+    kind="maintenance.backup_data",
+    queue="maintenance",
+    limits=Limits(soft_s=3 * _HOUR_S - 60, hard_s=3 * _HOUR_S),
+    retry=_NETWORK_RETRY,
+    examples=[
+        {"source": {"kind": "table", "connection": "warehouse", "table": "orders"}},
+        {
+            "source": {"kind": "store", "connection": "lake", "prefix": "exports/2026"},
+            "keep_at": {"connection": "archive", "path": "exports-2026.zip"},
+        },
+    ],
+):
+    """Back up a table, or a folder of a store, as one file with a checksum of everything in it.
+
+    A table is read in one transaction: rows and columns with their types; not its indexes, keys and grants. The
+    artifact goes with its job's retention: name `keep_at` for a copy that stays.
+    """
+
+    source: Stored = Field(description="What to back up.")
+    keep_at: StoreFile | None = Field(default=None, description="Where to put a copy that outlives the job.")
+
+
+class RestoreResult(BaseModel):
+    """What was restored, and the proof of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    destination: str = Field(description="Where the content is now, without credentials.", examples=["warehouse:old"])
+    source: str = Field(description="What the backup was made of.", examples=["warehouse:orders"])
+    created_at: str = Field(description="When the backup was made, UTC.")
+    row_count: int | None = Field(description="Rows of the restored table, counted in it; null for a store.")
+    file_count: int = Field(ge=0, description="Files of the backup.")
+    content_bytes: int = Field(ge=0, description="Size of these files in bytes.")
+    digest: str = Field(description="Digest of what is there now, read again; the same as the backup's.")
+    verified: Literal[True] = Field(description="Always true: count and digest are those of the backup.")
+
+
+class RestoreData(
+    Contract[RestoreResult],
+    kind="maintenance.restore_data",
+    queue="maintenance",
+    limits=Limits(soft_s=3 * _HOUR_S - 60, hard_s=3 * _HOUR_S),
+    retry=_NETWORK_RETRY,
+    examples=[
+        {
+            "backup": "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/backup.zip",
+            "destination": {"kind": "table", "connection": "warehouse", "table": "orders_restored"},
+        }
+    ],
+):
+    """Restore a backup, and prove it: what was written is read again and compared with the backup.
+
+    Every checksum is verified before anything is written. Nothing is overwritten unless the mode says so.
+    """
+
+    backup: Annotated[ArtifactUri, FedFromUpstream("backup")] = Field(
+        description="The backup: a result of `maintenance.backup_data`, or an upload of a copy of one."
+    )
+    destination: Stored = Field(description="Where the content goes: a table or a folder, as the backup is of one.")
+    mode: Literal["new", "replace"] = Field(
+        default="new",
+        description="`new` fails if there is something already; `replace` puts the content in its place.",
+    )

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from shared.jobs.maintenance import SyncData, SyncResult
+from shared.artifacts import BackupFile
+from shared.jobs.maintenance import (
+    BackupData,
+    BackupResult,
+    RestoreData,
+    RestoreResult,
+    SyncData,
+    SyncResult,
+    WholeTable,
+)
 from worker.connections import connections
+from worker.maintenance.backup import Bounds, back_up_store, back_up_table, restore_store, restore_table
+from worker.maintenance.files import write_file
 from worker.maintenance.sync import Sync
 from worker.settings import worker_settings
 from worker.task import Run, runs
@@ -23,3 +34,64 @@ def sync_data(job: SyncData, run: Run) -> SyncResult:
         threads=settings.threads,
         on_progress=run.progress,
     ).run()
+
+
+@runs(BackupData)
+def backup_data(job: BackupData, run: Run) -> BackupResult:
+    """Write ``backup.zip``. A rerun makes a new one under its own attempt, and a new copy in place of the old."""
+    known, source, target = connections(), job.source, run.scratch / "backup.zip"
+    if isinstance(source, WholeTable):
+        manifest = back_up_table(known.sql(source.connection), source.table, target, _bounds(run))
+    else:
+        manifest = back_up_store(known.store(source.connection), source.prefix, target, _bounds(run))
+    kept_at = None
+    if job.keep_at is not None:
+        kept_at = f"{job.keep_at.connection}:{job.keep_at.path}"
+        with target.open("rb") as content:
+            write_file(known.store(job.keep_at.connection), job.keep_at.path, content, lambda _: run.report_pending())
+    artifact = run.publish(target, name="backup.zip", role="backup", media_type="application/zip")
+    return BackupResult(
+        backup=BackupFile.model_validate(artifact.model_dump()),
+        source=manifest.source,
+        row_count=manifest.row_count,
+        file_count=len(manifest.files),
+        content_bytes=manifest.content_bytes,
+        digest=manifest.digest,
+        kept_at=kept_at,
+    )
+
+
+@runs(RestoreData)
+def restore_data(job: RestoreData, run: Run) -> RestoreResult:
+    """Restore a backup, once per job, and read back what was written. A rerun restores what is not there yet."""
+    known, target, replace = connections(), job.destination, job.mode == "replace"
+    with run.store.local_copy(job.backup, run.scratch) as file:
+        if isinstance(target, WholeTable):
+            where, sql = f"{target.connection}:{target.table}", known.sql(target.connection)
+            manifest = restore_table(
+                file, sql, target.table, replace=replace, load_id=run.idempotency_key, bounds=_bounds(run)
+            )
+        else:
+            where, store = f"{target.connection}:{target.prefix}", known.store(target.connection)
+            manifest = restore_store(file, store, target.prefix, replace=replace, bounds=_bounds(run))
+    return RestoreResult(
+        destination=where,
+        source=manifest.source,
+        created_at=manifest.created_at,
+        row_count=manifest.row_count,
+        file_count=len(manifest.files),
+        content_bytes=manifest.content_bytes,
+        digest=manifest.digest,
+        verified=True,
+    )
+
+
+def _bounds(run: Run) -> Bounds:
+    settings = worker_settings()
+    return Bounds(
+        scratch=run.scratch,
+        memory_limit_bytes=settings.memory_limit_bytes,
+        threads=settings.threads,
+        max_bytes=settings.plain_max_bytes,
+        on_progress=lambda current, total, unit: run.progress(current, total, unit=unit),
+    )

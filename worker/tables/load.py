@@ -113,11 +113,13 @@ def load_table(
     scratch: Path | None = None,
     memory_limit_bytes: int = _DEFAULT_MEMORY_BYTES,
     threads: int = 1,
+    only_new: bool = False,
 ) -> Loaded:
     """Load the Parquet file `dataset` into a table, all or nothing, and once for each `load_id`.
 
     `on_progress(rows, total)` is called as rows go in; what it raises ends the load and undoes it. DuckDB spills
     into `scratch` beyond `memory_limit_bytes`; the other engines stream batches of some MiB.
+    With `only_new` the table must not be there.
     Raises `TaskFailure` for what cannot pass (rights, types, duplicate keys), `TransientFailure` for what can
     (no answer, locks, deadlocks, timeouts). An upsert needs each key once in the dataset, and none missing.
     """
@@ -125,7 +127,7 @@ def load_table(
     with transaction(
         connection, load_id, scratch=scratch, memory_limit_bytes=memory_limit_bytes, threads=threads
     ) as database:
-        return _deliver(database, plan, on_progress)
+        return _deliver(database, plan, on_progress, only_new=only_new)
 
 
 def planned(connection: SqlConnection, destination: TableDestination, dataset: Path, *, load_id: str) -> TablePlan:
@@ -161,10 +163,18 @@ def transaction(
         yield database
 
 
-def _deliver(database: Database, plan: TablePlan, on_progress: Callable[[int, int | None], None]) -> Loaded:
+def _deliver(
+    database: Database, plan: TablePlan, on_progress: Callable[[int, int | None], None], *, only_new: bool
+) -> Loaded:
     earlier = _recorded(database, plan)
     if earlier is not None:
         return earlier
+    if only_new and database.columns(plan) is not None:
+        raise TaskFailure(
+            "table_exists",
+            f"The table {plan.destination} is there already.",
+            remedy="Name a new table, or ask for the mode 'replace'.",
+        )
     on_progress(0, plan.row_count)
     existing = fitting_target(database, plan)
     inserted = updated = deleted = 0
