@@ -16,6 +16,7 @@ from api.outbox import Outbox
 from api.pointers import nearest, pointer
 from api.schemas import Submission
 from api.settings import GatewaySettings
+from shared.callbacks import CallbackSettings, problem_with_callback
 from shared.catalogue import catalogue
 from shared.connections import Connections, check_connections
 from shared.contract import Contract, known_queues
@@ -77,6 +78,7 @@ class Dispatch:
         for index, submission in enumerate(submissions):
             base = f"{at}/{index}" if at else ""
             wrong += [(base, error) for error in _option_problems(submission)]
+            wrong += [(base, error) for error in _callback_problems(submission, self._settings)]
             unknown += [(base, error) for error in self._unknown_connections(submission.params)]
             if isinstance(submission.params, CanvasContract):
                 _, elements = submission.params.inspected()
@@ -103,11 +105,11 @@ class Dispatch:
             yield _at_params((*path, *problem.path), problem.message)
 
     async def accept(
-        self, submissions: Sequence[Submission], key: Key | None, **lineage: str
+        self, submissions: Sequence[Submission], key: Key | None, **lineage: Any
     ) -> tuple[Accepted, Sequence[Entry]]:
         """Write the jobs down, all or none. Raises `LedgerUnavailable` or, on a reused key, `Problem` (422).
 
-        `lineage` are the fields of `Entry` that say where they come from.
+        `lineage` says where they come from: see `Planner.entry`.
         """
         entries = [await self._entry(submission, lineage) for submission in submissions]
         accepted = await self._ledger.accept(
@@ -129,7 +131,7 @@ class Dispatch:
             self._outbox.put(entries)
         return accepted, entries
 
-    async def _entry(self, submission: Submission, lineage: Mapping[str, str]) -> Entry:
+    async def _entry(self, submission: Submission, lineage: Mapping[str, Any]) -> Entry:
         if not isinstance(submission.params, WorkflowContract):
             return self._planner.entry(submission.params, submission.options, **lineage)
         async with self._laying_out:
@@ -157,6 +159,9 @@ def _option_problems(submission: Submission) -> Iterator[FieldError]:
         yield FieldError(pointer="/options/time_limit_s", message=most)
     if options.expires_in_s is not None and options.expires_in_s <= _starts_in_s(options):
         yield FieldError(pointer="/options/expires_in_s", message="It would expire before it is to start.")
+    if options.concurrency_key is not None and isinstance(submission.params, WorkflowContract):
+        own = "A workflow runs as its steps do, each by itself; leave it out, or submit the steps as jobs."
+        yield FieldError(pointer="/options/concurrency_key", message=own)
     if options.queue is None:
         return
     if isinstance(submission.params, WorkflowContract):
@@ -165,6 +170,12 @@ def _option_problems(submission: Submission) -> Iterator[FieldError]:
     elif options.queue not in known_queues():
         hint = nearest(options.queue, known_queues())
         yield FieldError(pointer="/options/queue", message=f"The queue is not known. {hint}")
+
+
+def _callback_problems(submission: Submission, settings: CallbackSettings) -> Iterator[FieldError]:
+    url = submission.options.callback_url
+    if url is not None and (problem := problem_with_callback(url, settings)) is not None:
+        yield FieldError(pointer="/options/callback_url", message=problem)
 
 
 def _starts_in_s(options: SubmissionOptions) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -15,26 +15,18 @@ from api.bodies import Body
 from api.deps import Ledger, dispatch_of
 from api.errors import FieldError, Problem, problems
 from api.pointers import pointer
+from api.schedule_view import shown, url_of
 from api.schemas import JobAccepted, Submission, submission_shape
-from api.schemas_schedules import (
-    Schedule,
-    ScheduledJob,
-    ScheduleLinks,
-    ScheduleList,
-    ScheduleRequest,
-    SkippedSlot,
-)
+from api.schemas_schedules import Schedule, ScheduleList, ScheduleRequest
 from shared import schedules
 from shared.catalogue import catalogue
 from shared.ids import uuid7
 from shared.options import RunOptions, SubmissionOptions
-from shared.states import State
 from shared.timetable import AsyncTimetable, Planned
 
 SCHEDULE: Body[ScheduleRequest] = Body(
     "ScheduleRequest", submission_shape(catalogue(), base=ScheduleRequest, prefix="Schedule"), envelope=1
 )
-_SLOTS_SHOWN = 5
 _EDITS_TRIED = 5
 _REFUSALS = problems(400, 413, 415, 422, 503)
 _LOCATION = {"Location": {"description": "The schedule.", "schema": {"type": "string"}}}
@@ -61,6 +53,7 @@ async def _found(schedule_id: ScheduleId, timetable: Timetable) -> Planned:
     return found
 
 
+Edit = Callable[[schedules.Schedule], schedules.Schedule]
 FoundSchedule = Annotated[Planned, Depends(_found)]
 
 
@@ -82,14 +75,14 @@ async def create_schedule(request: Request, response: Response, timetable: Timet
         raise Problem(
             409, "too_many_schedules", f"There are {schedules.MAX_SCHEDULES} schedules already. Delete some first."
         )
-    response.headers["Location"] = _url(made.id)
-    return _shown(Planned(made, revision="1", cursor_ms=now_ms))
+    response.headers["Location"] = url_of(made.id)
+    return shown(Planned(made, revision="1", cursor_ms=now_ms))
 
 
 @router.get("/schedules", summary="List schedules", responses=problems(503))
 async def list_schedules(timetable: Timetable) -> ScheduleList:
     """Return all schedules, by name; there are 1,000 at most."""
-    return ScheduleList(schedules=[_shown(planned) for planned in await timetable.all()])
+    return ScheduleList(schedules=[shown(planned) for planned in await timetable.all()])
 
 
 @router.get(
@@ -99,7 +92,7 @@ async def list_schedules(timetable: Timetable) -> ScheduleList:
 )
 async def get_schedule(found: FoundSchedule) -> Schedule:
     """Return the schedule, with its next five run times and its last job."""
-    return _shown(found)
+    return shown(found)
 
 
 @router.put(
@@ -174,14 +167,14 @@ async def run_schedule(found: FoundSchedule, request: Request, response: Respons
     return job
 
 
-async def _edit(timetable: AsyncTimetable, schedule_id: str, edited: Any) -> Schedule:
+async def _edit(timetable: AsyncTimetable, schedule_id: str, edited: Edit) -> Schedule:
     """Write what `edited` makes of the schedule over it, unless somebody else was faster: then again."""
     for _ in range(_EDITS_TRIED):
         before = await _found(schedule_id, timetable)
-        after: schedules.Schedule = edited(before.schedule)
+        after = edited(before.schedule)
         restart = not after.has_rhythm_of(before.schedule) or after.paused != before.schedule.paused
         if await timetable.replace(before, after, restart=restart) == "ok":
-            return _shown(await _found(schedule_id, timetable))
+            return shown(await _found(schedule_id, timetable))
     raise Problem(409, "schedule_changed", "Others edit this schedule at the same time. Read it and try again.")
 
 
@@ -218,61 +211,6 @@ def _refuse_stored(request: Request, schedule: schedules.Schedule) -> Submission
         text = "The kind takes the schedule's parameters no more. Edit them."
         raise Problem(422, "invalid_request", text, errors=errors) from None
     return _refuse(request, schedule.kind, job, schedule.options)
-
-
-def _shown(planned: Planned) -> Schedule:
-    schedule = planned.schedule
-    return Schedule(
-        **_terms(schedule),
-        created_at=status.at(schedule.created_at_ms),
-        updated_at=status.at(schedule.updated_at_ms),
-        next_run_times=[
-            status.at(slot) for slot in schedule.next_slots(_now_ms(), 0 if schedule.paused else _SLOTS_SHOWN)
-        ],
-        last_job=_last_job(planned),
-        last_slot_at=status.at_or_none(planned.last_slot_ms),
-        waiting_slot_at=status.at_or_none(planned.buffered_slot_ms),
-        skipped_count=planned.skipped,
-        last_skipped=_last_skipped(planned),
-        trouble=planned.trouble,
-        links=_links(schedule.id),
-    )
-
-
-def _terms(schedule: schedules.Schedule) -> Mapping[str, Any]:
-    same = ("id", "kind", "params", "crontab", "interval_s", "time_zone", "missed", "overlap", "paused", "note", "name")
-    return {name: getattr(schedule, name) for name in same} | {
-        "options": schedule.options.model_dump(mode="json", exclude_unset=True)
-    }
-
-
-def _last_job(planned: Planned) -> ScheduledJob | None:
-    if planned.last_job is None:
-        return None
-    state = planned.last_job_state
-    return ScheduledJob(id=planned.last_job, state=State(state) if state else None, url=f"/jobs/{planned.last_job}")
-
-
-def _last_skipped(planned: Planned) -> SkippedSlot | None:
-    if planned.skipped_slot_ms is None:
-        return None
-    why: Literal["missed", "overlap"] = "missed" if planned.skipped_why == "missed" else "overlap"
-    return SkippedSlot(slot_at=status.at(planned.skipped_slot_ms), why=why)
-
-
-def _url(schedule_id: str) -> str:
-    return f"/schedules/{schedule_id}"
-
-
-def _links(schedule_id: str) -> ScheduleLinks:
-    url = _url(schedule_id)
-    return ScheduleLinks(
-        self=url,
-        pause=f"{url}/pause",
-        resume=f"{url}/resume",
-        run=f"{url}/run",
-        jobs=f"/jobs?schedule={schedule_id}",
-    )
 
 
 def _unknown(schedule_id: str) -> Problem:
