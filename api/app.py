@@ -15,11 +15,14 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
 from api import docs, errors, metrics, openapi
+from api.bodies import Body
 from api.changes import watching
 from api.dispatch import Dispatch
 from api.outbox import publishing
-from api.routes import artifacts, events, health, job_kinds, jobs, schedules, uploads
+from api.routes import artifacts, bulk, events, health, job_kinds, jobs, queues, schedules, uploads, workers
 from api.settings import GatewaySettings, gateway_settings
+from api.submissions import BATCH, SUBMISSION
+from shared import __version__
 from shared.artifacts import ArtifactStore
 from shared.broker import SOCKET_TIMEOUT_S, refuse_unsafe
 from shared.connections import load_connections
@@ -32,14 +35,19 @@ _log = structlog.get_logger(__name__)
 
 ROUTERS = (  # in the order of the document
     jobs.router,
+    bulk.router,
     events.router,
     artifacts.router,
     schedules.router,
+    queues.router,
+    workers.router,
     job_kinds.router,
     uploads.router,
     health.router,
     docs.router,
 )
+
+BODIES: tuple[Body[Any], ...] = (SUBMISSION, BATCH, jobs.RETRY, bulk.BULK, schedules.SCHEDULE)
 
 
 @asynccontextmanager
@@ -88,7 +96,7 @@ def _check_ledger(settings: GatewaySettings) -> None:
 def _warm_up(dispatch: Dispatch) -> None:
     """Make what the first requests would otherwise wait for: message templates and the schemas of the bodies."""
     dispatch.warm_up()
-    for body in (jobs.SUBMISSION, jobs.BATCH, schedules.SCHEDULE):
+    for body in BODIES:
         body.warm_up()
 
 
@@ -98,7 +106,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     settings.refuse_open_door()
     app = FastAPI(
         title="Celeriac",
-        version="0.1.0",
+        version=__version__,
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
@@ -118,8 +126,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
 
 def _bodies() -> dict[str, Any]:
     """Return the schemas of the bodies that FastAPI does not read."""
-    bodies = (jobs.SUBMISSION, jobs.BATCH, schedules.SCHEDULE)
-    return {name: schema for body in bodies for name, schema in body.components().items()}
+    return {name: schema for body in BODIES for name, schema in body.components().items()}
 
 
 def _mount(app: FastAPI, router: APIRouter) -> None:

@@ -45,10 +45,10 @@ class Body(Generic[T]):
         """Make the schema that the first refusal would wait for."""
         self._schema.names_in({})
 
-    def document(self) -> dict[str, Any]:
+    def document(self, *, required: bool = True) -> dict[str, Any]:
         """Return `openapi_extra` of a route that takes this body; see `components`."""
         schema = {"$ref": f"#/components/schemas/{self.name}"}
-        return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+        return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
     def components(self) -> dict[str, Any]:
         """Return the schemas that `document` refers to, by name."""
@@ -61,6 +61,13 @@ class Body(Generic[T]):
         settings: GatewaySettings = request.app.state.settings
         body = await _bytes_of(request, settings.max_body_bytes)
         return self.check(body), body
+
+    async def read_or(self, default: T, request: Request) -> tuple[T, bytes]:
+        """Return what `read` does, or `default` of a request without a body."""
+        sent = request.headers
+        if "transfer-encoding" not in sent and sent.get("content-length", "0") == "0":
+            return default, b"{}"
+        return await self.read(request)
 
     def check(self, body: bytes) -> T:
         """Return what `body` says. Raises `Problem`: 400 or 422."""

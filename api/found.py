@@ -16,9 +16,17 @@ JobId = Annotated[UUID, Path(description="The job's id.")]
 
 async def _found(job_id: JobId, ledger: Ledger) -> Record:
     """Return the job. Raises `Problem`: 404 if there never was one, 410 if its retention is over."""
-    found = await ledger.read(str(job_id))
+    return job_among(await ledger.read(str(job_id)), str(job_id))
+
+
+def job_among(found: Record | Gone | Unknown, job_id: str) -> Record:
+    """Return what was found under `job_id` if it is a job. Raises `Problem` as `_found` does."""
     if isinstance(found, Gone):
-        raise Problem(410, "expired_job", f"The job {job_id} is past its retention. Submit it again if you need it.")
+        raise Problem(
+            410,
+            "expired_job",
+            f"The job {job_id} is past its retention, or was deleted. Submit it again if you need it.",
+        )
     if isinstance(found, Unknown):
         raise Problem(404, "unknown_job", f"There never was a job {job_id}. Is the id complete?")
     if found.job_id is not None:

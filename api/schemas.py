@@ -27,6 +27,13 @@ def _written_out(value: object) -> object:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+WaitingReason = Literal["scheduled", "queue_paused", "rate_limited", "no_consumer", "behind"]
+_WHY_IT_WAITS = (
+    "Why it does not run yet: it is to start, or to be tried again, at `due_at`; its queue is paused; as many jobs of "
+    "its concurrency key run as may; no worker takes jobs from its queue; or it is `behind` `queue_position` others. "
+    "Null if it does not wait. A workflow waits as its first waiting step does."
+)
+_HOW_MANY_BEFORE = "How many jobs of its queue, over all priorities, are before it if it is `behind`; 0: it is next."
 
 
 class _In(BaseModel):
@@ -105,6 +112,7 @@ class Links(_Out):
     logs: str = Field(description="Its log lines.")
     artifacts: str = Field(description="Its files.")
     cancel: str = Field(description="POST here to cancel it.")
+    retry: str = Field(description="POST here to run it again, as a new job, if it did not succeed.")
 
 
 class JobAccepted(_Out):
@@ -182,6 +190,8 @@ class JobStep(_Out):
     reused_from: str | None = Field(description="The step of an earlier job whose result stands for its own.")
     attempt: int = Field(ge=0, description="Attempts so far.")
     worker: str | None = Field(description="The worker that has or had it last.")
+    waiting_reason: WaitingReason | None = Field(description=_WHY_IT_WAITS)
+    queue_position: int | None = Field(description=_HOW_MANY_BEFORE)
     queued_at: AwareDatetime | None = Field(description="When it was queued last.")
     started_at: AwareDatetime | None = Field(description="When it first started.")
     finished_at: AwareDatetime | None = Field(description="When it ended.")
@@ -206,6 +216,8 @@ class JobSummary(_Out):
     queued_at: AwareDatetime | None = Field(description="When it was queued last.")
     started_at: AwareDatetime | None = Field(description="When it first started.")
     finished_at: AwareDatetime | None = Field(description="When it ended.")
+    waiting_reason: WaitingReason | None = Field(description=_WHY_IT_WAITS)
+    queue_position: int | None = Field(description=_HOW_MANY_BEFORE)
     attempt: int = Field(ge=0, description="Attempts so far.")
     retries: int = Field(ge=0, description="Retries so far.")
     worker: str | None = Field(description="The worker that has or had it last.")
@@ -213,6 +225,7 @@ class JobSummary(_Out):
     error: JobError | None = Field(description="Why it did not succeed, or what is to be retried.")
     cancel_requested_at: AwareDatetime | None = Field(description="When it was asked to stop.")
     retried_from: str | None = Field(description="The job that this one repeats.")
+    retried_as: str | None = Field(description="The latest job that repeats this one.")
     steps_done: int = Field(ge=0, description="Steps that succeeded.")
     steps_total: int = Field(ge=0, description="Steps in all; 0 if it is no workflow.")
     links: Links = Field(description="Where to go on.")

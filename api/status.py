@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from api.schemas import (
     Attempt,
@@ -15,6 +15,7 @@ from api.schemas import (
     JobSummary,
     Links,
     Progress,
+    WaitingReason,
 )
 from shared.artifacts import Artifact
 from shared.records import Entry, Record
@@ -56,7 +57,12 @@ def links(job_id: str) -> Links:
     """Return where to go on from a job."""
     url = f"/jobs/{job_id}"
     return Links(
-        self=url, events=f"{url}/events", logs=f"{url}/logs", artifacts=f"{url}/artifacts", cancel=f"{url}/cancel"
+        self=url,
+        events=f"{url}/events",
+        logs=f"{url}/logs",
+        artifacts=f"{url}/artifacts",
+        cancel=f"{url}/cancel",
+        retry=f"{url}/retry",
     )
 
 
@@ -85,13 +91,16 @@ def _summary(record: Record) -> dict[str, Any]:
         "queued_at": at_or_none(record.queued_at),
         "started_at": at_or_none(record.started_at),
         "finished_at": at_or_none(record.finished_at),
+        "waiting_reason": record.waiting_reason,
+        "queue_position": record.queue_position,
         "attempt": record.attempt,
         "retries": record.retries,
         "worker": record.worker,
         "progress": _progress(record),
         "error": _error(record.error),
         "cancel_requested_at": at_or_none(record.cancel_requested_at),
-        "retried_from": None,
+        "retried_from": record.retried_from,
+        "retried_as": record.retried_as,
         "steps_done": record.done,
         "steps_total": record.total,
         "links": links(record.id),
@@ -110,6 +119,8 @@ def _step(record: Record) -> JobStep:
         reused_from=record.reused_from,
         attempt=record.attempt,
         worker=record.worker,
+        waiting_reason=cast("WaitingReason | None", record.waiting_reason),
+        queue_position=record.queue_position,
         queued_at=at_or_none(record.queued_at),
         started_at=at_or_none(record.started_at),
         finished_at=at_or_none(record.finished_at),

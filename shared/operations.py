@@ -95,9 +95,9 @@ class Presence:
             },
         )
 
-    def leave(self, queues: Iterable[str], *, gone: bool) -> None:
-        """Say that it consumes `queues` no more; with `gone` it is no longer listed either."""
-        self._ledger.call("leave", {"owner": self._owner, "queues": list(queues), "gone": gone})
+    def leave(self) -> None:
+        """Say that it is gone: it consumes nothing and is listed no more."""
+        self._ledger.call("leave", {"owner": self._owner})
 
 
 class Operations:

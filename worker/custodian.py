@@ -20,6 +20,7 @@ from celery.worker import state
 
 from shared.broker import BrokerSettings
 from shared.ledger import Ledger
+from worker.presence import SignsOfLife
 from worker.scratch import sweep
 
 logger = logging.getLogger(__name__)
@@ -31,9 +32,17 @@ class Custodian:
     """Renews claims once a round; interrupts jobs that were cancelled, lost, or outlast a shutdown."""
 
     def __init__(
-        self, ledger: Ledger, settings: BrokerSettings, *, owner: str, broker: redis.Redis | None, scratch: Path
+        self,
+        ledger: Ledger,
+        settings: BrokerSettings,
+        *,
+        owner: str,
+        broker: redis.Redis | None,
+        scratch: Path,
+        signs: SignsOfLife,
     ) -> None:
         self._scratch = scratch
+        self._signs = signs
         self._ledger = ledger
         self._settings = settings
         self._owner = owner
@@ -44,11 +53,16 @@ class Custodian:
     def begin_shutdown(self) -> None:
         """Let running jobs go on for the soft shutdown time, then give them back."""
         self._give_back_at = time.monotonic() + self._settings.soft_shutdown_s
+        self._signs.begin_shutdown()
 
     def round(self) -> None:
-        """Renew, and interrupt what must stop."""
+        """Renew, interrupt what must stop, and give a sign of life."""
         requests = {request.id: request for request in _requests()}
         sweep(self._scratch, requests.keys())
+        self._keep(requests)
+        self._signs.give(requests)
+
+    def _keep(self, requests: dict[str, Any]) -> None:
         if not requests:
             self._interrupted_at.clear()
             return
@@ -69,6 +83,7 @@ class Custodian:
         """Release whatever this worker still holds; called when it ends."""
         for request in _requests():
             self._ledger.release(request.id, owner=self._owner)
+        self._signs.end()
 
     def _renew_deliveries(self, requests: Iterable[Any]) -> None:
         """Tell kombu's Redis transport that these messages are still being worked on."""

@@ -25,6 +25,7 @@ from worker.custodian import Custodian
 from worker.keeper import Keeper
 from worker.observability import configure_logging
 from worker.periodic import Periodic
+from worker.presence import SignsOfLife
 from worker.pulse import Pulse
 
 logger = logging.getLogger(__name__)
@@ -54,11 +55,12 @@ class Lifecycle:
         except redis.RedisError as failure:
             logger.warning("the ledger could not be checked: %s", redact(repr(failure)))
 
-    def on_ready(self, **_: Any) -> None:
-        """Start custodian and keeper, each with connections of its own."""
+    def on_ready(self, sender: Any, **_: Any) -> None:
+        """Start custodian and keeper, each with connections of its own. `sender` is Celery's consumer."""
         settings, owner = broker_settings(), os.environ[OWNER_VARIABLE]
-        broker = _client(settings.broker_url) if settings.uses_redis else None
-        self._custodian = Custodian(_ledger(), settings, owner=owner, broker=broker, scratch=self._scratch)
+        broker, ledger = _client(settings.broker_url) if settings.uses_redis else None, _ledger()
+        signs = SignsOfLife(ledger, settings, owner=owner, consumer=sender)
+        self._custodian = Custodian(ledger, settings, owner=owner, broker=broker, scratch=self._scratch, signs=signs)
         keeper = Keeper(_ledger(), settings, owner=owner, app=self._app)
         self._threads = [
             Periodic("custodian", self._custodian.round, interval_s=_ROUND_S),

@@ -1,21 +1,24 @@
-"""Jobs: submit, read, list, cancel."""
+"""Jobs: submit, read, list, cancel, repeat, forget."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
 
 from api import status
 from api.bodies import Body
-from api.deps import Ledger, Waiters, dispatch_of
+from api.deps import Ledger, Store, Waiters, dispatch_of
 from api.errors import Problem, problems
 from api.found import FoundJob
 from api.idempotency import IdempotencyKey, key_of
-from api.page_tokens import next_id_of, page_token
+from api.page_tokens import page_token
+from api.retries import refuse_unrepeatable, repetition
 from api.schemas import (
     BatchAccepted,
     CancelRequest,
@@ -23,26 +26,24 @@ from api.schemas import (
     JobAccepted,
     JobFilter,
     JobPage,
-    JobSummary,
     Submission,
     WouldAccept,
     WouldAcceptBatch,
-    batch_shape,
-    submission_shape,
 )
+from api.schemas_operations import RetryRequest
+from api.selection import canonical, is_between, ledger_filter
+from api.submissions import BATCH, SUBMISSION
 from api.waiting import IfNoneMatch, Prefer, WaitS, cached, preferred_wait_s, when_ended
-from shared.catalogue import catalogue
-from shared.ids import time_floor, uuid7
-from shared.records import Filter
+from shared.artifacts import ArtifactStore
+from shared.errors import redact
+from shared.ids import uuid7
+from shared.operations import Operations
 from shared.workflows import WorkflowContract, lay_out
 
-_SHAPE = submission_shape(catalogue())
-SUBMISSION: Body[Submission] = Body("JobSubmission", _SHAPE, envelope=1)
-BATCH: Body[Any] = Body("BatchSubmission", batch_shape(_SHAPE), envelope=3)
+RETRY: Body[RetryRequest] = Body("RetryRequest", RetryRequest, envelope=1)
 
 ValidateOnly = Annotated[bool, Query(description="Check everything and accept nothing.")]
 _POLL_AFTER_S = "1"
-_CLOCK_SLACK_S = 60.0  # an id has the gateway's time, `created_at` the ledger's
 _REFUSALS = problems(400, 413, 415, 422, 503)
 _ACCEPTED: dict[str, Any] = {
     "description": "Accepted: written down, and it will run.",
@@ -63,6 +64,7 @@ _LOCATED = {
 }
 
 router = APIRouter(tags=["jobs"])
+_log = structlog.get_logger(__name__)
 
 
 @router.post(
@@ -160,24 +162,11 @@ async def get_job(
 @router.get("/jobs", summary="List jobs", responses=problems(422, 503))
 async def list_jobs(ledger: Ledger, wanted: Annotated[JobFilter, Query()]) -> JobPage:
     """Return jobs, newest first. A page can be short although more follow: go on while there is a token."""
-    filters = wanted.model_dump_json(exclude={"page_token", "page_size"})
-    records, next_id = await ledger.list(
-        Filter(
-            states=tuple(wanted.state),
-            kind=wanted.kind,
-            queue=wanted.queue,
-            tag=wanted.tag,
-            schedule=str(wanted.schedule) if wanted.schedule else None,
-            lower_id=_first_id(wanted.created_after, -_CLOCK_SLACK_S),
-            upper_id=next_id_of(wanted.page_token, filters)
-            if wanted.page_token
-            else _first_id(wanted.created_before, _CLOCK_SLACK_S),
-        ),
-        limit=wanted.page_size,
-    )
+    records, next_id = await ledger.list(ledger_filter(wanted), limit=wanted.page_size)
+    jobs = map(status.summary, records)
     return JobPage(
-        jobs=[job for record in records if _is_between(job := status.summary(record), wanted)],
-        next_page_token=next_id and page_token(next_id, filters),
+        jobs=[job for job in jobs if is_between(job.created_at, wanted)],
+        next_page_token=next_id and page_token(next_id, canonical(wanted)),
     )
 
 
@@ -203,6 +192,55 @@ async def cancel_job(found: FoundJob, response: Response, ledger: Ledger) -> Can
     return CancelRequest(id=found.id, state="cancelled")
 
 
+@router.post(
+    "/jobs/{job_id}/retry",  # noqa: FAST003 - FoundJob takes it
+    status_code=202,
+    response_model=JobAccepted,
+    summary="Repeat a job",
+    openapi_extra=RETRY.document(required=False),
+    responses={202: _LOCATED, **_REFUSALS, **problems(404, 409, 410)},
+)
+async def retry_job(
+    found: FoundJob, request: Request, response: Response, *, idempotency_key: IdempotencyKey = None
+) -> JobAccepted:
+    """Run a job that did not succeed again, as a new job: as it was, or with other parameters and options."""
+    refuse_unrepeatable(found)
+    wanted, body = await RETRY.read_or(RetryRequest(), request)
+    submission = repetition(found, wanted)
+    dispatch = dispatch_of(request)
+    await dispatch.check([submission])
+    key = key_of(request, body, idempotency_key)
+    accepted, (entry,) = await dispatch.accept([submission], key, retried_from=found.id)
+    job = status.accepted(entry, accepted.ids[0], accepted.created_at_ms)
+    response.headers["Location"] = job.links.self
+    _announce(response, replayed=accepted.outcome == "replayed")
+    return job
+
+
+@router.delete(
+    "/jobs/{job_id}",  # noqa: FAST003 - FoundJob takes it
+    status_code=204,
+    summary="Forget a job",
+    responses=problems(404, 409, 410, 503),
+)
+async def delete_job(found: FoundJob, ledger: Ledger, store: Store) -> None:
+    """Forget a job that has ended, with its result, its events and its files. From now on it answers 410."""
+    what, rest = await Operations(ledger).forget(found.id)
+    if what == "live":
+        raise Problem(409, "job_live", f"The job or a step of it is {rest[0]}. Cancel it first, or wait until it ends.")
+    if what == "unknown":
+        raise Problem(410, "expired_job", "The job has just passed its retention.")
+    await asyncio.to_thread(_forget_files, store, rest)
+
+
+def _forget_files(store: ArtifactStore, owners: Sequence[str]) -> None:
+    for owner in owners:
+        try:
+            store.forget(owner)
+        except OSError as failure:
+            _log.warning("the files of a job stay in the store", job_id=owner, cause=redact(repr(failure)))
+
+
 def would_accept(submission: Submission) -> WouldAccept:
     """Return what a submission would become."""
     params = submission.params
@@ -223,12 +261,3 @@ def _announce(response: Response, *, replayed: bool) -> None:
 
 def _json(model: BaseModel) -> Response:
     return Response(to_json(model), media_type="application/json")
-
-
-def _first_id(moment: datetime | None, slack_s: float) -> str | None:
-    return None if moment is None else time_floor(max(0, int((moment.timestamp() + slack_s) * 1000)))
-
-
-def _is_between(job: JobSummary, wanted: JobFilter) -> bool:
-    after, before = wanted.created_after, wanted.created_before
-    return (after is None or after <= job.created_at) and (before is None or job.created_at < before)

@@ -46,10 +46,16 @@ function T.queues(a)
   return replies
 end
 
+local function leave_queues(owner)
+  local queues = redis.call('HGET', P .. 'worker:' .. owner, 'queues')
+  for _, queue in ipairs(cjson.decode(queues or '[]')) do redis.call('ZREM', P .. 'consumers:' .. queue, owner) end
+end
+
 -- beat: {owner, about, queues, jobs, lease_ms, keep_ms}. A worker says that it lives: what it is (JSON text), which
 -- queues it consumes and which jobs it has. It counts as a consumer for `lease_ms`, and is shown for `keep_ms`.
 function T.beat(a)
   local key, until_ms = P .. 'worker:' .. a.owner, NOW + a.lease_ms
+  leave_queues(a.owner)
   redis.call('HSET', key, 'about', a.about, 'queues', cjson.encode(a.queues), 'jobs', cjson.encode(a.jobs), 'seen_at', int(NOW), 'until', int(until_ms))
   redis.call('PEXPIRE', key, a.keep_ms)
   redis.call('ZREMRANGEBYSCORE', P .. 'workers', '-inf', NOW - a.keep_ms)
@@ -61,13 +67,11 @@ function T.beat(a)
   return 'ok'
 end
 
--- leave: {owner, queues, gone}. A worker consumes these queues no more; with `gone` it has ended.
+-- leave: {owner}. A worker has ended.
 function T.leave(a)
-  for _, queue in ipairs(a.queues) do redis.call('ZREM', P .. 'consumers:' .. queue, a.owner) end
-  if a.gone then
-    redis.call('ZREM', P .. 'workers', a.owner)
-    redis.call('DEL', P .. 'worker:' .. a.owner)
-  end
+  leave_queues(a.owner)
+  redis.call('ZREM', P .. 'workers', a.owner)
+  redis.call('DEL', P .. 'worker:' .. a.owner)
   return 'ok'
 end
 

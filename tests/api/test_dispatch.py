@@ -12,7 +12,7 @@ import redis.asyncio
 
 from api.dispatch import Dispatch
 from api.outbox import publishing
-from api.routes.jobs import SUBMISSION
+from api.submissions import SUBMISSION
 from api.settings import GatewaySettings
 from shared.ledger import AsyncLedger
 from shared.messages import Composer
