@@ -109,7 +109,7 @@ def predict_batch(job: PredictBatch, run: Run) -> PredictionResult:
         found = predict(about, fitted, dataset, job, output=output, on_progress=run.progress)
     return PredictionResult(
         dataset=published_dataset(run, output, "predictions.parquet"),
-        class_counts=None if about.labels is None else dict(found.per_class),
+        class_counts=None if about.labels is None else {str(one): found.per_class[str(one)] for one in about.labels},
         mean=found.mean,
         minimum=found.minimum,
         maximum=found.maximum,

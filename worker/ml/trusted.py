@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 TRUSTED_TYPES = {
+    # skops stores it as the header of an empty array and reads that with `allow_pickle=False`.
+    "numpy.dtype": "the dtype that an imputer was fitted on",
     # Arrays of nodes with a fixed dtype, checked in Cython (`_check_node_ndarray`); links are checked below.
     "sklearn.tree._tree.Tree": "the trees of random forests",
     # A structured array of nodes and two bit sets; a plain Python class without hooks.

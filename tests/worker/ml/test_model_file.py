@@ -1,0 +1,172 @@
+"""Model files: nothing is constructed, read or run that a file smuggles in."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import skops.io
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.kernel_approximation import Nystroem
+from sklearn.preprocessing import FunctionTransformer
+
+from shared.errors import TaskFailure
+from shared.jobs.ml import TrainModel
+from tests.worker.ml.runs import iris, new_run, stored
+from worker.ml import tasks
+from worker.ml.model_file import load_model
+from worker.ml.trusted import TRUSTED_TYPES, links_are_sound
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMIT = 64 * 1024**2
+
+
+class Calling:
+    """Something that calls when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return (print, ("called",))
+
+
+def trained(folder: Path, **estimator: Any) -> Path:
+    """Train and return the model's file."""
+    frame = iris().assign(note=["a word", "no word"] * 75)
+    features = {"columns": {"note": {"kind": "text"}}}
+    job = {"dataset": stored(folder, frame), "task": "classification", "target": "species", "features": features}
+    run = new_run(folder)
+    model = tasks.train_model(TrainModel.model_validate({**job, "estimator": estimator}), run).model
+    with run.store.local_copy(model.uri, run.scratch) as path:
+        return path
+
+
+@pytest.fixture(scope="module")
+def forest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("forest"), kind="random_forest", n_estimators=3)
+
+
+@pytest.fixture(scope="module")
+def boosted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("boosted"), kind="hist_gradient_boosting", max_iter=2)
+
+
+def code_of(path: Path, *, limit_bytes: int = LIMIT) -> str:
+    with pytest.raises(TaskFailure) as failure:
+        load_model(path, limit_bytes=limit_bytes)
+    return failure.value.code
+
+
+def rewritten(path: Path, into: Path, **parts: Any) -> Path:
+    """Write the parts of a model file, some of them changed, to `into`."""
+    held = skops.io.load(path, trusted=sorted(TRUSTED_TYPES))
+    skops.io.dump({**held, **parts}, into)
+    return into
+
+
+def held_pipeline(path: Path) -> Any:
+    return skops.io.load(path, trusted=sorted(TRUSTED_TYPES))["pipeline"]
+
+
+def test_what_was_stored_predicts_as_it_did(forest: Path, boosted: Path) -> None:
+    """A file that nobody altered loads, and so do the trees of both families."""
+    for path, kind in ((forest, "random_forest"), (boosted, "hist_gradient_boosting")):
+        about, fitted = load_model(path, limit_bytes=LIMIT)
+        assert about.estimator.kind == kind
+        assert fitted.pipeline["estimator"].n_features_in_ == about.feature_count == 7
+
+
+def test_the_reviewed_list_is_no_longer_than_needed(forest: Path, boosted: Path) -> None:
+    """Every type on it occurs in a file, and files have no others that skops does not trust itself."""
+    found = {name for path in (forest, boosted) for name in skops.io.get_untrusted_types(file=path)}
+    assert found == set(TRUSTED_TYPES)
+
+
+def test_a_type_that_is_not_on_the_list_is_named(forest: Path, tmp_path: Path) -> None:
+    """A function in the file is refused by name before anything is constructed."""
+    call = FunctionTransformer(func=zipfile.main)  # type: ignore[attr-defined]  # any function will do
+    path = rewritten(forest, tmp_path / "f", extra=call)
+    with pytest.raises(TaskFailure) as failure:
+        load_model(path, limit_bytes=LIMIT)
+    assert failure.value.code == "untrusted_model"
+    assert failure.value.details["types"] == ["zipfile.main"]
+
+
+def test_what_is_no_model_is_refused(forest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pickle, a text, half a file, a zip of something else, and a description of something else."""
+    whole = forest.read_bytes()
+    contents: dict[str, bytes] = {
+        "pickle": pickle.dumps(Calling()), "text": b"PK not really", "empty": b"", "half": whole[: len(whole) // 2],
+    }  # fmt: skip
+    for schema in (b"{}", b"[", json.dumps({"__class__": "dict"}).encode(), b"[" * 100_000):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("schema.json", schema)
+        contents[f"schema {schema[:20]!r}"] = buffer.getvalue()
+    codes = {}
+    for name, content in contents.items():
+        path = tmp_path / "file"
+        path.write_bytes(content)
+        codes[name] = code_of(path)
+    assert codes == dict.fromkeys(contents, "unreadable_model")
+    assert code_of(rewritten(forest, tmp_path / "g", about="{}")) == "unreadable_model"
+    assert "called" not in capsys.readouterr().out
+
+
+def test_a_bomb_is_refused_by_its_size(forest: Path, tmp_path: Path) -> None:
+    """A part of 100 MB in a file of 100 kB is not unpacked."""
+    path = tmp_path / "bomb"
+    path.write_bytes(forest.read_bytes())
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("padding", b"\0" * 100 * 1024**2)
+    assert path.stat().st_size < 1024**2
+    assert code_of(path) == "model_too_large"
+
+
+def test_trusted_classes_with_other_parameters_are_refused(forest: Path, tmp_path: Path) -> None:
+    """A vectorizer told to read files, in the parameters or in the fitted copy; another step; other columns."""
+
+    def reads_files(vectorizer: Any) -> None:
+        vectorizer.set_params(input="filename")
+
+    in_fitted, in_params, other = held_pipeline(forest), held_pipeline(forest), held_pipeline(forest)
+    fitted = next(part[1] for part in in_fitted["recipe"].transformers_ if part[0].startswith("text"))
+    asked = next(part[1] for part in in_params["recipe"].transformers if part[0].startswith("text"))
+    for pipeline in (fitted, asked):
+        assert isinstance(pipeline["weigh"], TfidfVectorizer)
+        reads_files(pipeline["weigh"])
+    other.steps.insert(1, ("more", Nystroem()))
+    for changed in (in_fitted, in_params, other, None, Nystroem()):
+        assert code_of(rewritten(forest, tmp_path / "f", pipeline=changed)) == "untrusted_model"
+    assert code_of(rewritten(forest, tmp_path / "f", baseline=Nystroem())) == "untrusted_model"
+
+
+def test_trees_that_lead_nowhere_are_refused(forest: Path, boosted: Path) -> None:
+    """Links out of the arrays, round in a circle, or to features that are not there."""
+    estimator = held_pipeline(forest)["estimator"]
+    assert links_are_sound(estimator)
+    tree = estimator.estimators_[0].tree_
+    state = tree.__getstate__()
+    for name, value in (("left_child", 10_000), ("left_child", 0), ("feature", 99), ("right_child", -7)):
+        nodes = state["nodes"].copy()
+        nodes[name][0] = value
+        tree.__setstate__({**state, "nodes": nodes})
+        assert not links_are_sound(estimator), name
+    grown = held_pipeline(boosted)["estimator"]
+    assert links_are_sound(grown)
+    original = grown._predictors[0][0].nodes.copy()
+    for name, value in (("left", 5_000), ("right", 0), ("feature_idx", 99)):
+        grown._predictors[0][0].nodes = original.copy()
+        grown._predictors[0][0].nodes[name][0] = value
+        assert not links_are_sound(grown), name
+
+
+def test_features_of_the_model_are_counted(forest: Path, tmp_path: Path) -> None:
+    """An estimator for other features than the description says is refused."""
+    changed = held_pipeline(forest)
+    changed["estimator"].n_features_in_ = 3
+    assert code_of(rewritten(forest, tmp_path / "f", pipeline=changed)) == "untrusted_model"
