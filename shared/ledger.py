@@ -43,7 +43,8 @@ CELERY_RESULT_PREFIX = "celery-task-meta-"
 CHANGES_CHANNEL = f"{PREFIX}changes"  # carries the id of a job whenever one of its events is written
 CANCELS_CHANNEL = f"{PREFIX}cancels"  # carries the id of a running task that is to stop
 _PARTS = (  # each uses what those before it define
-    *("records", "holds", "endings", "submission", "work", "requests", "schedules", "keeper", "operator", "metrics"),
+    *("records", "references", "holds", "endings", "submission", "work", "requests", "schedules", "keeper", "operator"),
+    *("metrics", "cleanup"),
 )
 _SCRIPT = "\n".join(
     [lua_bounds()]

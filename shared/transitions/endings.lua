@@ -135,7 +135,10 @@ settle = function(record, state, outcome, alone)
     store_celery_result(record, CELERY_STATUS[state], celery_exception(exc_type, module, document.code .. ': ' .. document.message))
   end
   emit_state(record, outcome.error and '"error": ' .. outcome.error)
-  if not record.job_id then redis.call('ZADD', P .. 'ended', NOW + retention_ms, record.id) end
+  if not record.job_id then
+    redis.call('ZADD', P .. 'ended', NOW + retention_ms, record.id)
+    unrefer(record)
+  end
   if record.job_id then
     if not alone then step_ended(record) end
     return

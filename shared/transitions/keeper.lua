@@ -122,15 +122,19 @@ function T.tend(a)
   for _, id in ipairs(older(P .. 'outbox', NOW - a.outbox_grace_ms, a.limit)) do note('unpublished', id) end
   for _, id in ipairs(older(P .. 'ended', NOW, a.limit)) do
     local record = load(id)
-    if record then
-      for _, gone in ipairs(forget(record)) do note('forgotten', gone) end
-    else
+    if not record then
       redis.call('ZREM', P .. 'ended', id)
+    elseif not is_postponed(record) then
+      for _, gone in ipairs(forget(record)) do note('forgotten', gone) end
     end
   end
   for _, id in ipairs(older(P .. 'uploads', NOW, a.limit)) do
-    redis.call('ZREM', P .. 'uploads', id)
-    note('forgotten', id)
+    if is_referred({ id }) then
+      redis.call('ZADD', P .. 'uploads', NOW + POSTPONED_MS, id)
+    else
+      redis.call('ZREM', P .. 'uploads', id)
+      note('forgotten', id)
+    end
   end
   redis.call('ZREMRANGEBYSCORE', P .. 'gone', '-inf', NOW - a.remember_ms)
   return done

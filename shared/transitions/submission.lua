@@ -48,6 +48,7 @@ local function write(jobs)
     create(record)
     index(record)
     keep_lineage(record)
+    refer(record)
     if record.retried_from and redis.call('EXISTS', record_key(record.retried_from)) == 1 then
       redis.call('HSET', record_key(record.retried_from), 'retried_as', record.id)
     end

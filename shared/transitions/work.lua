@@ -58,6 +58,7 @@ function T.claim(a)
     record = a.adopt
     create(record)
     index(record)
+    refer(record)
     enter(record, 'queued')
     emit_state(record)
   end

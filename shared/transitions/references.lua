@@ -1,0 +1,42 @@
+-- Which live jobs name which files. A file stays while a job that has not ended names it in its parameters, be the job
+-- that made it, or the upload, past its retention.
+--
+--   references:<id>   the live jobs that name a file of this job, step or upload
+
+local POSTPONED_MS = 3600000
+
+local function owners_named_by(record)
+  local owners = {}
+  if not string.find(record.params, 'artifact://', 1, true) then return owners end
+  for id in string.gmatch(record.params, 'artifact://(%x+%-%x+%-%x+%-%x+%-%x+)/') do owners[id] = true end
+  return owners
+end
+
+-- A job begins to live; its steps' parameters are among its own.
+local function refer(record)
+  for id in pairs(owners_named_by(record)) do redis.call('SADD', P .. 'references:' .. id, record.id) end
+end
+
+-- It has ended.
+local function unrefer(record)
+  for id in pairs(owners_named_by(record)) do redis.call('SREM', P .. 'references:' .. id, record.id) end
+end
+
+local function is_referred(ids)
+  for _, id in ipairs(ids) do
+    if redis.call('EXISTS', P .. 'references:' .. id) == 1 then return true end
+  end
+  return false
+end
+
+-- Whether a job that is past its retention stays for now: it is looked at again in an hour, and its record does not
+-- lapse before.
+local function is_postponed(record)
+  local ids = record.steps and cjson.decode(record.steps) or {}
+  ids[#ids + 1] = record.id
+  if not is_referred(ids) then return false end
+  redis.call('ZADD', P .. 'ended', NOW + POSTPONED_MS, record.id)
+  for _, id in ipairs(ids) do redis.call('PEXPIRE', record_key(id), 2 * POSTPONED_MS, 'GT') end
+  redis.call('PEXPIRE', P .. 'events:' .. record.id, 2 * POSTPONED_MS, 'GT')
+  return true
+end
