@@ -162,9 +162,6 @@ def _option_problems(submission: Submission) -> Iterator[FieldError]:
     if options.concurrency_key is not None and isinstance(submission.params, WorkflowContract):
         own = "A workflow runs as its steps do, each by itself; leave it out, or submit the steps as jobs."
         yield FieldError(pointer="/options/concurrency_key", message=own)
-    if options.concurrency_key is not None and isinstance(submission.params, WorkflowContract):
-        own = "A workflow runs as its steps do, each by itself; leave it out, or submit the steps as jobs."
-        yield FieldError(pointer="/options/concurrency_key", message=own)
     if options.queue is None:
         return
     if isinstance(submission.params, WorkflowContract):

@@ -9,13 +9,14 @@ from pathlib import Path
 from pydantic import Field
 
 from shared.broker import BrokerSettings
+from shared.callbacks import CallbackSettings
 from shared.errors import DefinitionError
 
 _MIB = 1024**2
 _GIB = 1024**3
 
 
-class GatewaySettings(BrokerSettings):
+class GatewaySettings(BrokerSettings, CallbackSettings):
     """Limits and places of one gateway process, and where its broker, ledger and store are."""
 
     host: str = Field(default="127.0.0.1", description="The address that the launcher binds.")

@@ -43,8 +43,21 @@ CELERY_RESULT_PREFIX = "celery-task-meta-"
 CHANGES_CHANNEL = f"{PREFIX}changes"  # carries the id of a job whenever one of its events is written
 CANCELS_CHANNEL = f"{PREFIX}cancels"  # carries the id of a running task that is to stop
 _PARTS = (  # each uses what those before it define
-    *("records", "references", "holds", "endings", "submission", "work", "requests", "schedules", "keeper", "operator"),
-    *("metrics", "cleanup"),
+    *(
+        "records",
+        "references",
+        "holds",
+        "endings",
+        "submission",
+        "callbacks",
+        "work",
+        "requests",
+        "schedules",
+        "keeper",
+        "operator",
+        "metrics",
+        "cleanup",
+    ),
 )
 _SCRIPT = "\n".join(
     [lua_bounds()]
@@ -171,6 +184,10 @@ class Ledger:
     def published(self, job_ids: Sequence[str]) -> None:
         """Note that the outbox's messages of these jobs have reached the broker."""
         self._call("published", ids=list(job_ids))
+
+    def call_back(self, job_id: str, callback: Entry) -> bool:
+        """Accept the job that tells the end of `job_id`; return False where that was done before."""
+        return bool(self._call("callback", id=job_id, job=callback.record()) == "accepted")
 
     def messages(self, job_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
         """Return queue and message of these jobs, for publishing from the outbox."""

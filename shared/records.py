@@ -251,7 +251,8 @@ class Refusal(NamedTuple):
 class Action(NamedTuple):
     """What the keeper did to a job.
 
-    One of published (it is due, or held no more), expired, republished, quarantined, cancelled, unpublished, forgotten.
+    One of published (it is due, or held no more), expired, republished, quarantined, cancelled, unpublished, forgotten,
+    callback (its end is to be told).
     """
 
     what: str

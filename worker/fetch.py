@@ -118,10 +118,8 @@ def _refuse_bad_status(answer: httpx.Response) -> None:
         f"{answer.url.host} answered {status} {answer.reason_phrase}".strip(),
     )
     if status in _PASSING or status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        retry_after_s = _retry_after_s(answer.headers.get("retry-after", ""))
-        raise TransientFailure(
-            code, f"{where}.", remedy="It may pass; look at the source.", retry_after_s=retry_after_s
-        )
+        wait_s = retry_after_s(answer.headers.get("retry-after", ""))
+        raise TransientFailure(code, f"{where}.", remedy="It may pass; look at the source.", retry_after_s=wait_s)
     if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
         raise TaskFailure(code, f"{where}.", remedy="Name an HTTP connection that may read it in 'connection'.")
     raise TaskFailure(code, f"{where}.", remedy="Check 'url': the source gives no file there.")
@@ -178,7 +176,7 @@ def _is_bad_certificate(failed: BaseException) -> bool:
     return False
 
 
-def _retry_after_s(value: str) -> float | None:
+def retry_after_s(value: str) -> float | None:
     """Return the seconds of a Retry-After header, given in seconds or as a date; None if it says neither."""
     if value.strip().isdecimal():
         wait_s = float(value)

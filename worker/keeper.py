@@ -2,20 +2,24 @@
 
 Every worker runs one; a lock in the ledger lets one of them act. The decisions are the ledger script's (`tend`), so
 they are atomic with the states they change; this module does what a script cannot: publish on a broker that is not
-Redis, and remove files.
+Redis, make the messages of callbacks, and remove files.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
+from functools import cached_property
 
 from celery import Celery
 
 from shared.artifacts import ArtifactStore
 from shared.broker import BrokerSettings
+from shared.jobs.callbacks import DeliverCallback
 from shared.ledger import Ledger
-from shared.messages import publish
+from shared.messages import Composer, publish
+from shared.options import RunOptions
+from shared.planning import Planner
 from shared.records import Action
 
 logger = logging.getLogger(__name__)
@@ -28,6 +32,7 @@ class Keeper:
         self._ledger = ledger
         self._owner = owner
         self._app = app
+        self._settings = settings
         self._grace_s = settings.lost_message_grace_s
         self._lease_s = settings.lease_s
         self._store = ArtifactStore(settings.store_url)
@@ -43,6 +48,9 @@ class Keeper:
                 self._forget(action.id)
         if unpublished := [action.id for action in actions if action.what == "unpublished"]:
             self._publish(unpublished)
+        for action in actions:
+            if action.what == "callback":
+                self._call_back(action.id)
 
     def _forget(self, owner: str) -> None:
         try:
@@ -53,11 +61,20 @@ class Keeper:
     def _publish(self, job_ids: list[str]) -> None:
         with self._app.connection_for_write() as connection, connection.Producer() as producer:
             for job_id, (queue, message) in self._ledger.messages(job_ids).items():
-                publish(producer, queue, message)
+                publish(producer, self._app.amqp.queues[queue], message)
                 self._ledger.published([job_id])
+
+    def _call_back(self, job_id: str) -> None:
+        """Submit the job that tells the end of this one; its retries, limits and crashes are the ledger's."""
+        callback = self._planner.entry(DeliverCallback(job_id=job_id), RunOptions(tags=["callback"]))
+        self._ledger.call_back(job_id, callback)
+
+    @cached_property
+    def _planner(self) -> Planner:
+        return Planner(self._settings, Composer(self._settings))
 
     def _tell(self, actions: list[Action]) -> None:
         counts = Counter(action.what for action in actions)
-        routine = {"published", "forgotten"}
+        routine = {"published", "forgotten", "callback"}
         level = logging.INFO if counts.keys() <= routine else logging.WARNING
         logger.log(level, "keeper: %s", ", ".join(f"{count} {what}" for what, count in sorted(counts.items())))

@@ -51,3 +51,4 @@ def configure_logging(loglevel: int | str = logging.INFO, **_: Any) -> None:
     root = logging.getLogger()
     root.handlers = [handler, JobLogHandler(level=logging.INFO)]
     root.setLevel(loglevel)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole URLs, which carry secrets

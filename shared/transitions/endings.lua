@@ -113,6 +113,12 @@ local function step_ended(step)
   end
 end
 
+-- Whether somebody wants to be told of the job's end; the keeper sees to it.
+local function wants_callback(record)
+  local options = record.options or ''
+  return string.find(options, '"callback_url"', 1, true) and type(cjson.decode(options).callback_url) == 'string'
+end
+
 -- End a job or step: outcome, timings, attempts, worker, indexes, event and Celery's own result, together.
 -- `alone` is true where the caller ends the job itself.
 settle = function(record, state, outcome, alone)
@@ -143,6 +149,7 @@ settle = function(record, state, outcome, alone)
     if not alone then step_ended(record) end
     return
   end
+  if wants_callback(record) then redis.call('ZADD', P .. 'callbacks', NOW, record.id) end
   -- A floor under the keeper's own clean-up. Steps stay as long as their job, which may wait longer than they do.
   local keys = { record_key(record.id), P .. 'events:' .. record.id }
   for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do keys[#keys + 1] = record_key(id) end

@@ -11,6 +11,7 @@ local function forget(record)
   if record.schedule then redis.call('ZREM', P .. 'schedule:' .. record.schedule, record.id) end
   for _, id in ipairs(ids) do redis.call('DEL', record_key(id), META .. id) end
   redis.call('DEL', P .. 'events:' .. record.id)
+  redis.call('ZREM', P .. 'callbacks', record.id)
   redis.call('ZADD', P .. 'gone', NOW, record.id)
   return ids
 end
@@ -63,7 +64,8 @@ end
 
 -- tend: {owner, lock_ms, lease_ms, limit, grace_ms, outbox_grace_ms, remember_ms}: one round of the keeper.
 -- Replies {} when another worker is the keeper, else {'tended', action, id, action, id, ...}; actions are
--- published (due), expired, republished (owner or message lost), quarantined, cancelled, unpublished, forgotten.
+-- published (due), expired, republished (owner or message lost), quarantined, cancelled, unpublished, forgotten,
+-- callback (its end is to be told).
 function T.tend(a)
   local holder = redis.call('GET', P .. 'keeper')
   if holder and holder ~= a.owner then return {} end
@@ -119,6 +121,7 @@ function T.tend(a)
     end
   end
   tend_holds(a.limit, note)
+  for _, id in ipairs(older(P .. 'callbacks', NOW, a.limit)) do note('callback', id) end
   for _, id in ipairs(older(P .. 'outbox', NOW - a.outbox_grace_ms, a.limit)) do note('unpublished', id) end
   for _, id in ipairs(older(P .. 'ended', NOW, a.limit)) do
     local record = load(id)

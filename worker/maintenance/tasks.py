@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import worker.maintenance.callback_tasks  # noqa: F401 - declares its task
 from shared.artifacts import BackupFile
 from shared.jobs.maintenance import (
     BackupData,
