@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
 import redis
 
 from cli.folder import claimed_folder, connections_of
+from cli.gateway import Gateway, Refused, Unreachable
 from cli.ports import HOST, CannotStart, free_port, refuse_taken_port
 from cli.processes import Child, Died, Ensemble, NotReady, Program, StopRequested, StopSignals
 from cli.valkey import answers, valkey_program
@@ -184,8 +184,9 @@ def _start_the_rest(
 
 
 def _is_ready(url: str) -> bool:
-    with suppress(httpx.TransportError):
-        return httpx.get(f"{url}/readyz", timeout=2.0, trust_env=False).is_success
+    with suppress(Unreachable, Refused), Gateway(url) as gateway:
+        gateway.get("/readyz", read_timeout_s=2.0)
+        return True
     return False
 
 

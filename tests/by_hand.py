@@ -13,6 +13,7 @@ import redis
 
 from shared.ledger import Ledger
 from shared.records import Claim, Record
+from tests.services import http_client
 
 _SOURCE = {"kind": "http", "url": "https://example.org/sales.csv"}
 EXTRACT = {"kind": "etl.extract_data", "params": {"source": _SOURCE}}
@@ -63,14 +64,14 @@ def hand(port: int) -> Iterator[Ledger]:
 
 def submitted(url: str, ledger: Ledger, submission: dict[str, Any] = EXTRACT) -> HandRun:
     """Submit a job and return the worker's side of it."""
-    answer = httpx.post(f"{url}/jobs", json=submission)
+    answer = http_client.post(f"{url}/jobs", json=submission)
     assert answer.status_code == httpx.codes.ACCEPTED, answer.text
     return HandRun(ledger, answer.json()["id"])
 
 
 def stream(url: str, job: str, **options: Any) -> Iterator[dict[str, Any]]:
     """Yield a job's server-sent events as ``{event, id, data}``; comments as ``{comment}``."""
-    with httpx.stream("GET", f"{url}/jobs/{job}/events", timeout=20, **options) as answer:
+    with http_client.stream("GET", f"{url}/jobs/{job}/events", timeout=20, **options) as answer:
         assert answer.status_code == httpx.codes.OK, answer.read()
         event: dict[str, Any] = {}
         for line in answer.iter_lines():

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import redis
 
-from tests.services import Server, wait_for
+from shared.states import FINAL_STATES
+from tests.services import Server, http_client, wait_for
 
 ROOT = Path(__file__).parent.parent
 ACME = {"CELERIAC_CONTRACTS": "shared.jobs,tests.acme.contracts", "CELERIAC_TASKS": "tests.acme.tasks"}
@@ -111,19 +111,19 @@ class Jobs:
     def submit(self, kind: str, params: dict[str, Any], **options: Any) -> str:
         """Submit a job and return its id."""
         body = {"kind": kind, "params": params, "options": options}
-        answer = httpx.post(f"{self.gateway.url}/jobs", json=body, timeout=30)
+        answer = http_client.post(f"{self.gateway.url}/jobs", json=body, timeout=30)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
-    def get(self, job_id: str) -> dict[str, Any]:
+    def get(self, job_id: str, **query: Any) -> dict[str, Any]:
         """Return the job."""
-        answer = httpx.get(f"{self.gateway.url}/jobs/{job_id}", timeout=30)
+        answer = http_client.get(f"{self.gateway.url}/jobs/{job_id}", params=query, timeout=30)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
     def cancel(self, job_id: str) -> int:
         """Cancel the job; return the status code."""
-        return httpx.post(f"{self.gateway.url}/jobs/{job_id}/cancel", timeout=30).status_code
+        return http_client.post(f"{self.gateway.url}/jobs/{job_id}/cancel", timeout=30).status_code
 
     def in_state(self, job_id: str, *states: str, bound_s: float = END_BOUND_S) -> dict[str, Any]:
         """Wait until the job is in one of `states` and return it."""
@@ -136,4 +136,9 @@ class Jobs:
 
     def ended(self, job_id: str, *, bound_s: float = END_BOUND_S) -> dict[str, Any]:
         """Wait until the job has ended and return it."""
-        return self.in_state(job_id, "succeeded", "failed", "cancelled", "expired", "quarantined", bound_s=bound_s)
+
+        def there() -> dict[str, Any] | None:
+            job = self.get(job_id, wait_s=min(5, bound_s))
+            return job if job["state"] in FINAL_STATES else None
+
+        return wait_for(there, f"end of {job_id}, now {self.get(job_id)['state']}", bound_s=bound_s)

@@ -6,7 +6,9 @@ for a second answer of the name server (DNS rebinding). Host header and TLS stil
 
 from __future__ import annotations
 
+import os
 import time
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import httpcore
@@ -28,10 +30,15 @@ class PinnedTransport(httpx.HTTPTransport):
 
     def __init__(self, allowed: AllowedHosts, deadline_at: float) -> None:
         """Make a pool of connections; verification honours ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``."""
-        super().__init__(trust_env=False)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(), network_backend=_PinnedBackend(allowed, deadline_at)
-        )
+        tls = _tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        super().__init__(verify=tls, trust_env=False)
+        self._pool = httpcore.ConnectionPool(ssl_context=tls, network_backend=_PinnedBackend(allowed, deadline_at))
+
+
+@cache
+def _tls(_cert_file: str | None, _cert_dir: str | None) -> ssl.SSLContext:
+    """Return how to verify; reading the certificates takes 30 ms or more, so not for every download."""
+    return httpx.create_ssl_context()
 
 
 class _PinnedBackend(httpcore.SyncBackend):

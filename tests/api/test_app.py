@@ -7,11 +7,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 import redis
 
-from tests.services import free_port, gateway_server
+from tests.services import free_port, gateway_server, http_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,11 +51,11 @@ def test_volatile_ledger_can_be_accepted_knowingly(unsafe: Server, tmp_path: Pat
     """An operator who says so gets it."""
     env = {"CELERIAC_BROKER_URL": unsafe.redis_url, "CELERIAC_ALLOW_VOLATILE_BROKER": "true"}
     with gateway_server(tmp_path, **env) as server:
-        assert httpx.get(f"{server.url}/livez").status_code == 200
+        assert http_client.get(f"{server.url}/livez").status_code == 200
 
 
 def test_gateway_starts_while_the_ledger_is_down(tmp_path: Path) -> None:
     """It is alive and says that it is not ready; restarting it would help nobody."""
     with gateway_server(tmp_path, CELERIAC_BROKER_URL=f"redis://127.0.0.1:{free_port()}/0") as server:
-        assert httpx.get(f"{server.url}/livez").status_code == 200
-        assert httpx.get(f"{server.url}/readyz", timeout=10).status_code == 503
+        assert http_client.get(f"{server.url}/livez").status_code == 200
+        assert http_client.get(f"{server.url}/readyz", timeout=10).status_code == 503

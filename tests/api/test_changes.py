@@ -15,9 +15,10 @@ from api.changes import Changes, watching
 from api.errors import Problem
 from shared.ledger import CHANGES_CHANNEL
 from tests.outages import restartable_valkey
-from tests.services import Server, wait_for
+from tests.services import Server, valkey_server, wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 BOUND_S = 10.0
@@ -26,6 +27,13 @@ BOUND_S = 10.0
 def subscriptions(server: Server) -> int:
     with redis.Redis(port=server.port) as client:
         return int(client.pubsub_numsub(CHANGES_CHANNEL)[0][1])
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[Server]:
+    """Run a Valkey that no gateway is subscribed to."""
+    with valkey_server(tmp_path) as server:
+        yield server
 
 
 async def settled(changes: Changes, job_id: str) -> None:
@@ -48,21 +56,21 @@ def test_a_change_of_the_job_wakes_its_waiter_and_no_other(empty_valkey: Server)
     assert asyncio.run(scenario()) == (True, False)
 
 
-def test_many_waiters_share_one_subscription_and_leave_nothing(empty_valkey: Server) -> None:
+def test_many_waiters_share_one_subscription_and_leave_nothing(own_valkey: Server) -> None:
     """500 waiters for one job: one subscription, all woken, none left registered; then it ends when idle."""
 
     async def scenario() -> None:
-        changes = Changes(empty_valkey.redis_url, idle_s=0.1, quiet_s=0.1)
+        changes = Changes(own_valkey.redis_url, idle_s=0.1, quiet_s=0.1)
         listening = asyncio.create_task(changes.listen())
         await settled(changes, "a")
         with ExitStack() as stack:
             watches = [stack.enter_context(changes.watch("a")) for _ in range(500)]
-            assert await asyncio.to_thread(subscriptions, empty_valkey) == 1
-            async with redis.asyncio.Redis(port=empty_valkey.port) as client:
+            assert await asyncio.to_thread(subscriptions, own_valkey) == 1
+            async with redis.asyncio.Redis(port=own_valkey.port) as client:
                 await client.publish(CHANGES_CHANNEL, "a")
             assert all(await asyncio.gather(*(watch.changed(BOUND_S) for watch in watches)))
         assert (len(changes), changes._watches) == (0, {})
-        await asyncio.to_thread(wait_for, lambda: subscriptions(empty_valkey) == 0, "the idle subscription's end")
+        await asyncio.to_thread(wait_for, lambda: subscriptions(own_valkey) == 0, "the idle subscription's end")
         await settled(changes, "a")
         listening.cancel()
         await asyncio.wait([listening])

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.outages import RestartableValkey, restartable_valkey
-from tests.services import gateway_server, wait_for
+from tests.services import gateway_server, http_client, wait_for
 from tests.workers import ACME, Crew, Jobs, crew
 
 pytestmark = pytest.mark.chaos
@@ -34,7 +33,7 @@ def test_a_restart_of_the_broker_loses_no_job_and_repeats_none(
     waiting = [jobs.submit("acme.take_note", {"notebook": str(notebook)}) for _ in range(5)]
     jobs.in_state(running, "running")
     valkey.stop()
-    answer = httpx.get(f"{jobs.gateway.url}/jobs/{running}", timeout=10)
+    answer = http_client.get(f"{jobs.gateway.url}/jobs/{running}", timeout=10)
     assert (answer.status_code, answer.json()["code"]) == (503, "ledger_unavailable")
     assert answer.elapsed.total_seconds() < 3
     wait_for(lambda: "ended while nobody could hear" in notebook.read_text(), "the end of the body")

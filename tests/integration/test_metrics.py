@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import httpx
 import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.services import Server, gateway_server, wait_for
+from tests.services import Server, gateway_server, http_client, wait_for
 from tests.workers import ACME, Jobs, crew
 
 pytestmark = pytest.mark.integration
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 def scraped(gateway: Server, name: str, *labels: str, **having: str) -> Counter[tuple[str, ...]]:
     """Return the samples `name` of one gateway's /metrics with the labels `having`, added up by `labels`."""
-    text = httpx.get(f"{gateway.url}/metrics", timeout=30).text
+    text = http_client.get(f"{gateway.url}/metrics", timeout=30).text
     found: Counter[tuple[str, ...]] = Counter()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 import pandas as pd
 import psycopg
 import pytest
 
-from tests.services import Server, gateway_server, valkey_server
+from tests.services import Server, gateway_server, http_client, valkey_server
 from tests.workers import Jobs, Worker, crew
 
 pytestmark = pytest.mark.integration
@@ -157,7 +156,7 @@ def test_a_pipeline_from_http_into_sqlite(
     )
     assert transformed["rejected"]["row_count"] == len(refused)
     artifact = transformed["rejected"]["artifact"]
-    answer = httpx.get(f"{jobs.gateway.url}/jobs/{job['id']}/artifacts/{artifact['name']}?step=transform")
+    answer = http_client.get(f"{jobs.gateway.url}/jobs/{job['id']}/artifacts/{artifact['name']}?step=transform")
     (folder / "rejects.parquet").write_bytes(answer.content)
     assert len(pd.read_parquet(folder / "rejects.parquet")) == len(refused)
 
@@ -193,7 +192,7 @@ def test_an_internal_address_is_refused_by_the_worker(jobs: Jobs, valkey: Server
 def test_an_uploaded_file_is_a_source(jobs: Jobs) -> None:
     """What a client uploads, it extracts by the uri that it got back."""
     content = b"name,n\nada,1\ngrace,2\n"
-    upload = httpx.post(f"{jobs.gateway.url}/uploads?name=people.csv", content=content).json()
+    upload = http_client.post(f"{jobs.gateway.url}/uploads?name=people.csv", content=content).json()
     job = run(jobs, "etl.extract_data", {"source": {"kind": "artifact", "uri": upload["uri"]}})
     assert job["result"]["dataset"]["row_count"] == 2
     assert [column["name"] for column in job["result"]["dataset"]["columns"]] == ["name", "n"]
@@ -229,6 +228,6 @@ def test_a_pipeline_into_postgresql_and_back(
     back = run(jobs, "etl.extract_data", {"source": {"kind": "sql", "connection": "warehouse", "table": "sales"}})
     assert back["result"]["dataset"]["row_count"] == 3
     password = str(urlsplit(postgres_url).password)
-    for told in (httpx.get(f"{jobs.gateway.url}/jobs").text, httpx.get(f"{jobs.gateway.url}/metrics").text):
+    for told in (http_client.get(f"{jobs.gateway.url}/jobs").text, http_client.get(f"{jobs.gateway.url}/metrics").text):
         assert password not in told
     assert password not in worker.log.read_text()

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from celery.result import AsyncResult
 
 from shared.broker import BrokerSettings, make_celery
-from tests.services import Server, gateway_server
+from tests.services import Server, gateway_server, http_client
 from tests.workers import ACME, Jobs, Worker, crew
 
 pytestmark = pytest.mark.integration
@@ -107,7 +106,7 @@ def test_a_chain_feeds_each_step_with_the_one_before(jobs: Jobs, tmp_path: Path)
 def test_log_lines_reach_the_jobs_log_without_secrets(jobs: Jobs, tmp_path: Path) -> None:
     """Both run.log and the logging module write into it."""
     job = ended(jobs, tmp_path / "n", behave="verbose")
-    page = httpx.get(f"{jobs.gateway.url}/jobs/{job['id']}/logs").text
+    page = http_client.get(f"{jobs.gateway.url}/jobs/{job['id']}/logs").text
     assert "by run.log" in page
     assert "by logging" in page
     assert "hunter2" not in page

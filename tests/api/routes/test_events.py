@@ -17,7 +17,7 @@ from shared.ids import uuid7
 from shared.ledger import CHANGES_CHANNEL, PREFIX, Ledger
 from tests.by_hand import PARTITIONED, HandRun, hand, stream, submitted
 from tests.outages import restartable_valkey
-from tests.services import Server, gateway_server, wait_for
+from tests.services import Server, gateway_server, http_client, wait_for
 
 pytestmark = pytest.mark.integration
 BOUND_S = 15.0
@@ -97,7 +97,7 @@ def test_a_broken_stream_goes_on_after_the_last_event_seen(gateway: Server, run:
     rest = list(stream(gateway.url, run.id, headers={"Last-Event-ID": queued["id"]}))
     assert rest == [running, succeeded]
     last = {"Last-Event-ID": succeeded["id"]}
-    assert httpx.get(f"{gateway.url}/jobs/{run.id}/events", headers=last).status_code == 204
+    assert http_client.get(f"{gateway.url}/jobs/{run.id}/events", headers=last).status_code == 204
 
 
 def test_the_steps_of_a_workflow_are_told_apart_and_do_not_end_the_stream(gateway: Server, ledger: Ledger) -> None:
@@ -129,7 +129,7 @@ def test_dropped_events_leave_a_mark(gateway: Server, run: HandRun) -> None:
     assert "id" not in resumed[0]
     assert [event["event"] for event in resumed].count("trimmed") == 1
     assert resumed[-1]["data"]["state"] == "succeeded"
-    page = httpx.get(f"{gateway.url}/jobs/{run.id}/logs").json()
+    page = http_client.get(f"{gateway.url}/jobs/{run.id}/logs").json()
     assert page["is_trimmed"]
 
 
@@ -150,23 +150,23 @@ def test_logs_come_in_pages_and_of_one_step(gateway: Server, ledger: Ledger) -> 
         step.claim()
         step.log(*(f"{step.id} {number}" for number in range(3)))
     url = f"{gateway.url}/jobs/{job.id}/logs"
-    page = httpx.get(url, params={"limit": 4}).json()
-    rest = httpx.get(url, params={"limit": 4, "after": page["next_after"]}).json()
+    page = http_client.get(url, params={"limit": 4}).json()
+    rest = http_client.get(url, params={"limit": 4, "after": page["next_after"]}).json()
     messages = [line["message"] for line in page["lines"] + rest["lines"]]
     assert messages == [f"{step.id} {number}" for step in (first, second) for number in range(3)]
     assert (len(page["lines"]), rest["next_after"], page["is_trimmed"]) == (4, None, False)
-    of_second = httpx.get(url, params={"step": step_name(job, 1)}).json()
+    of_second = http_client.get(url, params={"step": step_name(job, 1)}).json()
     assert [line["message"] for line in of_second["lines"]] == [f"{second.id} {number}" for number in range(3)]
 
 
 @pytest.mark.parametrize("page", ["events", "logs", "artifacts", "artifacts/x.csv"])
 def test_an_unknown_job_is_a_problem_before_any_stream(gateway: Server, page: str) -> None:
     """404 for an id that never was, 422 for what is no id."""
-    unknown = httpx.get(f"{gateway.url}/jobs/{uuid7()}/{page}")
+    unknown = http_client.get(f"{gateway.url}/jobs/{uuid7()}/{page}")
     assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_job")
     assert unknown.headers["content-type"] == "application/problem+json"
     for wrong in ("1", "not-a-uuid", "%00", "..%2f..%2fetc%2fpasswd", "é", "a" * 5000):
-        answer = httpx.get(f"{gateway.url}/jobs/{wrong}/{page}")
+        answer = http_client.get(f"{gateway.url}/jobs/{wrong}/{page}")
         assert answer.status_code in (404, 422), (wrong, answer.text)
 
 
@@ -175,14 +175,14 @@ def test_a_forgotten_job_is_gone(gateway: Server, run: HandRun, valkey: Server) 
     with redis.Redis(port=valkey.port) as client:
         client.delete(f"{PREFIX}job:{run.id}")
         client.zadd(f"{PREFIX}gone", {run.id: time.time() * 1000})
-    answer = httpx.get(f"{gateway.url}/jobs/{run.id}/events")
+    answer = http_client.get(f"{gateway.url}/jobs/{run.id}/events")
     assert (answer.status_code, answer.json()["code"]) == (410, "expired_job")
 
 
 @pytest.mark.parametrize("last", ["x", "-", "$", "1-", "1-1-1", "9" * 20, "0-0) COUNT", ""])
 def test_a_wrong_last_event_id_is_refused(gateway: Server, run: HandRun, last: str) -> None:
     """What is no event id is a 422 that names the header."""
-    answer = httpx.get(f"{gateway.url}/jobs/{run.id}/events", headers={"Last-Event-ID": last})
+    answer = http_client.get(f"{gateway.url}/jobs/{run.id}/events", headers={"Last-Event-ID": last})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "last-event-id")
 
 
@@ -197,7 +197,7 @@ def test_a_client_that_leaves_leaves_nothing_behind(gateway: Server, ledger: Led
             with pytest.raises(httpx.ReadTimeout):
                 client.get(f"{gateway.url}/jobs/{run.id}", params={"wait_s": 30}, timeout=0.05)
     wait_for(lambda: open_files(gateway) <= before + 1, "the end of the connections", bound_s=BOUND_S)
-    assert subscribers(valkey.port) == 1
+    wait_for(lambda: subscribers(valkey.port) == 1, "one subscription", bound_s=BOUND_S)
 
 
 def test_500_waiters_share_one_subscription(gateway: Server, ledger: Ledger, valkey: Server) -> None:
@@ -229,7 +229,7 @@ def test_streams_and_waits_survive_a_restart_of_the_broker(tmp_path: Path) -> No
             follower = Follower(gateway.url, run.id)
             answers: list[httpx.Response] = []
             url = f"{gateway.url}/jobs/{run.id}?wait_s=30"
-            waiter = threading.Thread(target=lambda: answers.append(httpx.get(url, timeout=40)), daemon=True)
+            waiter = threading.Thread(target=lambda: answers.append(http_client.get(url, timeout=40)), daemon=True)
             before = open_files(gateway)
             waiter.start()
             wait_for(lambda: open_files(gateway) > before, "the waiter's connection", bound_s=BOUND_S)

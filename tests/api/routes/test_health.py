@@ -6,13 +6,12 @@ import re
 import socket
 from pathlib import Path
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.ids import uuid7
 from tests.outages import restartable_valkey
-from tests.services import Server, gateway_server
+from tests.services import Server, gateway_server, http_client
 
 pytestmark = pytest.mark.integration
 
@@ -22,14 +21,14 @@ def test_a_gateway_without_its_ledger_lives_and_is_not_ready(tmp_path: Path) -> 
     with restartable_valkey(tmp_path / "valkey") as valkey:
         env = {"CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(tmp_path / "artifacts")}
         with gateway_server(tmp_path / "gateway", **env) as gateway:
-            assert httpx.get(f"{gateway.url}/readyz").json() == {"is_ready": True}
+            assert http_client.get(f"{gateway.url}/readyz").json() == {"is_ready": True}
             valkey.stop()
-            assert httpx.get(f"{gateway.url}/livez").json() == {"is_alive": True}
-            down = httpx.get(f"{gateway.url}/readyz")
+            assert http_client.get(f"{gateway.url}/livez").json() == {"is_alive": True}
+            down = http_client.get(f"{gateway.url}/readyz")
             assert (down.status_code, down.json()["code"], down.headers["retry-after"]) == (503, "not_ready", "2")
             assert down.json()["detail"].startswith("Down: ledger.")
             valkey.start()
-            assert httpx.get(f"{gateway.url}/readyz").status_code == 200
+            assert http_client.get(f"{gateway.url}/readyz").status_code == 200
 
 
 def test_a_broker_elsewhere_is_named_when_it_is_down(tmp_path: Path, valkey: Server) -> None:
@@ -41,9 +40,9 @@ def test_a_broker_elsewhere_is_named_when_it_is_down(tmp_path: Path, valkey: Ser
             "CELERIAC_STORE_URL": str(tmp_path / "artifacts"),
         }
         with gateway_server(tmp_path, **env) as gateway:
-            assert httpx.get(f"{gateway.url}/readyz").status_code == 200
+            assert http_client.get(f"{gateway.url}/readyz").status_code == 200
             broker.close()
-            down = httpx.get(f"{gateway.url}/readyz")
+            down = http_client.get(f"{gateway.url}/readyz")
             assert (down.status_code, down.json()["detail"]) == (503, "Down: broker. Jobs cannot be accepted.")
 
 
@@ -51,9 +50,9 @@ def test_label_values_do_not_grow_with_what_clients_ask_for(gateway: Server) -> 
     """Ids, unknown paths and slashes at the end are counted under templates, or `none`."""
     for _ in range(3):
         for path in (f"/jobs/{uuid7()}", f"/jobs/{uuid7()}/", f"/{uuid7()}", f"/jobs/{uuid7()}/artifacts/{uuid7()}"):
-            httpx.get(gateway.url + path)
-    httpx.request("BREW", gateway.url + "/jobs")
-    families = text_string_to_metric_families(httpx.get(f"{gateway.url}/metrics").text)
+            http_client.get(gateway.url + path)
+    http_client.request("BREW", gateway.url + "/jobs")
+    families = text_string_to_metric_families(http_client.get(f"{gateway.url}/metrics").text)
     requests = next(family for family in families if family.name == "http_requests")
     handlers = {sample.labels["handler"] for sample in requests.samples}
     assert {"/jobs/{job_id}", "/jobs/{job_id}/artifacts/{name}", "none"} <= handlers
@@ -62,7 +61,7 @@ def test_label_values_do_not_grow_with_what_clients_ask_for(gateway: Server) -> 
 
 def test_the_documentation_page_loads_nothing_from_elsewhere(gateway: Server) -> None:
     """Each file that the page names is served by the gateway, and its policy allows no other."""
-    page = httpx.get(f"{gateway.url}/docs")
+    page = http_client.get(f"{gateway.url}/docs")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "script-src 'self';" in policy
@@ -70,12 +69,12 @@ def test_the_documentation_page_loads_nothing_from_elsewhere(gateway: Server) ->
     assert len(named) == 4
     for name in named:
         assert "//" not in name
-        assert httpx.get(f"{gateway.url}/{name}").status_code == 200
-    assert 'url: "openapi.json"' in httpx.get(f"{gateway.url}/docs/start.js").text
-    assert httpx.get(f"{gateway.url}/openapi.json").json()["openapi"] == "3.1.0"
+        assert http_client.get(f"{gateway.url}/{name}").status_code == 200
+    assert 'url: "openapi.json"' in http_client.get(f"{gateway.url}/docs/start.js").text
+    assert http_client.get(f"{gateway.url}/openapi.json").json()["openapi"] == "3.1.0"
 
 
 @pytest.mark.parametrize("name", ["../api/docs.py", "..%2fcore.py", "redoc.standalone.js", "swagger-ui.css%00"])
 def test_only_the_pages_own_files_are_served(gateway: Server, name: str) -> None:
     """No other file of the package, or of the machine, can be asked for."""
-    assert httpx.get(f"{gateway.url}/docs/{name}").status_code in (404, 422)
+    assert http_client.get(f"{gateway.url}/docs/{name}").status_code in (404, 422)

@@ -9,11 +9,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from shared.artifacts import ArtifactStore
-from tests.services import Server, gateway_server, wait_for
+from tests.services import Server, gateway_server, http_client, wait_for
 
 pytestmark = pytest.mark.integration
 MAX_BYTES = 4 * 1024**2
@@ -44,7 +43,7 @@ def stored(folder: Path) -> set[Path]:
 def test_an_upload_is_stored_as_it_came(gateway: Server, folder: Path) -> None:
     """201 with a reference that the store knows: name, type, size and digest are the body's."""
     content = os.urandom(3 * 1024**2 + 5)
-    answer = httpx.post(
+    answer = http_client.post(
         f"{gateway.url}/uploads",
         params={"name": "sales.csv"},
         content=(content[start : start + 100_000] for start in range(0, len(content), 100_000)),
@@ -75,7 +74,7 @@ def test_the_media_type_is_the_declared_one_or_that_of_the_name(
 ) -> None:
     """What says nothing, or nothing sensible, gives way to what the name tells; an empty file is one, too."""
     headers = [(b"Content-Type", declared.encode())] if declared else []
-    answer = httpx.post(f"{gateway.url}/uploads", params={"name": name}, content=b"", headers=headers)
+    answer = http_client.post(f"{gateway.url}/uploads", params={"name": name}, content=b"", headers=headers)
     assert (answer.status_code, answer.json()["media_type"], answer.json()["size_bytes"]) == (201, expected, 0)
 
 
@@ -86,7 +85,7 @@ def test_the_media_type_is_the_declared_one_or_that_of_the_name(
 def test_a_name_that_is_none_is_refused(gateway: Server, folder: Path, name: str) -> None:
     """A name that could lead elsewhere or break a header is a 422 that names the parameter; nothing is stored."""
     before = stored(folder)
-    answer = httpx.post(f"{gateway.url}/uploads", params={"name": name}, content=b"x")
+    answer = http_client.post(f"{gateway.url}/uploads", params={"name": name}, content=b"x")
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "name")
     assert before == stored(folder)
 
@@ -97,7 +96,7 @@ def test_an_upload_that_is_too_large_is_refused(gateway: Server, folder: Path, a
     before = stored(folder)
     content = bytes(MAX_BYTES + 1)
     body = content if announced else iter([content[:-1], content[-1:]])
-    answer = httpx.post(f"{gateway.url}/uploads", params={"name": "a.bin"}, content=body)
+    answer = http_client.post(f"{gateway.url}/uploads", params={"name": "a.bin"}, content=body)
     assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")
     assert before == stored(folder)
 
@@ -109,7 +108,7 @@ def test_a_digest_is_checked(gateway: Server, folder: Path) -> None:
 
     def upload(digest: str) -> tuple[int, str | None]:
         url = f"{gateway.url}/uploads?name=a.bin"
-        answer = httpx.post(url, content=b"content", headers={"Content-Digest": digest})
+        answer = http_client.post(url, content=b"content", headers={"Content-Digest": digest})
         return answer.status_code, answer.json().get("code")
 
     assert upload(f"md5=:AAAA:, sha-256=:{right}:") == (201, None)
@@ -138,8 +137,8 @@ def test_many_uploads_at_once_do_not_hold_up_other_requests(gateway: Server) -> 
     try:
         for connection in slow:
             connection.sendall(head)
-        assert httpx.get(f"{gateway.url}/livez", timeout=5).status_code == 200
-        assert httpx.post(f"{gateway.url}/uploads?name=b.bin", content=b"x", timeout=10).status_code == 201
+        assert http_client.get(f"{gateway.url}/livez", timeout=5).status_code == 200
+        assert http_client.post(f"{gateway.url}/uploads?name=b.bin", content=b"x", timeout=10).status_code == 201
     finally:
         for connection in slow:
             connection.close()
