@@ -70,7 +70,7 @@ def test_flower_and_beat_load_the_application_without_any_family(tmp_path: Path)
     """`worker.app` without WORKER_FAMILIES needs no family's folder, no heavy library and no gateway."""
     _copied(tmp_path, "shared", "worker/*.py")
     command = [sys.executable, "-P", "-c", _IMPORT_ALL.replace("sys.argv[1].split", "'shared'.split")]
-    command[-1] += "\nimport worker.app, worker.alive\n"
+    command[-1] += "\nimport worker.app, worker.alive, worker.schedules\n"
     environment = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
     blocked = ",".join((*HEAVY, "httpx", "fastapi", "api", "cli"))
     loaded = subprocess.run(
