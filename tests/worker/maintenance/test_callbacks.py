@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import http.server
 import json
 import logging
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +19,7 @@ from shared.callbacks import CallbackSettings, problem_with_callback
 from shared.errors import TaskFailure, TransientFailure
 from shared.ids import uuid7
 from shared.records import Record
+from tests.receivers import Receiver, receiving
 from worker.maintenance.callbacks import LARGEST_RESULT_BYTES, Callback, callback_of, deliver, signed_headers
 from worker.observability import configure_logging
 
@@ -30,41 +29,10 @@ NOBODY = AllowedHosts.of([])
 LOCAL = AllowedHosts.of(["127.0.0.1"])
 
 
-@dataclass
-class Receiver:
-    """Answers what it is told to, in turn, and keeps what it got."""
-
-    port: int
-    answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    got: list[tuple[dict[str, str], str]] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hooks/hunter2?key=hunter2"
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """Run an HTTP server on 127.0.0.1."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"])).decode()
-            made.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
-            status, headers = made.answers.pop(0)
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        made = Receiver(server.server_port)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with receiving() as made:
         yield made
-        server.shutdown()
 
 
 def ended(**changes: Any) -> Record:

@@ -1,0 +1,110 @@
+"""Callbacks over a gateway, real workers and a real receiver."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from standardwebhooks import Webhook
+
+from tests.receivers import Receiver, receiving
+from tests.services import Server, gateway_server, wait_for
+from tests.workers import ACME, Jobs, crew
+
+pytestmark = pytest.mark.integration
+
+SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    with receiving() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("callbacks")
+
+
+@pytest.fixture(scope="module")
+def jobs(folder: Path, valkey: Server, receiver: Receiver) -> Iterator[Jobs]:
+    """Run a gateway and a worker that may call the receiver back."""
+    env = {
+        "CELERY_BROKER_URL": valkey.redis_url,
+        "CELERIAC_STORE_URL": str(folder / "store"),
+        "CELERIAC_WEBHOOK_SECRET": SECRET,
+        "CELERIAC_HTTP_ALLOW_HOSTS": f"127.0.0.1:{receiver.port}",
+        "WORKER_FAMILIES": "maintenance",
+        **ACME,
+    }
+    with crew(folder, **env) as workers, gateway_server(folder, **env) as gateway:
+        workers.start(queues="etl,report,maintenance", concurrency=2)
+        yield Jobs(gateway)
+
+
+def callbacks_of(jobs: Jobs, job_id: str) -> list[dict[str, Any]]:
+    """Return the jobs that tell the end of this one."""
+    listed = httpx.get(f"{jobs.gateway.url}/jobs", params={"tag": "callback"}, timeout=30).json()["jobs"]
+    return [job for job in map(jobs.get, (one["id"] for one in listed)) if job["params"] == {"job_id": job_id}]
+
+
+def test_a_callback_is_tried_again_until_it_is_taken(
+    jobs: Jobs, receiver: Receiver, folder: Path, valkey: Server
+) -> None:
+    """A receiver that fails twice gets the same message three times, each signed anew, and then no more."""
+    receiver.answers += [(500, {}), (503, {})]
+    job_id = jobs.submit("acme.take_note", {"notebook": str(folder / "n")}, callback_url=receiver.url, tags=["nightly"])
+    (callback,) = wait_for(lambda: callbacks_of(jobs, job_id), "a callback", bound_s=60)
+    with redis.Redis(port=valkey.port) as client:
+        for attempt in (1, 2):
+            wait_for(lambda attempt=attempt: len(receiver.got) == attempt, f"attempt {attempt}", bound_s=60)  # type: ignore[misc]
+            jobs.in_state(callback["id"], "retrying")
+            client.zadd("celeriac:due", {callback["id"]: 1})  # as if the wait were over
+            client.hset(f"celeriac:job:{callback['id']}", "due_at", 1)
+    delivered = jobs.ended(callback["id"])
+    assert (delivered["state"], delivered["attempt"], delivered["result"]["http_status"]) == ("succeeded", 3, 204)
+    told = [Webhook(SECRET).verify(body, headers) for headers, body in receiver.got]
+    assert [one["type"] for one in told] == ["job.succeeded"] * 3
+    assert told[0]["data"]["id"] == job_id
+    assert told[0]["data"]["result"] == jobs.get(job_id)["result"]
+    assert len({(headers["webhook-id"], body) for headers, body in receiver.got}) == 1
+    assert len(callbacks_of(jobs, job_id)) == 1
+
+
+def test_a_workflow_calls_back_once_and_tells_its_failure(jobs: Jobs, receiver: Receiver, folder: Path) -> None:
+    """No step has a callback of its own; the job's end has the failed step's error."""
+    receiver.got.clear()
+    params = {"notebook": str(folder / "n"), "copybook": str(folder / "c"), "behave": "badly"}
+    job_id = jobs.submit("acme.note_twice", params, callback_url=receiver.url)
+    (callback,) = wait_for(lambda: callbacks_of(jobs, job_id), "a callback", bound_s=60)
+    assert jobs.ended(callback["id"])["state"] == "succeeded"
+    assert [json.loads(body)["type"] for _, body in receiver.got] == ["job.failed"]
+    assert json.loads(receiver.got[0][1])["data"]["error"]["step"] == "note"
+    assert len(callbacks_of(jobs, job_id)) == 1
+
+
+def test_a_callback_to_an_internal_address_is_refused_at_submission(jobs: Jobs, receiver: Receiver) -> None:
+    """Only the port that the operator listed may be called; the answer names the field."""
+    url = f"http://127.0.0.1:{receiver.port + 1}/"
+    body = {"kind": "acme.take_note", "params": {"notebook": "n"}, "options": {"callback_url": url}}
+    answer = httpx.post(f"{jobs.gateway.url}/jobs", json=body, timeout=30)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/options/callback_url"
+    assert "CELERIAC_HTTP_ALLOW_HOSTS" in answer.json()["errors"][0]["message"]
+
+
+def test_an_end_that_was_missed_can_be_told_again(jobs: Jobs, receiver: Receiver, folder: Path) -> None:
+    """Whoever submits the kind by hand sends the same message to the same URL."""
+    receiver.got.clear()
+    job_id = jobs.submit("acme.take_note", {"notebook": str(folder / "n")}, callback_url=receiver.url)
+    wait_for(lambda: len(receiver.got) == 1, "the callback", bound_s=60)
+    again = jobs.ended(jobs.submit("maintenance.deliver_callback", {"job_id": job_id}))
+    assert again["state"] == "succeeded"
+    assert len({(headers["webhook-id"], body) for headers, body in receiver.got}) == 1
