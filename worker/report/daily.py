@@ -57,9 +57,8 @@ def _contents(day: Day, before: Day) -> list[Section]:
     return [
         Section("Jobs", [_by_hour(day), _by_kind(day), _kind_table(day), _trend_table(day, before)]),
         Section("Failures", failures if errors else [Text(parse("No job failed."))]),
-        Section(
-            "Waiting and running", [_waits_by_hour(day), _queue_table(day), _runs_by_kind(day), _slowest_table(day)]
-        ),
+        Section("Waiting", [_waits_by_hour(day), _queue_table(day)]),
+        Section("Running", [_runs_by_kind(day), _run_table(day), _slowest_table(day)]),
     ]
 
 

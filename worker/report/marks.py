@@ -94,7 +94,10 @@ def _(shape: Bars, axes: Axes, figure: Figure, width: int) -> None:
         shift = 0 if shape.stacked else (index - (len(shape.series) - 1) / 2) * thickness
         at = [place + shift for place in places]
         draw: Any = axes.barh if across else axes.bar
-        edge = {"edgecolor": stand_in("paper"), "linewidth": 1.0 if len(shape.series) > 1 else 0.0}
+        edge = {
+            "edgecolor": stand_in("paper"),
+            "linewidth": (0.5 if shape.stacked else 1.0) if len(shape.series) > 1 else 0.0,
+        }
         offset: dict[str, Any] = {"left" if across else "bottom": base} if shape.stacked else {}
         draw(at, values, thickness, color=series_colour(index), **edge, **offset)
         base = [low + value for low, value in zip(base, values, strict=True)] if shape.stacked else base

@@ -62,7 +62,7 @@ def number_format(spec: NumberFormat, values: Iterable[Any] = ()) -> Format:
 
     def write(value: Any) -> str:
         scaled = value * factor
-        tiny = decimals == _MOST_DECIMALS and spec.decimals is None and 0 < abs(scaled) < 10**-_MOST_DECIMALS
+        tiny = spec.style == "auto" and spec.decimals is None and 0 < abs(scaled) < 10**-decimals / 2
         return _infinite(value) or (f"{scaled:.3g}" if tiny else f"{_unsigned_zero(scaled, decimals)}") + sign + unit
 
     return write
