@@ -55,7 +55,7 @@ class Outbox:
             connection.ensure_connection(max_retries=1, timeout=int(SOCKET_TIMEOUT_S))
             producer = connection.Producer()
             for entry in batch:
-                publish(producer, entry.queue, entry.message or "")
+                publish(producer, self._app.amqp.queues[entry.queue], entry.message or "")
 
 
 @asynccontextmanager

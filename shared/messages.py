@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from celery import Signature
-from kombu import Producer
+from kombu import Producer, Queue
 from kombu.transport import virtual
 
 from shared.backend import LedgerBackend
@@ -149,14 +149,18 @@ class Composer:
         return {message["headers"]["id"]: json.dumps(message) for message in messages}
 
 
-def publish(producer: Producer, queue: str, message: str) -> None:
-    """Publish a stored message through kombu, on whatever broker `producer` leads to."""
+def publish(producer: Producer, queue: Queue, message: str) -> None:
+    """Publish a stored message through kombu, on whatever broker `producer` leads to.
+
+    The queue is declared first: RabbitMQ drops what is sent to one that no worker has declared yet.
+    """
     parts = json.loads(message)
     properties = parts["properties"]
     producer.publish(
         base64.b64decode(parts["body"]),
         exchange="",
-        routing_key=queue,
+        routing_key=queue.name,
+        declare=[queue],
         headers=parts["headers"],
         content_type=parts["content-type"],
         content_encoding=parts["content-encoding"],

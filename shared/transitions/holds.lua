@@ -33,7 +33,8 @@ end
 -- gateway that accepts it, or else the keeper, publishes it.
 local function put(record)
   if record.outbox == '1' then
-    redis.call('ZADD', P .. 'outbox', NOW, record.id)
+    local by_gateway = record.created_at == int(NOW) -- it is being accepted; the keeper waits before it steps in
+    redis.call('ZADD', P .. 'outbox', by_gateway and NOW or 0, record.id)
     return
   end
   redis.call('LPUSH', list_of(record), record.message)

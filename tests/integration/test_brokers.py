@@ -1,4 +1,4 @@
-"""A broker that is not the ledger's Redis: messages go through kombu, from the outbox."""
+"""Brokers that are not the ledger's Redis: messages go through kombu, from the outbox."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.services import Server, gateway_server, valkey_server
+from tests.rabbitmq import rabbitmq_server, require_rabbitmq
+from tests.services import Server, gateway_server, valkey_server, wait_for
 from tests.workers import ACME, Crew, Jobs, crew
 
 pytestmark = pytest.mark.integration
@@ -45,3 +46,37 @@ def test_what_the_gateway_could_not_publish_the_keeper_does(service: tuple[Jobs,
         ledger.zadd("celeriac:outbox", {job_id: 1})
     workers.start()
     assert jobs.ended(job_id)["state"] == "succeeded"
+
+
+def test_rabbitmq_runs_jobs_and_chords_and_the_most_urgent_first(valkey: Server, tmp_path: Path) -> None:
+    """On a real RabbitMQ: a retry and a chord end well, and of jobs that wait the one with priority 9 runs first."""
+    require_rabbitmq()
+    with rabbitmq_server(tmp_path / "rabbitmq") as broker_url:
+        env = {
+            **ACME,
+            "CELERY_BROKER_URL": broker_url,
+            "CELERIAC_LEDGER_URL": valkey.redis_url,
+            "CELERIAC_STORE_URL": str(tmp_path / "store"),
+        }
+        with redis.Redis.from_url(valkey.redis_url) as ledger:
+            ledger.flushall()
+        workers = Crew(tmp_path, env)
+        with gateway_server(tmp_path / "gateway", **env) as gateway:
+            jobs, urgent = Jobs(gateway), tmp_path / "urgent.txt"
+            by_priority = {
+                jobs.submit("acme.take_note", {"notebook": str(urgent)}, priority=priority): priority
+                for priority in (0, 9, 4, 5)
+            }
+            flaky = jobs.submit("acme.take_note", {"notebook": str(tmp_path / "n"), "behave": "flaky"}, priority=0)
+            chord = jobs.submit(
+                "acme.note_many", {"notebook": str(tmp_path / "n"), "binder": str(tmp_path / "b")}, priority=0
+            )
+            with redis.Redis.from_url(valkey.redis_url) as ledger:
+                wait_for(lambda: ledger.zcard("celeriac:outbox") == 0, "publishing of everything")
+            try:
+                workers.start()
+                ended = [jobs.ended(job_id)["state"] for job_id in (*by_priority, flaky, chord)]
+            finally:
+                workers.end()
+    assert ended == ["succeeded"] * 6
+    assert [by_priority[line.split()[0]] for line in urgent.read_text().splitlines()] == [9, 5, 4, 0]

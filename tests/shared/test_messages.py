@@ -197,7 +197,7 @@ def test_publish_sends_the_same_message_through_kombu(
         contract, job_id, example(kind).model_dump_json(), MessageOptions(9, 50, 60), queue="etl"
     )
     with celery_app.connection_for_write() as connection:
-        publish(connection.Producer(), "etl", message)
+        publish(connection.Producer(), celery_app.amqp.queues["etl"], message)
     (arrived,) = waiting(lists, "etl")
     assert comparable(arrived) == comparable(message)
 
