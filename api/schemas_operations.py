@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from api.schemas import Links, Moment
+from api.schemas import Links
 from shared.options import SubmissionOptions, Tag
 from shared.states import State
 
@@ -98,6 +98,10 @@ class RetryRequest(_In):
         default=None,
         description="Options in place of the job's own, each by itself. Its `run_at` and `delay_s` are not kept.",
     )
+    only_failed: bool = Field(
+        default=False,
+        description="Of a workflow, run only the steps again that did not succeed; the others' results are used again.",
+    )
 
 
 class JobSelection(_In):
@@ -108,8 +112,8 @@ class JobSelection(_In):
     queue: str | None = Field(default=None, max_length=64, description="This queue.")
     tag: Tag | None = Field(default=None, description="This tag.")
     schedule: UUID | None = Field(default=None, description="Made by this schedule.")
-    created_after: Moment | None = Field(default=None, description="Accepted at or after this time.")
-    created_before: Moment | None = Field(default=None, description="Accepted before this time.")
+    created_after: AwareDatetime | None = Field(default=None, description="Accepted at or after this time.")
+    created_before: AwareDatetime | None = Field(default=None, description="Accepted before this time.")
     page_token: str | None = Field(
         default=None, max_length=200, description="`next_page_token` of the answer before, with the same filter."
     )

@@ -12,8 +12,8 @@ import redis.asyncio
 
 from api.dispatch import Dispatch
 from api.outbox import publishing
-from api.submissions import SUBMISSION
 from api.settings import GatewaySettings
+from api.submissions import SUBMISSION
 from shared.ledger import AsyncLedger
 from shared.messages import Composer
 from shared.planning import Planner

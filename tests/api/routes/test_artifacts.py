@@ -56,6 +56,13 @@ def put(store: ArtifactStore, run: HandRun, scratch: Path, name: str, content: b
     return artifact.model_dump()
 
 
+def test_a_deleted_job_leaves_no_file(job: HandRun, gateway: Server, folder: Path) -> None:
+    """Its folder in the store goes with its record."""
+    assert (folder / job.id).is_dir()
+    assert httpx.delete(f"{gateway.url}/jobs/{job.id}").status_code == 204
+    assert not (folder / job.id).exists()
+
+
 @pytest.fixture
 def job(gateway: Server, ledger: Ledger, store: ArtifactStore, tmp_path: Path) -> HandRun:
     """Return a job that has ended with a file `data.csv`."""
