@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from api.errors import Problem
+from api.errors import FieldError, Problem
 from api.schemas import Submission
 from api.schemas_operations import RetryRequest
 from api.submissions import SUBMISSION
@@ -22,6 +22,18 @@ def refuse_unrepeatable(record: Record) -> None:
         raise Problem(409, "job_succeeded", "The job has succeeded. Submit a new one if you want it again.")
     if record.state not in REPEATABLE:
         raise Problem(409, "job_live", f"The job is {record.state}. Cancel it first, or wait until it has ended.")
+
+
+def refuse_partial(record: Record, wanted: RetryRequest) -> None:
+    """Raise `Problem` (422) where only a part is to run again of what has no parts, or of another workflow."""
+    what = None
+    if wanted.only_failed and not record.total:
+        what = "The job is no workflow: it has no steps that could be used again. Leave it out."
+    elif wanted.only_failed and wanted.params is not None:
+        what = "With other parameters the results of its steps would not fit. Give one or the other."
+    if what:
+        error = FieldError(pointer="/only_failed", message=what)
+        raise Problem(422, "invalid_request", f"{error.pointer}: {what}", errors=[error])
 
 
 def repetition(record: Record, wanted: RetryRequest) -> Submission:

@@ -18,7 +18,7 @@ from api.errors import Problem, problems
 from api.found import FoundJob
 from api.idempotency import IdempotencyKey, key_of
 from api.page_tokens import page_token
-from api.retries import refuse_unrepeatable, repetition
+from api.retries import refuse_partial, refuse_unrepeatable, repetition
 from api.schemas import (
     BatchAccepted,
     CancelRequest,
@@ -203,14 +203,16 @@ async def cancel_job(found: FoundJob, response: Response, ledger: Ledger) -> Can
 async def retry_job(
     found: FoundJob, request: Request, response: Response, *, idempotency_key: IdempotencyKey = None
 ) -> JobAccepted:
-    """Run a job that did not succeed again, as a new job: as it was, or with other parameters and options."""
+    """Run a job that did not succeed again, as a new job: as it was, with other parameters and options, or in part."""
     refuse_unrepeatable(found)
     wanted, body = await RETRY.read_or(RetryRequest(), request)
+    refuse_partial(found, wanted)
     submission = repetition(found, wanted)
     dispatch = dispatch_of(request)
     await dispatch.check([submission])
     key = key_of(request, body, idempotency_key)
-    accepted, (entry,) = await dispatch.accept([submission], key, retried_from=found.id)
+    reusing = found if wanted.only_failed else None
+    accepted, (entry,) = await dispatch.accept([submission], key, retried_from=found.id, reusing=reusing)
     job = status.accepted(entry, accepted.ids[0], accepted.created_at_ms)
     response.headers["Location"] = job.links.self
     _announce(response, replayed=accepted.outcome == "replayed")

@@ -249,6 +249,16 @@ def test_a_partial_rerun_runs_only_what_failed_or_was_skipped(jobs: Jobs, notebo
     assert body["after"] == [good["id"], mended["id"]]
 
 
+def test_only_a_workflow_has_steps_to_use_again(jobs: Jobs, notebook: Path) -> None:
+    """Of a single job, or together with other parameters, a partial rerun is refused, with the field's name."""
+    single = jobs.ended(jobs.submit("acme.take_note", {"notebook": str(notebook), "behave": "badly"}))
+    chain = jobs.ended(jobs.submit("workflow.chain", {"steps": [note(notebook, behave="badly")]}))
+    for job, body in ((single, {}), (chain, {"params": {"steps": [note(notebook)]}})):
+        url = f"{jobs.gateway.url}/jobs/{job['id']}/retry"
+        answer = http.post(url, json={"only_failed": True, **body}, timeout=30)
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/only_failed")
+
+
 def test_a_group_of_a_thousand_elements_passes(jobs: Jobs, valkey: Server, notebook: Path) -> None:
     """It is accepted at once and gives its steps ids; nothing in Redis for it is large; cancel reaches all of it."""
     steps = [note(notebook, lasts_s=600)] * 1_000
