@@ -255,7 +255,7 @@ def test_only_a_workflow_has_steps_to_use_again(jobs: Jobs, notebook: Path) -> N
     chain = jobs.ended(jobs.submit("workflow.chain", {"steps": [note(notebook, behave="badly")]}))
     for job, body in ((single, {}), (chain, {"params": {"steps": [note(notebook)]}})):
         url = f"{jobs.gateway.url}/jobs/{job['id']}/retry"
-        answer = http.post(url, json={"only_failed": True, **body}, timeout=30)
+        answer = http_client.post(url, json={"only_failed": True, **body}, timeout=30)
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/only_failed")
 
 
