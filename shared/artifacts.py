@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal, NamedTuple
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -101,6 +101,14 @@ class Dataset(Artifact):
     columns: list[Column] = Field(description="Columns in file order.")
 
 
+class Usage(NamedTuple):
+    """What a job or upload has in the store."""
+
+    file_count: int
+    size_bytes: int
+    written_at: float  # seconds since 1970; 0 if there is nothing
+
+
 def artifact_uri(owner: str, attempt: int, name: str) -> str:
     """Return the uri of the file `name` that attempt `attempt` of `owner` (a job or upload id) wrote.
 
@@ -186,6 +194,22 @@ class ArtifactStore:
             self.fs.put_file(str(local), target)
             local.unlink()
         return artifact
+
+    def owners(self) -> Iterator[str]:
+        """Yield the ids of jobs and uploads that have files, one after another."""
+        if self.is_local:
+            root = Path(self._root)
+            found: Iterator[str] = (entry.name for entry in os.scandir(root)) if root.is_dir() else iter(())
+        else:
+            found = (str(path).rsplit("/", 1)[-1] for path in self.fs.ls(self._root, detail=False))
+        return (name for name in found if re.fullmatch(_OWNER, name))
+
+    def usage(self, owner: str) -> Usage:
+        """Return how many files a job or upload has, their size, and when the newest was written."""
+        files = self.fs.find(f"{self._root}/{owner}", withdirs=self.is_local, detail=True)
+        sizes = [int(info["size"] or 0) for info in files.values() if info["type"] == "file"]
+        written = [self.fs.modified(path).timestamp() for path in files]
+        return Usage(len(sizes), sum(sizes), max(written, default=0.0))
 
     def forget(self, owner: str) -> None:
         """Remove every file of a job or upload. Does nothing where there is none.

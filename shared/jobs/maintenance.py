@@ -227,3 +227,55 @@ class RestoreData(
         default="new",
         description="`new` fails if there is something already; `replace` puts the content in its place.",
     )
+
+
+class CleanupResult(BaseModel):
+    """What was removed, or with `dry_run` what would be."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dry_run: bool = Field(description="Whether nothing was removed.")
+    job_count: int = Field(ge=0, description="Ended jobs forgotten, with their results, events, steps and files.")
+    kept_job_count: int = Field(
+        ge=0, description="Ended jobs old enough that stay, because a live job names one of their files."
+    )
+    artifact_count: int = Field(ge=0, description="Files of these jobs removed from the store.")
+    artifact_bytes: int = Field(ge=0, description="Size of these files in bytes.")
+    orphan_file_count: int = Field(ge=0, description="Files removed whose job or upload the ledger does not know.")
+    orphan_bytes: int = Field(ge=0, description="Size of these files in bytes.")
+    orphan_step_count: int = Field(ge=0, description="Records of steps removed whose job is gone.")
+    orphan_result_count: int = Field(ge=0, description="Results removed that have no job and would never expire.")
+    orphan_events_count: int = Field(ge=0, description="Event streams removed whose job is gone.")
+    orphan_chord_count: int = Field(ge=0, description="Keys removed that Celery left of chords that never ended.")
+    index_entry_count: int = Field(ge=0, description="Entries of lists removed whose job is gone.")
+
+
+class CleanupOldData(
+    Contract[CleanupResult],
+    kind="maintenance.cleanup_old_data",
+    queue="maintenance",
+    limits=Limits(soft_s=_HOUR_S - 60, hard_s=_HOUR_S),
+    retry=_NETWORK_RETRY,
+    examples=[{}, {"dry_run": True, "older_than_s": 86_400}],
+):
+    """Remove what is past its time: ended jobs with all that is theirs, and what no job owns any more.
+
+    The service forgets jobs by itself when their retention is over; this removes them earlier if asked to, and what
+    crashes and lost stores have left behind. A live job is never touched, nor a file that one names, nor an upload
+    under way.
+    """
+
+    dry_run: bool = Field(default=False, description="Only count; the counts are those that removing would give.")
+    older_than_s: float | None = Field(
+        default=None,
+        ge=0,
+        le=10 * 366 * 86_400,
+        description="Forget jobs that ended longer ago than this, in seconds. Default: the service's retention.",
+    )
+    orphans_older_than_s: float | None = Field(
+        default=None,
+        ge=60,
+        le=10 * 366 * 86_400,
+        description="Remove what no job owns and nobody has touched for so long, in seconds. Default: the service's "
+        "retention, so that a ledger that lost its memory does not cost its files at once.",
+    )

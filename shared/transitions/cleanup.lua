@@ -3,25 +3,29 @@
 
 local CHORDS = 'celery-taskset-meta-' -- Celery: GroupResult's counters, and the size of a chord's header
 
--- clean: {id, older_than_ms, dry_run}: forget a job that ended so long ago. Replies {'forgotten', id...} (its and its
--- steps') | {'live'} | {'young'} | {'referred'} (a live job names one of its files, or its end is still to be told) | {'unknown'}.
-function T.clean(a)
-  local record = load(a.id)
-  if not record then
-    if not a.dry_run then redis.call('ZREM', P .. 'ended', a.id) end
-    return { 'unknown' }
-  end
-  local until_ms = redis.call('ZSCORE', P .. 'ended', a.id)
+local function clean(id, a)
+  local record = load(id)
+  if not record then return { 'unknown' } end
+  local until_ms = redis.call('ZSCORE', P .. 'ended', id)
   if not FINAL[record.state] or not until_ms then return { 'live' } end
   -- The score and not the time of its end: the files of a job whose steps another one uses again stay as long as that.
   if until_ms - record.retention_ms > NOW - a.older_than_ms then return { 'young' } end
   local ids = { record.id, unpack(record.steps and cjson.decode(record.steps) or {}) }
-  for _, id in ipairs(ids) do
-    if redis.call('HGET', record_key(id), 'state') == 'running' then return { 'live' } end
+  for _, each in ipairs(ids) do
+    if redis.call('HGET', record_key(each), 'state') == 'running' then return { 'live' } end
   end
   if is_referred(ids) or redis.call('ZSCORE', P .. 'callbacks', record.id) then return { 'referred' } end
   if not a.dry_run then forget(record) end
   return { 'forgotten', unpack(ids) }
+end
+
+-- clean: {ids, older_than_ms, dry_run}: forget the jobs that ended so long ago. Replies, one a job: {'forgotten', id...}
+-- (its and its steps') | {'live'} | {'young'} | {'referred'} (a live job names one of its files, or its end is still to
+-- be told) | {'unknown'}.
+function T.clean(a)
+  local replies = {}
+  for i, id in ipairs(a.ids) do replies[i] = clean(id, a) end
+  return replies
 end
 
 local function exists(id) return redis.call('EXISTS', record_key(id)) == 1 end
@@ -91,21 +95,6 @@ function T.unindex(a)
     if not exists(id) then
       if not a.dry_run then redis.call('ZREM', a.index, id) end
       n = n + 1
-    end
-  end
-  return n
-end
-
--- dereference: {ids, dry_run}: take jobs that are gone or have ended out of the references to these files.
-function T.dereference(a)
-  local n = 0
-  for _, id in ipairs(a.ids) do
-    for _, job in ipairs(redis.call('SMEMBERS', P .. 'references:' .. id)) do
-      local state = redis.call('HGET', record_key(job), 'state')
-      if not state or FINAL[state] then
-        if not a.dry_run then redis.call('SREM', P .. 'references:' .. id, job) end
-        n = n + 1
-      end
     end
   end
   return n

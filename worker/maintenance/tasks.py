@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import worker.maintenance.callback_tasks  # noqa: F401 - declares its task
 from shared.artifacts import BackupFile
+from shared.broker import broker_settings
 from shared.jobs.maintenance import (
     BackupData,
     BackupResult,
+    CleanupOldData,
+    CleanupResult,
     RestoreData,
     RestoreResult,
     SyncData,
@@ -15,6 +18,7 @@ from shared.jobs.maintenance import (
 )
 from worker.connections import connections
 from worker.maintenance.backup import Bounds, back_up_store, back_up_table, restore_store, restore_table
+from worker.maintenance.cleanup import Cleanup
 from worker.maintenance.files import write_file
 from worker.maintenance.sync import Sync
 from worker.settings import worker_settings
@@ -85,6 +89,20 @@ def restore_data(job: RestoreData, run: Run) -> RestoreResult:
         digest=manifest.digest,
         verified=True,
     )
+
+
+@runs(CleanupOldData)
+def cleanup_old_data(job: CleanupOldData, run: Run) -> CleanupResult:
+    """Remove what is past its time. A rerun removes what is left; its counts are its own."""
+    retention_s = broker_settings().retention_s
+    return Cleanup(
+        run.ledger,
+        run.store,
+        older_than_s=retention_s if job.older_than_s is None else job.older_than_s,
+        orphans_older_than_s=retention_s if job.orphans_older_than_s is None else job.orphans_older_than_s,
+        dry_run=job.dry_run,
+        on_progress=lambda count: run.progress(count, unit="items"),
+    ).run()
 
 
 def _bounds(run: Run) -> Bounds:

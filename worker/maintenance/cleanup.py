@@ -1,0 +1,178 @@
+"""Remove ended jobs and orphans: from the ledger, from Celery's keys beside it, and from the store.
+
+Whether something may go is decided by the ledger's script (`shared/transitions/cleanup.lua`) in the step that removes
+it, so a job that is accepted meanwhile keeps what it names. Everything is walked in batches.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+from shared.errors import TransientFailure, redact
+from shared.ids import time_floor
+from shared.jobs.maintenance import CleanupResult
+from shared.ledger import CELERY_RESULT_PREFIX, PREFIX
+from shared.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import redis
+
+    from shared.artifacts import ArtifactStore
+    from shared.ledger import Ledger
+
+_BATCH = 200
+_CHORDS = "celery-taskset-meta-"
+_STRAYS = {
+    f"{PREFIX}events:": "events",
+    CELERY_RESULT_PREFIX: "results",
+    _CHORDS: "chords",
+    f"{PREFIX}job:": "steps",
+}
+_INDEXES = tuple(f"{PREFIX}{name}" for name in ("kind:", "queue:", "state:", "tag:", "schedule:"))
+_WHOLE_INDEXES = (f"{PREFIX}jobs", f"{PREFIX}ended")
+
+
+@dataclass
+class Cleanup:
+    """One clean-up. `on_progress` takes how many keys and folders have been looked at."""
+
+    ledger: Ledger
+    store: ArtifactStore
+    older_than_s: float
+    orphans_older_than_s: float
+    dry_run: bool
+    on_progress: Callable[[int], None]
+    _counts: Counter[str] = field(default_factory=Counter, init=False)
+    _strays: dict[str, set[str]] = field(default_factory=dict, init=False)  # those counted: a scan may repeat itself
+    _looked_at: int = field(default=0, init=False)
+
+    def run(self) -> CleanupResult:
+        """Clean up. Raises `TransientFailure` (``store_unavailable``)."""
+        try:
+            self._ended_jobs()
+            self._keys()
+            self._files()
+        except OSError as failure:
+            raise TransientFailure(
+                "store_unavailable",
+                f"The artifact store failed: {redact(f'{type(failure).__name__}: {failure}')[:500]}",
+                remedy="Check the store and the rights of the workers; what was removed is removed.",
+            ) from failure
+        found = {name: len(ids) for name, ids in self._strays.items()}
+        return CleanupResult(
+            dry_run=self.dry_run,
+            job_count=self._counts["forgotten"],
+            kept_job_count=self._counts["referred"],
+            artifact_count=self._counts["files"],
+            artifact_bytes=self._counts["bytes"],
+            orphan_file_count=self._counts["orphan_files"],
+            orphan_bytes=self._counts["orphan_bytes"],
+            orphan_step_count=found.get("steps", 0),
+            orphan_result_count=found.get("results", 0),
+            orphan_events_count=found.get("events", 0),
+            orphan_chord_count=found.get("chords", 0),
+            index_entry_count=self._counts["entries"],
+        )
+
+    @property
+    def _redis(self) -> redis.Redis:
+        return self.ledger.client
+
+    def _ended_jobs(self) -> None:
+        youngest = time_floor(int((time.time() - self.older_than_s) * 1000))
+        for ids in _batches(self._jobs_before(youngest)):
+            replies = self._call("clean", ids=ids, older_than_ms=int(self.older_than_s * 1000))
+            for what, *owners in replies:
+                self._counts[what] += 1
+                for owner in owners:
+                    self._remove(owner, "files", "bytes")
+            self._tell(len(ids))
+
+    def _jobs_before(self, youngest: str) -> Iterator[str]:
+        """Yield the ids of jobs that were accepted before `youngest`: ids sort by time."""
+        after = "-"
+        while ids := self._ids_between(after, f"({youngest}"):
+            yield from ids
+            after = f"({ids[-1]}"
+
+    def _ids_between(self, lower: str, upper: str) -> list[str]:
+        found = self._redis.zrange(f"{PREFIX}jobs", lower, upper, bylex=True, offset=0, num=_BATCH)
+        return cast("list[str]", found)
+
+    def _keys(self) -> None:
+        """Look at every key once, at what it belongs to, and at the lists that may name jobs that are gone."""
+        chords: set[str] = set()
+        for keys in _batches(self._redis.scan_iter(count=_BATCH)):
+            by_prefix: dict[str, list[str]] = {}
+            for key in keys:
+                prefix = next((known for known in _STRAYS if key.startswith(known)), None)
+                if prefix is not None:
+                    by_prefix.setdefault(prefix, []).append(key.removeprefix(prefix))
+                elif key.startswith(_INDEXES) or key in _WHOLE_INDEXES:
+                    self._index(key)
+            chords.update(by_prefix.pop(_CHORDS, []))
+            for prefix, ids in by_prefix.items():
+                self._stray(_STRAYS[prefix], ids)
+            self._tell(len(keys))
+        if chords:
+            live = self._live_groups()
+            self._stray("chords", [name for name in chords if name.partition(".")[0] not in live])
+
+    def _stray(self, what: str, ids: list[str]) -> None:
+        found = self._call("stray", what=what, ids=ids, age_ms=int(self.orphans_older_than_s * 1000))
+        self._strays.setdefault(what, set()).update(found)
+
+    def _index(self, key: str) -> None:
+        for ids in _batches(name for name, _ in self._redis.zscan_iter(key, count=_BATCH)):
+            self._counts["entries"] += self._call("unindex", index=key, ids=ids)
+            self._tell(len(ids))
+
+    def _live_groups(self) -> set[str]:
+        """Return the ids of Celery's groups that steps of live jobs are in."""
+        groups: set[str] = set()
+        for state in State:
+            if state.is_final:
+                continue
+            for job_id, _ in self._redis.zscan_iter(f"{PREFIX}state:{state}", count=_BATCH):
+                for step in json.loads(self._redis.hget(f"{PREFIX}job:{job_id}", "steps") or "[]"):
+                    message = self._redis.hget(f"{PREFIX}job:{step}", "message")
+                    groups.add(str(json.loads(message)["headers"].get("group")) if message else "")
+        return groups
+
+    def _files(self) -> None:
+        before = time.time() - self.orphans_older_than_s
+        for owners in _batches(self.store.owners()):
+            gone = {
+                owner for owner in owners if owner in self._strays.get("steps", ())
+            }  # also where they only would be
+            for owner in gone.union(self._call("stray", what="files", ids=owners, age_ms=0)):
+                if self.store.usage(owner).written_at <= before:
+                    self._remove(owner, "orphan_files", "orphan_bytes")
+            self._tell(len(owners))
+
+    def _remove(self, owner: str, files: str, size: str) -> None:
+        usage = self.store.usage(owner)
+        if not self.dry_run:
+            self.store.forget(owner)
+        self._counts[files] += usage.file_count
+        self._counts[size] += usage.size_bytes
+
+    def _call(self, transition: str, **arguments: Any) -> Any:
+        return self.ledger.call(transition, {**arguments, "dry_run": self.dry_run})
+
+    def _tell(self, count: int) -> None:
+        self._looked_at += count
+        self.on_progress(self._looked_at)
+
+
+def _batches(items: Iterable[str]) -> Iterator[list[str]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch
