@@ -119,7 +119,7 @@ def test_queues_and_workers_are_those_that_the_operator_sees(
     assert registry.get_sample_value("celery_worker_tasks_active", {"hostname": "w1@host"}) == 1
 
 
-@pytest.mark.parametrize("lasted_s", [0.001, 0.3, 59, 20_000])
+@pytest.mark.parametrize("lasted_s", [11, 61, 1_000, 20_000])
 def test_a_duration_is_counted_in_its_bucket(
     accept: Callable[..., Any], ledger: Ledger, client: redis.Redis, lasted_s: float
 ) -> None:
@@ -134,7 +134,7 @@ def test_a_duration_is_counted_in_its_bucket(
     ledger.succeed(job.id, token=token, result=RESULT)
     counted = client.hgetall(COUNTERS)
     assert counted[f"ran|{KIND}|{bucket(lasted_s)}"] == "1"
-    assert lasted_s * 1000 <= int(counted[f"ran_ms|{KIND}"]) < lasted_s * 1000 + 5_000
+    assert lasted_s * 1000 <= int(counted[f"ran_ms|{KIND}"]) < lasted_s * 1000 + 10_000
 
 
 def test_values_of_labels_stay_few(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
