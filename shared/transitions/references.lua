@@ -1,7 +1,7 @@
 -- Which live jobs name which files. A file stays while a job that has not ended names it in its parameters, be the job
 -- that made it, or the upload, past its retention.
 --
---   references:<id>   the live jobs that name a file of this job, step or upload
+--   references:<id>   the live jobs that name a file of this job, step or upload; `schedule:<id>` for a schedule
 
 local POSTPONED_MS = 3600000
 

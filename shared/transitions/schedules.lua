@@ -13,6 +13,13 @@ local function schedule_key(id) return P .. 'redbeat:' .. id end
 
 local function look_at(id, at_ms) redis.call('ZADD', SCHEDULES, string.format('%.3f', at_ms / 1000), schedule_key(id)) end
 
+-- The files that the parameters of a schedule name stay as long as it does.
+local function name_files(id, document)
+  local before = redis.call('HGET', schedule_key(id), 'document')
+  if before then unrefer({ id = 'schedule:' .. id, params = before }) end
+  if document then refer({ id = 'schedule:' .. id, params = document }) end
+end
+
 -- The schedule as a flat array, and the state of its last job.
 local function schedule_with_last_job(key)
   local flat = redis.call('HGETALL', key)
@@ -33,6 +40,7 @@ function T.schedule_put(a)
     if redis.call('ZCARD', SCHEDULES) >= a.most then return 'full' end
     if a.default and redis.call('SADD', P .. 'redbeat::defaults', a.default) == 0 then return 'exists' end
   end
+  name_files(a.id, a.document)
   redis.call('HSET', key, 'document', a.document, 'definition', a.definition)
   redis.call('HINCRBY', key, 'revision', 1)
   redis.call('HDEL', key, 'trouble')
@@ -47,6 +55,7 @@ end
 
 -- schedule_delete: {id}. Its jobs stay.
 function T.schedule_delete(a)
+  name_files(a.id)
   redis.call('ZREM', SCHEDULES, schedule_key(a.id))
   return redis.call('DEL', schedule_key(a.id))
 end

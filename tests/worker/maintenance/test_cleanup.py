@@ -145,6 +145,27 @@ def test_the_keeper_spares_what_a_live_job_names(house: House, empty_valkey: Ser
     assert tended(house.ledger) == [("forgotten", made.id), ("forgotten", upload)]
 
 
+def test_a_file_that_a_schedule_names_stays(house: House) -> None:
+    """Until the schedule names another one, or is deleted."""
+    made, other = job(5), job(5)
+    house.accept(made, other)
+    for one in (made, other):
+        house.end(one.id, days=3)
+
+    def put(*uris: str) -> None:
+        schedule = {"id": "weekly", "document": json.dumps({"params": uris}), "definition": "{}", "most": 9}
+        revision = house.client.hget("celeriac:redbeat:weekly", "revision")
+        house.ledger.call("schedule_put", schedule | ({"revision": revision} if revision else {}))
+
+    first, second = (house.put(one.id) for one in (made, other))
+    put(first, second)
+    assert (house.clean().job_count, sorted(house.store.owners())) == (0, sorted([made.id, other.id]))
+    put(second)
+    assert (house.clean().job_count, list(house.store.owners())) == (1, [other.id])
+    house.ledger.call("schedule_delete", {"id": "weekly"})
+    assert (house.clean().job_count, list(house.store.owners())) == (1, [])
+
+
 def test_steps_of_a_workflow_go_with_it_and_are_named_like_jobs(house: House) -> None:
     """A step's file keeps the whole job while a live job names it."""
     made = workflow(["one", "two"], {"two": ["one"]})
