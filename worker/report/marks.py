@@ -70,7 +70,7 @@ def _mark(shape: Any, _axes: Axes, _figure: Figure, _width: int) -> None:
 def _(shape: Lines, axes: Axes, figure: Figure, width: int) -> None:
     x: Any = shape.x  # dates, too
     for index, series in enumerate(shape.series):
-        values = [math.nan if value is None else value for value in series.values]
+        values = [math.nan if value is None else value for value in series.numbers]
         marker = "o" if len(shape.x) <= _SPARSE else ""
         axes.plot(x, values, color=series_colour(index), linestyle=_DASHES[index % 8], marker=marker, markersize=4.5)
         if len(shape.series) == 1 and min(figure.marks) >= 0:
@@ -90,7 +90,7 @@ def _(shape: Bars, axes: Axes, figure: Figure, width: int) -> None:
     thickness = 0.66 if shape.stacked or len(shape.series) == 1 else 0.76 / len(shape.series)
     base = [0.0] * len(shape.categories)
     for index, series in enumerate(shape.series):
-        values = [value or 0.0 for value in series.values]
+        values = [value or 0.0 for value in series.numbers]
         shift = 0 if shape.stacked else (index - (len(shape.series) - 1) / 2) * thickness
         at = [place + shift for place in places]
         draw: Any = axes.barh if across else axes.bar
@@ -124,7 +124,7 @@ def _bar_axes(shape: Bars, axes: Axes, figure: Figure, *, across: bool, width: i
     values.set_visible(False)  # each bar says its value
     if across:
         axes.set_title(printable(figure.y_label, 80))
-    for place, value in enumerate(shape.series[0].values):
+    for place, value in enumerate(shape.series[0].numbers):
         if value is not None:
             text = compact(value, spec=figure.format)
             at = (value, place) if across else (place, value)

@@ -16,7 +16,7 @@ class Series:
     """Named values, one for each position of its chart; None where there is none."""
 
     name: str
-    values: list[float | None]
+    numbers: list[float | None]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Figure:
         """The values in the picture, in order."""
         match self.shape:
             case Lines(series=series) | Bars(series=series):
-                return [value for one in series for value in one.values if value is not None]
+                return [value for one in series for value in one.numbers if value is not None]
             case Bins(counts=counts):
                 return list(counts)
             case Points(clouds=clouds):

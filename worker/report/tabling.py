@@ -27,7 +27,7 @@ def _table(figure: Figure) -> tuple[list[Heading], list[Row]]:
     match figure.shape:
         case Lines(x=positions, series=series) | Bars(categories=positions, series=series):
             headings = [Heading(x), *(Heading(one.name, figure.format) for one in series)]
-            return headings, [(at, *(one.values[i] for one in series)) for i, at in enumerate(positions)]
+            return headings, [(at, *(one.numbers[i] for one in series)) for i, at in enumerate(positions)]
         case Bins(edges=edges, counts=counts):
             headings = [Heading("from", figure.format), Heading("to", figure.format), Heading("rows")]
             return headings, list(zip(edges[:-1], edges[1:], counts, strict=True))
@@ -63,14 +63,14 @@ def _sentences(figure: Figure) -> list[str]:
                 f"{_named(one.name)} from {say(known[0][1])} at {_at(known[0][0])} to {say(known[-1][1])} at "
                 f"{_at(known[-1][0])}; lowest {say(min(v for _, v in known))}, highest {say(max(v for _, v in known))}."
                 for one in series
-                if (known := [(at, v) for at, v in zip(x, one.values, strict=True) if v is not None])
+                if (known := [(at, v) for at, v in zip(x, one.numbers, strict=True) if v is not None])
             ]
         case Bars(categories=names, series=series):
             return [
                 f"{_named(one.name)}: largest {_at(max(pairs)[1])} with {say(max(pairs)[0])}, "
                 f"smallest {_at(min(pairs)[1])} with {say(min(pairs)[0])}, of {len(names)} categories."
                 for one in series
-                if (pairs := [(v, name) for name, v in zip(names, one.values, strict=True) if v is not None])
+                if (pairs := [(v, name) for name, v in zip(names, one.numbers, strict=True) if v is not None])
             ]
         case Bins(edges=edges, counts=counts):
             peak = counts.index(max(counts))

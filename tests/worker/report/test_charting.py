@@ -28,7 +28,7 @@ def test_a_bar_is_the_sum_of_its_category(tmp_path: Path) -> None:
     assert isinstance(drawn.shape, Bars)
     names = ["(missing)" if pd.isna(name) else name for name in expected.index]
     assert names == drawn.shape.categories
-    assert drawn.shape.series[0].values == pytest.approx(expected.tolist())
+    assert drawn.shape.series[0].numbers == pytest.approx(expected.tolist())
     assert drawn.row_count == len(frame)
 
 
@@ -42,7 +42,7 @@ def test_bars_split_and_cut_off_say_so(tmp_path: Path) -> None:
     found = {
         (series.name, category): value
         for series in drawn.shape.series
-        for category, value in zip(drawn.shape.categories, series.values, strict=True)
+        for category, value in zip(drawn.shape.categories, series.numbers, strict=True)
     }
     assert found == {key: count for key, count in expected.items() if key[1] != "garden"}  # type: ignore[index]
     assert "2 of 3 values of category" in drawn.note
@@ -55,7 +55,7 @@ def test_a_line_by_month_is_a_sum_a_month(tmp_path: Path) -> None:
     expected = finite(frame).groupby(frame["at"].dt.to_period("M"))["value"].mean()
     assert isinstance(drawn.shape, Lines)
     assert [f"{at:%Y-%m}" for at in drawn.shape.x] == [str(month) for month in expected.index]
-    assert drawn.shape.series[0].values == pytest.approx(expected.tolist())
+    assert drawn.shape.series[0].numbers == pytest.approx(expected.tolist())
     assert not drawn.note
 
 
@@ -66,7 +66,7 @@ def test_a_line_of_many_points_is_cut_into_intervals_and_says_so(tmp_path: Path)
     seconds = (frame["at"] - frame["at"].min()).dt.total_seconds()
     expected, _ = np.histogram(seconds, bins=400)
     assert isinstance(drawn.shape, Lines)
-    assert drawn.shape.series[0].values == expected.tolist()
+    assert drawn.shape.series[0].numbers == expected.tolist()
     assert pd.Timestamp(str(drawn.shape.x[0])) == frame["at"].min()
     assert "5,000 different values of at" in drawn.note
     assert "400 equal intervals" in drawn.note
@@ -191,7 +191,7 @@ def test_columns_may_have_any_name_and_any_type(tmp_path: Path) -> None:
     )
     drawn = figure(tmp_path, frame, kind="bar", x="k", y={"v": {"function": "sum", "column": name}})
     assert isinstance(drawn.shape, Bars)
-    assert dict(zip(drawn.shape.categories, drawn.shape.series[0].values, strict=True)) == {"[1]": 3.0, "[2]": None}
+    assert dict(zip(drawn.shape.categories, drawn.shape.series[0].numbers, strict=True)) == {"[1]": 3.0, "[2]": None}
     by_float = figure(tmp_path, frame, kind="bar", x=name, y={"n": {"function": "count"}}, split_by="c0")
     assert isinstance(by_float.shape, Bars)
     assert by_float.shape.categories == ["1.0", "2.0", "(missing)"]

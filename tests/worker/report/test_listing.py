@@ -95,8 +95,8 @@ def test_only_the_datasets_can_be_read(tmp_path: Path) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_text("a\n1\n")
     with sources(tmp_path, dataset=sales(5)) as made:
-        for sql in (f"SELECT * FROM read_csv('{secret}')", f"COPY (SELECT 1) TO '{secret}'"):
-            with pytest.raises(TaskFailure, match="disabled|not allowed|Permission|Cannot"):
+        for sql in (f"FROM read_csv('{secret}')", f"COPY (SELECT 1) TO '{secret}'"):
+            with pytest.raises(TaskFailure, match="disabled by configuration"):
                 made.rows(sql)
         with pytest.raises(TaskFailure, match="locked"):
             made.rows("SET enable_external_access = true")

@@ -6,6 +6,7 @@ import re
 import sys
 from collections import Counter
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,9 @@ class Page(HTMLParser):
         return sum(name == tag for name, _ in self.tags)
 
 
-def rendered(folder: Path, frame: pd.DataFrame, *blocks: dict[str, Any], **more: Any) -> Page:
+def rendered(folder: Path, frame: pd.DataFrame, *blocks: dict[str, Any], for_paper: bool = False, **more: Any) -> Page:
     with document(folder, frame, *blocks, **more) as made:
-        write_page(made, folder / "report.html")
+        write_page(made, folder / "report.html", for_paper=for_paper)
     return Page(folder / "report.html")
 
 
@@ -102,7 +103,7 @@ def test_the_page_can_be_read_without_seeing_it(page: Page) -> None:
     assert [attrs["lang"] for tag, attrs in page.tags if tag == "html"] == ["de-AT"]
     headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert headings[:2] == [1, 2]
-    assert all(after - before <= 1 for before, after in zip(headings, headings[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(headings))
     assert page.count("figure") == page.count("details") == len(CHARTS)
     assert page.count("caption") == page.count("table") == len(CHARTS) + 1
     assert [attrs.get("scope") for tag, attrs in page.tags if tag == "th"] == ["col"] * page.count("th")
@@ -152,7 +153,8 @@ def test_hostile_values_are_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [0, 1])
 def test_hardly_any_rows(tmp_path: Path, rows: int) -> None:
     """Nothing and one row make a page that says so."""
-    page = rendered(tmp_path, sales(rows).assign(category="tools", value=2.5), *CHARTS, {"kind": "table", "title": "T"})
+    frame = sales(rows).assign(category="tools", value=2.5)
+    page = rendered(tmp_path, frame, *CHARTS, {"kind": "table", "title": "T"}, for_paper=True)
     assert ("No rows" in page.words) == (rows == 0)
     assert ("No rows to draw" in page.words) == (rows == 0)
     assert page.count("figure") == len(CHARTS)
@@ -173,6 +175,7 @@ def test_extreme_values_are_drawn_or_left_out(tmp_path: Path) -> None:
         {"kind": "box", "title": "X", "x": "k", "y": "n"},
         {"kind": "heat_map", "title": "M", "x": "k", "y": "k", "value": sums["s"]},
         {"kind": "table", "title": "T"},
+        for_paper=True,
     )
     assert "3 rows without a finite value are left out." in page.words
     assert "∞" in page.words
