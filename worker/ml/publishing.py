@@ -19,12 +19,18 @@ if TYPE_CHECKING:
 
     from shared.artifacts import Role
     from shared.jobs.ml import LearningSpec
+    from worker.ml.fitting import Report
     from worker.ml.sources import Source
     from worker.ml.training import Trained
     from worker.run import Run
 
 _PARQUET = "application/vnd.apache.parquet"
-_JSON = "application/json"
+JSON_MEDIA_TYPE = "application/json"
+
+
+def reporting(run: Run) -> Report:
+    """Return what tells `run` how far it is."""
+    return lambda current, total, unit: run.progress(current, total, unit=unit)
 
 
 def published_dataset(run: Run, local: Path, name: str) -> Dataset:
@@ -38,13 +44,13 @@ def published_json(run: Run, content: Any, name: str, role: Role) -> Artifact:
     """Store JSON values and return the reference."""
     local = run.scratch / f"{name}.out"
     local.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1), encoding="utf-8")
-    return run.publish(local, name=name, role=role, media_type=_JSON)
+    return run.publish(local, name=name, role=role, media_type=JSON_MEDIA_TYPE)
 
 
 def referred_dataset(uri: str, local: Path) -> Dataset:
     """Return the reference of a dataset that is stored already."""
     return Dataset(
-        **_referred(uri, local, "dataset", _PARQUET),
+        **referred(uri, local, "dataset", _PARQUET),
         row_count=pq.read_metadata(local).num_rows,
         columns=columns_of(local),
     )
@@ -52,7 +58,7 @@ def referred_dataset(uri: str, local: Path) -> Dataset:
 
 def referred_model(uri: str, local: Path) -> ModelFile:
     """Return the reference of a model that is stored already."""
-    return ModelFile(**_referred(uri, local, "model", MODEL_MEDIA_TYPE))
+    return ModelFile(**referred(uri, local, "model", MODEL_MEDIA_TYPE))
 
 
 def published_model(run: Run, trained: Trained, source: Source, spec: LearningSpec) -> dict[str, Any]:
@@ -95,7 +101,8 @@ def published_model(run: Run, trained: Trained, source: Source, spec: LearningSp
     }
 
 
-def _referred(uri: str, local: Path, role: Role, media_type: str) -> dict[str, Any]:
+def referred(uri: str, local: Path, role: Role, media_type: str) -> dict[str, Any]:
+    """Return the fields of the reference to a file that is stored already."""
     return {
         "uri": uri,
         "name": uri.rsplit("/", 1)[1],

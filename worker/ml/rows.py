@@ -45,6 +45,16 @@ class Rows:
     positions: npt.NDArray[np.int64]
     dropped_count: int
 
+    def take(self, indices: npt.NDArray[np.int64]) -> Rows:
+        """Return some of the rows."""
+        return Rows(
+            frame=self.frame.iloc[indices],
+            target=self.target[indices],
+            labels=self.labels,
+            positions=self.positions[indices],
+            dropped_count=self.dropped_count,
+        )
+
     def class_counts(self) -> dict[str, int] | None:
         """Return how many rows each class has; None for numbers."""
         if self.labels is None:

@@ -8,9 +8,11 @@ import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from shared.errors import TaskFailure
+from shared.jobs.ml import CrossValidation
 
 if TYPE_CHECKING:
-    from shared.jobs.ml import CrossValidation, HoldOut
+    from shared.jobs.ml import HoldOut
+    from shared.jobs.tuning import SearchSpec
     from worker.ml.rows import Rows
 
     Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -38,6 +40,12 @@ def folds(rows: Rows, how: CrossValidation, *, seed: int) -> list[tuple[Indices,
     need_members(rows, how.folds, stratified=stratified)
     splitter = (StratifiedKFold if stratified else KFold)(how.folds, shuffle=True, random_state=seed)
     return list(splitter.split(np.zeros(len(rows.target)), rows.target))
+
+
+def trial_folds(seen: Rows, spec: SearchSpec) -> list[tuple[Indices, Indices]]:
+    """Return the folds in which every trial of a search judges the training rows `seen`."""
+    how = CrossValidation(kind="cross_validation", folds=spec.folds, stratified=spec.hold_out.stratified)
+    return folds(seen, how, seed=spec.seed)
 
 
 def need_members(rows: Rows, least: int, *, stratified: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from typing import TYPE_CHECKING
 
 from shared.artifacts import RecipeFile
 from shared.jobs.ml import BuildFeatures, EvaluateModel, PredictBatch, TrainModel
@@ -13,20 +12,28 @@ from worker.ml.bounds import bounded_threads, need_memory
 from worker.ml.building import Recipe, learn_recipe, write_features
 from worker.ml.model_file import MODEL_MEDIA_TYPE, load_model, load_recipe, save_recipe
 from worker.ml.prediction import predict
-from worker.ml.publishing import published_dataset, published_model, referred_dataset, referred_model
+from worker.ml.publishing import published_dataset, published_model, referred_dataset, referred_model, reporting
 from worker.ml.recipe import RECIPE_VERSION
 from worker.ml.rows import read_rows
 from worker.ml.scoring import evaluation, predicted
 from worker.ml.sources import opened
 from worker.ml.training import Training
+from worker.ml.tuning_tasks import hold_search, propose_trials, refit_best, run_trial, start_search
 from worker.settings import worker_settings
 from worker.tables.staging import schema_of
 from worker.task import Run, runs
 
-if TYPE_CHECKING:
-    from worker.ml.fitting import Report
-
-__all__ = ["build_features", "evaluate_model", "predict_batch", "train_model"]
+__all__ = [
+    "build_features",
+    "evaluate_model",
+    "hold_search",
+    "predict_batch",
+    "propose_trials",
+    "refit_best",
+    "run_trial",
+    "start_search",
+    "train_model",
+]
 
 
 @runs(BuildFeatures)
@@ -68,7 +75,7 @@ def train_model(job: TrainModel, run: Run) -> TrainResult:
         need_memory(source.path, source.inputs, limit_bytes=limit_bytes, estimator=job.estimator)
         rows = read_rows(source.path, source.inputs, job.target, job.task)
         load_s = time.perf_counter() - started
-        trained = Training(rows, source.inputs, job, _report(run), load_s).run()
+        trained = Training(rows, source.inputs, job, reporting(run), load_s).run()
         for note in trained.summary.notes:
             run.log_line("warning", note)
         return TrainResult(**published_model(run, trained, source, job))
@@ -115,7 +122,3 @@ def predict_batch(job: PredictBatch, run: Run) -> PredictionResult:
         maximum=found.maximum,
         rows_per_s=found.row_count / (time.perf_counter() - started),
     )
-
-
-def _report(run: Run) -> Report:
-    return lambda current, total, unit: run.progress(current, total, unit=unit)
