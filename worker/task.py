@@ -137,13 +137,13 @@ def _register(app: Celery, definition: Definition) -> None:
         soft_time_limit=spec.limits.soft_s,
         time_limit=spec.limits.hard_s,
     )
-    def deliver(task: Any, *args: Any, **kwargs: Any) -> Any:
-        return _deliver(task.backend.ledger, definition, _Delivery(task.request, args, kwargs, time.monotonic()))
+    def deliver(this: Any, /, *args: Any, **kwargs: Any) -> Any:  # a parameter may have any name
+        return _deliver(this.backend.ledger, definition, _Delivery(this.request, args, kwargs, time.monotonic()))
 
 
 def _register_map(app: Celery, name: str, by_kind: dict[str, Definition]) -> None:
     @app.task(name=name, bind=True, typing=False, max_retries=None)
-    def deliver(this: Any, /, **kwargs: Any) -> Any:  # one of the arguments is called `task`
+    def deliver(this: Any, /, **kwargs: Any) -> Any:
         definition = by_kind[kwargs["task"]["task"]]
         mapped = _Mapped(definition.contract, definition.body)
         return _deliver(this.backend.ledger, mapped, _Delivery(this.request, (), kwargs, time.monotonic()))
