@@ -1,9 +1,11 @@
-"""`make demo`: a real pipeline through gateway, broker and workers, watched through the REST API and checked.
+"""`make demo`: real jobs through gateway, broker and workers, watched through the REST API and checked.
 
 A CSV of about a million rows, some of them dirty, is served by a local HTTP server. `etl.run_pipeline` extracts it,
 drops rows with missing values, rejects those whose date or number is none, removes duplicates, sums value and count
 per day and category, and loads the sums into a table. Every figure is compared with what was counted while the
-file was written. The exit code is not 0 if anything is off.
+file was written. A workflow then extracts that table, trains a model on it, searches for a better one with a chord
+of trials, and renders a report; another job reports on the service's own day. The exit code is not 0 if anything
+is off.
 """
 
 from __future__ import annotations
@@ -15,18 +17,19 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.demo_checks import TABLE, Off, check_sums, show_loaded, show_rejects, show_timings, try_urls
+from cli.demo_study import run_job, show_models, show_reports, study
 from cli.gateway import Gateway, Refused, Unreachable
-from cli.output import amount, console, show_error
+from cli.output import amount, console
 from cli.ports import HOST, CannotStart, free_port, refuse_taken_port
 from cli.processes import tethered
 from cli.sales import Figures, write_sales
-from cli.watch import follow, live_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,13 +65,19 @@ def _demo(out: Console) -> None:
     size = amount((source / "sales.csv").stat().st_size, "bytes")
     _say(out, "data", f"{source / 'sales.csv'}: {figures.rows:,} rows, {size}, {_flaws(figures)}", begun)
     with _served(source) as origin, _service(out, origin) as url, Gateway(url) as gateway:
-        _say(out, "up", f"broker, gateway, worker and beat run; gateway at {url}, documentation at {url}/docs", begun)
+        _say(out, "up", f"broker, gateway, workers and beat run; gateway at {url}, documentation at {url}/docs", begun)
         job = _run_pipeline(gateway, f"{origin}/sales.csv", out)
         _say(out, "job", "succeeded", begun)
         show_timings(job, out)
         show_loaded(FOLDER / "warehouse.sqlite", out)
         show_rejects(gateway, job, figures, FOLDER, out)
         check_sums(FOLDER / "warehouse.sqlite", figures, out)
+        _say(out, "study", "train a model on the table, tune one with a chord, render a report", begun)
+        studied = study(gateway, out)
+        show_models(studied, FOLDER, out)
+        out.print("\nReports, to be opened in a browser:")
+        show_reports(studied, FOLDER, out)
+        show_reports(run_job(gateway, "report.generate_daily_report", {"day": _today()}, out), FOLDER, out)
         try_urls(gateway, job, out)
     _say(out, "end", "everything has stopped; `make up` starts it again and keeps it running", begun)
     out.print(f"Kept: {FOLDER} (warehouse.sqlite, artifacts, connections.toml, logs)")
@@ -76,15 +85,11 @@ def _demo(out: Console) -> None:
 
 def _run_pipeline(gateway: Gateway, url: str, out: Console) -> dict[str, Any]:
     """Submit the pipeline, show it live, and return the job as it ended."""
-    accepted = gateway.post("/jobs", {"kind": "etl.run_pipeline", "params": _pipeline(url)}).document
-    out.print(f"POST {gateway.url}/jobs -> 202, {gateway.url}{accepted['links']['self']}")
-    with live_view(out) as view:
-        job: dict[str, Any] = follow(gateway, accepted["id"], view, timeout_s=300).document
-    if job["state"] != "succeeded":
-        if job["error"]:
-            show_error(job["error"], out)
-        raise Off(f"the job is {job['state']}; the logs are in {FOLDER / 'logs'}")
-    return job
+    return run_job(gateway, "etl.run_pipeline", _pipeline(url), out)
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 def _pipeline(url: str) -> dict[str, Any]:
@@ -123,7 +128,7 @@ def _served(folder: Path) -> Iterator[str]:
 @contextmanager
 def _service(out: Console, origin: str) -> Iterator[str]:
     """Run `celeriac up` until the block ends; yield the gateway's URL. Raises `Off` if it starts or stops badly."""
-    out.print("starting broker, gateway, worker and beat ...")
+    out.print("starting broker, gateway, workers and beat ...")
     port = _free_or(_PORT)
     command = [sys.executable, "-m", "cli.app", "up", "--quiet", "--port", str(port), "--data", str(FOLDER)]
     environment = {**os.environ, "CELERIAC_HTTP_ALLOW_HOSTS": origin.removeprefix("http://")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from array import array
 from collections import Counter
@@ -21,6 +22,20 @@ _BAD_NUMBERS = ("12,50", "n.a.", "$4", "1.2.3")
 # One draw of 64 random bits makes a row; each part of a row has bits of its own. Slots of 1024 have a flaw.
 _FLAWS = ("missing",) * 12 + ("date",) * 4 + ("value",) * 4 + ("twice",) * 10
 _CHUNK = 50_000
+_SATURDAY = 5  # 2025 begins on a Wednesday, which is 2
+
+
+def _level(which: int, day: int) -> int:
+    """Return the price level of a category on a day, in 1/256: each has its own, a season and a weekend."""
+    own, season, weekend = (
+        0.5 + 0.13 * which,
+        1 + 0.3 * math.sin(2 * math.pi * (day / 365 + which / 10)),
+        (day + 2) % 7 >= _SATURDAY,
+    )
+    return round(256 * own * season * (1.2 if weekend else 1))
+
+
+_LEVELS = [[_level(which, day) for day in range(len(_DAYS))] for which in range(len(_CATEGORIES))]
 
 
 @dataclass
@@ -61,8 +76,9 @@ def _chunk(rng: random.Random, figures: Figures, first_id: int, size: int) -> li
     cents_of, counts_of, seen = [0] * kinds, [0] * kinds, bytearray(kinds * len(_DAYS))
     draws = array("Q", rng.randbytes(8 * size))
     for order_id, bits in enumerate(draws, start=first_id):
-        day, cents, count = (bits & 0xFFFF) % len(_DAYS), 99 + (bits >> 16 & 0x3FFF), 1 + (bits >> 30 & 7)
+        day, count = (bits & 0xFFFF) % len(_DAYS), 1 + (bits >> 30 & 7)
         which, slot = (bits >> 33 & 0xFFFF) % kinds, bits >> 54
+        cents = 99 + ((bits >> 16 & 0x3FFF) * _LEVELS[which][day] >> 8)
         line = f"{order_id},{_DAYS[day]},{_CATEGORIES[which]},{cents // 100}.{cents % 100:02d},{count}"
         flaw = _FLAWS[slot] if slot < len(_FLAWS) else ""
         if flaw and flaw != "twice":
