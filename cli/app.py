@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
-from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cli import kind_page, output
-from cli.arguments import Mistyped, options_of, read_params
-from cli.gateway import DEFAULT_URL, FINAL_STATES, Answer, Gateway, Refused, Unreachable, segment
+from cli.arguments import options_of
+from cli.calls import Exit, announce, follow_to_end, gateway_at, show
+from cli.gateway import DEFAULT_URL, segment
+from cli.operate import cancel, delete, retry
+from cli.options import (
+    Assignments,
+    CallbackUrl,
+    ConcurrencyKey,
+    ConcurrencyLimit,
+    CreatedAfter,
+    CreatedBefore,
+    ExpiresInS,
+    JobId,
+    Json,
+    MaxRetries,
+    OfKind,
+    OfQueue,
+    OfSchedule,
+    OfState,
+    OfTag,
+    Params,
+    Priority,
+    Queue,
+    Tags,
+    TimeLimitS,
+    Url,
+    Wait,
+    typed_params,
+)
 from cli.ports import CannotStart
-from cli.watch import follow, live_view
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from cli.schedules import schedules
+from cli.service import queues, workers
 
 app = typer.Typer(
     help="Submit jobs, follow them, fetch what they made. `celeriac up` runs a whole service on this machine.",
@@ -26,81 +48,36 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Url = Annotated[str, typer.Option("--url", envvar="CELERIAC_URL", help="Where the gateway is.")]
-Json = Annotated[bool, typer.Option("--json", help="Print exactly the server's JSON, and nothing else.")]
-JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="ID")]
-
-
-class Exit(IntEnum):
-    """What the exit code says."""
-
-    DONE = 0
-    NOT_SUCCEEDED = 1  # the job failed, was cancelled, expired or was quarantined
-    WRONG_REQUEST = 2  # as typed, or as the gateway sees it
-    UNREACHABLE = 3  # no gateway, or one that cannot answer now
-    INTERRUPTED = 130
-
-
-@contextmanager
-def _gateway(url: str, *, as_json: bool) -> Iterator[Gateway]:
-    """Yield the gateway; end the program with a readable error where it does not answer or refuses."""
-    errors = output.console(stderr=True)
-    try:
-        with Gateway(url) as gateway:
-            yield gateway
-    except Unreachable as away:
-        errors.print(str(away), markup=False)
-        errors.print("Start one with `celeriac up`, or name another with --url or CELERIAC_URL.", markup=False)
-        raise typer.Exit(Exit.UNREACHABLE) from None
-    except Refused as refused:
-        if as_json:
-            typer.echo(refused.text)
-        output.show_problem(refused.status, refused.problem, errors)
-        code = Exit.UNREACHABLE if refused.is_servers_fault else Exit.WRONG_REQUEST
-        raise typer.Exit(code) from None
-    except BrokenPipeError:  # the reader of our output has enough
-        sys.stderr.close()
-        raise typer.Exit(Exit.DONE) from None
-
 
 @app.command()
 def submit(
     kind: Annotated[str, typer.Argument(help="What to run, such as etl.run_pipeline; see `celeriac kinds`.")],
     *,
-    params: Annotated[
-        str | None, typer.Option(help="Parameters: a JSON object, @FILE, or - for standard input.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Set one parameter: a.b=VALUE. JSON, else text.", metavar="NAME=VALUE"),
-    ] = None,
-    priority: Annotated[int | None, typer.Option(help="0 to 9; 9 is most urgent, 4 is usual.")] = None,
-    queue: Annotated[str | None, typer.Option(help="Another queue than the kind's own.")] = None,
+    params: Params = None,
+    assignments: Assignments = None,
+    priority: Priority = None,
+    queue: Queue = None,
     delay_s: Annotated[float | None, typer.Option("--delay-s", help="Start this many seconds from now.")] = None,
     run_at: Annotated[str | None, typer.Option(help="Start at this time (RFC 3339).")] = None,
-    expires_in_s: Annotated[
-        float | None, typer.Option("--expires-in-s", help="Do not start later than this many seconds from now.")
-    ] = None,
-    time_limit_s: Annotated[
-        float | None, typer.Option("--time-limit-s", help="Longest run of one attempt, in seconds.")
-    ] = None,
-    max_retries: Annotated[int | None, typer.Option(help="Retries after the first attempt.")] = None,
-    tags: Annotated[list[str] | None, typer.Option("--tag", help="A word to find it by; repeatable.")] = None,
+    expires_in_s: ExpiresInS = None,
+    time_limit_s: TimeLimitS = None,
+    max_retries: MaxRetries = None,
+    tags: Tags = None,
+    concurrency_key: ConcurrencyKey = None,
+    concurrency_limit: ConcurrencyLimit = None,
+    callback_url: CallbackUrl = None,
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key and request again give the same job, not another.")
     ] = None,
     validate_only: Annotated[
         bool, typer.Option("--validate-only", help="Check the request and submit nothing.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the job until it ends.")] = False,
+    wait: Wait = False,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
     """Submit a job."""
-    try:
-        given = read_params(params, assignments or [])
-    except Mistyped as mistyped:
-        raise typer.BadParameter(str(mistyped)) from None
+    given = typed_params(params, assignments)
     options = options_of(
         {
             "priority": priority,
@@ -110,31 +87,30 @@ def submit(
             "expires_in_s": expires_in_s,
             "time_limit_s": time_limit_s,
             "max_retries": max_retries,
-            "tags": tags or [],
+            "tags": tags,
+            "concurrency_key": concurrency_key,
+            "concurrency_limit": concurrency_limit,
+            "callback_url": callback_url,
         }
     )
     body = {"kind": kind, "params": given} | ({"options": options} if options else {})
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
-    with _gateway(url, as_json=as_json) as gateway:
+    with gateway_at(url, as_json=as_json) as gateway:
         answer = gateway.post("/jobs", body, headers=headers, validate_only=True if validate_only else None)
-        if wait and not validate_only:
-            _follow(gateway, answer.document["id"], as_json=as_json, timeout_s=None)
+        if not validate_only:
+            announce(gateway, answer, wait=wait, as_json=as_json)
         elif as_json:
             typer.echo(answer.text)
-        elif validate_only:
+        else:
             steps = ", ".join(answer.document["steps"])
             typer.echo("The request is valid; nothing was submitted." + (f" Steps: {steps}." if steps else ""))
-        else:
-            job_id = answer.document["id"]
-            typer.echo(job_id)
-            output.console(stderr=True).print(f"celeriac wait {job_id}", style="dim")
 
 
 @app.command()
 def get(job_id: JobId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     """Show a job as it is now."""
-    with _gateway(url, as_json=as_json) as gateway:
-        _show(gateway.job(job_id), as_json=as_json)
+    with gateway_at(url, as_json=as_json) as gateway:
+        show(gateway.job(job_id), as_json=as_json)
 
 
 @app.command()
@@ -148,32 +124,34 @@ def wait(
     as_json: Json = False,
 ) -> None:
     """Follow a job until it ends. Exit code 0: it succeeded."""
-    with _gateway(url, as_json=as_json) as gateway:
-        _follow(gateway, job_id, as_json=as_json, timeout_s=timeout_s)
+    with gateway_at(url, as_json=as_json) as gateway:
+        follow_to_end(gateway, job_id, as_json=as_json, timeout_s=timeout_s)
 
 
 @app.command("list")
 def list_jobs(
     *,
-    state: Annotated[list[str] | None, typer.Option(help="Only this state; repeatable.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind.")] = None,
-    queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Only with this tag.")] = None,
-    created_after: Annotated[str | None, typer.Option(help="Only after this time (RFC 3339).")] = None,
-    created_before: Annotated[str | None, typer.Option(help="Only before this time (RFC 3339).")] = None,
+    state: OfState = None,
+    kind: OfKind = None,
+    queue: OfQueue = None,
+    tag: OfTag = None,
+    schedule: OfSchedule = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
     page_size: Annotated[int | None, typer.Option(help="At most so many; 50 unless said.")] = None,
     page_token: Annotated[str | None, typer.Option(help="Go on where another list ended.")] = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
     """List jobs, newest first."""
-    with _gateway(url, as_json=as_json) as gateway:
+    with gateway_at(url, as_json=as_json) as gateway:
         answer = gateway.get(
             "/jobs",
             state=state,
             kind=kind,
             queue=queue,
             tag=tag,
+            schedule=schedule,
             created_after=created_after,
             created_before=created_before,
             page_size=page_size,
@@ -188,18 +166,6 @@ def list_jobs(
 
 
 @app.command()
-def cancel(job_id: JobId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """Cancel a job: it does not start, or it stops."""
-    with _gateway(url, as_json=as_json) as gateway:
-        answer = gateway.post(f"/jobs/{segment(job_id)}/cancel")
-        if as_json:
-            typer.echo(answer.text)
-        else:
-            running = answer.document["state"] == "cancel_requested"
-            typer.echo("it runs and was asked to stop" if running else answer.document["state"])
-
-
-@app.command()
 def logs(
     job_id: JobId,
     *,
@@ -208,7 +174,7 @@ def logs(
     as_json: Json = False,
 ) -> None:
     """Show what a job wrote to its log."""
-    with _gateway(url, as_json=as_json) as gateway:
+    with gateway_at(url, as_json=as_json) as gateway:
         if follow_it:
             for event in gateway.events(job_id):
                 if event.event == "log":
@@ -230,7 +196,7 @@ def kinds(
     as_json: Json = False,
 ) -> None:
     """List what can be submitted, or show one kind's parameters and an example."""
-    with _gateway(url, as_json=as_json) as gateway:
+    with gateway_at(url, as_json=as_json) as gateway:
         answer = gateway.get(f"/job-kinds/{segment(kind)}" if kind else "/job-kinds")
         if as_json:
             typer.echo(answer.text)
@@ -270,26 +236,10 @@ def up(
     raise typer.Exit(code)
 
 
-def _show(answer: Answer, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(answer.text)
-    else:
-        output.show_job(answer.document, output.console())
-
-
-def _follow(gateway: Gateway, job_id: str, *, as_json: bool, timeout_s: float | None) -> None:
-    """Follow a job, print it, and end the program with what became of it."""
-    try:
-        with live_view(output.console(stderr=True)) as view:
-            answer = follow(gateway, job_id, view, timeout_s=timeout_s)
-    except KeyboardInterrupt:
-        typer.echo(f"The job goes on. Stop it with: celeriac cancel {job_id}", err=True)
-        raise typer.Exit(Exit.INTERRUPTED) from None
-    _show(answer, as_json=as_json)
-    state: Any = answer.document["state"]
-    if state not in FINAL_STATES:
-        typer.echo(f"not ended within {timeout_s:g} s", err=True)
-    raise typer.Exit(Exit.DONE if state == "succeeded" else Exit.NOT_SUCCEEDED)
+for _command in (cancel, retry, delete, workers):
+    app.command()(_command)
+app.add_typer(queues)
+app.add_typer(schedules)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -15,12 +16,14 @@ class Mistyped(ValueError):
     """An argument cannot be read; the text says which and how it should look."""
 
 
-def read_params(source: str | None, assignments: Sequence[str] = ()) -> dict[str, Any]:
+def read_params(
+    source: str | None, assignments: Sequence[str] = (), *, of: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the parameters in `source` with `assignments` (`a.b=1`) made in them.
 
-    `source` is JSON text, `@file` or `-` for standard input; None is no parameter. Raises `Mistyped`.
+    `source` is JSON text, `@file` or `-` for standard input; None is those in `of`, or none. Raises `Mistyped`.
     """
-    params = _object(source) if source is not None else {}
+    params = _object(source) if source is not None else copy.deepcopy(dict(of or {}))
     for assignment in assignments:
         _assign(params, assignment)
     return params

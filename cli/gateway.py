@@ -89,6 +89,14 @@ class Gateway:
         sent: dict[str, Any] = {} if body is None else {"json": body}
         return self._ask("POST", path, params=_given(query), headers=headers, **sent)
 
+    def put(self, path: str, body: Any) -> Answer:
+        """Put a JSON body in the place of what is there, and return the answer."""
+        return self._ask("PUT", path, json=body)
+
+    def delete(self, path: str) -> None:
+        """Delete what is there; the answer is empty."""
+        self._ask("DELETE", path)
+
     def job(self, job_id: str, *, wait_s: float | None = None) -> Answer:
         """Return a job; with `wait_s`, as soon as it ends or after that many seconds."""
         return self.get(f"/jobs/{segment(job_id)}", wait_s=wait_s, read_timeout_s=_READ_TIMEOUT_S + (wait_s or 0))
@@ -127,6 +135,8 @@ class Gateway:
         return self._understand(response)
 
     def _understand(self, response: httpx.Response) -> Answer:
+        if response.status_code == httpx.codes.NO_CONTENT:
+            return Answer(None, "")
         try:
             document = response.json()
         except ValueError:

@@ -1,8 +1,7 @@
-"""What a person reads: jobs, lists, kinds and problems as text."""
+"""What a person reads: lists of jobs, figures, log lines and problems as text."""
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -67,29 +66,6 @@ def duration_s(step: Mapping[str, Any]) -> float | None:
     return (ended - begun).total_seconds()
 
 
-def show_job(job: Mapping[str, Any], out: Console) -> None:
-    """Print a job: its state, times, steps, result or error, and files."""
-    out.print(Text.assemble((job["id"], "bold"), f"  {job['kind']}  ", state_text(job["state"])))
-    ran = duration_s(job)
-    times = [f"created {job['created_at']}"]
-    times += [f"ran {ran:.1f} s"] if ran is not None else []
-    times += [f"attempt {job['attempt']}"] if job["attempt"] > 1 else []
-    times += [f"due {job['due_at']}"] if job["state"] == "scheduled" else []
-    out.print("  " + ", ".join(times), style="dim")
-    if job["progress"] and not job["finished_at"]:
-        out.print(f"  {progress_text(job['progress'])}")
-    if job["steps"]:
-        show_table(_steps(job["steps"]), out)
-    if job["result"] is not None:
-        out.print("result")
-        out.print(Text(_indented(job["result"])))
-    if job["error"]:
-        show_error(job["error"], out)
-    for artifact in job["artifacts"]:
-        size = amount(artifact["size_bytes"], "bytes")
-        out.print(Text(f"file  {artifact['name']}  {artifact['role']}, {size}, {artifact['uri']}"))
-
-
 def show_error(error: Mapping[str, Any], out: Console) -> None:
     """Print why a job failed and what to do."""
     where = f" in step {error['step']}" if error.get("step") else ""
@@ -134,18 +110,3 @@ def log_line(line: Mapping[str, Any]) -> str:
     fields = "".join(f" {name}={value}" for name, value in (line.get("fields") or {}).items())
     step = f" {line['step']}" if line.get("step") else ""
     return f"{line['at']} {line['level']}{step} {line['message']}{fields}"
-
-
-def _steps(steps: Iterable[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for step in steps:
-        ran = duration_s(step)
-        took = f"{ran:.1f} s" if ran is not None else ""
-        said = progress_text(step["progress"]) if not step["finished_at"] else ""
-        table.add_row("  " + step["name"], state_text(step["state"]), took, Text(said))
-    return table
-
-
-def _indented(value: Any) -> str:
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from cli.gateway import FINAL_STATES, Answer, Gateway, Refused, Unreachable
+from cli.job_page import counts, waiting_text
 from cli.output import duration_s, progress_text, state_text
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.5  # how long one question waits where there are no events; also how old shown progress may be
 _LINE_EVERY_S = 2.0  # plain progress lines of one step are at least this far apart
+_FEW = 20  # steps that are shown one by one; of more only how many are in which state
 _PATIENCE_S = 30.0  # how long a gateway that answered before may be away, for a restart
 
 
@@ -67,15 +69,22 @@ def gateway_again(ask: Callable[[], Answer]) -> Answer:
 
 
 def _by_events(gateway: Gateway, job_id: str, answer: Answer, view: View) -> Answer:
-    """Follow the event stream to its end; the job is read anew whenever a state changes."""
+    """Follow the event stream to its end; the job is read anew whenever a state changes.
+
+    Of a job with many steps only when its own state does: those of its steps are in the events.
+    """
     job = answer.document
+    steps = {step["name"]: step for step in job["steps"]}
     for event in gateway.events(job_id):
+        step = steps.get(event.data.get("step"))
         if event.event == "progress":
-            holder = next((step for step in job["steps"] if step["name"] == event.data["step"]), job)
-            holder["progress"] = {name: event.data[name] for name in ("current", "total", "unit", "message")}
-        elif event.event == "state":
+            (step or job)["progress"] = {name: event.data[name] for name in ("current", "total", "unit", "message")}
+        elif event.event == "state" and step and len(steps) > _FEW:
+            step["state"] = event.data["state"]
+        elif event.event in {"state", "trimmed"}:
             answer = gateway.job(job_id)
             job = answer.document
+            steps = {step["name"]: step for step in job["steps"]}
         else:
             continue
         view.show(job)
@@ -110,7 +119,18 @@ def _progress_of(console: Console) -> Progress:
 
 
 def _parts(job: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(step["name"], step) for step in job["steps"]] or [(job["kind"], job)]
+    """Return what is shown, each with its name: the steps, or the job itself if it has none, or many."""
+    steps = job["steps"]
+    if len(steps) > _FEW:
+        done = sum(step["state"] == "succeeded" for step in steps)
+        progress = {"current": done, "total": len(steps), "unit": "steps", "message": counts(steps)}
+        waits = job["waiting_reason"] if job["state"] != "running" else None  # its own, not the first waiting step's
+        return [(job["kind"], {**job, "progress": progress, "waiting_reason": waits})]
+    return [(step["name"], step) for step in steps] or [(job["kind"], job)]
+
+
+def _said(part: Mapping[str, Any]) -> str:
+    return waiting_text(part) or progress_text(part["progress"])
 
 
 class _Ran(ProgressColumn):
@@ -148,7 +168,7 @@ class _Bars:
             task,
             completed=current,
             state=f"[{shown.style}]{state}[/]" if shown.style else state,
-            said=progress_text(part["progress"]),
+            said=_said(part),
             ran=duration_s(part),
             begun=begun,
         )
@@ -164,7 +184,7 @@ class _Lines:
 
     def show(self, job: Mapping[str, Any]) -> None:
         for index, (name, part) in enumerate(_parts(job)):
-            state, words = part["state"], progress_text(part["progress"])
+            state, words = part["state"], _said(part)
             said_at, said = self._said.get(index, (0.0, ""))
             now = time.monotonic()
             moved = state == "running" and words != said and now - said_at >= _LINE_EVERY_S
