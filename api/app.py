@@ -31,6 +31,7 @@ from shared.ledger import AsyncLedger
 from shared.messages import Composer
 from shared.planning import Planner
 
+CONNECTIONS = 64  # to the ledger, at most
 _log = structlog.get_logger(__name__)
 
 ROUTERS = (  # in the order of the document
@@ -54,14 +55,7 @@ BODIES: tuple[Body[Any], ...] = (SUBMISSION, BATCH, jobs.RETRY, bulk.BULK, sched
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: GatewaySettings = app.state.settings
     await asyncio.to_thread(_check_ledger, settings)
-    client = redis.asyncio.Redis.from_url(
-        settings.ledger_url,
-        decode_responses=True,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=SOCKET_TIMEOUT_S,
-        health_check_interval=10,
-    )
-    app.state.redis = client
+    app.state.redis = client = ledger_client(settings)
     app.state.ledger = ledger = AsyncLedger(client, timeout_s=settings.ledger_timeout_s)
     app.state.store = ArtifactStore(settings.store_url)
     try:
@@ -81,6 +75,20 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             yield
     finally:
         await client.aclose()
+
+
+def ledger_client(settings: GatewaySettings) -> redis.asyncio.Redis:
+    """Return the process's client of the ledger. Beyond its connections, calls wait for one: within their own bound."""
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        settings.ledger_url,
+        max_connections=CONNECTIONS,
+        timeout=settings.ledger_timeout_s,
+        decode_responses=True,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=SOCKET_TIMEOUT_S,
+        health_check_interval=10,
+    )
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 def _check_ledger(settings: GatewaySettings) -> None:

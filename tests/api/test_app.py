@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
 
+from api.app import CONNECTIONS, ledger_client
+from api.settings import GatewaySettings
+from shared import __version__
 from tests.services import free_port, gateway_server, http_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.services import Server
 
@@ -59,3 +64,23 @@ def test_gateway_starts_while_the_ledger_is_down(tmp_path: Path) -> None:
     with gateway_server(tmp_path, CELERIAC_BROKER_URL=f"redis://127.0.0.1:{free_port()}/0") as server:
         assert http_client.get(f"{server.url}/livez").status_code == 200
         assert http_client.get(f"{server.url}/readyz", timeout=10).status_code == 503
+
+
+def test_the_gateway_takes_a_bounded_number_of_connections(empty_valkey: Server) -> None:
+    """However many requests come at once: the others wait for a connection, and all are answered."""
+
+    async def ask_at_once() -> tuple[int, list[Any], int]:
+        async with ledger_client(GatewaySettings(broker_url=empty_valkey.redis_url)) as client:
+            alone = len(await client.client_list())
+            answers = await asyncio.gather(*(client.echo(str(n)) for n in range(4 * CONNECTIONS)))
+            return alone, answers, len(await client.client_list())
+
+    alone, answers, together = asyncio.run(ask_at_once())
+    assert answers == [str(n) for n in range(4 * CONNECTIONS)]
+    assert together - alone == CONNECTIONS - 1
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    """Gateway and workers say what `pyproject.toml` says."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] == __version__
