@@ -24,7 +24,7 @@ from worker.report.document import Document, Row, Table, Text, Tiles
 from worker.report.shapes import Figure
 from worker.report.tabling import description, table_of
 from worker.report.texts import plain
-from worker.report.values import printable, written
+from worker.report.values import number_format, printable, written
 
 _STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - full width
 _MOST_CHARACTERS = 32_000
@@ -184,7 +184,7 @@ class _Sheets:
 
 def written_whole(value: Any) -> str:
     """Return a value as text that loses nothing: an integer with all its digits."""
-    return str(value) if isinstance(value, int | Decimal | str) else written(value, str)
+    return str(value) if isinstance(value, int | Decimal | str) else written(value, number_format(NumberFormat()))
 
 
 def _moment(value: Any) -> date | time | None:
