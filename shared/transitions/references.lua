@@ -6,9 +6,9 @@
 local POSTPONED_MS = 3600000
 
 local function owners_named_by(record)
-  local owners = {}
-  if not string.find(record.params, 'artifact://', 1, true) then return owners end
-  for id in string.gmatch(record.params, 'artifact://(%x+%-%x+%-%x+%-%x+%-%x+)/') do owners[id] = true end
+  local owners, params = {}, record.params or ''
+  if not string.find(params, 'artifact://', 1, true) then return owners end
+  for id in string.gmatch(params, 'artifact://(%x+%-%x+%-%x+%-%x+%-%x+)/') do owners[id] = true end
   return owners
 end
 

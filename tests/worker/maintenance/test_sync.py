@@ -241,6 +241,26 @@ def test_types_do_not_depend_on_which_rows_are_read(pair: Pair) -> None:
     ]
 
 
+@pytest.mark.parametrize("pair", [("sqlite", "postgresql")], indirect=True)
+def test_values_are_compared_as_the_destination_stores_them(pair: Pair) -> None:
+    """What a table of other types made of the values is no difference, and a real one is found."""
+    pair.destination.run(
+        "CREATE TABLE orders (id bigint PRIMARY KEY, plain json, binary_json jsonb, name varchar(20), kept integer "
+        "DEFAULT 7, price double precision)"
+    )
+    pair.source.run(
+        "CREATE TABLE orders (id SMALLINT, plain TEXT, binary_json TEXT, name TEXT, price REAL)",
+        """INSERT INTO orders VALUES (1, '{"a": 1}', '{"b":  1}', 'x', 0.5), (2, NULL, NULL, NULL, NULL)""",
+    )
+    mode = {"kind": "full"}
+    assert counts(pair.sync(mode)) == (2, 0, 0, 0)
+    assert counts(pair.sync(mode)) == (0, 0, 0, 2)
+    pair.source.run("""UPDATE orders SET plain = '{"a": 2}' WHERE id = 1""")
+    assert counts(pair.sync(mode)) == (0, 1, 0, 1)
+    found = pair.destination.run("SELECT id, plain, binary_json, name, kept, price FROM orders ORDER BY id")
+    assert found == [(1, {"a": 2}, {"b": 1}, "x", 7, 0.5), (2, None, None, None, 7, None)]
+
+
 def test_a_source_that_was_emptied_does_not_empty_its_copy(pair: Pair) -> None:
     """More deletions than allowed fail the job, and none is made."""
     pair.source.run(CREATE)
