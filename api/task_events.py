@@ -36,7 +36,7 @@ _CANDIDATE_EVERY_S = 2.0  # how often the others try to become the consumer
 _WRITE_EVERY_S = 1.0
 _DRAIN_S = 0.25  # how long reading waits at most, and so how late a stop is noticed
 _SILENCE_S = 60.0  # workers tell that they live every 2 s: the connection may be half-open
-_LONGEST_PAUSE_S = 30.0  # between tries on a broker that cannot be reached, or that has no events
+_LONGEST_PAUSE_S = 10.0  # between tries on a broker that cannot be reached, or that has no events
 
 # KEYS: lock, counters, hosts. ARGV: owner, lock_ms, {field: n}, {host: seen_ms}, [host], [field].
 _WRITE = """
