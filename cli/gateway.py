@@ -68,6 +68,7 @@ class Gateway:
             base_url=self.url,
             timeout=httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
             headers={"Accept": "application/json, application/problem+json"},
+            verify=httpx.URL(self.url).scheme != "http",  # to read the certificates takes longer than a request
             trust_env=not _is_loopback(self.url),  # a proxy cannot reach our loopback address
         )
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.outages import RestartableValkey, restartable_valkey
 from tests.services import gateway_server, http_client, wait_for
-from tests.workers import ACME, Crew, Jobs, crew
+from tests.workers import ACME_ALONE, Crew, Jobs, crew
 
 pytestmark = pytest.mark.chaos
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.chaos
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[tuple[RestartableValkey, Jobs, Crew]]:
     with restartable_valkey(tmp_path / "valkey") as valkey:
-        env = {**ACME, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(tmp_path / "store")}
+        env = {**ACME_ALONE, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(tmp_path / "store")}
         with gateway_server(tmp_path, **env) as gateway, crew(tmp_path, **env) as workers:
             yield valkey, Jobs(gateway), workers
 

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from tests.services import Server, gateway_server, wait_for
-from tests.workers import ACME, Crew, Jobs, crew
+from tests.workers import ACME_ALONE, Crew, Jobs, crew
 
 pytestmark = pytest.mark.chaos
 
@@ -26,7 +26,7 @@ ETL_LIST = "etl\x06\x165"  # kombu's list of the default priority
 def env(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     store = tmp_path_factory.mktemp("store")
     return {
-        **ACME,
+        **ACME_ALONE,
         "CELERY_BROKER_URL": valkey.redis_url,
         "CELERIAC_STORE_URL": str(store),
         "CELERIAC_LEASE_S": str(LEASE_S),

@@ -56,7 +56,7 @@ def blocks() -> list[tuple[str, str | None]]:
 @pytest.mark.integration
 def test_the_commands_print_what_the_readme_says(tmp_path: Path) -> None:
     """Every command runs, in one shell and in order, against a service with the README's own kind."""
-    own_kind = write_own_kind(tmp_path / "own")
+    own_kind = write_own_kind(tmp_path / "own", among="shared.jobs")  # as the README does
     with running_up(tmp_path / "data", own_kind) as up:
         script = f"\necho; echo '{_END}'\n".join(["set -euo pipefail", *(commands for commands, _ in blocks())])
         bin_folder = ROOT / ".venv" / "bin"

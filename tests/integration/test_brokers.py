@@ -10,7 +10,7 @@ import redis
 
 from tests.rabbitmq import rabbitmq_server, require_rabbitmq
 from tests.services import Server, gateway_server, valkey_server, wait_for
-from tests.workers import ACME, Crew, Jobs, crew
+from tests.workers import ACME_ALONE, Crew, Jobs, crew
 
 pytestmark = pytest.mark.integration
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 def service(valkey: Server, tmp_path: Path) -> Iterator[tuple[Jobs, Crew, Server]]:
     with valkey_server(tmp_path / "broker") as broker:
         env = {
-            **ACME,
+            **ACME_ALONE,
             "CELERY_BROKER_URL": broker.redis_url,
             "CELERIAC_LEDGER_URL": valkey.redis_url,
             "CELERIAC_STORE_URL": str(tmp_path / "store"),
@@ -53,7 +53,7 @@ def test_rabbitmq_runs_jobs_and_chords_and_the_most_urgent_first(valkey: Server,
     require_rabbitmq()
     with rabbitmq_server(tmp_path / "rabbitmq") as broker_url:
         env = {
-            **ACME,
+            **ACME_ALONE,
             "CELERY_BROKER_URL": broker_url,
             "CELERIAC_LEDGER_URL": valkey.redis_url,
             "CELERIAC_STORE_URL": str(tmp_path / "store"),

@@ -9,14 +9,14 @@ import httpx
 import pytest
 
 from tests.services import Server, free_port, gateway_server, http_client, running, wait_for
-from tests.workers import ACME, ROOT, Jobs, crew
+from tests.workers import ACME_ALONE, ROOT, Jobs, crew
 
 pytestmark = pytest.mark.integration
 
 
 def test_flower_shows_worker_and_task(valkey: Server, tmp_path: Path) -> None:
     """Behind its password it lists the worker and the job that ran, under the job's id and without credentials."""
-    env = {**ACME, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(tmp_path / "store")}
+    env = {**ACME_ALONE, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(tmp_path / "store")}
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     login = ("operator", "let-me-in")

@@ -13,7 +13,7 @@ import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.services import Server, gateway_server, http_client, wait_for
-from tests.workers import ACME, Jobs, crew
+from tests.workers import ACME_ALONE, Jobs, crew
 
 pytestmark = pytest.mark.integration
 
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def env(folder: Path, valkey: Server) -> dict[str, str]:
-    return {"CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(folder / "store"), **ACME}
+    return {"CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(folder / "store"), **ACME_ALONE}
 
 
 def consuming(valkey: Server, *, beside: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 from shared.artifacts import ArtifactStore
 from shared.ledger import Ledger
 from tests.by_hand import PARTITIONED, HandRun, hand, submitted
-from tests.services import Server, gateway_server, wait_for
+from tests.services import Server, gateway_server, http_client, wait_for
 
 pytestmark = pytest.mark.integration
 CONTENT = os.urandom(700_000)  # some chunks, and a part of one
@@ -74,14 +74,14 @@ def job(gateway: Server, ledger: Ledger, store: ArtifactStore, tmp_path: Path) -
 
 def test_the_files_of_a_job_are_listed_with_where_to_get_them(gateway: Server, job: HandRun) -> None:
     """Each file with its reference and a link that downloads it."""
-    (listed,) = httpx.get(f"{gateway.url}/jobs/{job.id}/artifacts").json()["artifacts"]
+    (listed,) = http_client.get(f"{gateway.url}/jobs/{job.id}/artifacts").json()["artifacts"]
     assert (listed["step"], listed["artifact"]["name"], listed["artifact"]["size_bytes"]) == (None, "data.csv", 700_000)
-    assert httpx.get(gateway.url + listed["href"]).content == CONTENT
+    assert http_client.get(gateway.url + listed["href"]).content == CONTENT
 
 
 def test_a_download_is_safe_to_open(gateway: Server, job: HandRun) -> None:
     """The headers name type, size and digest, and keep a browser from running what a job wrote."""
-    answer = httpx.get(f"{gateway.url}/jobs/{job.id}/artifacts/data.csv")
+    answer = http_client.get(f"{gateway.url}/jobs/{job.id}/artifacts/data.csv")
     names = ["content-type", "content-length", "content-disposition", "x-content-type-options", "etag"]
     digest = hashlib.sha256(CONTENT).hexdigest()
     expected = ["text/csv", "700000", 'attachment; filename="data.csv"', "nosniff", f'"{digest}"']
@@ -91,31 +91,31 @@ def test_a_download_is_safe_to_open(gateway: Server, job: HandRun) -> None:
 def test_a_known_file_is_not_sent_again(gateway: Server, job: HandRun) -> None:
     """`If-None-Match` with the file's ETag, weak or in a list, is a 304 without a body."""
     url = f"{gateway.url}/jobs/{job.id}/artifacts/data.csv"
-    etag = httpx.get(url).headers["etag"]
+    etag = http_client.get(url).headers["etag"]
     for known in (etag, f'"x", W/{etag}', "*"):
-        answer = httpx.get(url, headers={"If-None-Match": known})
+        answer = http_client.get(url, headers={"If-None-Match": known})
         assert (answer.status_code, answer.content) == (304, b"")
-    assert httpx.get(url, headers={"If-None-Match": '"x"'}).status_code == 200
+    assert http_client.get(url, headers={"If-None-Match": '"x"'}).status_code == 200
 
 
 def test_a_download_goes_on_where_it_was_cut(gateway: Server, job: HandRun) -> None:
     """A range is a 206 with just that part, where `If-Range` names this file; else the whole is sent."""
     url = f"{gateway.url}/jobs/{job.id}/artifacts/data.csv"
-    part = httpx.get(url, headers={"Range": "bytes=300000-600000"})
+    part = http_client.get(url, headers={"Range": "bytes=300000-600000"})
     assert (part.status_code, part.content) == (206, CONTENT[300_000:600_001])
     assert part.headers["content-range"] == "bytes 300000-600000/700000"
-    same = httpx.get(url, headers={"Range": "bytes=-5", "If-Range": part.headers["etag"]})
+    same = http_client.get(url, headers={"Range": "bytes=-5", "If-Range": part.headers["etag"]})
     assert (same.status_code, same.content) == (206, CONTENT[-5:])
-    other = httpx.get(url, headers={"Range": "bytes=-5", "If-Range": '"other"'})
+    other = http_client.get(url, headers={"Range": "bytes=-5", "If-Range": '"other"'})
     assert (other.status_code, other.content) == (200, CONTENT)
 
 
 def test_a_hostile_range_costs_no_more_than_the_file(gateway: Server, job: HandRun) -> None:
     """Thousands of ranges are ignored; one outside of the file is a 416 problem."""
     url = f"{gateway.url}/jobs/{job.id}/artifacts/data.csv"
-    many = httpx.get(url, headers={"Range": "bytes=" + ",".join(["0-"] * 5_000)})
+    many = http_client.get(url, headers={"Range": "bytes=" + ",".join(["0-"] * 5_000)})
     assert (many.status_code, len(many.content)) == (200, 700_000)
-    outside = httpx.get(url, headers={"Range": "bytes=700000-"})
+    outside = http_client.get(url, headers={"Range": "bytes=700000-"})
     assert (outside.status_code, outside.json()["code"]) == (416, "range_not_satisfiable")
     assert outside.headers["content-range"] == "bytes */700000"
 
@@ -136,7 +136,7 @@ def test_a_hostile_range_costs_no_more_than_the_file(gateway: Server, job: HandR
 )
 def test_only_recorded_files_are_served(gateway: Server, job: HandRun, name: str) -> None:
     """Whatever path a name spells: 404 or 422, and nothing of it in the headers."""
-    answer = httpx.get(f"{gateway.url}/jobs/{job.id}/artifacts/{name}")
+    answer = http_client.get(f"{gateway.url}/jobs/{job.id}/artifacts/{name}")
     assert answer.status_code in (404, 422), answer.text
     assert "x-injected" not in answer.headers
 
@@ -150,7 +150,7 @@ def test_a_media_type_made_by_a_task_cannot_inject_headers(
     files = [put(store, run, tmp_path, name) for name in ("a.csv", "b.csv")]
     run.succeed(files[0] | {"media_type": "text/html\r\nX-Injected: yes"}, files[1] | {"media_type": "text/é"})
     for name in ("a.csv", "b.csv"):
-        answer = httpx.get(f"{gateway.url}/jobs/{run.id}/artifacts/{name}")
+        answer = http_client.get(f"{gateway.url}/jobs/{run.id}/artifacts/{name}")
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/octet-stream")
         assert "x-injected" not in answer.headers
 
@@ -164,9 +164,9 @@ def test_the_same_name_in_two_steps_needs_the_step(
         step.claim()
         step.succeed(put(store, step, tmp_path, "data.csv", b"of step %d" % number))
     url = f"{gateway.url}/jobs/{job.id}/artifacts"
-    listed = httpx.get(url).json()["artifacts"]
-    assert [httpx.get(gateway.url + each["href"]).content for each in listed] == [b"of step 0", b"of step 1"]
-    ambiguous = httpx.get(f"{url}/data.csv")
+    listed = http_client.get(url).json()["artifacts"]
+    assert [http_client.get(gateway.url + each["href"]).content for each in listed] == [b"of step 0", b"of step 1"]
+    ambiguous = http_client.get(f"{url}/data.csv")
     assert (ambiguous.status_code, ambiguous.json()["code"]) == (422, "ambiguous_artifact")
     assert all(each["step"] in ambiguous.json()["errors"][0]["message"] for each in listed)
 
@@ -174,7 +174,7 @@ def test_the_same_name_in_two_steps_needs_the_step(
 def test_a_file_that_the_store_has_lost_is_gone(gateway: Server, job: HandRun, store: ArtifactStore) -> None:
     """A recorded file that is no longer stored is a 410 problem, before any content."""
     store.forget(job.id)
-    answer = httpx.get(f"{gateway.url}/jobs/{job.id}/artifacts/data.csv")
+    answer = http_client.get(f"{gateway.url}/jobs/{job.id}/artifacts/data.csv")
     assert (answer.status_code, answer.json()["code"]) == (410, "artifact_gone")
 
 
