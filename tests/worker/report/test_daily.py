@@ -94,4 +94,4 @@ def test_a_day_on_which_clocks_change(day: date, hours: int) -> None:
     assert isinstance(waits, Lines)
     assert len(bars.categories) == len(waits.x) == hours
     assert bars.categories.count("02:00") == hours - 23
-    assert waits.x == sorted(waits.x)  # type: ignore[type-var]  # all of one type
+    assert waits.x == sorted(waits.x)
