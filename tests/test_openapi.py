@@ -32,8 +32,8 @@ const code: Answer<"/readyz">[503]["content"]["application/problem+json"]["code"
 console.log(state, code);
 """
 # Expected: what no schema can say (which queues there are, that a page token is one that was given out, that 'run_at'
-# and 'delay_s' exclude each other). Not checked: other methods on /jobs/batch and the like, for GET takes it for a job's id; and
-# every corner of an edited schedule, whose body is that of a new one.
+# and 'delay_s' exclude each other). Not checked: other methods on /jobs/batch and the like, for GET takes that for a
+# job's id; and every corner of an edited schedule, whose body is that of a new one.
 TOLERATED = """
 [[operations]]
 include-path = ["/jobs/batch", "/jobs/cancel", "/jobs/retry"]
