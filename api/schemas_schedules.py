@@ -81,7 +81,17 @@ class Schedule(_Out):
     links: ScheduleLinks = Field(description="Where to go on.")
 
 
-class ScheduleList(_Out):
-    """All schedules."""
+class SchedulePages(BaseModel):
+    """Which part of the list is wanted."""
 
-    schedules: list[Schedule] = Field(description="The schedules, by name.")
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    page_size: int = Field(default=50, ge=1, le=200, description="Schedules a page, at most.")
+    page_token: str | None = Field(default=None, max_length=200, description="`next_page_token` of the page before.")
+
+
+class SchedulePage(_Out):
+    """Some schedules, newest first."""
+
+    schedules: list[Schedule] = Field(description="The schedules.")
+    next_page_token: str | None = Field(description="Give it as `page_token` for the next page; null at the end.")

@@ -117,9 +117,9 @@ class Crontab(BaseModel):
         read = crontab(**self.model_dump())
         return _Fields(*(sorted(getattr(read, name)) for name in _Fields._fields))
 
-    def after(self, at_ms: int, time_zone: str) -> int:
-        """Return the first moment after `at_ms`; both in milliseconds since 1970."""
-        return next(moment for day in self._days(at_ms, time_zone, 1) for moment in day if moment > at_ms)
+    def after(self, at_ms: int, time_zone: str) -> Iterator[int]:
+        """Yield the moments after `at_ms`, one after the other, in milliseconds since 1970."""
+        return (moment for day in self._days(at_ms, time_zone, 1) for moment in day if moment > at_ms)
 
     def latest(self, at_ms: int, time_zone: str) -> int:
         """Return the last moment at or before `at_ms`."""

@@ -8,7 +8,7 @@ however many beats there are.
 from __future__ import annotations
 
 import json
-from itertools import accumulate
+from itertools import islice
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -78,7 +78,7 @@ class Schedule(Terms):
     def after(self, at_ms: int) -> int:
         """Return the first slot after `at_ms`."""
         if self.crontab is not None:
-            return self.crontab.after(at_ms, self.time_zone)
+            return next(self.crontab.after(at_ms, self.time_zone))
         return self.starts_at_ms + max(1, (at_ms - self.starts_at_ms) // self._every_ms + 1) * self._every_ms
 
     def latest(self, at_ms: int) -> int | None:
@@ -90,8 +90,10 @@ class Schedule(Terms):
 
     def next_slots(self, at_ms: int, count: int) -> list[int]:
         """Return the `count` slots after `at_ms`."""
-        slots = accumulate(range(count), lambda slot_ms, _: self.after(slot_ms), initial=at_ms)
-        return list(slots)[1:]
+        if self.crontab is not None:
+            return list(islice(self.crontab.after(at_ms, self.time_zone), count))
+        first_ms = self.after(at_ms)
+        return [first_ms + n * self._every_ms for n in range(count)]
 
     @property
     def _every_ms(self) -> int:

@@ -5,13 +5,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, cast
+
+from pydantic import ValidationError
 
 from shared.ledger import AsyncLedger, Ledger
 from shared.records import Entry
 from shared.schedules import MAX_SCHEDULES, Schedule
+
+logger = logging.getLogger(__name__)
 
 _POLL_MS = 1_000  # how often beat looks whether the job before a buffered one has ended
 _DUE_AT_ONCE = 100
@@ -57,9 +63,15 @@ class Timetable:
         return cast("Written", self._ledger.call("schedule_put", _new(schedule) | {"default": default}))
 
     def due(self) -> Due:
-        """Return what is due."""
+        """Return what is due, without what cannot be read here: a time zone that is not in this image, say."""
         now, again, *hashes = self._ledger.call("schedules_due", {"limit": _DUE_AT_ONCE})
-        return Due(int(now), int(again) if again else None, [_planned(flat) for flat in hashes])
+        planned = []
+        for flat in hashes:
+            try:
+                planned.append(_planned(flat))
+            except ValidationError as unreadable:
+                logger.error("a schedule cannot be read: %s", unreadable)
+        return Due(int(now), int(again) if again else None, planned)
 
     def tick(
         self,
@@ -115,13 +127,13 @@ class AsyncTimetable:
 
     async def get(self, schedule_id: str) -> Planned | None:
         """Return a schedule."""
-        found = await self._ledger.call("schedules", {"id": schedule_id})
-        return _planned(*found[0]) if found else None
+        found = await self._ledger.call("schedule", {"id": schedule_id})
+        return _planned(*found) if found else None
 
-    async def all(self) -> list[Planned]:
-        """Return all schedules, by name."""
-        found = [_planned(*item) for item in await self._ledger.call("schedules", {})]
-        return sorted(found, key=lambda planned: (planned.schedule.name, planned.schedule.id))
+    async def list(self, *, limit: int, before: str | None = None) -> list[Planned]:
+        """Return up to `limit` schedules, the newest first; only those with ids below `before`."""
+        arguments: dict[str, Any] = {"limit": limit} | ({"before": before} if before else {})
+        return [_planned(*found) for found in await self._ledger.call("schedules", arguments)]
 
 
 def _new(schedule: Schedule) -> dict[str, Any]:
@@ -139,6 +151,11 @@ def _written(schedule: Schedule, counted_from_ms: int) -> dict[str, Any]:
     return written
 
 
+@lru_cache(maxsize=MAX_SCHEDULES)  # checking a crontab takes most of a millisecond
+def _schedule(document: str) -> Schedule:
+    return Schedule.model_validate_json(document)
+
+
 def _planned(flat: Sequence[str], last_job_state: str = "") -> Planned:
     values: Mapping[str, str] = dict(zip(flat[::2], flat[1::2], strict=True))
 
@@ -146,7 +163,7 @@ def _planned(flat: Sequence[str], last_job_state: str = "") -> Planned:
         return int(values[name]) if name in values else None
 
     return Planned(
-        schedule=Schedule.model_validate_json(values["document"]),
+        schedule=_schedule(values["document"]),
         revision=values["revision"],
         cursor_ms=int(values["cursor"]),
         buffered_slot_ms=ms("buffered"),

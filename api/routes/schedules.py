@@ -7,17 +7,18 @@ from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from api import status
 from api.bodies import Body
 from api.deps import Ledger, dispatch_of
 from api.errors import FieldError, Problem, problems
+from api.page_tokens import next_id_of, page_token
 from api.pointers import pointer
 from api.schedule_view import shown, url_of
 from api.schemas import JobAccepted, Submission, submission_shape
-from api.schemas_schedules import Schedule, ScheduleList, ScheduleRequest
+from api.schemas_schedules import Schedule, SchedulePage, SchedulePages, ScheduleRequest
 from shared import schedules
 from shared.catalogue import catalogue
 from shared.ids import uuid7
@@ -28,6 +29,7 @@ SCHEDULE: Body[ScheduleRequest] = Body(
     "ScheduleRequest", submission_shape(catalogue(), base=ScheduleRequest, prefix="Schedule"), envelope=1
 )
 _EDITS_TRIED = 5
+_NO_FILTERS = "schedules"  # what a page token is bound to
 _REFUSALS = problems(400, 413, 415, 422, 503)
 _LOCATION = {"Location": {"description": "The schedule.", "schema": {"type": "string"}}}
 
@@ -79,10 +81,17 @@ async def create_schedule(request: Request, response: Response, timetable: Timet
     return shown(Planned(made, revision="1", cursor_ms=now_ms))
 
 
-@router.get("/schedules", summary="List schedules", responses=problems(503))
-async def list_schedules(timetable: Timetable) -> ScheduleList:
-    """Return all schedules, by name; there are 1,000 at most."""
-    return ScheduleList(schedules=[shown(planned) for planned in await timetable.all()])
+@router.get("/schedules", summary="List schedules", responses=problems(422, 503))
+async def list_schedules(timetable: Timetable, wanted: Annotated[SchedulePages, Query()]) -> SchedulePage:
+    """Return schedules, the newest first."""
+    before = next_id_of(wanted.page_token, _NO_FILTERS) if wanted.page_token else None
+    found = await timetable.list(limit=wanted.page_size + 1, before=before)
+    page = found[: wanted.page_size]
+    more = len(found) > len(page)
+    return SchedulePage(
+        schedules=[shown(planned) for planned in page],
+        next_page_token=page_token(page[-1].schedule.id, _NO_FILTERS) if more else None,
+    )
 
 
 @router.get(

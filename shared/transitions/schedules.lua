@@ -60,11 +60,21 @@ function T.schedule_delete(a)
   return redis.call('DEL', schedule_key(a.id))
 end
 
--- schedules: {id?}: one or all. Replies {{fields, state of its last job}...}.
+-- schedule: {id}. Replies {} or {fields, state of its last job}.
+function T.schedule(a)
+  local key = schedule_key(a.id)
+  return redis.call('HEXISTS', key, 'document') == 1 and schedule_with_last_job(key) or {}
+end
+
+-- schedules: {before, limit}: the newest first, with ids below `before`. Replies {{fields, state of its last job}...}.
 function T.schedules(a)
-  local found = {}
-  for _, key in ipairs(a.id and { schedule_key(a.id) } or redis.call('ZRANGE', SCHEDULES, 0, -1)) do
-    if redis.call('HEXISTS', key, 'document') == 1 then found[#found + 1] = schedule_with_last_job(key) end
+  local found, keys, upper = {}, redis.call('ZRANGE', SCHEDULES, 0, -1), a.before and schedule_key(a.before)
+  table.sort(keys, function(one, other) return one > other end)
+  for _, key in ipairs(keys) do
+    if #found == a.limit then break end
+    if (not upper or key < upper) and redis.call('HEXISTS', key, 'document') == 1 then
+      found[#found + 1] = schedule_with_last_job(key)
+    end
   end
   return found
 end

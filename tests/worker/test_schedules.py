@@ -295,6 +295,19 @@ def test_a_ledger_that_is_away_ends_no_beat(beat: Callable[..., BeatScheduler], 
     scheduler.close()
 
 
+def test_a_schedule_that_cannot_be_read_stops_no_other(
+    beat: Callable[..., BeatScheduler], hourly: Callable[..., Hourly], client: redis.Redis
+) -> None:
+    """Its time zone is not in the image that beat runs in, for example."""
+    strange, sound = hourly(), hourly()
+    document = strange.schedule.document().replace('"name"', '"time_zone":"Mars/Olympus","name"')
+    strange.set_slot(ago_s=1)
+    client.hset(strange.key, "document", document)
+    sound.set_slot(ago_s=1)
+    beat().tick()
+    assert (strange.jobs(), len(sound.jobs())) == ([], 1)
+
+
 def test_entries_that_are_not_ours_are_left_alone(
     beat: Callable[..., BeatScheduler], hourly: Callable[..., Hourly], client: redis.Redis
 ) -> None:
@@ -316,12 +329,12 @@ def test_what_comes_with_the_service_is_made_once(
     monkeypatch.setattr("worker.schedules.broker_settings", lambda: broker)
 
     def kinds() -> list[str]:
-        found = with_async(broker.broker_url, lambda ledger: AsyncTimetable(ledger).all())
+        found = with_async(broker.broker_url, lambda ledger: AsyncTimetable(ledger).list(limit=10))
         return sorted(planned.schedule.kind for planned in found)
 
     beat(locks=False).tick()
     beat(locks=False).tick()
-    first = with_async(broker.broker_url, lambda ledger: AsyncTimetable(ledger).all())
+    first = with_async(broker.broker_url, lambda ledger: AsyncTimetable(ledger).list(limit=1))
     made = kinds()
     assert made == sorted(set(made))
     assert "report.generate_daily_report" in made

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
+from api.page_tokens import page_token
 from shared.default_schedules import default_schedules
 from shared.ids import uuid7
 from shared.ledger import Ledger
@@ -209,6 +210,20 @@ def test_the_sync_that_comes_with_the_service_waits_for_its_connections(api: htt
     params = terms["params"] | {"source": {"connection": "warehouse", "table": "mirror"}}
     edited = api.put(shown["links"]["self"], json=terms | {"params": params})
     assert (edited.status_code, edited.json()["note"]) == (200, None), edited.text
+
+
+def test_the_list_goes_page_by_page(api: httpx.Client, wanted: dict[str, Any]) -> None:
+    """The newest first, each once; a token of another list is refused."""
+    made = [api.post("/schedules", json=wanted | {"paused": True}).json()["id"] for _ in range(3)]
+    listed, token = list[str](), ""
+    while True:
+        page = api.get("/schedules", params={"page_size": 2} | ({"page_token": token} if token else {})).json()
+        listed += [schedule["id"] for schedule in page["schedules"]]
+        if not (token := page["next_page_token"]):
+            break
+    assert (listed[:3], listed) == (made[::-1], sorted(set(listed), reverse=True))
+    foreign = page_token(made[0], "of jobs")
+    assert api.get("/schedules", params={"page_token": foreign}).json()["code"] == "invalid_page_token"
 
 
 def test_a_list_of_a_thousand_is_the_most(api: httpx.Client, valkey: Server, wanted: dict[str, Any]) -> None:
