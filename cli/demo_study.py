@@ -1,6 +1,6 @@
 """The demo's second job: what the loaded table teaches, by one workflow over three families of workers.
 
-extract the table -> (train a model | search for a better one | render a report), all as one job over REST.
+extract the table -> make numbers of it -> (train a model | search for a better one | render a report)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LEARNT = {"task": "regression", "target": "value", "seed": SEED}
 
 def study(gateway: Gateway, out: Console) -> dict[str, Any]:
     """Submit the workflow, show it live, and return the job as it ended. Raises `Off` if it does not succeed."""
-    return run_job(gateway, "workflow.chain", {"steps": [_extract(), _side_by_side()]}, out)
+    return run_job(gateway, "workflow.chain", {"steps": [_extract(), _as_numbers(), _side_by_side()]}, out)
 
 
 def run_job(gateway: Gateway, kind: str, params: Mapping[str, Any], out: Console) -> dict[str, Any]:
@@ -51,6 +51,12 @@ def _extract() -> dict[str, Any]:
         "name": "extract",
         "params": {"source": {"kind": "sql", "connection": "warehouse", "table": TABLE}},
     }
+
+
+def _as_numbers() -> dict[str, Any]:
+    """SQLite keeps decimals as exact text; models and charts take numbers."""
+    cast = {"op": "cast", "columns": {"value": "float", "date": "date"}}
+    return {"kind": "etl.transform_data", "name": "numbers", "params": {"steps": [cast]}}
 
 
 def _side_by_side() -> dict[str, Any]:
