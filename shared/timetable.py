@@ -70,7 +70,7 @@ class Timetable:
             try:
                 planned.append(_planned(flat))
             except ValidationError as unreadable:
-                logger.error("a schedule cannot be read: %s", unreadable)
+                logger.warning("a schedule cannot be read: %s", unreadable)
         return Due(int(now), int(again) if again else None, planned)
 
     def tick(
