@@ -75,8 +75,6 @@ class Buildah:
         name: str,
         folder: Path,
         *,
-        command: list[str] | None = None,
-        health: list[str] | None = None,
         env: dict[str, str],
         mounts: dict[Path, str],
     ) -> Container:
@@ -88,9 +86,9 @@ class Buildah:
             run += ["--env", f"{variable}={value}"]
         for outside, inside in mounts.items():
             run += ["--volume", f"{outside}:{inside}"]
-        test = health or health_command(config.get("Healthcheck"))
+        test = health_command(config.get("Healthcheck"))
         running = _BuildahContainer(self._options, container, [*run, container, "--"], test, folder)
-        running.begin(command or config["Cmd"])
+        running.begin(config["Cmd"])
         return running
 
     def _storage(self, driver: str) -> list[str]:

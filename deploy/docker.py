@@ -44,8 +44,6 @@ class Docker:
         name: str,
         folder: Path,  # noqa: ARG002 - the engine keeps the log
         *,
-        command: list[str] | None = None,
-        health: list[str] | None = None,
         env: dict[str, str],
         mounts: dict[Path, str],
     ) -> Container:
@@ -56,8 +54,8 @@ class Docker:
         for outside, inside in mounts.items():
             options += ["--volume", f"{outside}:{inside}"]
         test = json.loads(self._ask("image", "inspect", "--format", "{{json .Config.Healthcheck}}", name))
-        container = self._ask("run", *options, name, *(command or []))
-        return _DockerContainer(self.name, container, health or health_command(test))
+        container = self._ask("run", *options, name)
+        return _DockerContainer(self.name, container, health_command(test))
 
     def _ask(self, *words: str) -> str:
         return subprocess.run([self.name, *words], check=True, capture_output=True, text=True).stdout.strip()

@@ -56,12 +56,10 @@ class Engine(Protocol):
         name: str,
         folder: Path,
         *,
-        command: list[str] | None = None,
-        health: list[str] | None = None,
         env: dict[str, str],
         mounts: dict[Path, str],
     ) -> Container:
-        """Start the image `name` with its own command and health check, or these; its log goes into `folder`."""
+        """Start the image `name` with its own command and health check; its log goes into `folder`."""
 
 
 def build_options(

@@ -1,4 +1,4 @@
-"""Build every image with the engine that is here, print the sizes, and pass a pipeline through them: `make images`."""
+"""Build every image with the engine that is here, print sizes, run a job of each family through them: `make images`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def images() -> list[Image]:
             Image(f"celeriac-worker-{family}", "Dockerfile.worker", "worker", {"FAMILY": family})
             for family in families()
         ),
+        Image("celeriac-beat", "Dockerfile.worker", "beat"),
         Image("celeriac-flower", "Dockerfile.worker", "flower"),
     ]
 
@@ -81,7 +82,7 @@ def build(engine: Engine) -> None:
                     image.name, ROOT, image.dockerfile, target=image.target, arguments=image.arguments, secrets=secrets
                 )
     for image in images():
-        print(f"{image.name:<24}{engine.size_bytes(image.name) / 1e6:8.0f} MB", flush=True)
+        print(f"{image.name:<28}{engine.size_bytes(image.name) / 1e6:8.0f} MB", flush=True)
 
 
 @contextmanager

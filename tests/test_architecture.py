@@ -7,10 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
+
+from deploy.images import families
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("api", "shared", "worker", "cli", "bench", "deploy", "tests", "examples")
@@ -79,8 +84,58 @@ def test_flower_and_beat_load_the_application_without_any_family(tmp_path: Path)
     assert loaded.stderr == ""
 
 
+def _copies_of(family: str) -> list[str]:
+    """Return what Dockerfile.worker copies of the tree for a family, stage by stage."""
+    stages: dict[str, tuple[str, list[str]]] = {}
+    for line in (ROOT / "Dockerfile.worker").read_text("utf-8").replace("${FAMILY}", family).splitlines():
+        words = line.split()
+        if words[:1] == ["FROM"]:
+            name = words[-1]
+            stages[name] = (words[1], [])
+        elif words[:1] == ["COPY"] and not words[1].startswith("--from="):
+            stages[name][1].extend(words[1:-1])
+    copies: list[str] = []
+    stage = "worker"
+    while stage in stages:
+        stage, of_stage = stages[stage]
+        copies += of_stage
+    return copies
+
+
+def _absent_from(lock: Path) -> set[str]:
+    """Return the third-party modules that are installed here and that a requirements file does not bring."""
+    pinned = {
+        canonicalize_name(name)
+        for name in re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*\])?==", lock.read_text(), re.MULTILINE)
+    }
+    here = packages_distributions()
+    brought = {module for module, names in here.items() if pinned & {canonicalize_name(name) for name in names}}
+    return set(here) - brought - {"shared", "worker"}
+
+
+@pytest.mark.parametrize("family", families())
+def test_a_family_image_has_all_that_its_workers_import(family: str, tmp_path: Path) -> None:
+    """What Dockerfile.worker copies for a family loads as its worker, with the packages of its own pins alone."""
+    _copied(tmp_path, *_copies_of(family))
+    blocked = _absent_from(ROOT / "requirements" / f"worker-{family}.txt")
+    assert {"fastapi", "api", "weasyprint"} <= blocked
+    command = [sys.executable, "-P", "-c", f"{_IMPORT_ALL}\nimport worker.app", f"worker.{family}", ",".join(blocked)]
+    environment = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
+    loaded = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment | {"WORKER_FAMILIES": family, "MPLCONFIGDIR": tempfile.gettempdir()},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert loaded.stderr == ""
+    assert loaded.returncode == 0
+
+
 def test_the_block_of_an_import_blocks(tmp_path: Path) -> None:
-    """The two tests above can fail: a module that imports a blocked library is found."""
+    """The tests above can fail: a module that imports a blocked library is found."""
     (tmp_path / "gateway").mkdir()
     (tmp_path / "gateway" / "__init__.py").write_text("import numpy.linalg\n")
     assert "numpy is not in the image" in _imported(tmp_path, "gateway", HEAVY).stderr

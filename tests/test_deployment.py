@@ -26,7 +26,12 @@ from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
-ROLES = {"api": ["api"], "flower": ["flower"], "worker-etl": ["worker", "etl"]}
+ROLES = {
+    "api": ["api"],
+    "beat": ["worker"],
+    "flower": ["flower"],
+    **{f"worker-{family}": ["worker", family] for family in families()},
+}
 DOCKERFILES = ("Dockerfile.api", "Dockerfile.worker")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -100,31 +105,31 @@ def test_a_role_has_the_versions_that_the_tests_run_on(role: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "sources"),
+    ("role", "sources", "extra"),
     [
-        ("api", ("api/**/*.py", "shared/**/*.py")),
-        *(
-            (f"worker-{family}", ("worker/*.py", "worker/tables/*.py", f"worker/{family}/*.py", "shared/**/*.py"))
-            for family in ("etl", "maintenance")
-        ),
+        ("api", ("api/**/*.py", "shared/**/*.py"), set[str]()),
+        ("worker-etl", ("worker/*.py", "worker/tables/*.py", "worker/etl/*.py", "shared/**/*.py"), set()),
+        ("worker-maintenance", ("worker/*.py", "worker/tables/*.py", "worker/maintenance/*.py"), set()),
+        ("worker-ml", ("worker/tables/columns.py", "worker/tables/staging.py", "worker/ml/*.py"), set()),
+        ("worker-report", ("worker/report/*.py",), {"weasyprint"}),  # PDF is an extra, and says so where it is missing
     ],
 )
-def test_an_image_has_what_its_code_imports(role: str, sources: tuple[str, ...]) -> None:
-    """Each third-party module that a role's sources import is pinned in its requirements."""
-    assert _third_party(*sources) - set(_pins(ROOT / "requirements" / f"{role}.txt")) == set()
+def test_an_image_has_what_its_code_imports(role: str, sources: tuple[str, ...], extra: set[str]) -> None:
+    """Each third-party module that a role's sources import, at whatever depth, is pinned in its requirements."""
+    assert _third_party(*sources) - set(_pins(ROOT / "requirements" / f"{role}.txt")) == extra
 
 
-def test_the_gateway_and_flower_have_no_heavy_library() -> None:
+def test_gateway_beat_and_flower_have_no_heavy_library() -> None:
     """Neither pandas nor NumPy, DuckDB, Arrow or scikit-learn is installed where no task runs."""
     heavy = {"pandas", "numpy", "duckdb", "pyarrow", "scikit-learn"}
-    for role in ("api", "flower"):
+    for role in ("api", "beat", "flower"):
         assert heavy & set(_pins(ROOT / "requirements" / f"{role}.txt")) == set()
 
 
 def _stages(dockerfile: str) -> dict[str, list[str]]:
     """Return the instructions of each stage, continuation lines joined; the last stage without a name is `final`."""
     text = re.sub(r"^#.*\n", "", (ROOT / dockerfile).read_text(), flags=re.MULTILINE).replace("\\\n", " ")
-    stages: dict[str, list[str]] = {}
+    name, stages = "arguments", dict[str, list[str]](arguments=[])  # they stand before the first stage
     for line in filter(None, text.splitlines()):
         if line.startswith("FROM "):
             name = line.partition(" AS ")[2] or "final"
@@ -133,7 +138,12 @@ def _stages(dockerfile: str) -> dict[str, list[str]]:
     return stages
 
 
-RUN_STAGES = [("Dockerfile.api", "final"), ("Dockerfile.worker", "worker"), ("Dockerfile.worker", "flower")]
+RUN_STAGES = [
+    ("Dockerfile.api", "final"),
+    ("Dockerfile.worker", "worker"),
+    ("Dockerfile.worker", "beat"),
+    ("Dockerfile.worker", "flower"),
+]
 
 
 @pytest.mark.parametrize(("dockerfile", "stage"), RUN_STAGES)
@@ -151,7 +161,8 @@ def test_an_image_runs_as_nobody_in_particular_and_says_how_it_is(dockerfile: st
     ("dockerfile", "stage", "copied"),
     [
         ("Dockerfile.api", "final", {"shared", "api"}),
-        ("Dockerfile.worker", "worker", {"shared", "worker/*.py", "worker/tables", "worker/${FAMILY}"}),
+        ("Dockerfile.worker", "worker", {"shared", "worker/*.py", "worker/${FAMILY}"}),
+        ("Dockerfile.worker", "beat", {"shared", "worker/*.py"}),
         ("Dockerfile.worker", "flower", {"shared", "worker/*.py"}),
     ],
 )
@@ -180,7 +191,7 @@ def test_each_family_has_a_service_of_its_own() -> None:
     assert {name for name in SERVICES if name.startswith("worker-")} == {f"worker-celery-{name}" for name in families()}
     for family in families():
         service = SERVICES[f"worker-celery-{family}"]
-        assert service["build"]["args"] == {"FAMILY": family}
+        assert (service["build"]["target"], service["build"]["args"]) == ("worker", {"FAMILY": family})
         assert service["image"].startswith(f"celeriac-worker-{family}:")
 
 
@@ -241,6 +252,25 @@ def test_only_workers_have_the_credentials_of_connections() -> None:
     assert {name for name, service in SERVICES.items() if "env_file" in service} == {
         f"worker-celery-{family}" for family in families()
     }
+
+
+def test_who_signs_callbacks_and_who_takes_them_has_the_secret() -> None:
+    """The gateway refuses callbacks without it, maintenance workers sign with it; without one nothing is signed."""
+    holders = {
+        name for name, service in SERVICES.items() if "CELERIAC_WEBHOOK_SECRET" in service.get("environment", {})
+    }
+    assert holders == {"api", "worker-celery-maintenance"}
+    assert COMPOSE["x-webhook-secret"] == {"CELERIAC_WEBHOOK_SECRET": "${CELERIAC_WEBHOOK_SECRET:-}"}
+
+
+def test_what_tasks_write_aside_goes_to_a_disk() -> None:
+    """The only places that workers can write to are the store and a volume at /tmp, where matplotlib's folder is."""
+    for family in families():
+        writable = [
+            volume for volume in SERVICES[f"worker-celery-{family}"]["volumes"] if not str(volume).endswith(":ro")
+        ]
+        assert writable == ["artifacts:/var/lib/celeriac", {"type": "volume", "target": "/tmp"}]  # noqa: S108 - inside
+    assert "ENV MPLCONFIGDIR=/tmp/matplotlib" in _stages("Dockerfile.worker")["for-report"]
 
 
 def test_the_settings_that_compose_makes_exist() -> None:
