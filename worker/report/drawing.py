@@ -17,7 +17,7 @@ from worker.report.shapes import Figure
 from worker.report.values import printable
 
 WIDE, NARROW = 760, 360  # CSS pixels
-_PADDING = 2
+_PADDING = 6  # the reader's font may be a little wider than the one that is measured
 _MOST_ROOM = 0.45  # of a side, for the labels there
 
 _STYLE = {

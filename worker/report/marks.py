@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 PHONE = 500  # pixels up to which a drawing is made for a small screen
 _SIGN_WIDTH = 6.6  # of a character at 12 pixels, on average
 _BAR_HEIGHT = 26
+_DATES: dict[str, Any] = {  # of ticks by year, month, day, hour, minute, second; at their zeros; beside the axis
+    "formats": ["%Y", "%b", "%d", "%H:%M", "%H:%M", "%S.%f"],
+    "zero_formats": ["", "%Y", "%b", "%d %b", "%H:%M", "%H:%M"],
+    "offset_formats": ["", "%Y", "%b %Y", "%d %b %Y", "%d %b %Y", "%d %b %Y %H:%M"],
+}
 _SPARSE = 40  # positions up to which a line's points are marked
 _DASHES = ("solid", "solid", "solid", "solid", (0, (5, 2)), (0, (5, 2)), (0, (1, 1.5)), (0, (1, 1.5)))
 _LEAST_LABELLED_CELL = 26  # pixels that a cell needs at least to hold a number
@@ -212,7 +217,7 @@ def _(shape: Grid, axes: Axes, figure: Figure, width: int) -> None:
 
 def _category_axis(axis: Axis, names: Sequence[str], width: int) -> None:
     """Label places 0, 1, ... with `names`; where they have no room side by side, only every n-th."""
-    most = 26 if width > PHONE else 13
+    most = 30 if width > PHONE else 20
     short = [printable(name, most).replace("\n", " ") for name in names]
     longest = max((len(name) for name in short), default=1)
     every = 1
@@ -234,7 +239,7 @@ def _position_axis(axes: Axes, positions: Sequence[Any], width: int) -> None:
     if positions and isinstance(positions[0], date):
         locator: Any = AutoDateLocator(minticks=3, maxticks=5 if few else 9)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, **_DATES))  # type: ignore[no-untyped-call]
     else:
         whole = all(float(place).is_integer() for place in positions)
         axes.xaxis.set_major_locator(MaxNLocator(4 if few else 8, integer=whole))
