@@ -54,9 +54,9 @@ _PARTS = (  # each uses what those before it define
         "requests",
         "schedules",
         "keeper",
+        "cleanup",
         "operator",
         "metrics",
-        "cleanup",
     ),
 )
 _SCRIPT = "\n".join(

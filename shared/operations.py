@@ -129,7 +129,8 @@ class Operations:
     async def forget(self, job_id: str) -> tuple[str, Sequence[str]]:
         """Take a finished job out of the ledger.
 
-        Returns `forgotten` with the ids whose artifacts are to go, `live` with its state, or `unknown`.
+        Returns `forgotten` with the ids whose artifacts are to go; `live`; `referred` where another job or a schedule
+        still needs its files, or its end is still to be told; or `unknown`.
         """
         what, *rest = await self._ledger.call("forget", {"id": job_id})
         return what, rest

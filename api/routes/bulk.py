@@ -40,7 +40,10 @@ router = APIRouter(tags=["jobs"])
     responses=_REFUSALS,
 )
 async def cancel_jobs(request: Request, ledger: Ledger) -> BulkCancelled:
-    """Cancel jobs by their ids, or those that a filter finds and that have not ended."""
+    """Cancel jobs by their ids, or those that a filter finds and that have not ended.
+
+    After a 503 some may be cancelled: make the call again.
+    """
     wanted, _ = await BULK.read(request)
     records, refused, next_page_token = await _chosen(ledger, wanted, _LIVE)
 

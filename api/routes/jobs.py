@@ -229,7 +229,14 @@ async def delete_job(found: FoundJob, ledger: Ledger, store: Store) -> None:
     """Forget a job that has ended, with its result, its events and its files. From now on it answers 410."""
     what, rest = await Operations(ledger).forget(found.id)
     if what == "live":
-        raise Problem(409, "job_live", f"The job or a step of it is {rest[0]}. Cancel it first, or wait until it ends.")
+        raise Problem(409, "job_live", "The job or a step of it has not ended. Cancel it first, or wait until it has.")
+    if what == "referred":
+        raise Problem(
+            409,
+            "job_in_use",
+            "A live job, a schedule or a later job that used its steps again needs its files, or its callback is still "
+            "to be made. It goes with its retention.",
+        )
     if what == "unknown":
         raise Problem(410, "expired_job", "The job has just passed its retention.")
     await asyncio.to_thread(_forget_files, store, rest)

@@ -10,6 +10,7 @@
 local BAND = 4398046511104 -- 2^42 ms: wider than any time, so that each priority has a band of scores of its own
 local ADMITTED_AT_ONCE = 100
 local STEPS_LOOKED_AT = 100
+local PLACES_LOOKED_AT = 10 -- of each key in a round of the keeper
 local ADMISSION_MS = 60000 -- a place given to a job that does not start within this time is given to another, too
 
 local function order(record) return (9 - tonumber(record.priority)) * BAND + tonumber(record.queued_at) end
@@ -198,7 +199,7 @@ local function tend_holds(limit, note)
     for _, id in ipairs(let_go(queue, limit)) do note('published', id) end
   end
   for _, key in ipairs(redis.call('SRANDMEMBER', P .. 'limited-keys', limit)) do
-    for _, id in ipairs(redis.call('SMEMBERS', P .. 'running-key:' .. key)) do
+    for _, id in ipairs(redis.call('SRANDMEMBER', P .. 'running-key:' .. key, PLACES_LOOKED_AT)) do
       if redis.call('HGET', record_key(id), 'state') ~= 'running' then redis.call('SREM', P .. 'running-key:' .. key, id) end
     end
     redis.call('ZREMRANGEBYSCORE', P .. 'admitted-key:' .. key, '-inf', NOW - ADMISSION_MS)

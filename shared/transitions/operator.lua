@@ -96,14 +96,11 @@ function T.workers()
   return replies
 end
 
--- forget: {id}. Take a finished job out of the ledger now. Replies {'forgotten', id...} (its and its steps', whose files
--- are to go) | {'live', state} | {'unknown'}.
+-- forget: {id}. Take a finished job out of the ledger now. Replies as `clean` does: 'referred' where a live job, a
+-- schedule, or a later job that uses its steps again needs its files, or where its end is still to be told.
 function T.forget(a)
   local record = load(a.id)
-  if not record then return { 'unknown' } end
-  if not FINAL[record.state] then return { 'live', record.state } end
-  for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do
-    if redis.call('HGET', record_key(id), 'state') == 'running' then return { 'live', 'running' } end
-  end
-  return { 'forgotten', unpack(forget(record)) }
+  local until_ms = record and redis.call('ZSCORE', P .. 'ended', a.id)
+  if until_ms and until_ms - record.retention_ms > tonumber(record.finished_at) then return { 'referred' } end -- see keep_lineage
+  return clean(a.id, { older_than_ms = 0 })
 end

@@ -133,6 +133,32 @@ def test_a_deleted_job_is_gone_with_its_result_and_its_events(
     assert list(book.client.scan_iter(f"*{job_id}*")) == []
 
 
+def test_a_job_whose_files_are_needed_is_not_deleted(
+    api: httpx.Client, book: Ledger, extraction: dict[str, Any]
+) -> None:
+    """Neither while a live job names one, nor under a job that used its steps again."""
+    job_id = submit(api, extraction)
+    book.succeed(job_id, token=claimed(book, job_id).token, result="{}")
+    uri = f"artifact://{job_id}/1/sales.csv"
+    reader = submit(api, {"kind": "etl.extract_data", "params": {"source": {"kind": "artifact", "uri": uri}}})
+    refused = api.delete(f"/jobs/{job_id}")
+    assert (refused.status_code, refused.json()["code"]) == (409, "job_in_use")
+    api.post(f"/jobs/{reader}/cancel")
+    assert api.delete(f"/jobs/{job_id}").status_code == 204
+
+
+def test_a_workflow_whose_steps_were_used_again_is_not_deleted(
+    api: httpx.Client, book: Ledger, pipeline: dict[str, Any]
+) -> None:
+    """The files of those steps are the later job's, too."""
+    job_id = submit(api, pipeline)
+    first, second = (step["id"] for step in api.get(f"/jobs/{job_id}").json()["steps"][:2])
+    book.succeed(first, token=claimed(book, first).token, result="{}")
+    book.fail(second, token=claimed(book, second).token, error=ERROR)
+    assert api.post(f"/jobs/{job_id}/retry", json={"only_failed": True}).status_code == 202
+    assert api.delete(f"/jobs/{job_id}").json()["code"] == "job_in_use"
+
+
 def test_a_live_job_is_not_deleted(api: httpx.Client, book: Ledger, pipeline: dict[str, Any]) -> None:
     """Nor is a workflow whose step still runs, although the job itself has ended."""
     job_id = submit(api, pipeline)
