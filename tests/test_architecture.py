@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -46,14 +46,12 @@ def _python_files() -> list[Path]:
 
 
 def _copied(into: Path, *names: str) -> None:
+    """Lay these parts of the tree out in a folder of their own, by links: what is compiled need not be again."""
     for name in names:
         for path in sorted(ROOT.glob(name)):
             target = into / path.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                shutil.copytree(path, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(path, target)
+            target.symlink_to(path)
 
 
 def _imported(folder: Path, packages: str, blocked: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
@@ -102,13 +100,18 @@ def _copies_of(family: str) -> list[str]:
     return copies
 
 
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
 def _absent_from(lock: Path) -> set[str]:
     """Return the third-party modules that are installed here and that a requirements file does not bring."""
     pinned = {
         canonicalize_name(name)
         for name in re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*\])?==", lock.read_text(), re.MULTILINE)
     }
-    here = packages_distributions()
+    here = _distributions()
     brought = {module for module, names in here.items() if pinned & {canonicalize_name(name) for name in names}}
     return set(here) - brought - {"shared", "worker"}
 
