@@ -25,6 +25,7 @@ _MIB = 1024**2
 _NUMBER_BYTES = 8
 _OBJECT_BYTES = 64  # a short str of Python's, with the pointer to it
 _COPIES = 3  # features of all rows, of the training rows, and what the estimator copies
+_BOOTSTRAPPED = 0.64  # ratio of rows that a bootstrap sample holds: 1 - 1/e
 _NODE_BYTES = 72  # of a tree, before its values per class
 
 
@@ -77,7 +78,8 @@ def _frame_width(path: Path, inputs: Sequence[InputColumn]) -> float:
 
 def _trees_bytes(estimator: AnyEstimator | None, rows: int) -> int:
     if isinstance(estimator, RandomForest):
-        leaves = max(1, rows // estimator.min_samples_leaf)
+        distinct = rows * (_BOOTSTRAPPED if estimator.bootstrap else 1)
+        leaves = max(1, int(distinct) // estimator.min_samples_leaf)
         if estimator.max_depth is not None and estimator.max_depth < 60:  # noqa: PLR2004 - 2**60 leaves are no bound
             leaves = min(leaves, 2**estimator.max_depth)
         return estimator.n_estimators * 2 * leaves * _NODE_BYTES

@@ -40,7 +40,8 @@ def make_estimator(spec: AnyEstimator, task: LearningTask, *, seed: int) -> Any:
     if isinstance(spec, typed.SupportVectors):
         return _support_vectors(options, classifies=classifies, seed=seed)
     if isinstance(spec, typed.KNeighbors):
-        return (KNeighborsClassifier if classifies else KNeighborsRegressor)(**options)
+        # By brute force: a stored tree of neighbours would be one more compiled type to trust.
+        return (KNeighborsClassifier if classifies else KNeighborsRegressor)(**options, algorithm="brute")
     if isinstance(spec, typed.LogisticRegression):
         solver = "saga" if spec.l1_ratio else "lbfgs"
         return LogisticRegression(
