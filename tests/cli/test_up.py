@@ -41,11 +41,23 @@ def stopped_in_order(up: Up) -> list[str]:
     return [line.split()[-1] for line in up.said.splitlines() if line.startswith("up ") and " stopping " in line]
 
 
+def run_a_schedule(up: Up) -> None:
+    """Make a schedule and fail unless a job of it succeeds soon."""
+    schedule = {"name": "Shouts", "kind": "acme.shout_text", "params": {"text": "hello"}, "interval_s": 1}
+    made = http_client.post(f"{up.url}/schedules", json=schedule).raise_for_status().json()
+    succeeded = f"{up.url}{made['links']['jobs']}&state=succeeded"
+    wait_for(lambda: http_client.get(succeeded).json()["jobs"], "a scheduled job")
+
+
 def test_ctrl_c_stops_everything_in_order(tmp_path: Path, own_kind: dict[str, str]) -> None:
-    """A first start lays the folder out; SIGINT stops the programs in order, exit code 0, and none is left."""
+    """A first start lays the folder out and runs what is scheduled; SIGINT stops the programs in order.
+
+    The exit code is 0, and no process is left.
+    """
     with running_up(tmp_path / "data", own_kind, "--quiet") as up:
         connections = tomllib.loads((up.folder / "connections.toml").read_text(encoding="utf-8"))
         pids = up.pids()
+        run_a_schedule(up)
         up.process.send_signal(signal.SIGINT)
         assert up.process.wait(STOP_BOUND_S) == 0, up.said
         gone(pids)

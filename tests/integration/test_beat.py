@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import redis
 
 from shared.schedules import Schedule
 from tests.outages import RestartableValkey, restartable_valkey
-from tests.services import Server, gateway_server, running, wait_for
+from tests.services import Server, gateway_server, http_client, running, wait_for
 from tests.workers import ACME
 
 pytestmark = pytest.mark.integration
@@ -44,13 +43,13 @@ class Service:
         """Make a schedule of a note, every second unless told otherwise; return its id."""
         body = {"name": notebook, "kind": "acme.take_note", "params": {"notebook": notebook}, "overlap": "allow"}
         rhythm = {} if "crontab" in terms else {"interval_s": 1}
-        answer = httpx.post(f"{self.gateway.url}/schedules", json=body | rhythm | terms, timeout=30)
+        answer = http_client.post(f"{self.gateway.url}/schedules", json=body | rhythm | terms, timeout=30)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
     def call(self, method: str, path: str, **more: Any) -> Any:
         """Speak to the gateway; return what it answers."""
-        answer = httpx.request(method, f"{self.gateway.url}{path}", timeout=30, **more)
+        answer = http_client.request(method, f"{self.gateway.url}{path}", timeout=30, **more)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
@@ -131,7 +130,7 @@ def test_beat_catches_up_and_follows_every_change(service: Service) -> None:
         service.valkey.stop()
         wait_for(lambda: '"level": "warning"' in beat.log.read_text(), "beat's word on the outage", bound_s=60)
         service.valkey.start()
-        wait_for(lambda: httpx.get(f"{service.gateway.url}/readyz").is_success, "return of the ledger")
+        wait_for(lambda: http_client.get(f"{service.gateway.url}/readyz").is_success, "return of the ledger")
         service.fires(other)
         service.call("DELETE", f"/schedules/{other}")
         beat.process.terminate()

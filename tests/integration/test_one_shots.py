@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import redis
 
 from shared.broker import BrokerSettings, make_celery
 from tests.outages import restartable_valkey
-from tests.services import Server, gateway_server, wait_for
+from tests.services import Server, gateway_server, http_client, wait_for
 from tests.workers import ACME, Crew, Jobs
 
 pytestmark = pytest.mark.integration
@@ -26,7 +25,7 @@ def submit_many(gateway: Server, notebook: Path) -> None:
     run_at = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     job = {"kind": "acme.take_note", "params": {"notebook": str(notebook)}, "options": {"run_at": run_at}}
     for _ in range(2):
-        answer = httpx.post(f"{gateway.url}/jobs/batch", json={"jobs": [job] * (MANY // 2)}, timeout=60)
+        answer = http_client.post(f"{gateway.url}/jobs/batch", json={"jobs": [job] * (MANY // 2)}, timeout=60)
         assert answer.status_code == 202, answer.text
 
 
