@@ -93,8 +93,8 @@ class Sync:
             updated_count=state.updated_count,
             deleted_count=state.deleted_count,
             unchanged_count=self._unchanged,
-            watermark_from=state.began_at or None,
-            watermark_to=state.watermark.text() if state.watermark else None,
+            watermark_from=state.began_at or None if by else None,
+            watermark_to=state.watermark.text() if by and state.watermark else None,
         )
 
     def _staged(self) -> Path:

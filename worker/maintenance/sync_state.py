@@ -1,6 +1,7 @@
 """What a synchronisation keeps in its destination: how far it is, and which attempt wrote last.
 
-One row a pair of tables in `celeriac_syncs`, written in the transaction that writes the rows.
+One row a pair of tables in `celeriac_syncs`, written in the transaction that writes the rows. Both modes share it, so
+that neither overwrites what the other has copied meanwhile.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from shared.errors import TransientFailure
+from shared.jobs.maintenance import ByWatermark
 from worker.maintenance.watermark import Watermark
 
 if TYPE_CHECKING:
@@ -20,21 +22,21 @@ if TYPE_CHECKING:
 _TABLE = "celeriac_syncs"
 _COLUMNS = """
     sync_id TEXT PRIMARY KEY, description TEXT NOT NULL, version BIGINT NOT NULL, job TEXT NOT NULL,
-    watermark_kind TEXT NOT NULL, watermark TEXT NOT NULL, began_at TEXT NOT NULL,
+    watermark_column TEXT NOT NULL, watermark_kind TEXT NOT NULL, watermark TEXT NOT NULL, began_at TEXT NOT NULL,
     inserted_count BIGINT NOT NULL, updated_count BIGINT NOT NULL, deleted_count BIGINT NOT NULL,
     synced_at {instant} NOT NULL DEFAULT CURRENT_TIMESTAMP
 """
 _READ = f"""
-    SELECT version, job, watermark_kind, watermark, began_at, inserted_count, updated_count, deleted_count
-    FROM {_TABLE} WHERE sync_id = ?
+    SELECT version, job, watermark_column, watermark_kind, watermark, began_at, inserted_count, updated_count,
+    deleted_count FROM {_TABLE} WHERE sync_id = ?
 """  # noqa: S608 - a constant of ours
 _UPDATE = f"""
-    UPDATE {_TABLE} SET version = ?, job = ?, watermark_kind = ?, watermark = ?, began_at = ?, inserted_count = ?,
-    updated_count = ?, deleted_count = ?, synced_at = CURRENT_TIMESTAMP WHERE sync_id = ?
+    UPDATE {_TABLE} SET version = ?, job = ?, watermark_column = ?, watermark_kind = ?, watermark = ?, began_at = ?,
+    inserted_count = ?, updated_count = ?, deleted_count = ?, synced_at = CURRENT_TIMESTAMP WHERE sync_id = ?
 """  # noqa: S608 - a constant of ours
 _INSERT = f"""
-    INSERT INTO {_TABLE} (version, job, watermark_kind, watermark, began_at, inserted_count, updated_count,
-    deleted_count, sync_id, description) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO {_TABLE} (version, job, watermark_column, watermark_kind, watermark, began_at, inserted_count,
+    updated_count, deleted_count, sync_id, description) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """  # noqa: S608 - a constant of ours
 
 
@@ -46,6 +48,7 @@ class SyncState:
     description: str
     job: str
     version: int = 0
+    column: str = ""  # of the watermark
     watermark: Watermark | None = None
     began_at: str = ""
     inserted_count: int = 0
@@ -73,23 +76,27 @@ class SyncState:
 
 
 def sync_id_of(job: SyncData) -> str:
-    """Return what makes two synchronisations the same: the tables, the key, and the watermark's column."""
-    parts = [job.source.model_dump(), job.destination.model_dump(), job.key, getattr(job.mode, "column", None)]
+    """Return what makes two synchronisations the same: the tables."""
+    parts = [job.source.model_dump(), job.destination.model_dump()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def read_state(database: Database, job: SyncData, *, job_key: str) -> SyncState:
-    """Return the state as it is; a new job starts with counts of its own."""
+    """Return the state as it is; a new job starts with counts of its own, a new column without a watermark."""
     database.ensure(_TABLE, _COLUMNS)
     source, destination = job.source, job.destination
     description = f"{source.connection}:{source.table} -> {destination.connection}:{destination.table}"
     fresh = SyncState(sync_id_of(job), description, job_key)
-    for version, owner, kind, text, began_at, *counts in database.rows(_READ, fresh.sync_id):
+    wanted = job.mode.column if isinstance(job.mode, ByWatermark) else None
+    for version, owner, column, kind, text, began_at, *counts in database.rows(_READ, fresh.sync_id):
+        if wanted not in {None, column}:
+            return replace(fresh, version=int(version), column=wanted or "")
         watermark = Watermark.parse(kind, text) if kind else None
         if owner == job_key:
-            return SyncState(fresh.sync_id, description, job_key, int(version), watermark, began_at, *counts)
-        return replace(fresh, version=int(version), watermark=watermark, began_at=watermark.text() if watermark else "")
-    return fresh
+            return SyncState(fresh.sync_id, description, job_key, int(version), column, watermark, began_at, *counts)
+        current = watermark.text() if watermark else ""
+        return replace(fresh, version=int(version), column=column, watermark=watermark, began_at=current)
+    return replace(fresh, column=wanted or "")
 
 
 def write_state(database: Database, state: SyncState) -> SyncState:
@@ -108,8 +115,8 @@ def write_state(database: Database, state: SyncState) -> SyncState:
     state = replace(state, version=state.version + 1)
     watermark = state.watermark
     values = (
-        state.version, state.job, watermark.kind if watermark else "", watermark.text() if watermark else "",
-        state.began_at, state.inserted_count, state.updated_count, state.deleted_count, state.sync_id,
+        state.version, state.job, state.column, watermark.kind if watermark else "",
+        watermark.text() if watermark else "", state.began_at, state.inserted_count, state.updated_count, state.deleted_count, state.sync_id,
     )  # fmt: skip
     if found:
         database.change(_UPDATE, *values)

@@ -196,10 +196,25 @@ def test_what_another_job_has_copied_meanwhile_is_not_overwritten(pair: Pair) ->
             pair.source.run("UPDATE orders SET customer = 'new', updated_at = '2026-01-02 00:00:00'")
             pair.sync()
 
-    with pytest.raises(TransientFailure) as failure:
-        pair.sync(on_progress=lambda done, total: overtake(done, total) if done == 0 else None)
-    assert failure.value.code == "sync_overtaken"
-    assert pair.rows() == [(1, "new")]
+    for mode in (BY_TIME, {"kind": "full"}):
+        overtaken = False
+        with pytest.raises(TransientFailure) as failure:
+            pair.sync(mode, on_progress=lambda done, total: overtake(done, total) if done == 0 else None)
+        assert failure.value.code == "sync_overtaken"
+        assert pair.rows() == [(1, "new")]
+
+
+def test_modes_know_of_each_other(pair: Pair) -> None:
+    """A comparison keeps the watermark for the next run by it; another column begins with none."""
+    pair.source.run(CREATE)
+    fill(pair, (1, "a", "2026-01-01 10:00:00"), (2, "b", "2026-01-02 10:00:00"))
+    pair.sync()
+    full = pair.sync({"kind": "full"})
+    assert (full.watermark_from, full.watermark_to, full.read_count) == (None, None, 2)
+    again = pair.sync()
+    assert (again.watermark_from, again.read_count) == ("2026-01-02T10:00:00", 1)
+    other = pair.sync({"kind": "watermark", "column": "id"})
+    assert (other.watermark_from, other.watermark_to, other.read_count) == (None, "2", 2)
 
 
 def test_a_number_is_a_watermark_too(pair: Pair) -> None:
