@@ -114,10 +114,9 @@ def write_state(database: Database, state: SyncState) -> SyncState:
         )
     state = replace(state, version=state.version + 1)
     watermark = state.watermark
-    values = (
-        state.version, state.job, state.column, watermark.kind if watermark else "",
-        watermark.text() if watermark else "", state.began_at, state.inserted_count, state.updated_count, state.deleted_count, state.sync_id,
-    )  # fmt: skip
+    reached = (watermark.kind, watermark.text()) if watermark else ("", "")
+    counts = (state.inserted_count, state.updated_count, state.deleted_count)
+    values = (state.version, state.job, state.column, *reached, state.began_at, *counts, state.sync_id)
     if found:
         database.change(_UPDATE, *values)
     else:
