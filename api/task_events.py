@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import redis
@@ -113,11 +113,10 @@ class EventConsumer:
                     connection, handlers={"*": self._tally.take}, app=self._app, before_read=self._before_read
                 )
                 consume: Any = receiver.consume  # a generator, which celery-types does not know
-                for _ in consume(timeout=_SILENCE_S, safety_interval=_DRAIN_S, wakeup=True):
-                    pass
+                with suppress(TimeoutError):  # silence: connect anew
+                    for _ in consume(timeout=_SILENCE_S, safety_interval=_DRAIN_S, wakeup=True):
+                        pass
             self._write()
-        except TimeoutError:
-            _log.debug("no events for a while: connecting anew")
         finally:
             self._client.eval(_RELEASE, 1, LOCK, self._owner)
 
