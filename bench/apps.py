@@ -8,9 +8,9 @@ from fastapi.routing import APIRoute
 
 from api import status
 from api.app import create_app
-from api.routes.jobs import SUBMISSION
 from api.schemas import JobAccepted
 from api.settings import gateway_settings
+from api.submissions import SUBMISSION
 from shared.jobs.etl import ExtractData
 
 _NO_JOB = "00000000-0000-7000-8000-000000000000"
