@@ -198,3 +198,14 @@ def test_columns_may_have_any_name_and_any_type(tmp_path: Path) -> None:
     line = figure(tmp_path, frame, kind="line", x="at", y={"n": {"function": "count"}})
     assert isinstance(line.shape, Lines)
     assert [str(at) for at in line.shape.x] == ["2026-03-28 23:00:00", "2026-03-29 00:00:00", "2026-03-29 01:00:00"]
+
+
+@pytest.mark.parametrize(("days", "points"), [(900, 900), (1_200, 400)])
+def test_dates_are_positions(tmp_path: Path, days: int, points: int) -> None:
+    """Plain dates make a line, also where there are so many that they are put into intervals."""
+    frame = pd.DataFrame({"day": pd.date_range("2020-01-01", periods=days).date, "n": 1})
+    drawn = figure(tmp_path, frame, kind="line", x="day", y={"n": {"function": "sum", "column": "n"}})
+    assert isinstance(drawn.shape, Lines)
+    assert len(drawn.shape.x) == points
+    assert sum(number or 0 for number in drawn.shape.series[0].numbers) == days
+    assert str(drawn.shape.x[0]).startswith("2020-01-01")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +114,26 @@ def test_what_is_no_parquet_is_refused_by_name(tmp_path: Path) -> None:
     assert refused.value.code == "unreadable_dataset"
     assert "'stock'" in refused.value.message
     assert str(tmp_path) not in refused.value.message
+
+
+class Interrupted(Exception):
+    """What a signal handler raises."""
+
+
+def test_a_query_stops_when_told_to(tmp_path: Path) -> None:
+    """An exception from a signal (the soft time limit) ends a long query, and comes out as what it is."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    endless = "SELECT count(*) FROM range(10000000) AS a, range(10000000) AS b WHERE a.range + b.range = 7"
+    before = signal.signal(signal.SIGALRM, interrupt)
+    began = time.monotonic()
+    try:
+        with sources(tmp_path, dataset=sales(5)) as made:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(Interrupted):
+                made.rows(endless)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < 20

@@ -16,7 +16,7 @@ import pytest
 
 from shared.errors import TaskFailure
 from tests.worker.report.datasets import HOSTILE, document, sales
-from worker.report.page import write_page, write_pdf
+from worker.report.page import refusing_fetcher, write_page, write_pdf
 
 _VOID = {"meta", "br", "path", "use", "rect"}
 REVENUE = {"revenue": {"function": "sum", "column": "value"}}
@@ -181,10 +181,13 @@ def test_extreme_values_are_drawn_or_left_out(tmp_path: Path) -> None:
     assert "∞" in page.words
 
 
-def test_a_pdf_is_made_and_fetches_nothing(tmp_path: Path) -> None:
+def test_a_pdf_is_made_and_fetches_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """WeasyPrint renders the page without its network: an address in the data is text."""
     weasyprint = pytest.importorskip("weasyprint")
-    assert weasyprint
+    (tmp_path / "image.svg").write_text("<svg/>")
+    hostile = f'<img src="http://127.0.0.1:9/x.png"><img src="{(tmp_path / "image.svg").as_uri()}">'
+    weasyprint.HTML(string=hostile, url_fetcher=refusing_fetcher(weasyprint)).write_pdf(str(tmp_path / "hostile.pdf"))
+    assert [record.getMessage().count("disallowed protocol") for record in caplog.records] == [1, 1]
     frame = pd.DataFrame({"k": ["http://127.0.0.1:9/x.png", "b"], "n": [1, 2]})
     bar = {"kind": "bar", "title": "B", "x": "k", "y": {"n": {"function": "sum", "column": "n"}}}
     with document(tmp_path, frame, bar, {"kind": "table", "title": "T"}) as made:
