@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from redbeat import RedBeatSchedulerEntry
 
 from shared.broker import BrokerSettings, make_celery
 from shared.ids import uuid7
@@ -293,6 +294,17 @@ def test_a_ledger_that_is_away_ends_no_beat(beat: Callable[..., BeatScheduler], 
     scheduler = beat()
     assert [scheduler.tick(), scheduler.tick()] == [1, 1]
     scheduler.close()
+
+
+def test_redbeats_own_reader_finds_the_entry(
+    hourly: Callable[..., Hourly], client: redis.Redis, broker: BrokerSettings
+) -> None:
+    """Under RedBeat's key and in its index, as configured; a paused one where it is never looked at."""
+    app: Any = make_celery(broker)
+    schedule = hourly()
+    entry_read = RedBeatSchedulerEntry.from_key(schedule.key, app=app)
+    assert (entry_read.name, entry_read.task, entry_read.key) == (schedule.id, "etl.extract_data", schedule.key)
+    assert client.zscore(app.redbeat_conf.schedule_key, entry_read.key) is not None
 
 
 def test_a_schedule_that_cannot_be_read_stops_no_other(
