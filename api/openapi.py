@@ -61,6 +61,10 @@ def _completed(document: dict[str, Any], components: Mapping[str, Any]) -> dict[
             _mend(status, response)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    for schema in schemas.values():
+        for field in schema.get("properties", {}).values():
+            if isinstance(field.get("default"), dict):
+                del field["default"]  # generators take no object for a default; the description says it
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
 
