@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import json
+from operator import itemgetter
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
@@ -30,6 +32,9 @@ from cli.options import (
 )
 from cli.service import ListedUnlessNamed
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 schedules = typer.Typer(
     name="schedules", cls=ListedUnlessNamed, help="List schedules; make, edit, pause and run them now."
 )
@@ -45,6 +50,7 @@ Overlap = Annotated[
     str | None, typer.Option(help="While its last job goes on: skip (unless said), allow or buffer_one.")
 ]
 _CRON_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
+_PAGE_SIZE = 200
 _TERMS = ("name", "kind", "params", "options", "crontab", "interval_s", "time_zone", "missed", "overlap")
 
 
@@ -52,11 +58,11 @@ _TERMS = ("name", "kind", "params", "options", "crontab", "interval_s", "time_zo
 def list_schedules(*, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     """List the schedules by name."""
     with gateway_at(url, as_json=as_json) as gateway:
-        answer = gateway.get("/schedules")
-        if as_json:
-            typer.echo(answer.text)
-        else:
-            schedule_page.show_schedules(answer.document["schedules"], output.console())
+        found = sorted(_all(gateway), key=itemgetter("name"))
+    if as_json:
+        typer.echo(json.dumps({"schedules": found}))
+    else:
+        schedule_page.show_schedules(found, output.console())
 
 
 @schedules.command("get")
@@ -198,12 +204,22 @@ def run_schedule(which: Which, *, wait: Wait = False, url: Url = DEFAULT_URL, as
         announce(gateway, gateway.post(f"{_path(gateway, which)}/run"), wait=wait, as_json=as_json)
 
 
+def _all(gateway: Gateway) -> Iterator[dict[str, Any]]:
+    """Yield every schedule, page by page."""
+    token = None
+    while True:
+        page = gateway.get("/schedules", page_size=_PAGE_SIZE, page_token=token).document
+        yield from page["schedules"]
+        if not (token := page["next_page_token"]):
+            return
+
+
 def _path(gateway: Gateway, which: str) -> str:
     """Return the path of the schedule with this id or name. Raises `typer.BadParameter`."""
     try:
         return f"/schedules/{UUID(which)}"
     except ValueError:
-        named = [item["id"] for item in gateway.get("/schedules").document["schedules"] if item["name"] == which]
+        named = [item["id"] for item in _all(gateway) if item["name"] == which]
     if len(named) != 1:
         many = f"{len(named)} schedules are" if named else "No schedule is"
         raise typer.BadParameter(f"{many} called {which!r}; `celeriac schedules` lists them with their ids.")
