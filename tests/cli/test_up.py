@@ -49,25 +49,6 @@ def run_a_schedule(up: Up) -> None:
     wait_for(lambda: http_client.get(succeeded).json()["jobs"], "a scheduled job")
 
 
-def test_ctrl_c_stops_everything_in_order(tmp_path: Path, own_kind: dict[str, str]) -> None:
-    """A first start lays the folder out and runs what is scheduled; SIGINT stops the programs in order.
-
-    The exit code is 0, and no process is left.
-    """
-    with running_up(tmp_path / "data", own_kind, "--quiet") as up:
-        connections = tomllib.loads((up.folder / "connections.toml").read_text(encoding="utf-8"))
-        pids = up.pids()
-        run_a_schedule(up)
-        up.process.send_signal(signal.SIGINT)
-        assert up.process.wait(STOP_BOUND_S) == 0, up.said
-        gone(pids)
-    assert stopped_in_order(up) == ["gateway", "beat", "worker-etl", "valkey"]
-    assert {name: info["kind"] for name, info in connections.items()} == {"warehouse": "sqlite", "lake": "store"}
-    logs = {log.name for log in (up.folder / "logs").iterdir()}
-    assert logs == {"gateway.log", "worker-etl.log", "beat.log", "valkey.log"}
-    assert {line.split()[0] for line in up.said.splitlines()} == {"up"}
-
-
 def test_an_external_broker_is_used_as_it_is(tmp_path: Path, own_kind: dict[str, str]) -> None:
     """With CELERY_BROKER_URL no Valkey is started; SIGTERM stops the rest and leaves the broker with the job."""
     with valkey_server(tmp_path / "valkey") as external:
@@ -94,22 +75,36 @@ def test_when_one_dies_the_rest_is_stopped(victim: str, tmp_path: Path, own_kind
     assert "ended by itself (killed by SIGKILL), so everything stops. Its last lines:" in up.said
 
 
-def test_kill_9_leaves_no_process_and_loses_no_job(tmp_path: Path, own_kind: dict[str, str]) -> None:
-    """Killed with -9 it stops nothing; its programs end all the same, and the next one has the accepted job."""
+def test_kill_9_loses_no_job_and_ctrl_c_stops_everything_in_order(tmp_path: Path, own_kind: dict[str, str]) -> None:
+    """Killed with -9 its programs end all the same, and the next one has the accepted job; SIGINT stops that in order.
+
+    The first start lays the folder out; the second runs what is scheduled, and a third is refused there.
+    """
     with running_up(tmp_path / "data", own_kind) as up:
+        connections = tomllib.loads((up.folder / "connections.toml").read_text(encoding="utf-8"))
         pids = up.pids()
         assert any("valkey-server" in command for command in pids.values())
         accepted = http_client.post(f"{up.url}/jobs", json=LATER).json()
         up.process.kill()
         up.process.wait()
         gone(pids)
-    with running_up(tmp_path / "data", own_kind) as again:
+    assert {name: info["kind"] for name, info in connections.items()} == {"warehouse": "sqlite", "lake": "store"}
+    with running_up(tmp_path / "data", own_kind, "--quiet") as again:
         found = http_client.get(f"{again.url}/jobs/{accepted['id']}").json()
         assert (found["state"], found["created_at"]) == ("scheduled", accepted["created_at"])
         held = json.loads((again.folder / "up.lock").read_text(encoding="utf-8"))
         said = refused(start_up(tmp_path / "second", own_kind, "--data", str(again.folder)))
+        pids = again.pids()
+        run_a_schedule(again)
+        again.process.send_signal(signal.SIGINT)
+        assert again.process.wait(STOP_BOUND_S) == 0, again.said
+        gone(pids)
     assert held == {"pid": again.process.pid, "url": again.url}
     assert f"(process {again.process.pid}, {again.url}) uses {again.folder}" in said
+    assert stopped_in_order(again) == ["gateway", "beat", "worker-etl", "valkey"]
+    logs = {log.name for log in (again.folder / "logs").iterdir()}
+    assert logs == {"gateway.log", "worker-etl.log", "beat.log", "valkey.log"}
+    assert {line.split()[0] for line in again.said.splitlines()} == {"up"}
 
 
 def refused(up: Up) -> str:
