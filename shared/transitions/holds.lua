@@ -9,6 +9,7 @@
 
 local BAND = 4398046511104 -- 2^42 ms: wider than any time, so that each priority has a band of scores of its own
 local ADMITTED_AT_ONCE = 100
+local WAITS = { scheduled = true, retrying = true, queued = true }
 local STEPS_LOOKED_AT = 100
 local PLACES_LOOKED_AT = 10 -- of each key in a round of the keeper
 local ADMISSION_MS = 60000 -- a place given to a job that does not start within this time is given to another, too
@@ -209,8 +210,8 @@ end
 
 -- Why a job does not run yet, and how many are before it in its queue. Nothing if it does not wait.
 local function waiting(record)
-  if record.state == 'scheduled' or record.state == 'retrying' then return 'scheduled' end
-  if record.state ~= 'queued' then return end
+  if not WAITS[record.state] then return end
+  if record.state ~= 'queued' then return 'scheduled' end
   if record.steps then
     for n, id in ipairs(cjson.decode(record.steps)) do -- a step that waits for its worker speaks for the job
       if redis.call('HGET', record_key(id), 'state') == 'queued' then return waiting(load(id)) end
@@ -227,9 +228,11 @@ end
 -- A record as clients read it: its fields, and why it waits.
 local function shown(id)
   local flat = redis.call('HGETALL', record_key(id))
-  if #flat == 0 then return flat end
   local record = {}
-  for i = 1, #flat, 2 do record[flat[i]] = flat[i + 1] end
+  for i = 1, #flat, 2 do
+    if flat[i] == 'state' and not WAITS[flat[i + 1]] then return flat end
+    record[flat[i]] = flat[i + 1]
+  end
   local why, position = waiting(record)
   if why then
     flat[#flat + 1] = 'waiting_reason'
