@@ -19,7 +19,7 @@ from shared.contract import known_queues
 from shared.counters import EVENT_COUNTERS, EVENT_HOSTS, OTHER, SEPARATOR, bucket
 
 OUTCOMES = ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected")
-MAX_HOSTS = 500
+MAX_HOSTS = 200  # each may add a dozen series a kind
 FORGET_AFTER_S = 86_400.0  # a worker that was not heard of for so long, and what it did
 _MAX_WAITING = 2_000  # events that are added up at once
 _MAX_TASKS = 20_000  # tasks whose kind and queue are remembered
