@@ -22,7 +22,12 @@ FOLDER = {"kind": "store", "connection": "lake", "prefix": "exports"}
 
 def test_every_kind_has_a_task() -> None:
     """Each is bound to its contract, and named like it."""
-    bound = {sync_data: SyncData, backup_data: BackupData, restore_data: RestoreData, cleanup_old_data: CleanupOldData}
+    bound: dict[Any, type[Contract[Any]]] = {
+        sync_data: SyncData,
+        backup_data: BackupData,
+        restore_data: RestoreData,
+        cleanup_old_data: CleanupOldData,
+    }
     assert [f"maintenance.{task.__name__}" for task in bound] == [contract.spec.kind for contract in bound.values()]
     contracts = {definitions()[kind].contract for kind in definitions() if kind.startswith("maintenance.")}
     assert set(bound.values()) <= contracts
