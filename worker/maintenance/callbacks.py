@@ -24,7 +24,7 @@ from worker.pinned import PinnedTransport
 LARGEST_RESULT_BYTES = 16 * 1024  # Standard Webhooks advises to stay below 20 kB
 _WHOLE_S = 30.0  # for connecting, sending and the head of the answer, together
 _IDLE_S = 15.0
-_MAY_PASS = "It is tried again, with longer and longer waits, for about a day."  # noqa: S105 - no password
+_TRIED_AGAIN = "It is tried again, with longer and longer waits, for about a day."
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def _refuse_bad_status(answer: httpx.Response, host: str) -> None:
     raise TransientFailure(
         f"callback_http_{status}",
         f"{host} answered {status}; only 2xx says that it has taken the callback.",
-        remedy=_MAY_PASS,
+        remedy=_TRIED_AGAIN,
         retry_after_s=retry_after_s(answer.headers.get("retry-after", "")),
     )
 
@@ -104,11 +104,11 @@ def _translated(host: str) -> Iterator[None]:
         raise TaskFailure("callback_url_invalid", "The callback_url is not a URL.") from None
     except httpx.TimeoutException:
         raise TransientFailure(
-            "callback_timeout", f"{host} was silent or slow for too long.", remedy=_MAY_PASS
+            "callback_timeout", f"{host} was silent or slow for too long.", remedy=_TRIED_AGAIN
         ) from None
     except httpx.HTTPError as failed:
         raise TransientFailure(
-            "callback_unreachable", f"The connection to {host} failed: {type(failed).__name__}.", remedy=_MAY_PASS
+            "callback_unreachable", f"The connection to {host} failed: {type(failed).__name__}.", remedy=_TRIED_AGAIN
         ) from None
 
 
