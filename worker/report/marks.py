@@ -170,11 +170,8 @@ def _(shape: Points, axes: Axes, figure: Figure, width: int) -> None:
 def _(shape: Boxes, axes: Axes, figure: Figure, width: int) -> None:
     colour, ink = series_colour(0), stand_in("ink")
     for place, box in enumerate(shape.boxes):
-        axes.hlines(place, box.low, box.high, color=colour, linewidth=1.5)
+        axes.hlines([place] * 2, [box.low, box.q3], [box.q1, box.high], color=colour, linewidth=1.5)
         axes.vlines([box.low, box.high], place - 0.14, place + 0.14, color=colour, linewidth=1.5)
-        axes.add_patch(
-            Rectangle((box.q1, place - 0.32), box.q3 - box.q1, 0.64, facecolor=stand_in("paper"), edgecolor="none")
-        )
         axes.add_patch(
             Rectangle((box.q1, place - 0.32), box.q3 - box.q1, 0.64, facecolor=colour, edgecolor="none", alpha=0.35)
         )

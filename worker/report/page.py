@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from shared.errors import TaskFailure
 from worker.report.compose import left_out
-from worker.report.document import Document, Table
+from worker.report.document import Document, Heading, Table
 from worker.report.drawing import NARROW, WIDE, svg_of
 from worker.report.palette import DARK, LIGHT, SERIES, variables, with_light, with_variables
 from worker.report.shapes import Bars, Figure, Grid, Lines, Points
@@ -20,6 +20,7 @@ from worker.report.values import is_number, number_format, written
 
 PAGE_ROWS = 1_000
 _PAGE_CELLS = 20_000  # of one table
+_SHORT = 24  # characters of a text that is not broken into lines
 _FIGURE_ROWS = 500  # of the table behind a chart
 
 _templates = Environment(
@@ -33,11 +34,11 @@ _templates = Environment(
 
 @dataclass(frozen=True)
 class _Cells:
-    """A table as the page shows it: texts, and which columns are numbers."""
+    """A table as the page shows it: texts, and how each column is set."""
 
     title: str
     labels: list[str]
-    numeric: list[bool]
+    styles: list[Literal["number", "short", ""]]
     rows: list[list[str]]
     totals: list[str] | None
     note: str
@@ -166,11 +167,14 @@ def _cells(table: Table, most: int = PAGE_ROWS) -> _Cells:
     return _Cells(
         title=table.title,
         labels=[heading.label for heading in table.headings],
-        numeric=[
-            heading.align_end or any(is_number(value) for value in column)
-            for heading, column in zip(table.headings, columns, strict=True)
-        ],
+        styles=[_style(heading, column) for heading, column in zip(table.headings, columns, strict=True)],
         rows=[texts(row) for row in rows],
         totals=texts(table.totals, absent="") if table.totals is not None else None,
         note=" ".join(note for note in notes if note),
     )
+
+
+def _style(heading: Heading, column: tuple[Any, ...]) -> Literal["number", "short", ""]:
+    if heading.align_end or any(is_number(value) for value in column):
+        return "number"
+    return "short" if all(len(str(value)) <= _SHORT for value in column) else ""
