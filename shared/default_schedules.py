@@ -11,7 +11,7 @@ from typing import Any
 from shared.catalogue import catalogue
 from shared.crontabs import Crontab
 from shared.ids import uuid7
-from shared.schedules import Schedule
+from shared.schedules import Missed, Schedule
 
 _NEEDS_CONNECTIONS = (
     "It comes paused: only you know which connections to copy between. Put yours into its params, then resume it."
@@ -25,11 +25,19 @@ class _Default:
     crontab: Crontab
     params: Mapping[str, Any] | None = field(default_factory=lambda: MappingProxyType({}))  # None: the kind's example
     note: str | None = None  # why it comes paused
+    missed: Missed = "run_once"  # a day's report and a week's clean-up are wanted late rather than never
 
 
 _DEFAULTS = (
     _Default("Daily report", "report.generate_daily_report", Crontab(minute="0", hour="9")),
-    _Default("Hourly sync", "maintenance.sync_data", Crontab(minute="0"), params=None, note=_NEEDS_CONNECTIONS),
+    _Default(
+        "Hourly sync",
+        "maintenance.sync_data",
+        Crontab(minute="0"),
+        params=None,
+        note=_NEEDS_CONNECTIONS,
+        missed="skip",  # the next one copies what this one would have
+    ),
     _Default("Weekly clean-up", "maintenance.cleanup_old_data", Crontab(minute="0", hour="2", day_of_week="sun")),
 )
 
@@ -51,6 +59,7 @@ def _schedule(default: _Default, now_ms: int) -> Schedule:
         params=checked.model_dump(mode="json"),
         crontab=default.crontab,
         time_zone="UTC",
+        missed=default.missed,
         paused=default.note is not None,
         note=default.note,
         created_at_ms=now_ms,

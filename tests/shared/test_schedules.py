@@ -108,6 +108,8 @@ def test_the_missions_schedules_come_with_the_service() -> None:
     assert {kind: default.crontab for kind, default in made.items()} == {
         kind: rhythm for kind, rhythm in rhythms.items() if kind in catalogue()
     }
+    missed = {kind: default.missed for kind, default in made.items()}
+    assert missed == {kind: "skip" if kind == "maintenance.sync_data" else "run_once" for kind in made}
     for default in made.values():
         assert (type(default.job()), default.time_zone) == (catalogue()[default.kind], "UTC")
 
