@@ -95,7 +95,6 @@ local function step_ended(step)
         set(follower, { waits_for = waits_for })
         if waits_for == 0 then -- Celery publishes it now; the keeper looks after it if that fails
           enter(follower, 'queued')
-          set(follower, { queued_at = NOW })
           note_published(follower)
           emit_state(follower)
         end

@@ -128,7 +128,6 @@ local function move(record, from, state)
     redis.call('ZREM', P .. 'running:' .. record.queue, record.id)
   end
   if state == 'queued' then
-    set(record, { queued_at = NOW })
     redis.call('ZADD', waiting_set(record), order(record), record.id)
   elseif state == 'running' then
     redis.call('ZADD', P .. 'running:' .. record.queue, NOW, record.id)
@@ -151,7 +150,7 @@ local function enter(record, state)
     if from then redis.call('ZREM', P .. 'state:' .. from, record.id) end
     redis.call('ZADD', P .. 'state:' .. state, 0, record.id)
   end
-  set(record, { state = state })
+  set(record, { state = state, queued_at = state == 'queued' and NOW or nil })
   if not record.steps then move(record, from, state) end
 end
 

@@ -87,7 +87,7 @@ function T.tend(a)
     redis.call('ZREM', P .. 'due', id)
     if record and (record.state == 'scheduled' or record.state == 'retrying') then
       enter(record, 'queued')
-      set(record, { due_at = false, queued_at = NOW })
+      set(record, { due_at = false })
       if record.message then publish(record) end
       emit_state(record)
       note('published', id)

@@ -32,7 +32,6 @@ local function start_waiting(record)
     redis.call('ZADD', P .. 'due', record.due_at, record.id)
   else
     enter(record, 'queued')
-    set(record, { queued_at = NOW })
     if record.message then publish(record) end
   end
   if record.expires_at then redis.call('ZADD', P .. 'expiring', record.expires_at, record.id) end

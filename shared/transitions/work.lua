@@ -24,7 +24,6 @@ local function lost(record, in_hand)
   redis.call('ZREM', P .. 'claims', record.id)
   set(record, { token = false, owner = false, claim_until = false })
   enter(record, 'queued')
-  set(record, { queued_at = NOW })
   if not in_hand then publish(record) end
   emit_state(record, '"reason": "lost its worker"')
   return 'republished'
@@ -196,7 +195,7 @@ function T.release(a)
   close_attempt(record, 'released')
   unlist(record)
   enter(record, 'queued')
-  set(record, { token = false, owner = false, claim_until = false, queued_at = NOW })
+  set(record, { token = false, owner = false, claim_until = false })
   publish(record)
   emit_state(record, '"reason": "its worker shut down"')
   return 'released'
