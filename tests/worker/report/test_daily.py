@@ -64,7 +64,7 @@ def test_figures_of_the_day(document: Document) -> None:
 
 def test_the_day_can_be_rendered(document: Document, tmp_path: Path) -> None:
     """Page and workbook are made; what clients put into kinds and errors is text."""
-    write_page(document, tmp_path / "day.html")
+    write_page(document, tmp_path / "day.html", for_paper=True)
     page = (tmp_path / "day.html").read_text("utf-8")
     assert '<h1 dir="auto">Jobs on Saturday, 21 November 2026</h1>' in page
     assert "&lt;script&gt;no" in page
