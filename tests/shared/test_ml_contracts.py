@@ -35,7 +35,7 @@ def told(contract: Any, **params: Any) -> str:
         ({"estimator": {"kind": "random_forest", "n_estimators": 1_000_000}}, "less than or equal to 2000"),
         ({"estimator": {"kind": "random_forest", "depth": 3}}, "Extra inputs are not permitted"),
         ({"estimator": {"kind": "random_forest", "max_features": "all"}}, "'sqrt' or 'log2'"),
-        ({"estimator": {"kind": "svm", "c": 0}}, "greater than or equal to 1e-08"),
+        ({"estimator": {"kind": "svm", "c": 0}}, "greater than or equal to 0.00000001"),
         ({"estimator": {"kind": "xgboost"}}, "does not match any of the expected tags"),
         ({"estimator": {"kind": "linear_regression"}}, "'linear_regression' is for regression"),
         ({"task": "regression", "estimator": {"kind": "logistic_regression"}}, "is for classification"),

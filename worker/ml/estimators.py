@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from shared.jobs.estimators import AnyEstimator, LearningTask
 
 _SVM_CACHE_MB = 64
+_PARTS = 20
 
 
 def make_estimator(spec: AnyEstimator, task: LearningTask, *, seed: int) -> Any:
@@ -55,12 +57,30 @@ def make_baseline(task: LearningTask) -> Any:
     return DummyClassifier(strategy="prior") if task == "classification" else DummyRegressor(strategy="mean")
 
 
-def growth(spec: AnyEstimator) -> tuple[str, int, str] | None:
-    """Return which parameter grows, to what, and its unit; None for what is fitted at once."""
+@dataclass(frozen=True)
+class Growth:
+    """How an estimator is fitted part by part: `parameter` grows to `total`, by `least` or a twentieth at a time."""
+
+    parameter: str
+    total: int
+    unit: str
+    least: int
+
+    def sizes(self) -> list[int]:
+        """Return the sizes after each part; the last one is `total`."""
+        parts = max(1, min(_PARTS, self.total // self.least))
+        return [round(self.total * part / parts) for part in range(1, parts + 1)]
+
+
+def growth(spec: AnyEstimator) -> Growth | None:
+    """Return how `spec` grows; None for what is fitted at once.
+
+    Boosting bins its rows anew in each part: with 25 iterations a part that costs little.
+    """
     if isinstance(spec, typed.RandomForest):
-        return "n_estimators", spec.n_estimators, "trees"
+        return Growth("n_estimators", spec.n_estimators, "trees", least=1)
     if isinstance(spec, typed.HistGradientBoosting):
-        return "max_iter", spec.max_iter, "iterations"
+        return Growth("max_iter", spec.max_iter, "iterations", least=25)
     return None
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     Report = Callable[[float, float, str], None]
 
-_PARTS = 20  # in which trees and iterations are grown
 _MOST_NOTES = 20
 
 
@@ -45,9 +44,10 @@ class Meter:
 
     def advance(self, by: float) -> None:
         """Add trees, iterations or fits, and report."""
-        _, each, unit = growth(self.estimator) or ("", 1, "fits")
+        grows = growth(self.estimator)
+        total, unit = (1, "fits") if grows is None else (grows.total, grows.unit)
         self.current += by
-        self.report(self.current, each * self.fits, unit)
+        self.report(self.current, total * self.fits, unit)
 
 
 @dataclass
@@ -145,10 +145,9 @@ def _grow(
         estimator.fit(features, target, **weighted)
         meter.advance(1)
         return
-    parameter, total, _ = grows
     grown = 0
-    for size in sorted({round(total * part / _PARTS) for part in range(1, _PARTS + 1)} - {0}):
-        estimator.set_params(**{parameter: size}).fit(features, target, **weighted)
+    for size in grows.sizes():
+        estimator.set_params(**{grows.parameter: size}).fit(features, target, **weighted)
         meter.advance(size - grown)
         grown = size
 

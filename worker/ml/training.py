@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Indices = npt.NDArray[np.int64]
 
 _MOST_IMPORTANCES = 30
-_JUDGED_ROWS = 500  # for importances: every column is shuffled several times
+_JUDGED_ROWS = 500  # for importances: every column is shuffled up to three times
 _SHUFFLES = 500  # in all
 
 
@@ -140,7 +140,7 @@ class Training:
             frame,
             self.rows.target[test[:_JUDGED_ROWS]],
             scoring="r2" if self.rows.labels is None else "accuracy",
-            n_repeats=max(1, min(5, _SHUFFLES // frame.shape[1])),
+            n_repeats=max(1, min(3, _SHUFFLES // frame.shape[1])),
             random_state=self.spec.seed,
         )
         order = np.argsort(-found.importances_mean, kind="stable")[:_MOST_IMPORTANCES]

@@ -76,8 +76,8 @@ REGRESSORS = [
         RandomForestRegressor(9, max_features=0.5, random_state=0),
     ),
     (
-        {"kind": "hist_gradient_boosting", "max_iter": 6},
-        HistGradientBoostingRegressor(max_iter=6, early_stopping=False, random_state=0),
+        {"kind": "hist_gradient_boosting", "max_iter": 50, "max_leaf_nodes": 4},
+        HistGradientBoostingRegressor(max_iter=50, max_leaf_nodes=4, early_stopping=False, random_state=0),
     ),
     ({"kind": "linear_regression"}, LinearRegression()),
     ({"kind": "linear_regression", "alpha": 2.0}, Ridge(alpha=2.0)),
@@ -205,7 +205,7 @@ def test_importances_are_permutation_importances_on_held_out_rows(tmp_path: Path
     result = train(tmp_path, frame, **DIABETES, estimator={"kind": "linear_regression"})
     x_train, x_test, y_train, y_test = split(frame, "target", stratified=False)
     direct = make_pipeline(StandardScaler(), LinearRegression()).fit(x_train, y_train)
-    found = permutation_importance(direct, x_test, y_test, scoring="r2", n_repeats=5, random_state=0)
+    found = permutation_importance(direct, x_test, y_test, scoring="r2", n_repeats=3, random_state=0)
     expected = dict(zip(x_test.columns, found["importances_mean"], strict=True))
     assert {one.column: one.importance for one in result.summary.importances} == pytest.approx(expected)
     assert result.summary.importances[0].column == max(expected, key=lambda name: expected[name])
@@ -215,7 +215,7 @@ def test_importances_are_permutation_importances_on_held_out_rows(tmp_path: Path
     ("estimator", "validation", "last", "steps"),
     [
         ({"kind": "random_forest", "n_estimators": 40}, {"kind": "hold_out"}, (40, 40, "trees"), 20),
-        ({"kind": "hist_gradient_boosting", "max_iter": 5}, {"kind": "hold_out"}, (5, 5, "iterations"), 5),
+        ({"kind": "hist_gradient_boosting", "max_iter": 60}, {"kind": "hold_out"}, (60, 60, "iterations"), 2),
         ({"kind": "k_neighbors"}, {"kind": "cross_validation", "folds": 3}, (4, 4, "fits"), 4),
     ],
 )
@@ -341,6 +341,6 @@ def test_data_too_large_for_memory_is_refused_before_it_is_read(
     monkeypatch.setattr(tasks, "worker_settings", WorkerSettings)
     monkeypatch.setattr(tasks, "read_rows", None)
     with pytest.raises(TaskFailure) as failure:
-        train(tmp_path, iris(), **IRIS, estimator={"kind": "random_forest", "n_estimators": 2_000})
+        train(tmp_path, iris(), **IRIS, estimator={"kind": "random_forest", "n_estimators": 2_000, "bootstrap": False})
     assert failure.value.code == "dataset_too_large"
     assert failure.value.details["needed_bytes"] > failure.value.details["limit_bytes"] == 32 * 1024**2
