@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from tests.rabbitmq import rabbitmq_server, require_rabbitmq
-from tests.services import Server, gateway_server, valkey_server, wait_for
+from tests.services import Server, gateway_server, http_client, valkey_server, wait_for
 from tests.workers import ACME_ALONE, Crew, Jobs, crew
 
 pytestmark = pytest.mark.integration
@@ -35,6 +36,24 @@ def test_jobs_and_chains_run_over_a_broker_of_their_own(service: tuple[Jobs, Cre
     single = jobs.submit("acme.take_note", {"notebook": str(tmp_path / "n"), "behave": "flaky"})
     chain = jobs.submit("acme.note_twice", {"notebook": str(tmp_path / "n"), "copybook": str(tmp_path / "c")})
     assert [jobs.ended(job_id)["state"] for job_id in (single, chain)] == ["succeeded", "succeeded"]
+    _pause_and_resume(jobs, tmp_path / "held")
+
+
+def _pause_and_resume(jobs: Jobs, notebook: Path) -> None:
+    """Pause the queue, so that deliveries are held, and resume it: one after another, each job runs once."""
+    url = f"{jobs.gateway.url}/queues"
+    http_client.post(f"{url}/etl/pause")
+    options: dict[str, Any] = {"concurrency_key": "crm", "concurrency_limit": 1}
+    ids = [jobs.submit("acme.take_note", {"notebook": str(notebook)}, **options) for _ in range(3)]
+
+    def all_held() -> bool:
+        (etl,) = (queue for queue in http_client.get(url).json()["queues"] if queue["name"] == "etl")
+        return bool(etl["held"] == etl["depth"] == len(ids))
+
+    wait_for(all_held, "every job held")
+    http_client.post(f"{url}/etl/resume")
+    assert [jobs.ended(job_id)["state"] for job_id in ids] == ["succeeded"] * 3
+    assert sorted(line.split()[0] for line in notebook.read_text().splitlines()) == sorted(ids)
 
 
 def test_what_the_gateway_could_not_publish_the_keeper_does(service: tuple[Jobs, Crew, Server], tmp_path: Path) -> None:
