@@ -206,7 +206,7 @@ def test_a_service_restarts_stops_in_time_and_has_limits(name: str) -> None:
     assert "no-new-privileges:true" in service["security_opt"]
 
 
-@pytest.mark.parametrize("name", sorted(set(SERVICES) - {"valkey"}))
+@pytest.mark.parametrize("name", sorted(name for name, service in SERVICES.items() if "build" in service))
 def test_a_service_of_ours_is_read_only_and_waits_for_the_broker(name: str) -> None:
     """Our containers cannot write to their root file system, hold no capability, and start after a healthy Valkey."""
     service = SERVICES[name]
@@ -223,9 +223,9 @@ def test_workers_have_longer_to_stop_than_their_jobs_get() -> None:
 
 
 def test_ports_are_published_on_loopback_only() -> None:
-    """Only the gateway and Flower publish a port, and only to this host."""
+    """Only what people look at publishes a port, and only to this host."""
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert set(published) == {"api", "flower"}
+    assert set(published) == {"api", "flower", "grafana"}
     assert [port for ports in published.values() for port in ports if not port.startswith("127.0.0.1:")] == []
 
 
@@ -238,6 +238,18 @@ def test_valkey_keeps_accepted_jobs() -> None:
     assert options["--requirepass"].startswith("${VALKEY_PASSWORD:?")
     assert SERVICES["valkey"]["volumes"] == ["valkey:/data"]
     assert "healthcheck" in SERVICES["valkey"]
+
+
+def test_metrics_are_an_extra_that_finds_the_gateway() -> None:
+    """Prometheus and Grafana start with their profile only, and scrape the gateway under a name that it has."""
+    extra = {name for name, service in SERVICES.items() if service.get("profiles")}
+    assert extra == {"prometheus", "grafana"}
+    scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"][0]
+    (target,) = scraped["static_configs"][0]["targets"]
+    assert target.partition(":")[0] in SERVICES["api"]["networks"]["default"]["aliases"]
+    for name in extra:
+        mounted = [volume.partition(":")[0] for volume in SERVICES[name]["volumes"] if volume.startswith("./")]
+        assert [path for path in mounted if not (ROOT / path).exists()] == []
 
 
 def test_flower_asks_for_a_password_that_has_no_default() -> None:
