@@ -51,7 +51,7 @@ def waiting_text(part: Mapping[str, Any]) -> str:
     """Return why a job or a step does not run yet; empty if it does not wait."""
     reason, queue, position = part["waiting_reason"], part["queue"], part["queue_position"]
     if reason == "behind":
-        return f"behind {position:,} others in queue {queue}" if position else f"next in queue {queue}"
+        return f"{position:,} before it in queue {queue}" if position else f"next in queue {queue}"
     if reason == "scheduled":
         return f"due {part['due_at']}" if part.get("due_at") else "not due yet"
     return {

@@ -158,10 +158,11 @@ def _call_for_many(
 
     With `as_json` every answer is a line. Ends the program with `NOT_SUCCEEDED` if a job was refused.
     """
-    refused: list[Mapping[str, Any]] = []
+    found = refused = 0
     while True:
         answer = gateway.post(path, body)
-        refused += answer.document["refused"]
+        refused += len(answer.document["refused"])
+        found += sum(len(jobs) for jobs in answer.document.values() if isinstance(jobs, list))
         if as_json:
             typer.echo(answer.text)
         else:
@@ -169,6 +170,8 @@ def _call_for_many(
         if (token := answer.document["next_page_token"]) is None:
             break
         body = {**body, "filter": {**body["filter"], "page_token": token}}
+    if not as_json:
+        summary = f"jobs: {found:,}" + (f", refused: {refused:,}" if refused else "")
+        output.console(stderr=True).print(summary, style="dim")
     if refused:
-        output.console(stderr=True).print(f"{len(refused)} refused", style="dim")
         raise typer.Exit(Exit.NOT_SUCCEEDED)

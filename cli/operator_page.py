@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli.output import show_table
+from cli.output import moment, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -48,7 +48,7 @@ def show_queues(queues: Iterable[Mapping[str, Any]], out: Console) -> None:
 
 def _trouble(queue: Mapping[str, Any]) -> Text:
     if queue["is_paused"]:
-        return Text(f"paused since {queue['paused_at']}", style="yellow")
+        return Text(f"paused since {moment(queue['paused_at'])}", style="yellow")
     if queue["waiting_reason"] == "no_consumer":
         return Text("jobs wait, and no worker takes them", style="bold red")
     return Text("")

@@ -66,6 +66,11 @@ def duration_s(step: Mapping[str, Any]) -> float | None:
     return (ended - begun).total_seconds()
 
 
+def moment(time: str) -> str:
+    """Return a time of the gateway's (UTC) to the second, such as `2026-01-31 12:00:00`."""
+    return time[:19].replace("T", " ")
+
+
 def show_error(error: Mapping[str, Any], out: Console) -> None:
     """Print why a job failed and what to do."""
     where = f" in step {error['step']}" if error.get("step") else ""
@@ -81,8 +86,14 @@ def show_jobs(jobs: Iterable[Mapping[str, Any]], out: Console) -> None:
         table.add_column(name, no_wrap=True)
     for job in jobs:
         steps = f"{job['steps_done']}/{job['steps_total']}" if job["steps_total"] else ""
-        created = job["created_at"][:19].replace("T", " ")
-        table.add_row(job["id"], job["kind"], state_text(job["state"]), created, steps, Text(" ".join(job["tags"])))
+        table.add_row(
+            job["id"],
+            job["kind"],
+            state_text(job["state"]),
+            moment(job["created_at"]),
+            steps,
+            Text(" ".join(job["tags"])),
+        )
     show_table(table, out)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from cli.output import show_table, state_text
+from cli.output import moment, show_table, state_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,12 +39,14 @@ def show_schedule(schedule: Mapping[str, Any], out: Console) -> None:
     out.print(Text(f"  params {params if len(params) <= _PARAMS_SHOWN else params[:_PARAMS_SHOWN] + '…'}"))
     if schedule["options"]:
         out.print(Text(f"  options {json.dumps(schedule['options'], ensure_ascii=False)}"))
-    for moment in schedule["next_run_times"]:
-        out.print(f"  next {moment}")
+    for slot in schedule["next_run_times"]:
+        out.print(f"  next {moment(slot)} UTC")
     if job := schedule["last_job"]:
         out.print(Text.assemble(f"  last job {job['id']}  ", _last(schedule)))
     if skipped := schedule["last_skipped"]:
-        out.print(f"  {schedule['skipped_count']} skipped, last {skipped['slot_at']} ({skipped['why']})", style="dim")
+        out.print(
+            f"  {schedule['skipped_count']} skipped, last {moment(skipped['slot_at'])} ({skipped['why']})", style="dim"
+        )
     if schedule["note"]:
         out.print(Text(f"  {schedule['note']}", style="yellow"))
     if schedule["trouble"]:
@@ -61,7 +63,7 @@ def rhythm(schedule: Mapping[str, Any]) -> str:
 def _next(schedule: Mapping[str, Any]) -> Text:
     if schedule["paused"]:
         return Text("paused", style="yellow")
-    return Text(next((moment[:19].replace("T", " ") for moment in schedule["next_run_times"]), "never"))
+    return Text(next((moment(slot) for slot in schedule["next_run_times"]), "never"))
 
 
 def _last(schedule: Mapping[str, Any]) -> Text:

@@ -77,7 +77,7 @@ def test_of_many_steps_the_telling_ones_are_shown() -> None:
     ("part", "expected"),
     [
         ({"waiting_reason": None}, ""),
-        ({"waiting_reason": "behind", "queue_position": 1_200}, "behind 1,200 others in queue etl"),
+        ({"waiting_reason": "behind", "queue_position": 1_200}, "1,200 before it in queue etl"),
         ({"waiting_reason": "behind", "queue_position": 0}, "next in queue etl"),
         ({"waiting_reason": "scheduled", "due_at": "2026-01-01T00:00:00Z"}, "due 2026-01-01T00:00:00Z"),
         ({"waiting_reason": "rate_limited"}, "as many jobs of its concurrency key run as may"),
