@@ -54,6 +54,9 @@ local function put_first(record)
   local head = redis.call('LINDEX', list, -1)
   local overtaken = head and id_in(head)
   local score = overtaken and redis.call('ZSCORE', published_key(list), overtaken)
+  if head and not score then -- what is at the head runs no more: then older than all
+    score = redis.call('ZRANGE', published_key(list), 0, 0, 'WITHSCORES')[2]
+  end
   redis.call('RPUSH', list, record.message)
   note_published(record)
   if score then redis.call('ZADD', published_key(list), score - 1, record.id) end

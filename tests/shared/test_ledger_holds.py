@@ -318,6 +318,24 @@ def test_jobs_put_at_the_head_of_a_list_are_not_taken_for_lost_nor_make_others_l
     assert tended(ledger, grace_s=15) == [("republished", waits.id)]
 
 
+def test_a_cancelled_jobs_message_at_the_head_of_a_list_hides_no_order(
+    accept: Any, ledger: Ledger, client: Any
+) -> None:
+    """Nothing says how old it is, so what is put before it counts as the oldest of the list."""
+    runs, waits, cancelled, behind = keyed(), keyed(), entry(), entry()
+    accept(runs, waits)
+    token = claimed(ledger, runs.id).token
+    assert claim(ledger, waits.id) == HELD
+    client.delete(LIST)
+    accept(cancelled)
+    accept(behind)
+    ledger.cancel(cancelled.id, reason="r")
+    publish_long_ago(client, behind.id)
+    ledger.succeed(runs.id, token=token, result=RESULT)
+    assert ids_on(client) == [waits.id, cancelled.id, behind.id]
+    assert tended(ledger, grace_s=0) == []
+
+
 # -- what is said of those that wait --------------------------------------------------------------------------------
 
 
