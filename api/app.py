@@ -116,6 +116,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         title="Celeriac",
         version=__version__,
         lifespan=_lifespan,
+        openapi_url=None,  # see docs.router
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -6,8 +6,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
+from pydantic_core import to_json
 
 _ASSETS = Path(str(files("fastapi_offline"))) / "static"
 _POLICY = (
@@ -48,6 +49,15 @@ router = APIRouter(include_in_schema=False)
 async def docs() -> HTMLResponse:
     """Return the page."""
     return HTMLResponse(_PAGE, headers=_HEADERS)
+
+
+@router.get("/openapi.json")
+def document(request: Request) -> Response:
+    """Return the document. It takes a second to make, once; a function that is not async runs beside the event loop."""
+    made: bytes | None = getattr(request.app.state, "openapi", None)
+    if made is None:
+        made = request.app.state.openapi = to_json(request.app.openapi())
+    return Response(made, media_type="application/json")
 
 
 @router.get("/docs/start.js")
