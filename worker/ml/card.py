@@ -26,6 +26,8 @@ caption { text-align: left; font-weight: 600; padding: .3rem 0 }
 th, td { border-bottom: 1px solid #8886; padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top;
   overflow-wrap: anywhere }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
+tbody th { font-weight: 400 }
+div { overflow-x: auto }
 """
 
 
@@ -42,7 +44,7 @@ def card(
     """Return the card as JSON values."""
     return {
         "format": "celeriac-model-card-1",
-        "trained_at": trained_at.isoformat(),
+        "trained_at": trained_at.isoformat(timespec="seconds"),
         "model": {"sha256": model_sha256, "estimator": about.estimator.model_dump(mode="json")},
         "dataset": {"uri": dataset_uri, "sha256": dataset_sha256},
         "parameters": dict(parameters),
@@ -55,7 +57,7 @@ def card(
 
 def card_html(content: Mapping[str, Any], summary: TrainingSummary) -> str:
     """Return the card as one HTML file that needs nothing else. Every value is escaped."""
-    title = f"{summary.estimator} that learns {summary.target}"
+    title = f"Model card: {summary.estimator} that learns {summary.target}"
     estimator = content["model"]["estimator"]
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -111,18 +113,22 @@ def _residuals(summary: TrainingSummary) -> str:
 
 
 def _pairs(caption: str, pairs: Mapping[str, Any]) -> str:
-    return _table(caption, ("name", "value"), pairs.items())
+    shown = {name: "none" if value is None else value for name, value in pairs.items()}
+    return _table(caption, ("name", "value"), shown.items())
 
 
 def _table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    return f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    body = "".join(
+        f'<tr><th scope="row">{escape(str(first))}</th>{"".join(map(_cell, others))}</tr>' for first, *others in rows
+    )
+    return (
+        f"<div><table><caption>{escape(caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return (
-            f'<td class="number">{value:.6g}</td>' if isinstance(value, float) else f'<td class="number">{value}</td>'
-        )
-    return f"<td>{escape('not defined' if value is None else str(value))}</td>"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"<td>{escape('not defined' if value is None else str(value))}</td>"
+    return f'<td class="number">{value if isinstance(value, int) else format(value, ".6g")}</td>'

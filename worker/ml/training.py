@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.inspection import permutation_importance
 
 from shared.jobs.ml import CrossValidation
-from shared.jobs.ml_results import FoldScores, Importance, Timings, TrainingSummary
+from shared.jobs.ml_results import FoldScores, Timings, TrainingSummary
 from worker.ml.fitting import Fitted, Meter, Notes, fit
+from worker.ml.importances import importances
 from worker.ml.scoring import Predicted, evaluation, predicted, scores
 from worker.ml.splits import folds, held_out
 
@@ -21,16 +21,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from shared.jobs.ml import HoldOut, TrainSpec
-    from shared.jobs.ml_results import Evaluation, Label
+    from shared.jobs.ml_results import Evaluation, Importance, Label
     from worker.ml.columns import InputColumn
     from worker.ml.fitting import Report
     from worker.ml.rows import Rows
 
     Indices = npt.NDArray[np.int64]
-
-_MOST_IMPORTANCES = 30
-_JUDGED_ROWS = 500  # for importances: every column is shuffled up to three times
-_SHUFFLES = 500  # in all
 
 
 @dataclass(frozen=True)
@@ -79,13 +75,13 @@ class Training:
             fitted = fit(self.inputs, self.spec, self.rows, train, Meter(self.spec.estimator, 1, self.report))
             clock.fit_s = clock.lap()
             judged = self._evaluation(*self._predictions(fitted, test), test)
-            importances = self._importances(fitted, test)
+            mattering = self._importances(fitted, test)
         clock.evaluate_s = clock.lap()
         summary = self._summary(
             fitted=fitted,
             judged=judged,
             per_fold=[],
-            importances=importances,
+            importances=mattering,
             train_row_count=len(train),
             notes=notes,
             clock=clock,
@@ -106,7 +102,7 @@ class Training:
                 per_fold.append(FoldScores(fold=len(per_fold), row_count=len(test), scores=found))
                 parts.append((test, model, baseline))
                 clock.evaluate_s += clock.lap()
-            importances = self._importances(fitted, test)
+            mattering = self._importances(fitted, test)
             clock.evaluate_s += clock.lap()
             final = fit(self.inputs, self.spec, rows, np.arange(len(rows.target)), meter)
             clock.fit_s += clock.lap()
@@ -116,7 +112,7 @@ class Training:
             fitted=final,
             judged=judged,
             per_fold=per_fold,
-            importances=importances,
+            importances=mattering,
             train_row_count=len(rows.target),
             notes=notes,
             clock=clock,
@@ -131,27 +127,8 @@ class Training:
         return evaluation(self.rows.target[test], model, baseline, self.rows.labels)
 
     def _importances(self, fitted: Fitted, test: Indices) -> list[Importance]:
-        """Return how much accuracy (or R²) is lost when a column is shuffled, on at most 500 judged rows."""
-        frame = self.rows.frame.iloc[test[:_JUDGED_ROWS]]
-        if len(frame) < 2:  # noqa: PLR2004 - one row cannot be shuffled
-            return []
-        found: Any = permutation_importance(
-            fitted.pipeline,
-            frame,
-            self.rows.target[test[:_JUDGED_ROWS]],
-            scoring="r2" if self.rows.labels is None else "accuracy",
-            n_repeats=max(1, min(3, _SHUFFLES // frame.shape[1])),
-            random_state=self.spec.seed,
-        )
-        order = np.argsort(-found.importances_mean, kind="stable")[:_MOST_IMPORTANCES]
-        return [
-            Importance(
-                column=str(frame.columns[index])[:300],
-                importance=float(found.importances_mean[index]),
-                deviation=float(found.importances_std[index]),
-            )
-            for index in order
-        ]
+        classes, frame = self.rows.labels is not None, self.rows.frame.iloc[test]
+        return importances(fitted.pipeline, frame, self.rows.target[test], classes=classes, seed=self.spec.seed)
 
     def _summary(
         self,

@@ -86,7 +86,7 @@ def propose_trials(job: ProposeTrials, run: Run) -> SearchResult:
 @runs(RefitBest)
 def refit_best(job: RefitBest, run: Run) -> TuneResult:
     """Store ``model.skops``, its card, ``held_out.parquet`` and ``search.json``. A rerun fits the same anew."""
-    search = _read(run, job.search, Search).learnt(_outcomes(job.trials, run))
+    started, search = time.perf_counter(), _read(run, job.search, Search).learnt(_outcomes(job.trials, run))
     best = search.best()
     if best is None:
         raise _no_trial_succeeded(search)
@@ -94,7 +94,7 @@ def refit_best(job: RefitBest, run: Run) -> TuneResult:
     learning = {name: getattr(spec, name) for name in LearningSpec.model_fields}
     train = TrainSpec.model_validate({**learning, "estimator": estimator, "validation": spec.hold_out})
     with _learning(search, run, estimator) as (source, rows):
-        trained = Training(rows, source.inputs, train, reporting(run), 0.0).run()
+        trained = Training(rows, source.inputs, train, reporting(run), time.perf_counter() - started).run()
         return TuneResult(
             **published_model(run, trained, source, train),
             metric=spec.searched_metric,
