@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shared.artifacts import ARTIFACT_URI_PATTERN
 from worker.ml.bounds import need_memory
 from worker.ml.columns import input_columns, need_fit
 from worker.ml.fitting import fit_recipe
@@ -81,8 +83,8 @@ def write_features(
 
 def source_of(dataset: Path) -> str | None:
     """Return the uri of the dataset from which a table of features was made; None if it is no such table."""
-    noted = (pq.read_schema(dataset).metadata or {}).get(_SOURCE)
-    return None if noted is None else noted.decode("ascii", errors="replace")
+    noted = (pq.read_schema(dataset).metadata or {}).get(_SOURCE, b"").decode("ascii", errors="replace")
+    return noted if re.fullmatch(ARTIFACT_URI_PATTERN, noted) else None
 
 
 def _features(part: pa.RecordBatch, recipe: Recipe, targets: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:

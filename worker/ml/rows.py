@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from worker.ml.columns import InputColumn
 
 MAX_CLASSES = 100
+_LONGEST_LABEL = 255
 _LABEL_FAMILIES = frozenset({"string", "integer", "boolean"})
 _NUMBER_FAMILIES = frozenset({"integer", "float", "boolean"})
 
@@ -132,6 +133,12 @@ def _there(truth: pa.ChunkedArray, task: LearningTask) -> pa.ChunkedArray:
 def _encoded(truth: pa.ChunkedArray, labels: list[Label] | None) -> tuple[list[Label], npt.NDArray[np.int64]]:
     values = truth.to_pylist()
     found = sorted(set(values))
+    if long := [label for label in found if isinstance(label, str) and len(label) > _LONGEST_LABEL]:
+        raise TaskFailure(
+            "wrong_class",
+            f"The target has a class of {len(long[0])} characters; at most {_LONGEST_LABEL} are possible.",
+            remedy="Is it a text and not a class? Choose another target, or shorten its values.",
+        )
     if len(found) > MAX_CLASSES:
         raise TaskFailure(
             "too_many_classes",

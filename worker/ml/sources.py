@@ -10,6 +10,7 @@ from shared.errors import TaskFailure
 from shared.jobs.features import FeatureSpec
 from worker.ml.building import source_of
 from worker.ml.columns import InputColumn, input_columns
+from worker.ml.datasets import dataset_copy
 from worker.ml.model_file import load_recipe
 from worker.tables.staging import schema_of
 
@@ -41,7 +42,7 @@ def opened(
     Raises `TaskFailure`: that a file is not there, is no recipe, or lacks columns.
     """
     if recipe is None:
-        with store.local_copy(dataset, scratch) as path:
+        with dataset_copy(store, dataset, scratch) as path:
             yield Source(path, dataset, input_columns(schema_of(path), spec.features or FeatureSpec(), spec.target))
         return
     with store.local_copy(recipe, scratch) as file:
@@ -53,7 +54,7 @@ def opened(
             remedy="Name it as 'target' in ml.build_features.",
             column=spec.target,
         )
-    with store.local_copy(dataset, scratch) as path:
+    with dataset_copy(store, dataset, scratch) as path:
         uri = source_of(path) or dataset
-    with store.local_copy(uri, scratch) as path:
+    with dataset_copy(store, uri, scratch) as path:
         yield Source(path, uri, inputs)

@@ -10,6 +10,7 @@ from shared.jobs.ml import BuildFeatures, EvaluateModel, PredictBatch, TrainMode
 from shared.jobs.ml_results import EvaluationResult, FeatureResult, PredictionResult, TrainResult
 from worker.ml.bounds import bounded_threads, need_memory
 from worker.ml.building import Recipe, learn_recipe, write_features
+from worker.ml.datasets import dataset_copy
 from worker.ml.model_file import MODEL_MEDIA_TYPE, load_model, load_recipe, save_recipe
 from worker.ml.prediction import predict
 from worker.ml.publishing import published_dataset, published_model, referred_dataset, referred_model, reporting
@@ -41,7 +42,7 @@ def build_features(job: BuildFeatures, run: Run) -> FeatureResult:
     """Learn a recipe, or take one, and store ``features.parquet`` and ``recipe.skops``. A rerun does it anew."""
     settings, output, file = worker_settings(), run.scratch / "features.out", run.scratch / "recipe.out"
     limit_bytes = settings.memory_limit_bytes
-    with bounded_threads(settings.threads), run.store.local_copy(job.dataset, run.scratch) as dataset:
+    with bounded_threads(settings.threads), dataset_copy(run.store, job.dataset, run.scratch) as dataset:
         if job.recipe is None:
             recipe = learn_recipe(dataset, job.features, job.target, limit_bytes=limit_bytes)
             save_recipe(file, recipe.about, recipe.transformer)
@@ -88,7 +89,7 @@ def evaluate_model(job: EvaluateModel, run: Run) -> EvaluationResult:
     with (
         bounded_threads(settings.threads),
         store.local_copy(job.model, run.scratch) as file,
-        store.local_copy(job.dataset, run.scratch) as dataset,
+        dataset_copy(store, job.dataset, run.scratch) as dataset,
     ):
         about, fitted = load_model(file, limit_bytes=settings.memory_limit_bytes)
         need_memory(dataset, about.inputs, limit_bytes=settings.memory_limit_bytes)
@@ -110,7 +111,7 @@ def predict_batch(job: PredictBatch, run: Run) -> PredictionResult:
     with (
         bounded_threads(settings.threads),
         store.local_copy(job.model, run.scratch) as file,
-        store.local_copy(job.dataset, run.scratch) as dataset,
+        dataset_copy(store, job.dataset, run.scratch) as dataset,
     ):
         about, fitted = load_model(file, limit_bytes=settings.memory_limit_bytes)
         found = predict(about, fitted, dataset, job, output=output, on_progress=run.progress)

@@ -313,6 +313,14 @@ def test_what_scikit_learn_warns_of_is_told(tmp_path: Path) -> None:
         (iris().head(50), IRIS, "too_few_rows", "one class"),
         (iris().assign(species=None).astype({"species": "str"}), IRIS, "no_rows", "species"),
         (iris(), {**IRIS, "class_weights": {"rose": 2.0}, "estimator": {"kind": "svm"}}, "unknown_class", "'rose'"),
+        (iris().replace("setosa", "s" * 256), IRIS, "wrong_class", "256 characters"),
+        (
+            pd.DataFrame({"species": [f"{row}" for row in range(101)], "x": 1}),
+            {**IRIS, "features": {}},
+            "too_many_classes",
+            "101",
+        ),
+        (iris().rename(columns={"id": "i\nd"}), IRIS, "unreadable_dataset", "not printable"),
         (iris()[["species"]], {**IRIS, "features": None}, "no_features", ""),
         (
             diabetes().assign(age=lambda frame: frame["age"].where(frame["age"] > 0)),
@@ -334,6 +342,18 @@ def test_what_cannot_be_learnt_is_refused_with_its_reason(
         train(tmp_path, frame, **{"estimator": {"kind": "dummy"}, **params})
     assert failure.value.code == code
     assert said in failure.value.message + failure.value.remedy
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"PAR1 and no more", b""])
+def test_a_file_that_is_no_dataset_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Any uploaded file may be named as the dataset."""
+    local = tmp_path / "file"
+    local.write_bytes(content)
+    uri = new_run(tmp_path).publish(local, name="a.csv", role="file", media_type="text/csv").uri
+    job = TrainModel.model_validate({"dataset": uri, **IRIS, "estimator": {"kind": "dummy"}})
+    with pytest.raises(TaskFailure) as failure:
+        tasks.train_model(job, new_run(tmp_path))
+    assert failure.value.code == "unreadable_dataset"
 
 
 def test_data_too_large_for_memory_is_refused_before_it_is_read(
