@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 
 from cli.job_page import steps_tree, waiting_text
-from cli.operator_page import span
 from cli.watch import live_view
 
 
@@ -87,14 +86,6 @@ def test_of_many_steps_the_telling_ones_are_shown() -> None:
 def test_why_a_job_waits_in_words(part: dict[str, Any], expected: str) -> None:
     """Every reason becomes a sentence that names the queue."""
     assert waiting_text({**step("a", "queued"), **part}) == expected
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"), [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7_200, "2 h"), (200_000, "2 days")]
-)
-def test_spans_have_the_unit_that_fits(seconds: float, expected: str) -> None:
-    """Two units or more make the larger unit."""
-    assert span(seconds) == expected
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
