@@ -142,11 +142,13 @@ def test_a_pipeline_trains_and_its_model_predicts_in_another_job(
 
 
 def test_hostile_and_impossible_requests(service: tuple[Jobs, Worker], source: dict[str, str]) -> None:
-    """A pickle is no model; a hyperparameter that an estimator lacks is a 422 that names it."""
+    """A pickle is no model, a CSV no dataset; a hyperparameter that an estimator lacks is a 422 that names it."""
     jobs, _ = service
+    staged = jobs.ended(jobs.submit("etl.extract_data", {"source": source}))["result"]["dataset"]["uri"]
     model = uploaded(jobs, pickle.dumps({"pipeline": print}), "model.skops")
-    job = jobs.ended(jobs.submit("ml.predict_batch", {"model": model, "dataset": source["uri"]}))
-    assert (job["state"], job["error"]["code"]) == ("failed", "unreadable_model")
+    for dataset, code in ((staged, "unreadable_model"), (source["uri"], "unreadable_dataset")):
+        job = jobs.ended(jobs.submit("ml.predict_batch", {"model": model, "dataset": dataset}))
+        assert (job["state"], job["error"]["code"]) == ("failed", code)
     space = {"depth": {"kind": "int", "low": 1, "high": 4}}
     body = {"kind": "ml.tune_model", "params": {"dataset": source["uri"], **LEARN, "space": space}}
     answer = httpx.post(f"{jobs.gateway.url}/jobs", json=body, timeout=30)
