@@ -60,6 +60,7 @@ class Lifecycle:
         settings, owner = broker_settings(), os.environ[OWNER_VARIABLE]
         broker, ledger = _client(settings.broker_url) if settings.uses_redis else None, _ledger()
         signs = SignsOfLife(ledger, settings, owner=owner, consumer=sender)
+        signs.begin()
         self._custodian = Custodian(ledger, settings, owner=owner, broker=broker, scratch=self._scratch, signs=signs)
         keeper = Keeper(_ledger(), settings, owner=owner, app=self._app)
         self._threads = [

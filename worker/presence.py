@@ -43,6 +43,13 @@ class SignsOfLife:
             versions={"celeriac": __version__, "celery": version("celery"), "python": platform.python_version()},
         )
 
+    def begin(self) -> None:
+        """Give the first sign, so that what it is about to take does not seem to wait for a worker."""
+        try:
+            self.give([])
+        except RedisError as failure:  # the custodian's rounds will
+            logger.warning("the ledger does not know that this worker has begun: %r", failure)
+
     def give(self, jobs: Iterable[str]) -> None:
         """Say that this worker lives and has `jobs`."""
         self._presence.beat(self._about, queues=self._consumed(), jobs=jobs)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,7 @@ def test_the_most_urgent_job_runs_first_and_an_expired_one_never(jobs: Jobs, tmp
     expiring = note(jobs, tmp_path, queue="ml", expires_in_s=0.5)
     assert jobs.ended(expiring)["state"] == "expired"
     expected = [by_priority[priority] for priority in (9, 8, 4, 1, 0)]
+    assert {jobs.get(job_id)["waiting_reason"] for job_id in expected} == {"behind"}
     assert [jobs.get(job_id)["queue_position"] for job_id in expected] == list(range(5))
     jobs.cancel(blocker)
     for job_id in expected:
@@ -144,14 +145,14 @@ def test_the_most_urgent_job_runs_first_and_an_expired_one_never(jobs: Jobs, tmp
 @pytest.mark.usefixtures("single")
 def test_a_jobs_own_time_limit_ends_it(jobs: Jobs, tmp_path: Path) -> None:
     """The body is interrupted before; one that does not hear is killed with its child. It is no crash: it failed."""
-    started = time.monotonic()
     polite, deaf = (
         note(jobs, tmp_path, behave=how, lasts_s=60, time_limit_s=2, queue="ml") for how in ("well", "deaf")
     )
     for job_id in (polite, deaf):
         ended = jobs.ended(job_id)
         assert (ended["state"], ended["error"]["code"]) == ("failed", "time_limit_exceeded")
-    assert time.monotonic() - started < 30
+        began, ended_at = (datetime.fromisoformat(ended[name]) for name in ("started_at", "finished_at"))
+        assert (ended_at - began).total_seconds() < 30
 
 
 def test_no_more_jobs_of_a_key_run_at_once_than_it_allows_even_if_a_worker_dies(
