@@ -33,7 +33,7 @@ def frame_of(rows: pa.Table | pa.RecordBatch, inputs: Sequence[InputColumn]) -> 
     for column in inputs:
         values = rows.column(column.name)
         if isinstance(column.feature, DateFeature):
-            stamps = pc.cast(values, pa.timestamp("us"), safe=False)  # of a zoned one: in UTC
+            stamps = pc.cast(_plain(values), pa.timestamp("us"), safe=False)  # of a zoned one: in UTC
             for part, name in zip(column.feature.parts, prepared_names(column), strict=True):
                 prepared[name] = floats_of(_PARTS[part](stamps))
         elif column.feature.kind == "number":
@@ -54,6 +54,7 @@ def prepared_names(column: InputColumn) -> list[str]:
 
 def floats_of(values: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.float64]:
     """Return numbers or truth values as float64 ``(n_rows,)``, NaN where missing or infinite."""
+    values = _plain(values)
     if pt.is_boolean(values.type):
         values = pc.cast(values, pa.int8())
     numbers = np.asarray(pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
@@ -61,9 +62,12 @@ def floats_of(values: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.float64]:
 
 
 def _strings(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-    if pt.is_dictionary(values.type):
-        values = pc.cast(values, values.type.value_type)
-    return pc.cast(values, pa.string())
+    return pc.cast(_plain(values), pa.string())
+
+
+def _plain(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Return what dictionary-encoded values stand for, and others as they are."""
+    return pc.cast(values, values.type.value_type) if pt.is_dictionary(values.type) else values
 
 
 def _epoch_days(stamps: pa.Array) -> pa.Array:

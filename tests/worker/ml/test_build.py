@@ -173,6 +173,25 @@ def test_a_recipe_in_training_is_learnt_anew_from_training_rows(tmp_path: Path) 
     assert [one.name for one in held_out.columns] == list(iris().columns)
 
 
+def test_columns_of_any_arrow_type_give_the_same_features(tmp_path: Path) -> None:
+    """Decimals, small and unsigned integers, half floats, large strings, dictionaries: what counts is the value."""
+    types: dict[str, list[Any]] = {
+        "n": [pa.int64(), pa.uint8(), pa.float16(), pa.decimal128(25, 2), pa.dictionary(pa.int8(), pa.int64())],
+        "c": [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())],
+        "d": [pa.date32(), pa.date64(), pa.timestamp("ns"), pa.timestamp("s")],
+    }
+    day = dt.datetime(2026, 5, 17)  # noqa: DTZ001 - a date without a zone
+    values: dict[str, list[Any]] = {"n": [1, 2, None], "c": ["a", None, "b"], "d": [day, None, day]}
+    plain = {"n": pa.int64(), "c": pa.string(), "d": pa.date32()}
+    for name, kinds in types.items():
+        expected = build(tmp_path, pa.table({name: pa.array(values[name]).cast(plain[name])}))
+        for kind in kinds:
+            column = pa.array(values[name]).cast(plain[name])
+            column = column.dictionary_encode() if pa.types.is_dictionary(kind) else column.cast(kind)
+            found = build(tmp_path, pa.table({name: column}))
+            pd.testing.assert_frame_equal(fetched(tmp_path, found.dataset.uri), fetched(tmp_path, expected.dataset.uri))
+
+
 def test_names_of_features_are_distinct(tmp_path: Path) -> None:
     """Names that differ by case only, or that a target has, get a number, since the table may go into a database."""
     table = pa.table({"c": ["x", "X", "y"], "c_y": [1, 2, 3]})
