@@ -107,9 +107,9 @@ def make_celery(
     Raises `DefinitionError` for a setting that Celery does not have.
     """
     app = Celery("celeriac", set_as_current=transport is None)
-    overrides = {"result_backend": f"{backend}+{settings.ledger_url}"}
-    if transport is not None:
-        overrides["broker_transport"] = transport
+    # Not the setting `result_backend`: Celery takes CELERY_RESULT_BACKEND over that, and its own backend with it.
+    app.backend_cls = f"{backend}+{settings.ledger_url}"
+    overrides = {} if transport is None else {"broker_transport": transport}
     configure(app, celery_settings(settings) | overrides)
     return app
 
