@@ -1,4 +1,4 @@
-"""What the README says is so: its commands are run, its outputs compared, its settings complete."""
+"""What README and docs say is so: commands are run, outputs compared, settings and kinds complete."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from pydantic import AliasChoices
 
 from api.settings import GatewaySettings
+from shared.catalogue import Catalogue
 from tests.cli.service import ROOT, running_up, write_own_kind
 from worker.settings import WorkerSettings
 
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 
     from pydantic_settings import BaseSettings
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+_SETTINGS = ROOT / "docs" / "settings.md"
 _BLOCK = re.compile(r"<!-- (?P<what>run|prints) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
+_LINK = re.compile(r"\]\((?!https?:)([\w./-]*)(?:#([\w-]+))?\)")
 _END = "@@ the next block @@"
 _BOUND_S = 300
 _VOLATILE = (
@@ -42,10 +46,10 @@ def comparable(text: str) -> str:
     return text.strip()
 
 
-def blocks() -> list[tuple[str, str | None]]:
-    """Return the commands of the README in order, each with what it is said to print."""
+def blocks(page: Path) -> list[tuple[str, str | None]]:
+    """Return the commands of a page in order, each with what it is said to print."""
     found: list[tuple[str, str | None]] = []
-    for block in _BLOCK.finditer(README):
+    for block in _BLOCK.finditer(page.read_text(encoding="utf-8")):
         if block["what"] == "run":
             found.append((block["text"], None))
         else:
@@ -53,29 +57,37 @@ def blocks() -> list[tuple[str, str | None]]:
     return found
 
 
+def run(page: Path, folder: Path, url: str) -> None:
+    """Run the commands of a page in one shell and in order, in `folder`; compare what they print."""
+    folder.mkdir()
+    told = blocks(page)
+    script = f"\necho; echo '{_END}'\n".join(["set -euo pipefail", *(commands for commands, _ in told)])
+    bin_folder = ROOT / ".venv" / "bin"
+    environment = {**os.environ, "CELERIAC_URL": url, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
+    shell = subprocess.run(
+        ["bash", "-c", script.replace("http://127.0.0.1:8000", url)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=_BOUND_S,
+        check=False,
+    )
+    _, *printed = shell.stdout.split(_END)
+    assert shell.returncode == 0, f"{page.name}: {shell.stdout[-2_000:]}{shell.stderr[-2_000:]}"
+    assert len(printed) == len(told)
+    for (commands, expected), actual in zip(told, printed, strict=True):
+        if expected is not None:
+            assert comparable(expected) == comparable(actual), f"{page.name}: {commands}"
+
+
 @pytest.mark.integration
-def test_the_commands_print_what_the_readme_says(tmp_path: Path) -> None:
-    """Every command runs, in one shell and in order, against a service with the README's own kind."""
+def test_the_commands_print_what_the_pages_say(tmp_path: Path) -> None:
+    """Every command of README and docs runs, page by page, against one service with the README's own kind."""
     own_kind = write_own_kind(tmp_path / "own", among="shared.jobs")  # as the README does
     with running_up(tmp_path / "data", own_kind) as up:
-        script = f"\necho; echo '{_END}'\n".join(["set -euo pipefail", *(commands for commands, _ in blocks())])
-        bin_folder = ROOT / ".venv" / "bin"
-        environment = {**os.environ, "CELERIAC_URL": up.url, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
-        shell = subprocess.run(
-            ["bash", "-c", script.replace("http://127.0.0.1:8000", up.url)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_BOUND_S,
-            check=False,
-        )
-    _, *printed = shell.stdout.split(_END)
-    assert shell.returncode == 0, shell.stdout[-2_000:] + shell.stderr[-2_000:]
-    assert len(printed) == len(blocks())
-    for (commands, expected), actual in zip(blocks(), printed, strict=True):
-        if expected is not None:
-            assert comparable(expected) == comparable(actual), commands
+        for page in PAGES:
+            run(page, tmp_path / page.stem, up.url)
 
 
 def variables(settings: type[BaseSettings]) -> set[str]:
@@ -90,8 +102,29 @@ def variables(settings: type[BaseSettings]) -> set[str]:
 
 def test_every_setting_is_listed() -> None:
     """The settings table has every variable of gateway and workers."""
-    listed = set(re.findall(r"^\| `([A-Z_]+)`", README, re.MULTILINE))
+    listed = set(re.findall(r"^\| `([A-Z_]+)`", _SETTINGS.read_text(encoding="utf-8"), re.MULTILINE))
     assert variables(GatewaySettings) | variables(WorkerSettings) <= listed
+
+
+def test_every_kind_is_on_a_page() -> None:
+    """A kind that can be submitted is named, in README or docs."""
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [kind for kind in Catalogue.load(["shared.jobs"]) if f"`{kind}`" not in text] == []
+
+
+def test_links_lead_somewhere() -> None:
+    """A link to a page of ours, or to a heading of one, is not dead."""
+    for page in PAGES:
+        for target, anchor in _LINK.findall(page.read_text(encoding="utf-8")):
+            linked = page.parent / target if target else page
+            assert linked.is_file(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors(linked), f"{page.name}: {target}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_a_kind_is_added_from_outside(tmp_path: Path) -> None:
