@@ -37,7 +37,7 @@ openapi: $(INSTALLED) ## write openapi.json from the code
 bench: $(INSTALLED) ## measure the gateway against a no-op endpoint and task.delay
 	$(BIN)/python -m bench
 
-images: $(INSTALLED) ## build every image, print the sizes, pass a pipeline through their contents
+images: $(INSTALLED) ## build every image, print the sizes, run a job of each family in their contents
 	$(BIN)/python -m deploy.images
 
 lock: $(INSTALLED) ## write requirements/*.txt from pyproject.toml; UPGRADE=1 takes the newest

@@ -11,6 +11,7 @@ import os
 # Before any numeric library is imported: their thread pools would be copied into forked children, broken.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin away the cores of others
 os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # Arrow's allocator starts one at import
 
 import importlib  # noqa: E402

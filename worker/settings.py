@@ -20,9 +20,11 @@ class WorkerSettings(CallbackSettings):
     model_config = SettingsConfigDict(env_prefix="CELERIAC_", frozen=True, extra="ignore")
 
     memory_limit_bytes: int = Field(
-        default=512 * _MIB, ge=32 * _MIB, description="DuckDB's memory limit per task; beyond it, it spills."
+        default=512 * _MIB,
+        ge=32 * _MIB,
+        description="Memory limit per task: beyond it DuckDB spills, and training on too many rows is refused.",
     )
-    threads: int = Field(default=1, ge=1, le=256, description="Threads of DuckDB per task.")
+    threads: int = Field(default=1, ge=1, le=256, description="Threads per task, of DuckDB and of scikit-learn.")
     http_max_bytes: int = Field(default=16 * _GIB, gt=0, description="Largest download, as transferred.")
     http_timeout_s: float = Field(default=3_300, gt=0, description="Longest download as a whole, in seconds.")
     http_idle_timeout_s: float = Field(default=30, gt=0, description="Longest silence of a server, in seconds.")

@@ -20,9 +20,17 @@ CONNECTIONS = """
 kind = "sqlite"
 path = "warehouse.db"
 
+[shop]
+kind = "sqlite"
+path = "shop.db"
+
 [lake]
 kind = "store"
 url = "lake"
+
+[archive]
+kind = "store"
+url = "archive"
 """
 
 

@@ -63,9 +63,6 @@ def lists_held_or_running(client: redis.Redis) -> set[str]:
     return {key for name in names for key in client.scan_iter(f"celeriac:{name}:*")}
 
 
-# -- pauses ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_paused_queue_keeps_new_jobs_off_its_list_until_resumed(accept: Any, client: Any, operate: Operate) -> None:
     """They stay queued and go out in their order: by priority list, oldest first."""
     pause(operate)
@@ -187,9 +184,6 @@ def test_on_a_broker_elsewhere_the_keeper_publishes_what_was_held(
     assert tended(ledger, outbox_grace_s=0) == []
     resume(operate)
     assert tended(ledger, outbox_grace_s=0) == [("unpublished", job.id)]
-
-
-# -- concurrency keys -----------------------------------------------------------------------------------------------
 
 
 def keyed(limit: int = 1, **changes: Any) -> Any:
@@ -334,9 +328,6 @@ def test_a_cancelled_jobs_message_at_the_head_of_a_list_hides_no_order(
     ledger.succeed(runs.id, token=token, result=RESULT)
     assert ids_on(client) == [waits.id, cancelled.id, behind.id]
     assert tended(ledger, grace_s=0) == []
-
-
-# -- what is said of those that wait --------------------------------------------------------------------------------
 
 
 def consume(ledger: Ledger, name: str = "etl", *, lease_ms: int = 60_000) -> None:

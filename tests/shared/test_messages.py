@@ -169,7 +169,9 @@ def test_workflow_messages_are_what_celery_sends(
     ours = Composer(broker).workflow(node, planned, limits, job_id=job_id)
     to_canvas(node, iter(planned), sign, celery_app).apply_async(root_id=job_id)
 
-    theirs = {json.loads(text)["headers"]["id"]: text for text in waiting(lists, list_name("etl", 7))}
+    queues = {step.plan.contract.spec.queue for step in planned}
+    sent = [text for queue in queues for text in waiting(lists, list_name(queue, 7))]
+    theirs = {json.loads(text)["headers"]["id"]: text for text in sent}
     assert theirs.keys() == ours.keys()
     assert {step.id for step in planned if not step.after} == ours.keys()
     for step_id, message in theirs.items():

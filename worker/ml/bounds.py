@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import joblib  # type: ignore[import-untyped]  # it has no types
+import joblib
 import pyarrow.parquet as pq
 import sklearn
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no types
+from threadpoolctl import threadpool_limits
 
 from shared.errors import TaskFailure
 from shared.jobs.estimators import HistGradientBoosting, RandomForest
