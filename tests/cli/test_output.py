@@ -19,7 +19,13 @@ from tests.cli.service import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-EXAMPLES = {"daily_sales.json": "etl.run_pipeline", "months_in_parallel.json": "etl.run_partitioned"}
+EXAMPLES = {
+    "churn_pipeline.json": "ml.run_pipeline",
+    "daily_sales.json": "etl.run_pipeline",
+    "monthly_report.json": "workflow.chain",
+    "months_in_parallel.json": "etl.run_partitioned",
+    "orders_sync.json": "maintenance.sync_data",
+}
 
 
 @pytest.fixture
