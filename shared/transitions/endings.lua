@@ -53,6 +53,12 @@ local function close_steps(job, state, reason)
   end
 end
 
+-- What is never published again need not be kept: a step's message carries all the steps after it.
+local function drop_message(id)
+  redis.call('HDEL', record_key(id), 'message')
+  redis.call('ZREM', P .. 'outbox', id)
+end
+
 -- The files of the jobs whose steps a job uses again stay as long as its own.
 local function keep_lineage(record)
   if record.reuses ~= '1' then return end
@@ -74,8 +80,9 @@ local function is_tolerated(record)
 end
 
 -- The result of a workflow is that of its last step; of several in parallel, how many of all steps did what.
-local function workflow_result(job)
-  local ends, failed = cjson.decode(job.ends), tonumber(job.tolerated or '0')
+local function workflow_result(job, last)
+  -- A job of a version before `ends` was written down has the result of the step that ended last.
+  local ends, failed = job.ends and cjson.decode(job.ends) or { last.id }, tonumber(job.tolerated or '0')
   if #ends == 1 then return redis.call('HGET', record_key(ends[1]), 'result') or 'null' end
   return '{"succeeded_count": ' .. int(tonumber(job.done) - failed) .. ', "failed_count": ' .. int(failed) .. '}'
 end
@@ -102,7 +109,7 @@ local function step_ended(step)
     end
     if FINAL[job.state] then return end
     if tonumber(job.done) == tonumber(job.total) then
-      settle(job, 'succeeded', { result = workflow_result(job) })
+      settle(job, 'succeeded', { result = workflow_result(job, step) })
     else
       emit(job, 'progress', cjson.encode({ current = tonumber(job.done), total = tonumber(job.total), unit = 'steps', message = '' }))
     end
@@ -151,7 +158,11 @@ settle = function(record, state, outcome, alone)
   if wants_callback(record) then redis.call('ZADD', P .. 'callbacks', NOW, record.id) end
   -- A floor under the keeper's own clean-up. Steps stay as long as their job, which may wait longer than they do.
   local keys = { record_key(record.id), P .. 'events:' .. record.id }
-  for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do keys[#keys + 1] = record_key(id) end
+  drop_message(record.id)
+  for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do
+    keys[#keys + 1] = record_key(id)
+    drop_message(id)
+  end
   for _, key in ipairs(keys) do redis.call('PEXPIRE', key, retention_ms + 86400000) end
   keep_lineage(record)
 end

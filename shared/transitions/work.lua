@@ -42,6 +42,14 @@ local function upstream_of(record)
   return '[' .. table.concat(results, ', ') .. ']'
 end
 
+-- A step that runs has its message, so those before it need not bring it again: see republish. One that several
+-- follow keeps its own until the job ends.
+local function drop_messages_before(record)
+  for _, id in ipairs(cjson.decode(record.after or '[]')) do
+    if redis.call('HGET', record_key(id), 'before') == '["' .. record.id .. '"]' then drop_message(id) end
+  end
+end
+
 local function right_to_run(record)
   return { 'run', record.token, record.attempt, record.retries or '0', record.max_retries, upstream_of(record) }
 end
@@ -92,6 +100,7 @@ function T.claim(a)
   local value = '{"status": "STARTED", "result": {"hostname": ' .. cjson.encode(a.worker) .. '}, "traceback": null, "children": [], "date_done": null, "task_id": "' .. record.id .. '"}'
   redis.call('SET', META .. record.id, value, 'PX', record.retention_ms)
   if record.job_id then
+    if attempt == 1 then drop_messages_before(record) end
     local job = load(record.job_id)
     if job and job.state == 'queued' then
       enter(job, 'running')

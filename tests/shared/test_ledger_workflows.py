@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -85,3 +86,39 @@ def test_a_step_that_celery_failed_to_publish_is_started_by_its_predecessor(
     assert tended(ledger) == [("republished", load.id)]
     assert client.lrange("etl\x06\x165", 0, -1) == [extract.message]
     assert claim(ledger, extract.id) == Refusal("succeeded", RESULT)
+
+
+def test_a_workflow_of_the_version_before_ends_with_its_last_result(
+    accept: Any, ledger: Ledger, client: redis.Redis
+) -> None:
+    """What was accepted before `ends` was written down is finished after the upgrade."""
+    job = workflow(["extract", "load"], {"load": ["extract"]})
+    accept(job)
+    client.hdel(f"celeriac:job:{job.id}", "ends")
+    client.hdel(f"celeriac:job:{job.id}", "done")
+    for number, step in enumerate(job.steps, start=1):
+        ledger.succeed(step.id, token=claimed(ledger, step.id).token, result=json.dumps({"step": number}))
+    assert (record(ledger, job.id).state, record(ledger, job.id).result) == ("succeeded", '{"step": 2}')
+
+
+def test_messages_are_kept_for_as_long_as_they_may_be_published_again(accept: Any, ledger: Ledger) -> None:
+    """A step's message carries those after it: kept by every one, a long chain would be kept a hundred times over."""
+    job = workflow(["a", "b", "fork", "left", "right"], {"fork": ["a", "b"], "left": ["fork"], "right": ["fork"]})
+    accept(job)
+
+    def kept() -> list[str | None]:
+        return [step.step for step in record(ledger, job.id).steps if step.message]
+
+    for step in job.steps:
+        token = claimed(ledger, step.id).token
+        if step.step == "fork":
+            assert kept() == ["fork"]
+        if step.step == "right":
+            assert kept() == ["fork", "left", "right"]
+        ledger.succeed(step.id, token=token, result=RESULT)
+    assert kept() == []
+    single = workflow(["only"], {}).steps[0]
+    single = replace(single, job_id=None, step=None)
+    accept(single)
+    ledger.succeed(single.id, token=claimed(ledger, single.id).token, result=RESULT)
+    assert record(ledger, single.id).message is None
