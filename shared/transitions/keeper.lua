@@ -52,13 +52,14 @@ local function republish(record)
     return
   end
   note_published(record)
-  local predecessors = cjson.decode(record.after or '[]')
-  for n, id in ipairs(predecessors) do
-    local before = load(id)
-    if before and before.message then
-      if n == 1 then rearm_chord(before, #predecessors) end
-      if before.outbox == '1' then redis.call('ZADD', P .. 'outbox', NOW, before.id) else redis.call('LPUSH', list_of(before), before.message) end
-    end
+  local before = {}
+  for _, id in ipairs(cjson.decode(record.after or '[]')) do
+    local part = load(id)
+    if part and part.message then before[#before + 1] = part end -- one whose result is used again is no part of a chord
+  end
+  if before[1] then rearm_chord(before[1], #before) end
+  for _, part in ipairs(before) do
+    if part.outbox == '1' then redis.call('ZADD', P .. 'outbox', NOW, part.id) else redis.call('LPUSH', list_of(part), part.message) end
   end
 end
 

@@ -83,6 +83,7 @@ function T.claim(a)
   elseif record.due_at and tonumber(record.due_at) > NOW then
     return { 'early' } -- a copy of the message that came before its time; the keeper publishes it when it is due
   end
+  if record.state == 'waiting' then return { 'early' } end -- of its results some are missing; its turn comes
   if held_at_claim(record, a.message) then return { 'held' } end
   local token = redis.call('INCR', P .. 'token')
   local attempt = tonumber(record.attempt or '0') + 1

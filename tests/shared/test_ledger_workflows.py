@@ -88,6 +88,38 @@ def test_a_step_that_celery_failed_to_publish_is_started_by_its_predecessor(
     assert claim(ledger, extract.id) == Refusal("succeeded", RESULT)
 
 
+def test_a_chord_that_uses_a_part_again_is_counted_without_it(accept: Any, ledger: Ledger, client: redis.Redis) -> None:
+    """Celery knows only of the parts that ran: counting all of them, its body would never be published."""
+    whole = workflow(["a", "b", "c", "combine"], {"combine": ["a", "b", "c"]})
+    earlier = workflow(["a"], {})
+    accept(earlier)
+    ledger.succeed(earlier.steps[0].id, token=claimed(ledger, earlier.steps[0].id).token, result=RESULT)
+    reused = replace(whole.steps[0], reused=record(ledger, earlier.steps[0].id), message=None)
+    parts = [
+        replace(step, message=json.dumps({"headers": {"id": step.id, "group": "g"}})) for step in whole.steps[1:3]
+    ]
+    job = replace(whole, steps=(reused, *parts, whole.steps[3]))
+    accept(job)
+    for part in parts:
+        ledger.succeed(part.id, token=claimed(ledger, part.id).token, result=RESULT)
+    client.delete("etl\x06\x165")
+    publish_long_ago(client, whole.steps[3].id)
+    assert tended(ledger) == [("republished", whole.steps[3].id)]
+    assert client.get("celery-taskset-meta-g.s") == "2"
+    assert client.lrange("etl\x06\x165", 0, -1) == [parts[1].message, parts[0].message]
+
+
+def test_a_step_does_not_run_before_those_that_it_waits_for(accept: Any, ledger: Ledger) -> None:
+    """Whoever publishes its message too soon: it is put off, and started when its turn has come."""
+    job = workflow(["a", "b", "combine"], {"combine": ["a", "b"]})
+    accept(job)
+    a, b, combine = job.steps
+    ledger.succeed(a.id, token=claimed(ledger, a.id).token, result=RESULT)
+    assert claim(ledger, combine.id) == Refusal("early", "")
+    ledger.succeed(b.id, token=claimed(ledger, b.id).token, result=RESULT)
+    assert claimed(ledger, combine.id).upstream == f"[{RESULT}, {RESULT}]"
+
+
 def test_a_workflow_of_the_version_before_ends_with_its_last_result(
     accept: Any, ledger: Ledger, client: redis.Redis
 ) -> None:
