@@ -186,7 +186,9 @@ def test_a_deleted_schedule_is_gone_and_its_jobs_are_not(api: httpx.Client, made
     assert len(api.get(made["links"]["jobs"]).json()["jobs"]) == 1
 
 
-@pytest.mark.parametrize("schedule_id", ["nonsense", ":schedule", "%3Aschedule", "01a20345-1a1c-723e-801b-ade4ec4da5f0"])
+@pytest.mark.parametrize(
+    "schedule_id", ["nonsense", ":schedule", "%3Aschedule", "01a20345-1a1c-723e-801b-ade4ec4da5f0"]
+)
 def test_an_unknown_id_is_404(api: httpx.Client, schedule_id: str) -> None:
     """Also one that is no UUID, such as the name of another key of Redis."""
     answer = api.get(f"/schedules/{schedule_id}")
