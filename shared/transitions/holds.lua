@@ -105,7 +105,7 @@ local function admit(key)
       return
     end
     local record = load(id)
-    if not record then
+    if not record or record.state ~= 'queued' then
       redis.call('ZREM', waiting, id)
     else
       local taken = redis.call('SCARD', P .. 'running-key:' .. key) + redis.call('ZCARD', admitted)
@@ -173,6 +173,12 @@ local function held_at_claim(record, message)
     or key and redis.call('SCARD', P .. 'running-key:' .. key) >= tonumber(record.concurrency_limit) and 'rate_limited'
   if not why then return false end
   if not record.message then set(record, { message = message }) end
+  if record.state ~= 'queued' then -- its time has come, and its message came before the keeper did
+    redis.call('ZREM', P .. 'due', record.id)
+    enter(record, 'queued')
+    set(record, { due_at = false })
+    emit_state(record)
+  end
   hold(record, why)
   if key and why == 'queue_paused' then admit(key) end
   return true
@@ -185,7 +191,7 @@ local function let_go(queue, limit)
   local ids = redis.call('ZRANGE', held, 0, limit - 1)
   for _, id in ipairs(ids) do
     local record = load(id)
-    if record then
+    if record and record.state == 'queued' then
       free(record)
       put(record)
     else
