@@ -26,7 +26,7 @@ from worker.ml.columns import InputColumn
 from worker.ml.estimators import make_baseline
 from worker.ml.fitting import Fitted, unfitted
 from worker.ml.recipe import make_recipe
-from worker.ml.trusted import TRUSTED_TYPES, links_are_sound
+from worker.ml.trusted import TRUSTED_TYPES, links_are_sound, shapes_are_sound
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +84,11 @@ def load_model(path: Path, *, limit_bytes: int) -> tuple[ModelAbout, Fitted]:
     expected = unfitted(about.inputs, about.estimator, about.task, seed=about.seed)
     if not (same(pipeline, expected) and same(baseline, make_baseline(about.task))):
         raise _altered()
-    if not (_fitted_as_said(pipeline["recipe"]) and _sound(pipeline["estimator"], about.feature_count)):
+    try:
+        sound = _fitted_as_said(pipeline["recipe"]) and _sound(pipeline["estimator"], about.feature_count)
+    except (AttributeError, LookupError, TypeError, ValueError):  # a fitted part is missing or something else
+        sound = False
+    if not sound:
         raise _altered()
     return about, Fitted(pipeline, baseline, about.feature_count)
 
@@ -180,6 +184,7 @@ def _sound(estimator: Any, feature_count: int) -> bool:
     return (
         all(isinstance(tree, DecisionTreeClassifier | DecisionTreeRegressor) for tree in trees)
         and getattr(estimator, "n_features_in_", feature_count) == feature_count
+        and shapes_are_sound(estimator)
         and links_are_sound(estimator)
     )
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.svm import SVC, SVR
 
 TRUSTED_TYPES = {
     # skops stores it as the header of an empty array and reads that with `allow_pickle=False`.
@@ -19,6 +21,35 @@ TRUSTED_TYPES = {
     # A structured array of nodes and two bit sets; a plain Python class without hooks.
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor": "the trees of gradient boosting",
 }
+
+
+def shapes_are_sound(estimator: Any) -> bool:
+    """Return whether the arrays of a fitted SVM or k-neighbours model are as large as each other says.
+
+    Compiled code (libsvm, the pairwise distances) reads them by each other's sizes without looking.
+    """
+    held = vars(estimator)
+    if isinstance(estimator, SVC | SVR):
+        return _vectors_are_sound(held, estimator.n_features_in_)
+    if isinstance(estimator, KNeighborsClassifier | KNeighborsRegressor):
+        rows = held["n_samples_fit_"]
+        return bool(held["_fit_X"].shape == (rows, estimator.n_features_in_) and held["_y"].shape == (rows,))
+    return True
+
+
+def _vectors_are_sound(held: dict[str, Any], feature_count: int) -> bool:
+    count, per_class = len(held["support_"]), held["_n_support"]
+    classes = len(held.get("classes_", "ab"))  # to libsvm, a regressor has two; the first one's count is that of all
+    return (
+        held["_sparse"] is False
+        and held["support_vectors_"].shape == (count, feature_count)
+        and per_class.shape == (classes,)
+        and bool(np.all(per_class >= 0))
+        and (per_class.sum() if "classes_" in held else per_class[0]) == count
+        and held["_dual_coef_"].shape == (classes - 1, count)
+        and held["_intercept_"].shape == (classes * (classes - 1) // 2,)
+        and held["_probA"].size == held["_probB"].size == 0
+    )
 
 
 def links_are_sound(estimator: Any) -> bool:
@@ -34,6 +65,8 @@ def links_are_sound(estimator: Any) -> bool:
 
 
 def _tree_is_sound(tree: Any, feature_count: int) -> bool:
+    if tree.node_count != tree.capacity:  # of which the latter is the array's size: its views trust the former
+        return False
     inner = tree.children_left != -1
     children = np.stack([tree.children_left[inner], tree.children_right[inner]])
     return _forward(children, np.flatnonzero(inner), tree.node_count) and bool(

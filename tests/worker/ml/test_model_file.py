@@ -229,6 +229,8 @@ def test_trees_that_lead_nowhere_are_refused(forest: Path, boosted: Path) -> Non
         nodes[name][0] = value
         tree.__setstate__({**state, "nodes": nodes})
         assert not links_are_sound(estimator), name
+    tree.__setstate__({**state, "node_count": 10**8})
+    assert not links_are_sound(estimator)
     grown = held_pipeline(boosted)["estimator"]
     assert links_are_sound(grown)
     original = grown._predictors[0][0].nodes.copy()
@@ -236,6 +238,48 @@ def test_trees_that_lead_nowhere_are_refused(forest: Path, boosted: Path) -> Non
         grown._predictors[0][0].nodes = original.copy()
         grown._predictors[0][0].nodes[name][0] = value
         assert not links_are_sound(grown), name
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (
+            "svm",
+            {
+                "support_vectors_": lambda of: of.support_vectors_[:, :1].copy(),
+                "_n_support": lambda of: np.array([2**20, len(of.support_) - 2**20, 0][: len(of._n_support)], np.int32),
+                "_dual_coef_": lambda of: of._dual_coef_[:, :1].copy(),
+                "_intercept_": lambda _: np.zeros(0),
+                "_sparse": lambda _: True,
+            },
+        ),
+        (
+            "k_neighbors",
+            {
+                "_fit_X": lambda of: of._fit_X[:, :1].copy(),
+                "_y": lambda of: of._y[:1].copy(),
+                "n_samples_fit_": lambda _: 10**6,
+            },
+        ),
+    ],
+)
+def test_arrays_that_compiled_code_would_read_beyond_are_refused(
+    tmp_path: Path, task: str, kind: str, changes: dict[str, Any]
+) -> None:
+    """One array is shorter than another says, or gone: libsvm would read, or crash, beyond it."""
+    target = "species" if task == "classification" else "petal width (cm)"
+    run = new_run(tmp_path)
+    job = {"dataset": stored(tmp_path, iris()), "task": task, "target": target, "estimator": {"kind": kind}}
+    model = tasks.train_model(TrainModel.model_validate(job), run).model
+    with run.store.local_copy(model.uri, run.scratch) as path:
+        load_model(path, limit_bytes=LIMIT)
+        for name, changed in changes.items():
+            pipeline = held_pipeline(path)
+            setattr(pipeline["estimator"], name, changed(pipeline["estimator"]))
+            assert code_of(rewritten(path, tmp_path / "f", pipeline=pipeline)) == "untrusted_model", name
+            delattr(pipeline["estimator"], name)
+            assert code_of(rewritten(path, tmp_path / "f", pipeline=pipeline)) == "untrusted_model", name
 
 
 def test_features_of_the_model_are_counted(forest: Path, tmp_path: Path) -> None:
