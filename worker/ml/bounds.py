@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import joblib
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sklearn
 from threadpoolctl import threadpool_limits
@@ -13,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from shared.errors import TaskFailure
 from shared.jobs.estimators import HistGradientBoosting, RandomForest
 from worker.ml.recipe import feature_bound
+from worker.ml.rows import batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 _MIB = 1024**2
 _NUMBER_BYTES = 8
 _OBJECT_BYTES = 64  # a short str of Python's, with the pointer to it
+_TEXT_COPIES = 3  # as read, without the rows that have no target, and in the frame
 _COPIES = 3  # features of all rows, of the training rows, and what the estimator copies
 _BOOTSTRAPPED = 0.64  # ratio of rows that a bootstrap sample holds: 1 - 1/e
 _NODE_BYTES = 72  # of a tree, before its values per class
@@ -45,7 +49,7 @@ def need_memory(
 ) -> None:
     """Raise `TaskFailure` (``dataset_too_large``) if learning from a Parquet file may need more than `limit_bytes`.
 
-    Judged by the file's metadata alone, from above: nothing is read.
+    Judged from above, by the file's metadata and the length of its texts.
     """
     metadata = pq.read_metadata(path)
     rows = metadata.num_rows
@@ -64,16 +68,23 @@ def need_memory(
 
 
 def _frame_width(path: Path, inputs: Sequence[InputColumn]) -> float:
-    """Return the bytes of one row of the prepared frame."""
-    metadata = pq.read_metadata(path)
-    names = {column.name for column in inputs if column.feature.kind in {"category", "ordinal", "text"}}
-    text_bytes = 0
-    for group in range(metadata.num_row_groups):
-        for index in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(index)
-            text_bytes += chunk.total_uncompressed_size if chunk.path_in_schema in names else 0
-    numbers = feature_bound([column for column in inputs if column.name not in names])
-    return float(numbers * _NUMBER_BYTES + len(names) * _OBJECT_BYTES + text_bytes / max(metadata.num_rows, 1))
+    """Return the bytes of one row of the prepared frame, with the rows as they are read beside it."""
+    objects = [column for column in inputs if column.feature.kind in {"category", "ordinal", "text"}]
+    texts = [column.name for column in objects if column.family == "string"]
+    numbers = feature_bound([column for column in inputs if column not in objects])
+    of_texts = _text_bytes(path, texts) * _TEXT_COPIES / max(pq.read_metadata(path).num_rows, 1)
+    return float(numbers * _NUMBER_BYTES + len(objects) * _OBJECT_BYTES + of_texts)
+
+
+def _text_bytes(path: Path, names: list[str]) -> int:
+    """Return how long the texts of some columns are together.
+
+    They are looked at for it: a text that repeats stands in the file once, and in memory as often as it repeats.
+    """
+    found = 0
+    for batch in batches(path, names) if names else ():
+        found += sum(pc.sum(pc.binary_length(pc.cast(column, pa.string()))).as_py() or 0 for column in batch.columns)
+    return found
 
 
 def _trees_bytes(estimator: AnyEstimator | None, rows: int) -> int:
