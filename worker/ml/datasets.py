@@ -31,7 +31,9 @@ def dataset_copy(store: ArtifactStore, uri: str, scratch: Path) -> Iterator[Path
         try:
             _need_names(schema_of(path).names)
             yield path
-        except pa.ArrowInvalid as broken:
+        except (pa.ArrowInvalid, OSError) as broken:
+            if getattr(broken, "errno", None) is not None:  # the disk's failure; Arrow's own has none
+                raise
             raise _unreadable(f"it is no sound Parquet file: {str(broken).partition(chr(10))[0][:300]}") from broken
 
 

@@ -101,9 +101,16 @@ def _output_schema(schema: pa.Schema, about: ModelAbout, keep: list[str], *, wit
     fields = [schema.field(name) for name in keep]
     fields.append(pa.field("prediction", answer))
     if with_chances:
-        fields += [pa.field(f"probability_{str(label)[:200]}", pa.float64()) for label in labels or []]
+        fields += [pa.field(name, pa.float64()) for name in _chance_names(labels or [])]
     need_distinct([one.name for one in fields], "keep_columns and the predictions")
     return pa.schema(fields)
+
+
+def _chance_names(labels: list[Label]) -> list[str]:
+    """Return the columns of the probabilities; with the class's number where names differ by no more than case."""
+    names = [f"probability_{str(label)[:200]}" for label in labels]
+    counts = Counter(name.casefold() for name in names)
+    return [f"{name}#{index}" if counts[name.casefold()] > 1 else name for index, name in enumerate(names)]
 
 
 def _written(

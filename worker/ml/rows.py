@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 100
 _LONGEST_LABEL = 255
+_LARGEST_LABEL = 2**63 - 1
+_LARGEST_TARGET = 1e140  # the sum of its squares over billions of rows is still a float
 _LABEL_FAMILIES = frozenset({"string", "integer", "boolean"})
 _NUMBER_FAMILIES = frozenset({"integer", "float", "boolean"})
 
@@ -92,6 +94,13 @@ def read_rows(
         labels, values = _encoded(known.column(target), labels)
     else:
         values = floats_of(known.column(target))
+        if (largest := float(np.abs(values).max())) > _LARGEST_TARGET:
+            raise TaskFailure(
+                "target_too_large",
+                f"target: {target!r} has a value of {largest:g}; squared errors are finite up to {_LARGEST_TARGET:g}.",
+                remedy="Scale the column, or leave such rows out, with etl.transform_data.",
+                column=target,
+            )
     return Rows(
         frame=frame_of(known, inputs),
         target=values,
@@ -138,6 +147,12 @@ def _encoded(truth: pa.ChunkedArray, labels: list[Label] | None) -> tuple[list[L
             "wrong_class",
             f"The target has a class of {len(long[0])} characters; at most {_LONGEST_LABEL} are possible.",
             remedy="Is it a text and not a class? Choose another target, or shorten its values.",
+        )
+    if too_large := [label for label in found if not isinstance(label, str) and label > _LARGEST_LABEL]:
+        raise TaskFailure(
+            "wrong_class",
+            f"The target has the class {too_large[0]}; integers up to {_LARGEST_LABEL} are possible.",
+            remedy="Cast it to a string with etl.transform_data.",
         )
     if len(found) > MAX_CLASSES:
         raise TaskFailure(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn import metrics
 
+from shared.errors import TaskFailure
 from shared.jobs.ml_results import ConfusionMatrix, Evaluation, ResidualSummary
 
 if TYPE_CHECKING:
@@ -32,7 +33,23 @@ class Predicted:
 
 
 def predicted(model: Any, frame: pd.DataFrame, labels: list[Label] | None) -> Predicted:
-    """Return what `model` says of `frame`. A class that it has not seen in training has probability 0."""
+    """Return what `model` says of `frame`. A class that it has not seen in training has probability 0.
+
+    Raises `TaskFailure` (``predict_failed``) for values that the estimator does not take.
+    """
+    try:
+        with np.errstate(over="ignore"):  # what is too large for 32 bits is refused below
+            return _predicted(model, frame, labels)
+    except ValueError as refused:
+        raise TaskFailure(
+            "predict_failed",
+            f"scikit-learn refused the rows to predict: {str(refused).partition(chr(10))[0][:500]}",
+            remedy="Numbers have to be within 3e38 and, for this estimator, not missing; 'n_neighbors' cannot be more "
+            "than the training rows.",
+        ) from refused
+
+
+def _predicted(model: Any, frame: pd.DataFrame, labels: list[Label] | None) -> Predicted:
     values = np.asarray(model.predict(frame))
     if labels is None:
         return Predicted(values.astype(np.float64), None)

@@ -140,3 +140,28 @@ def test_evaluation_on_other_rows(folder: Path, trained: TrainResult, direct: An
     strange = EvaluateModel(model=trained.model.uri, dataset=stored(folder, frame.assign(species="rose")))
     with pytest.raises(TaskFailure, match="'rose'"):
         tasks.evaluate_model(strange, new_run(folder))
+
+
+def test_classes_that_differ_by_case_have_probabilities_of_their_own(folder: Path) -> None:
+    """Their columns get the class's number, as SQL would take the names for the same."""
+    frame = iris().assign(species=lambda flowers: flowers["species"].replace("virginica", "SETOSA"))
+    params = {"task": "classification", "target": "species", "estimator": {"kind": "k_neighbors"}}
+    job = TrainModel.model_validate({"dataset": stored(folder, frame), **params, "features": {"drop": ["id"]}})
+    model = tasks.train_model(job, new_run(folder)).model.uri
+    found = fetched(folder, predict(folder, model, frame).dataset.uri)
+    chances = ["probability_SETOSA#0", "probability_setosa#1", "probability_versicolor"]
+    assert list(found.columns) == ["prediction", *chances]
+    likeliest = found[chances].to_numpy().argmax(axis=1)
+    assert [["SETOSA", "setosa", "versicolor"][index] for index in likeliest] == list(found["prediction"])
+
+
+def test_a_number_that_no_tree_takes_is_refused_with_its_remedy(folder: Path) -> None:
+    """Trees work with numbers of 32 bits; a larger one in the rows to predict is the rows' fault."""
+    estimator = {"kind": "random_forest", "n_estimators": 2}
+    params = {"task": "regression", "target": "target", "estimator": estimator}
+    job = TrainModel.model_validate({"dataset": stored(folder, diabetes()), **params})
+    model = tasks.train_model(job, new_run(folder)).model.uri
+    with pytest.raises(TaskFailure) as failure:
+        predict(folder, model, diabetes().assign(age=1e300))
+    assert failure.value.code == "predict_failed"
+    assert "3e38" in failure.value.remedy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -332,6 +333,19 @@ def test_what_scikit_learn_warns_of_is_told(tmp_path: Path) -> None:
             "fit_failed",
             "NaN",
         ),
+        (diabetes().assign(target=lambda frame: frame["target"] * 1e200), DIABETES, "target_too_large", "'target'"),
+        (
+            diabetes().head(10),
+            {**DIABETES, "estimator": {"kind": "k_neighbors", "n_neighbors": 9}},
+            "predict_failed",
+            "n_neighbors",
+        ),
+        (
+            pd.DataFrame({"species": np.array([2**63, 1] * 10, dtype=np.uint64), "x": range(20)}),
+            {**IRIS, "features": {}},
+            "wrong_class",
+            "9223372036854775808",
+        ),
     ],
 )
 def test_what_cannot_be_learnt_is_refused_with_its_reason(
@@ -344,7 +358,14 @@ def test_what_cannot_be_learnt_is_refused_with_its_reason(
     assert said in failure.value.message + failure.value.remedy
 
 
-@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"PAR1 and no more", b""])
+def damaged() -> bytes:
+    """Return a Parquet file with a sound footer and broken pages."""
+    content = io.BytesIO()
+    iris().to_parquet(content, compression=None)
+    return content.getvalue()[:4] + b"\xff" * 60 + content.getvalue()[64:]
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"PAR1 and no more", b"", damaged()])
 def test_a_file_that_is_no_dataset_is_refused(tmp_path: Path, content: bytes) -> None:
     """Any uploaded file may be named as the dataset."""
     local = tmp_path / "file"
@@ -359,7 +380,7 @@ def test_a_file_that_is_no_dataset_is_refused(tmp_path: Path, content: bytes) ->
 def test_data_too_large_for_memory_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The figure comes from the file's metadata: no row is read."""
+    """The figure comes from the file's metadata: no row is kept."""
     monkeypatch.setenv("CELERIAC_MEMORY_LIMIT_BYTES", str(32 * 1024**2))
     monkeypatch.setattr(tasks, "worker_settings", WorkerSettings)
     monkeypatch.setattr(tasks, "read_rows", None)
