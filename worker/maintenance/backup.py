@@ -115,7 +115,7 @@ def restore_table(
         manifest = archive.manifest
         with archive.open(manifest.files[0]) as content, rows.open("wb") as unpacked:
             shutil.copyfileobj(content, unpacked)
-    _refuse_other_columns(rows, manifest)
+    _refuse_other_rows(rows, manifest, bounds)
     mode = "replace" if replace else "append"
     target = {"kind": "table", "connection": connection.name, "table": table, "mode": mode}
     load_table(
@@ -187,13 +187,16 @@ def _opened(backup: Path, kind: str, bounds: Bounds) -> Iterator[Archive]:
         yield archive
 
 
-def _refuse_other_columns(rows: Path, manifest: Manifest) -> None:
+def _refuse_other_rows(rows: Path, manifest: Manifest, bounds: Bounds) -> None:
     try:
         columns = columns_of(rows)
-    except pa.ArrowException as unreadable:
-        raise refused(f"its table is no Parquet file ({unreadable})") from None
-    if columns != manifest.columns:
-        raise refused("its table has other columns than its manifest says")
+        found = rows_digest(rows, **bounds.engine(), on_fraction=lambda _: bounds.on_progress(0, None, "rows"))
+    except (pa.ArrowException, OSError, TaskFailure) as unreadable:
+        if getattr(unreadable, "code", "") == "out_of_memory" or getattr(unreadable, "errno", None) is not None:
+            raise
+        raise refused(f"its table is no sound Parquet file ({unreadable})") from None
+    if columns != manifest.columns or found != (manifest.row_count, manifest.digest):
+        raise refused("its table has other columns or rows than its manifest says")
 
 
 def _refuse_present(store: StoreConnection, prefix: str, others: list[str], *, replace: bool) -> None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from shared.artifacts import Column
 from shared.errors import TaskFailure
 from shared.ids import uuid7
 from tests.worker.tables.engines import Engine, make_engine
 from worker.connections import StoreConnection
+from worker.maintenance.archive import ArchiveWriter, Manifest
 from worker.maintenance.backup import Bounds, back_up_store, back_up_table, restore_store, restore_table
-
-if TYPE_CHECKING:
-    from worker.maintenance.archive import Manifest
 
 MIB = 1024**2
 VALUES = (
@@ -235,6 +237,37 @@ def test_a_damaged_backup_is_refused(spoil: Any, tmp_path: Path) -> None:
     with pytest.raises(TaskFailure) as failure:
         restore_store(backup, store_in(tmp_path / "target"), "day", replace=False, bounds=bounds(tmp_path))
     assert (failure.value.code, contents(tmp_path / "target")) == ("backup_refused", {})
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "row_count", "said"), [(True, 3, "no sound Parquet"), (False, 4, "rows"), (False, 3, "rows")]
+)
+def test_a_forged_backup_of_a_table_is_refused_before_anything_is_written(
+    *, spoiled: bool, row_count: int, said: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Checksums that are right, and a table whose pages are broken or whose rows are not those of the manifest."""
+    content = io.BytesIO()
+    pq.write_table(pa.table({"id": [1, 2, 3]}), content, use_dictionary=False, compression="none")
+    raw = content.getvalue()
+    raw = raw[:4] + b"\xff" * 40 + raw[44:] if spoiled else raw
+    backup = tmp_path / "backup.zip"
+    columns = [Column(name="id", type="int64")]
+    with ArchiveWriter(backup) as writer:
+        writer.add("table.parquet", io.BytesIO(raw), lambda _: None, packed=True)
+        facts: dict[str, Any] = {
+            "source": "a:b",
+            "created_at": "now",
+            "digest": "1-2",
+            "row_count": row_count,
+            "columns": columns,
+        }
+        writer.finish(Manifest(kind="table", **facts, files=writer.files))
+    engine = engine_in("sqlite", tmp_path / "engine", request)
+    with pytest.raises(TaskFailure) as failure:
+        restored(backup, engine)
+    assert failure.value.code == "backup_refused"
+    assert said in failure.value.message
+    assert engine.run("SELECT name FROM sqlite_master WHERE name = 'copy'") == []
 
 
 def test_a_size_that_is_a_lie_is_found_while_unpacking(tmp_path: Path) -> None:
