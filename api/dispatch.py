@@ -28,9 +28,11 @@ from shared.options import SubmissionOptions
 from shared.planning import Planner
 from shared.records import Accepted, Entry
 from shared.records import Submission as LedgerSubmission
-from shared.workflows import WorkflowContract
+from shared.workflows import Node, WorkflowContract, message_bytes, names_of
 
 _LAYING_OUT_S = 30.0  # a thousand steps take about one second of CPU time
+_MOST_STEPS = 5_000  # of the workflows of one request
+_MOST_BYTES = 16 << 20  # of their messages
 _WORKFLOWS_AT_ONCE = 4  # threads that lay out workflows; the others wait their turn
 
 
@@ -75,17 +77,21 @@ class Dispatch:
         """
         unknown: list[tuple[str, FieldError]] = []
         wrong: list[tuple[str, FieldError]] = []
+        size = _Size()
         for index, submission in enumerate(submissions):
             base = f"{at}/{index}" if at else ""
             wrong += [(base, error) for error in _option_problems(submission)]
             wrong += [(base, error) for error in _callback_problems(submission, self._settings)]
             unknown += [(base, error) for error in self._unknown_connections(submission.params)]
-            if isinstance(submission.params, CanvasContract):
-                _, elements = submission.params.inspected()
-                wrong += [(base, _at_params(path, message)) for path, message in elements.problems]
-                unknown += [
-                    (base, error) for path, job in elements.jobs for error in self._unknown_connections(job, path)
-                ]
+            if not isinstance(submission.params, WorkflowContract):
+                continue
+            if not isinstance(submission.params, CanvasContract):
+                wrong += [(base, error) for error in size.add(submission.params.plan())]
+                continue
+            node, elements = submission.params.inspected()
+            wrong += [(base, _at_params(path, message)) for path, message in elements.problems]
+            wrong += [(base, error) for error in size.add(node)]
+            unknown += [(base, error) for path, job in elements.jobs for error in self._unknown_connections(job, path)]
         if unknown or wrong:
             errors = [
                 FieldError(pointer=base + error.pointer, message=error.message) for base, error in [*unknown, *wrong]
@@ -95,7 +101,7 @@ class Dispatch:
 
     async def check(self, submissions: Sequence[Submission], *, at: str = "") -> None:
         """Do what `refuse` does, beside the event loop where it takes long: a workflow may have a thousand elements."""
-        if any(isinstance(submission.params, CanvasContract) for submission in submissions):
+        if any(isinstance(submission.params, WorkflowContract) for submission in submissions):
             await asyncio.to_thread(self.refuse, submissions, at=at)
         else:
             self.refuse(submissions, at=at)
@@ -144,6 +150,28 @@ class Dispatch:
                     )
             except (OperationalError, RedisError, OSError, TimeoutError) as failure:
                 raise LedgerUnavailable("a workflow cannot be laid out") from failure
+
+
+@dataclass
+class _Size:
+    """Adds up the workflows of one request, whose steps and messages are all written in one call of the ledger."""
+
+    steps: int = 0
+    bytes: int = 0
+
+    def add(self, node: Node) -> Iterator[FieldError]:
+        before = self.steps <= _MOST_STEPS and self.bytes <= _MOST_BYTES
+        self.steps += sum(1 for _ in names_of(node))
+        self.bytes += message_bytes(node)
+        if before and self.steps > _MOST_STEPS:
+            most = f"The workflows of one request have at most {_MOST_STEPS} steps together. Make several requests."
+            yield FieldError(pointer="/params", message=most)
+        elif before and self.bytes > _MOST_BYTES:
+            what = (
+                f"With it, the messages of this request have more than {_MOST_BYTES >> 20} MiB: each of several "
+                "parallel steps carries all the steps after them. Have fewer of either, or smaller parameters."
+            )
+            yield FieldError(pointer="/params", message=what)
 
 
 def _at_params(path: Path, message: str) -> FieldError:

@@ -34,6 +34,8 @@ ELEMENT_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 #: Stands in a parameter that is to be fed, while the others are checked.
 _TO_BE_FED = "artifact://00000000-0000-0000-0000-000000000000/0/fed-from-upstream"
 
+_MAX_SHARED_BYTES = 16 << 20  # of a map's shared parameters, once for each item
+
 Path = tuple[str | int, ...]
 
 
@@ -83,7 +85,9 @@ class Elements:
         self._paths[own] = self._at
         contract = self._single(kind)
         step = MapStep(own, contract or Contract, dict(params), items=items, names=names)
-        if contract is not None:
+        if len(items) * len(json.dumps(params)) > _MAX_SHARED_BYTES:
+            self._wrong("they are too large to be repeated for so many items. Put what is large into a file.", "params")
+        elif contract is not None:
             for index, one in enumerate(step.item_params()):
                 self._parameters(contract, one, (*self._at, "items", index), fed=False)
         return step
@@ -115,6 +119,8 @@ class Elements:
             self._wrong(f"a workflow has at most {MAX_STEPS} steps. Make several jobs of it, or chunks.")
 
     def _node(self, element: Element) -> Node:
+        if self._count > MAX_STEPS:
+            return Group()  # that it is too large is said
         contract = catalogue().get(element.kind)
         if contract is None:
             self._unknown(element.kind)

@@ -61,7 +61,7 @@ end
 local reply = T[ARGV[1]](cjson.decode(ARGV[2]))
 write_counts()
 return reply"""
-_MAX_BATCH = 256  # submissions that share a round trip; keeps one call of the script in the low milliseconds
+_MAX_BATCH = 256  # records that share a round trip, unless one submission has more; one takes about 0.1 ms
 
 
 def _keys(list_prefix: str) -> list[str]:
@@ -278,7 +278,7 @@ class AsyncLedger:
 
     async def _flush(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
+            batch = self._next_batch()
             try:
                 replies = await self._call("accept", [waiting.submission.arguments() for waiting in batch])
             except Exception as failure:  # noqa: BLE001 - whatever it is belongs to those who wait, not to this task
@@ -289,6 +289,16 @@ class AsyncLedger:
             for waiting, reply in zip(batch, replies, strict=True):
                 if not waiting.future.done():  # else the client has gone; its job is accepted all the same
                     waiting.future.set_result(parse_accepted(waiting.submission, reply))
+
+    def _next_batch(self) -> list[_Waiting]:
+        count = size = 0
+        for waiting in self._waiting:
+            size += sum(1 + len(job.steps) for job in waiting.submission.jobs)
+            if count and size > _MAX_BATCH:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
 
     async def published(self, job_ids: Sequence[str]) -> None:
         """Note that the outbox's messages of these jobs have reached the broker."""

@@ -7,6 +7,7 @@ of the ledger when it is claimed: no result travels through the broker, so the c
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from shared.contract import AnyContract, Contract, ResultT
 
 MAX_STEPS = 1_000
 MAX_DEPTH = 8
+_STEP_BYTES = 1_024  # of a step's part of a message, beside its parameters; measured: 750
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,37 @@ def _joined(shape: Callable[..., Node], nodes: Sequence[Node | None]) -> Node | 
 
 def _parallel(node: Group | Chunks) -> Sequence[Node]:
     return node.parts() if isinstance(node, Chunks) else node.nodes
+
+
+def message_bytes(node: Node, carried: int = 0) -> int:
+    """Return about how many bytes of messages there are of `node` at one time.
+
+    A step's message carries all that follows it (`carried` bytes and what is in `node`), so steps in parallel before
+    steps that follow are what makes a workflow large: the product counts.
+    """
+    match node:
+        case StepPlan():
+            return carried + _bytes_of(node)
+        case Chain():
+            most = 0
+            for part in reversed(node.nodes):
+                most = max(most, message_bytes(part, carried))
+                carried += _bytes_of(part)
+            return most
+        case Chord():
+            parts = (message_bytes(part, carried + _bytes_of(node.body)) for part in node.header)
+            return max(sum(parts), message_bytes(node.body, carried))
+        case _:
+            return sum(message_bytes(part, carried) for part in _parallel(node))
+
+
+def _bytes_of(node: Node) -> int:
+    return sum(_step_bytes(planned.plan) for planned in lay_out(node, str))
+
+
+def _step_bytes(plan: StepPlan) -> int:
+    given = [plan.params, plan.items] if isinstance(plan, MapStep) else plan.params
+    return _STEP_BYTES + len(json.dumps(given)) * 4 // 3  # they travel in base64
 
 
 def names_of(node: Node) -> Iterator[str]:

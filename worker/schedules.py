@@ -27,6 +27,7 @@ from shared.planning import Planner
 from shared.records import Entry
 from shared.schedules import ON_TIME_S
 from shared.timetable import Decision, Due, Planned, Timetable
+from shared.workflows import PlanRefused
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
     def _make(self, planned: Planned, slot_ms: int, next_ms: int) -> Decision:
         try:
             job = self._entry(planned, slot_ms)
-        except (KeyError, ValidationError) as changed:
+        except (KeyError, ValidationError, PlanRefused) as changed:
             trouble = _trouble(planned, changed)
             logger.warning("beat: schedule %s: %s", planned.schedule.id, trouble)
             return self._timetable.tick(planned, slot_ms, next_ms=next_ms, trouble=trouble)
@@ -158,9 +159,12 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
         return self._planner.entry(schedule.job(), schedule.options, job_id=job_id, schedule=schedule.id)
 
 
-def _trouble(planned: Planned, changed: KeyError | ValidationError) -> str:
+def _trouble(planned: Planned, changed: KeyError | ValidationError | PlanRefused) -> str:
     if isinstance(changed, KeyError):
         return f"The kind {planned.schedule.kind!r} is not known to beat: give it the same CELERIAC_CONTRACTS."
+    if isinstance(changed, PlanRefused):
+        where, what = ".".join(map(str, changed.problems[0][0])), changed.problems[0][1]
+        return f"The workflow cannot be made any more: {where}: {what} Edit the schedule."
     first = changed.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"The kind takes these parameters no more: {where}: {first['msg']}. Edit the schedule."

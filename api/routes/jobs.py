@@ -91,7 +91,7 @@ async def submit_job(
     dispatch = dispatch_of(request)
     await dispatch.check([submission])
     if validate_only:
-        return _json(would_accept(submission))
+        return _json(await asyncio.to_thread(would_accept, submission))
     accepted, (entry,) = await dispatch.accept([submission], key_of(request, body, idempotency_key))
     job = status.accepted(entry, accepted.ids[0], accepted.created_at_ms)
     response.headers["Location"] = job.links.self
@@ -124,7 +124,7 @@ async def submit_batch(
     submissions: list[Submission] = batch.jobs
     await dispatch.check(submissions, at="/jobs")
     if validate_only:
-        return _json(WouldAcceptBatch(jobs=[would_accept(submission) for submission in submissions]))
+        return _json(WouldAcceptBatch(jobs=await asyncio.to_thread(lambda: [*map(would_accept, submissions)])))
     accepted, entries = await dispatch.accept(submissions, key_of(request, body, idempotency_key))
     _announce(response, replayed=accepted.outcome == "replayed")
     jobs = zip(entries, accepted.ids, strict=True)

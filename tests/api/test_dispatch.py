@@ -11,6 +11,7 @@ import redis
 import redis.asyncio
 
 from api.dispatch import Dispatch
+from api.errors import Problem
 from api.outbox import publishing
 from api.settings import GatewaySettings
 from api.submissions import SUBMISSION
@@ -164,3 +165,24 @@ def test_job_is_accepted_while_the_broker_elsewhere_is_down(empty_valkey: Server
         assert await ledger.client.lrange("etl\x06\x165", 0, -1) == []
 
     with_dispatch(settings, body)
+
+
+def test_a_request_of_large_workflows_is_refused_before_they_are_laid_out(empty_valkey: Server) -> None:
+    """Steps in parallel carry all that follows: 60 kB of request would be 70 MB of messages."""
+    step = {"kind": "maintenance.deliver_callback", "params": {"job_id": "0192f0c1-2a4b-7c3d-8e5f-0123456789ab"}}
+    group = {"kind": "workflow.group", "params": {"steps": [step] * 300}}
+    wide = SUBMISSION.check(json.dumps({"kind": "workflow.chain", "params": {"steps": [group] * 2}}).encode())
+    many = [SUBMISSION.check(json.dumps(group).encode())] * 17
+
+    async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
+        del ledger
+        with pytest.raises(Problem) as too_large:
+            await dispatch.check([wide])
+        assert (too_large.value.status, too_large.value.errors[0].pointer) == (422, "/params")
+        assert "16 MiB" in too_large.value.errors[0].message
+        with pytest.raises(Problem) as too_many:
+            await dispatch.check(many, at="/jobs")
+        assert [error.pointer for error in too_many.value.errors] == ["/jobs/16/params"]
+        await dispatch.check(many[:16], at="/jobs")
+
+    with_dispatch(GatewaySettings(broker_url=empty_valkey.redis_url), body)

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
+from shared.broker import BrokerSettings
 from shared.catalogue import catalogue
 from shared.feeding import feed, feeding_problems, gives
 from shared.jobs.workflow import CanvasContract
+from shared.messages import Composer
+from shared.options import RunOptions
+from shared.planning import Planner
 from shared.workflows import (
     MAX_DEPTH,
     Chain,
@@ -19,6 +23,7 @@ from shared.workflows import (
     StepPlan,
     WorkflowContract,
     lay_out,
+    message_bytes,
     without,
 )
 
@@ -201,3 +206,22 @@ def test_feeding_leaves_out_what_failed_and_may() -> None:
         feed(catalogue()["etl.transform_data"], {}, upstream)
     with pytest.raises(ValueError, match="gave none"):
         feed(catalogue()["etl.transform_data"], {}, [None])
+
+
+def test_the_bytes_of_messages_are_those_that_celery_makes(broker: BrokerSettings) -> None:
+    """What is refused as too large is too large: the estimate is a little more than the messages that go out first."""
+    clean = {"kind": "etl.transform_data", "params": {"steps": [{"op": "drop_missing"}], "dataset": URI}}
+    wide = workflow("chain", steps=[within("group", steps=[STAGE] * 12), within("group", steps=[clean] * 3), COMBINE])
+    entry = Planner(broker, Composer(broker)).entry(wide, RunOptions())
+    made = sum(len(step.message or "") for step in entry.steps)
+    assert made < message_bytes(wide.plan()) < 2 * made
+
+
+def test_parameters_are_not_repeated_without_bound() -> None:
+    """Each item of a map is checked with what all share, so a small request could mean gigabytes."""
+    shared = {"options": {"delimiter": "x" * 20_000}}
+    chunks = {"kind": "etl.extract_data", "params": shared, "parameters": ["source"], "chunk_size": 100}
+    assert problems(workflow("chunks", items=[[SOURCE]] * 1_000, **chunks))[0] == (
+        "params",
+        "they are too large to be repeated for so many items. Put what is large into a file.",
+    )

@@ -237,6 +237,7 @@ def test_of_two_edits_at_once_one_is_told(hourly: Callable[..., Hourly], broker:
     [
         ({"kind": "acme.forgotten_kind"}, "is not known to beat"),
         ({"params": {"source": {"kind": "http", "url": "gopher://x"}}}, "takes these parameters no more"),
+        ({"kind": "workflow.chain", "params": {"steps": [{"kind": "acme.gone"}]}}, "cannot be made any more: steps.0"),
     ],
 )
 def test_a_schedule_that_can_make_no_job_says_why(
