@@ -198,6 +198,8 @@ def test_an_unknown_id_is_404(api: httpx.Client, schedule_id: str) -> None:
 def test_the_sync_that_comes_with_the_service_waits_for_its_connections(api: httpx.Client, valkey: Server) -> None:
     """It is there, paused, with the reason; resuming or running it is refused with the connections that are missing."""
     (sync,) = [made for made in default_schedules(1_800_000_000_000) if made.kind == "maintenance.sync_data"]
+    elsewhere = {"source": {"connection": "elsewhere", "table": "orders"}}  # the tests' gateway knows what it names
+    sync = sync.model_copy(update={"params": sync.params | elsewhere})
     with redis.Redis(port=valkey.port, decode_responses=True) as client:
         client.srem("celeriac:redbeat::defaults", sync.kind)
         assert Timetable(Ledger(client)).put(sync, default=sync.kind) == "ok"
