@@ -62,10 +62,10 @@ function T.list(a)
     for _, id in ipairs(ids) do
       scanned = scanned + 1
       upper = '(' .. id
-      local record = load(id)
-      local tagged = record and (not a.tag or string.find(record.tags, cjson.encode(a.tag), 1, true))
-      if record and tagged and (not a.states or a.states[record.state]) and (not a.kind or record.kind == a.kind)
-        and (not a.queue or record.queue == a.queue) and (not a.schedule or record.schedule == a.schedule) then
+      local state, kind, queue, tags, schedule = unpack(redis.call('HMGET', record_key(id), 'state', 'kind', 'queue', 'tags', 'schedule'))
+      local tagged = state and (not a.tag or string.find(tags, cjson.encode(a.tag), 1, true))
+      if state and tagged and (not a.states or a.states[state]) and (not a.kind or kind == a.kind)
+        and (not a.queue or queue == a.queue) and (not a.schedule or schedule == a.schedule) then
         found[#found + 1] = shown(id)
         if #found == a.limit then return { id, unpack(found) } end
       end

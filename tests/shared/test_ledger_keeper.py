@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,18 @@ import pytest
 from shared.ids import uuid7
 from shared.ledger import Ledger
 from shared.records import Gone, Refusal, Unknown
-from tests.ledgers import RESULT, claim, claimed, entry, lapse, publish_long_ago, record, tended, with_async
+from tests.ledgers import (
+    RESULT,
+    claim,
+    claimed,
+    entry,
+    lapse,
+    publish_long_ago,
+    record,
+    tended,
+    with_async,
+    workflow,
+)
 from tests.services import Server
 
 
@@ -123,3 +135,18 @@ def test_a_foreign_message_does_not_stop_the_keeper(accept: Any, ledger: Ledger,
     accept(job)
     client.rpush("etl\x06\x165", foreign)
     assert tended(ledger) == [("expired", job.id)]
+
+
+def test_a_round_ends_a_bounded_number_of_steps(accept: Any, ledger: Ledger, client: Any) -> None:
+    """Large workflows that expire or are forgotten at once would stop the ledger for everybody: they take turns."""
+    jobs = [
+        replace(workflow([f"s{n}" for n in range(600)], {}), expires_at_ms=9_999_999_999_999, message=None)
+        for _ in range(3)
+    ]
+    accept(*jobs)
+    client.zadd("celeriac:expiring", {job.id: 1 for job in jobs})
+    assert [what for what, _ in tended(ledger)] == ["expired", "expired"]
+    assert [what for what, _ in tended(ledger)] == ["expired"]
+    client.zadd("celeriac:ended", {job.id: 1 for job in jobs})
+    assert len(tended(ledger)) == 2 * 601
+    assert len(tended(ledger)) == 601
