@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.artifacts import ArtifactUri
 from shared.errors import TaskFailure
 from shared.jobs.ml_results import Setting, TrialSummary
 from shared.jobs.places import Params
-from shared.jobs.search_space import Choices, FloatRange
+from shared.jobs.search_space import Choices, FloatRange, with_settings
 from shared.jobs.tuning import MINIMISED, GridSearch, SearchSpec, TpeSearch
 
 if TYPE_CHECKING:
@@ -39,6 +39,12 @@ class Trial(Params):
     fold_scores: list[float] = Field(default=[], description="Score per fold that was run.")
     error: str | None = Field(default=None, description="Why it failed.")
 
+    @model_validator(mode="after")
+    def _scored(self) -> Self:
+        if self.state in {"completed", "pruned"} and self.score is None:
+            raise ValueError(f"a trial that is {self.state} has a score")
+        return self
+
     def summary(self) -> TrialSummary:
         """Return it as results show it."""
         return TrialSummary(number=self.number, state=self.state, params=self.params, score=self.score)
@@ -53,6 +59,16 @@ class Search(Params):
     recipe: ArtifactUri | None = Field(description="Recipe of the features.")
     round: int = Field(default=0, ge=0, description="Number of the round that is proposed.")
     trials: list[Trial] = Field(default=[], description="Trials, in the order of their numbers.")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.round >= len(self.spec.round_sizes()):
+            raise ValueError(f"the search has no round {self.round}")
+        if [trial.number for trial in self.trials] != list(range(len(self.trials))):
+            raise ValueError("the trials are not numbered from 0")
+        for trial in self.trials:
+            with_settings(self.spec.estimator, trial.params)
+        return self
 
     def proposed(self) -> list[Trial]:
         """Return the trials of the round that comes next."""
@@ -83,19 +99,24 @@ class Search(Params):
         return self._loss(statistics.fmean(fold_scores)) > median
 
     def next_round(self, outcomes: Sequence[Trial]) -> Search:
-        """Return the search with the outcomes of its round, lost trials noted, and the next round proposed."""
+        """Return the search with the outcomes of its round, lost trials noted, and the next round proposed.
+
+        Raises `TaskFailure` (``search_ended``) if this was the last round.
+        """
+        if self.round + 1 >= len(self.spec.round_sizes()):
+            raise TaskFailure("search_ended", f"Round {self.round} was the last.", remedy="Submit ml.tune_model.")
         known = self.learnt(outcomes)
         return known.model_copy(update={"round": self.round + 1}).with_proposals()
 
     def learnt(self, outcomes: Sequence[Trial]) -> Search:
-        """Return the search with the outcomes of its round; a trial that has none is lost."""
+        """Return the search with the outcomes of its round; a trial that has none, for its params, is lost."""
         by_number = {trial.number: trial for trial in outcomes}
-        trials = [
-            by_number.get(trial.number, trial.model_copy(update={"state": "lost"}))
-            if trial.state == "proposed"
-            else trial
-            for trial in self.trials
-        ]
+        trials = []
+        for trial in self.trials:
+            outcome = by_number.get(trial.number, trial)
+            if outcome.params != trial.params or outcome.state == "proposed":
+                outcome = trial.model_copy(update={"state": "lost"})
+            trials.append(outcome if trial.state == "proposed" else trial)
         return self.model_copy(update={"trials": trials})
 
     def with_proposals(self) -> Search:

@@ -6,6 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import ValidationError
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score, train_test_split
 from sklearn.neighbors import KNeighborsClassifier
@@ -197,7 +198,8 @@ def test_a_trial_is_hopeless_when_its_mean_so_far_is_worse_than_the_median(
 def test_a_hopeless_trial_stops_after_the_fold(tmp_path: Path) -> None:
     """It is pruned with the folds that it was judged on, and the next round learns from that."""
     dataset = stored(tmp_path, diabetes())
-    results = searched(tmp_path, {"dataset": dataset, **RIDGE, "method": {"kind": "random", "trials_per_round": 3}})
+    method = {"kind": "random", "rounds": 2, "trials_per_round": 3}
+    results = searched(tmp_path, {"dataset": dataset, **RIDGE, "method": method})
     started = results["start"]
     assert isinstance(started, SearchResult)
     run = new_run(tmp_path)
@@ -242,3 +244,36 @@ def test_tpe_draws_where_trials_were_good() -> None:
     later = sorted(float(one.params["alpha"] or 0.0) for one in known.next_round(outcomes).proposed())
     earlier = sorted(float(one.params["alpha"] or 0.0) for one in outcomes)
     assert later[10] < earlier[10] / 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"round": 5}, "no round 5"),
+        ({"trials": [{"number": 3, "params": {"alpha": 1.0}}]}, "not numbered"),
+        ({"trials": [{"number": 0, "params": {"evil": 1}}]}, "evil"),
+        ({"trials": [{"number": 0, "params": {}, "state": "completed"}]}, "has a score"),
+    ],
+)
+def test_a_search_file_that_contradicts_itself_is_none(change: dict[str, Any], said: str) -> None:
+    """Rounds, numbers, settings and scores of an uploaded file are those that a search could have."""
+    assert Search.model_validate(search().model_dump()).round == 0
+    with pytest.raises(ValidationError, match=said):
+        Search.model_validate({**search().model_dump(), **change})
+
+
+def test_an_outcome_for_other_settings_than_were_proposed_is_lost() -> None:
+    """Whoever uploads a trial's file cannot make its settings win."""
+    known = search(method={"kind": "random", "rounds": 1, "trials_per_round": 2}).with_proposals()
+    first, second = known.trials
+    fair = first.model_copy(update={"state": "completed", "score": 0.5, "fold_scores": [0.5]})
+    forged = second.model_copy(update={"params": {"alpha": 1e7}, "state": "completed", "score": 1.0})
+    learnt = known.learnt([fair, forged])
+    assert [(trial.state, trial.params) for trial in learnt.trials] == [
+        ("completed", first.params),
+        ("lost", second.params),
+    ]
+    assert learnt.best() == fair
+    with pytest.raises(TaskFailure) as failure:
+        known.next_round([fair])
+    assert failure.value.code == "search_ended"
