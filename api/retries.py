@@ -10,18 +10,21 @@ from api.schemas import Submission
 from api.schemas_operations import RetryRequest
 from api.submissions import SUBMISSION
 from shared.records import Record
-from shared.states import State
+from shared.states import State, StepState
 
 REPEATABLE = (State.FAILED, State.CANCELLED, State.EXPIRED, State.QUARANTINED)
 _NOT_KEPT = {"run_at", "delay_s"}  # a repeated job starts now, unless told otherwise
 
 
 def refuse_unrepeatable(record: Record) -> None:
-    """Raise `Problem` (409) for a job that has not ended, or that did succeed."""
+    """Raise `Problem` (409) for a job that has not ended, or a step of which has not, or that did succeed."""
     if record.state == State.SUCCEEDED:
         raise Problem(409, "job_succeeded", "The job has succeeded. Submit a new one if you want it again.")
     if record.state not in REPEATABLE:
         raise Problem(409, "job_live", f"The job is {record.state}. Cancel it first, or wait until it has ended.")
+    if stopping := [step.step for step in record.steps if step.state == StepState.RUNNING]:
+        what = f"Its step {stopping[0]!r} is still being stopped, and would run twice at a time. Try again in a moment."
+        raise Problem(409, "job_live", what, headers={"Retry-After": "5"})
 
 
 def refuse_partial(record: Record, wanted: RetryRequest) -> None:

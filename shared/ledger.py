@@ -104,14 +104,18 @@ class Ledger:
         message: str,
         delivery: str = "",
         adopt: Entry | None = None,
+        root: str | None = None,
     ) -> Claim | Refusal:
         """Ask for the right to run a job.
 
         `owner` is the worker process that renews the claim, `message` what was delivered, as it can be published again,
         `delivery` an id of this delivery (a repeated claim of the same one is given again),
-        `adopt` the entry to make if the ledger does not know the job.
+        `adopt` the entry to make if the ledger does not know the job, unless it has forgotten it or its `root`, the
+        workflow that a step's message is of.
         """
-        extra = {"adopt": adopt.record()} if adopt else {}
+        extra: dict[str, Any] = {"adopt": adopt.record()} if adopt else {}
+        if root is not None:
+            extra["root"] = root
         what, *rest = self._call(
             "claim",
             id=job_id,

@@ -188,7 +188,13 @@ def _claim(ledger: Ledger, contract: AnyContract, delivery: _Delivery) -> Claim 
         outbox=not settings.shares_redis,
     )
     return ledger.claim(
-        request.id, owner=owner(), worker=request.hostname, lease_s=settings.lease_s, message=message, adopt=adopted
+        request.id,
+        owner=owner(),
+        worker=request.hostname,
+        lease_s=settings.lease_s,
+        message=message,
+        adopt=adopted,
+        root=request.root_id,
     )
 
 

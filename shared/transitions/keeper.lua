@@ -11,7 +11,11 @@ local function forget(record)
   end
   for _, tag in ipairs(cjson.decode(record.tags)) do redis.call('ZREM', P .. 'tag:' .. tag, record.id) end
   if record.schedule then redis.call('ZREM', P .. 'schedule:' .. record.schedule, record.id) end
-  for _, id in ipairs(ids) do redis.call('DEL', record_key(id), META .. id) end
+  for _, id in ipairs(ids) do
+    local state, queue = unpack(redis.call('HMGET', record_key(id), 'state', 'queue'))
+    if state == 'running' then redis.call('ZREM', P .. 'running:' .. queue, id) end -- a step that did not stop in time
+    redis.call('DEL', record_key(id), META .. id)
+  end
   redis.call('DEL', P .. 'events:' .. record.id)
   redis.call('ZREM', P .. 'callbacks', record.id)
   redis.call('ZADD', P .. 'gone', NOW, record.id)

@@ -54,14 +54,16 @@ local function right_to_run(record)
   return { 'run', record.token, record.attempt, record.retries or '0', record.max_retries, upstream_of(record) }
 end
 
--- claim: {id, owner, worker, lease_ms, message, delivery, adopt?}. `delivery` is new with every delivery, so that a
+-- claim: {id, root?, owner, worker, lease_ms, message, delivery, adopt?}. `root` is the job that a step's message is of. `delivery` is new with every delivery, so that a
 -- claim whose answer was lost can be asked for again. `adopt` is a record for a job that came past the gateway,
 -- from somebody's own Celery client.
 -- Replies {'run', token, attempt, retries, max_retries, upstream} or {'busy'|'early'|'held'|'unknown'} or a final state, 'succeeded' with the result.
 function T.claim(a)
   local record = load(a.id)
   if not record then
-    if not a.adopt or redis.call('ZSCORE', P .. 'gone', a.id) then return { 'unknown' } end
+    if not a.adopt or redis.call('ZSCORE', P .. 'gone', a.id) or a.root and redis.call('ZSCORE', P .. 'gone', a.root) then
+      return { 'unknown' }
+    end
     record = a.adopt
     create(record)
     index(record)

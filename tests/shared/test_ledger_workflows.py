@@ -95,9 +95,7 @@ def test_a_chord_that_uses_a_part_again_is_counted_without_it(accept: Any, ledge
     accept(earlier)
     ledger.succeed(earlier.steps[0].id, token=claimed(ledger, earlier.steps[0].id).token, result=RESULT)
     reused = replace(whole.steps[0], reused=record(ledger, earlier.steps[0].id), message=None)
-    parts = [
-        replace(step, message=json.dumps({"headers": {"id": step.id, "group": "g"}})) for step in whole.steps[1:3]
-    ]
+    parts = [replace(step, message=json.dumps({"headers": {"id": step.id, "group": "g"}})) for step in whole.steps[1:3]]
     job = replace(whole, steps=(reused, *parts, whole.steps[3]))
     accept(job)
     for part in parts:
@@ -154,3 +152,17 @@ def test_messages_are_kept_for_as_long_as_they_may_be_published_again(accept: An
     accept(single)
     ledger.succeed(single.id, token=claimed(ledger, single.id).token, result=RESULT)
     assert record(ledger, single.id).message is None
+
+
+def test_a_step_of_a_forgotten_job_never_runs(accept: Any, ledger: Ledger, client: redis.Redis) -> None:
+    """Its message may lie in a list for longer than the job is remembered: it is nobody else's task to adopt."""
+    job = workflow(["a", "b"], {})
+    accept(job)
+    running, queued = job.steps
+    claimed(ledger, running.id)
+    ledger.cancel(job.id, reason="no more")
+    client.zadd("celeriac:ended", {job.id: 1})
+    tended(ledger)
+    stray = replace(queued, job_id=None, step=None)
+    assert claim(ledger, queued.id, adopt=stray, root=job.id) == Refusal("unknown", "")
+    assert client.zrange("celeriac:running:etl", 0, -1) == []

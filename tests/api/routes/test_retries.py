@@ -10,6 +10,7 @@ import redis
 
 from shared.ids import uuid7
 from shared.ledger import Ledger
+from tests.by_hand import PARTITIONED
 from tests.ledgers import ERROR, claimed, record
 
 if TYPE_CHECKING:
@@ -170,3 +171,16 @@ def test_a_live_job_is_not_deleted(api: httpx.Client, book: Ledger, pipeline: di
     assert (refused.status_code, refused.json()["code"]) == (409, "job_live")
     book.fail(step, token=token, error=ERROR)
     assert api.delete(f"/jobs/{job_id}").status_code == 204
+
+
+def test_a_workflow_is_not_repeated_while_a_step_of_it_runs(api: httpx.Client, book: Ledger) -> None:
+    """It has failed, and the worker of another step has not stopped yet: both would do the same work at once."""
+    job_id = submit(api, PARTITIONED)
+    failing, running, _ = record(book, job_id).steps
+    token = claimed(book, running.id).token
+    fail(book, failing.id)
+    for call in (f"/jobs/{job_id}/retry", "/jobs/retry"):
+        answer = api.post(call, json={} if job_id in call else {"ids": [job_id]}).json()
+        assert (answer.get("refused") or [answer])[0]["code"] == "job_live"
+    book.fail(running.id, token=token, error=ERROR)
+    assert api.post(f"/jobs/{job_id}/retry", json={"only_failed": True}).status_code == 202
