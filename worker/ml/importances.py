@@ -69,7 +69,8 @@ def _shuffled_answers(
         copies = {name: np.tile(values, len(block)) for name, values in held.items()}
         for index, (name, order) in enumerate(block):
             copies[name][index * row_count : (index + 1) * row_count] = held[name][order]
-        yield first, np.asarray(model.predict(pd.DataFrame(copies))).reshape(len(block), row_count)
+        shuffled = pd.DataFrame({name: pd.Series(values, dtype=frame[name].dtype) for name, values in copies.items()})
+        yield first, np.asarray(model.predict(shuffled)).reshape(len(block), row_count)
 
 
 def _score(target: npt.NDArray[Any], answers: npt.NDArray[Any], *, classes: bool) -> float:
