@@ -52,6 +52,13 @@ function T.read(a)
   return replies
 end
 
+local function has_tag(tags, wanted)
+  for _, tag in ipairs(cjson.decode(tags)) do
+    if tag == wanted then return true end
+  end
+  return false
+end
+
 -- list: {index: [key...], states?: {state: true}, kind?, queue?, tag?, schedule?, from, to, limit, scan}
 -- Walks the narrowest index from the newest id down; ids sort by time. Replies {next_id, record...}.
 function T.list(a)
@@ -63,7 +70,7 @@ function T.list(a)
       scanned = scanned + 1
       upper = '(' .. id
       local state, kind, queue, tags, schedule = unpack(redis.call('HMGET', record_key(id), 'state', 'kind', 'queue', 'tags', 'schedule'))
-      local tagged = state and (not a.tag or string.find(tags, cjson.encode(a.tag), 1, true))
+      local tagged = state and (not a.tag or has_tag(tags, a.tag))
       if state and tagged and (not a.states or a.states[state]) and (not a.kind or kind == a.kind)
         and (not a.queue or queue == a.queue) and (not a.schedule or schedule == a.schedule) then
         found[#found + 1] = shown(id)

@@ -270,7 +270,7 @@ def test_cancelling_a_running_job_asks_its_owner(accept: Any, ledger: Ledger, cl
 
 def test_lists_are_newest_first_filtered_and_paged(accept: Any, ledger: Ledger, empty_valkey: Server) -> None:
     """Every filter narrows, pages go on where the last one ended, and none is empty by accident."""
-    jobs = [entry(tags=("even",) if n % 2 == 0 else ("odd",)) for n in range(10)]
+    jobs = [entry(tags=("team/even:1@x",) if n % 2 == 0 else ("odd",)) for n in range(10)]
     for job in jobs:
         accept(job)
     ledger.cancel(jobs[4].id, reason="r")
@@ -283,9 +283,9 @@ def test_lists_are_newest_first_filtered_and_paged(accept: Any, ledger: Ledger, 
     assert ids(Filter()) == (newest_first, None)
     page, after = ids(Filter(), limit=4)
     assert (page, ids(Filter(upper_id=after), limit=50)[0]) == (newest_first[:4], newest_first[4:])
-    assert ids(Filter(tag="even"))[0] == newest_first[1::2]
+    assert ids(Filter(tag="team/even:1@x"))[0] == newest_first[1::2]
     assert ids(Filter(states=(State.CANCELLED,)))[0] == [jobs[4].id]
-    assert ids(Filter(states=(State.CANCELLED, State.QUEUED), tag="even"))[0] == newest_first[1::2]
+    assert ids(Filter(states=(State.CANCELLED, State.QUEUED), tag="team/even:1@x"))[0] == newest_first[1::2]
     assert ids(Filter(kind="acme.shout_text", queue="etl", lower_id=jobs[6].id))[0] == newest_first[:3]
     assert ids(Filter(upper_id=time_floor(0)))[0] == []
 
