@@ -12,7 +12,7 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.services import Server, gateway_server, http_client, wait_for
+from tests.services import Server, gateway_server, http_client, valkey_server, wait_for
 from tests.workers import ACME_ALONE, Jobs, crew
 
 pytestmark = pytest.mark.integration
@@ -35,6 +35,13 @@ class Ran:
 
     sent: Counter[tuple[str, ...]]  # by queue
     processed: Counter[tuple[str, ...]]  # by kind and state
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run one for these tests: elsewhere, another gateway may be the one that counts."""
+    with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

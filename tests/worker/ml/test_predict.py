@@ -165,3 +165,18 @@ def test_a_number_that_no_tree_takes_is_refused_with_its_remedy(folder: Path) ->
         predict(folder, model, diabetes().assign(age=1e300))
     assert failure.value.code == "predict_failed"
     assert "3e38" in failure.value.remedy
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_a_prediction_beyond_all_numbers_is_refused(folder: Path) -> None:
+    """A straight line leads out of what a float holds; the mean of such predictions would be none."""
+    frame = pd.DataFrame({"x": [-1.0, 2.0, 3.0, 5.0] * 5})
+    features = {"columns": {"x": {"kind": "number", "scale": "none"}}}
+    params = {"task": "regression", "target": "y", "estimator": {"kind": "linear_regression"}, "features": features}
+    job = TrainModel.model_validate({"dataset": stored(folder, frame.assign(y=frame["x"] * 1e130)), **params})
+    model = tasks.train_model(job, new_run(folder)).model.uri
+    for x, said in ((1e200, "says inf"), (1e20, "says 1e+150")):
+        with pytest.raises(TaskFailure) as failure:
+            predict(folder, model, pd.DataFrame({"x": [1.0, x]}))
+        assert failure.value.code == "predict_failed"
+        assert said in failure.value.message
