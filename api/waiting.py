@@ -43,6 +43,9 @@ async def when_ended(record: Record, wait_s: float, ledger: AsyncLedger, changes
     with changes.watch(record.id) as watch:
         while not changes.closing:
             try:
+                if await _goes_on(record, deadline, ledger):
+                    await watch.changed(deadline - time.monotonic())
+                    continue
                 latest = await ledger.read(record.id)
             except LedgerUnavailable:  # it may be back before the time is up
                 if time.monotonic() + _LEDGER_PAUSE_S >= deadline:
@@ -56,6 +59,14 @@ async def when_ended(record: Record, wait_s: float, ledger: AsyncLedger, changes
             if State(record.state).is_final or left_s <= 0 or not await watch.changed(left_s):
                 break
     return record
+
+
+async def _goes_on(record: Record, deadline: float, ledger: AsyncLedger) -> bool:
+    """Return whether a workflow has not ended yet: of its many changes, only the last is read with all its steps."""
+    if not record.total or time.monotonic() >= deadline:
+        return False
+    state = await ledger.state(record.id)
+    return state is not None and not State(state).is_final
 
 
 def cached(body: bytes, if_none_match: str | None) -> Response:

@@ -320,6 +320,14 @@ class AsyncLedger:
         del self._reading[job_id]  # whoever asks from now on may know of a later change
         return parse_read(await self._call("read", {"id": job_id}))
 
+    async def state(self, job_id: str) -> str | None:
+        """Return the state of a job, None of one that is not there: far less than all its steps."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return cast("str | None", await self.client.hget(f"{PREFIX}job:{job_id}", "state"))
+        except (RedisError, OSError, TimeoutError) as failure:
+            raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
+
     async def list(self, wanted: Filter, *, limit: int, scan: int = 5_000) -> tuple[Sequence[Record], str | None]:
         """Return up to `limit` jobs, newest first, and the id after which the next page goes on (None: no more).
 

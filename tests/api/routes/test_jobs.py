@@ -220,6 +220,22 @@ def test_wait_gives_the_job_as_it_is_when_the_time_is_up(api: httpx.Client, extr
     assert (job["state"], time.monotonic() - started > 0.45) == ("queued", True)
 
 
+def test_wait_for_a_workflow_goes_on_until_its_last_step_has_ended(
+    api: httpx.Client, pipeline: dict[str, Any], valkey: Server
+) -> None:
+    """The ends of its steps do not end the wait; the answer has them all, and what is done when the time is up."""
+    job_id = api.post("/jobs", json=pipeline).json()["id"]
+    steps = [step["id"] for step in api.get(f"/jobs/{job_id}").json()["steps"]]
+    succeed(valkey, steps[0], {})
+    assert api.get(f"/jobs/{job_id}", params={"wait_s": 0.2}).json()["steps_done"] == 1
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(api.get, f"/jobs/{job_id}", params={"wait_s": 30})
+        for step in steps[1:]:
+            succeed(valkey, step, {})
+        job = waiting.result().json()
+    assert (job["state"], {step["state"] for step in job["steps"]}) == ("succeeded", {"succeeded"})
+
+
 @pytest.mark.parametrize("wait_s", ["-1", "60.5", "soon"])
 def test_wait_has_bounds(wait_s: str, api: httpx.Client, extraction: dict[str, Any]) -> None:
     """0 to 60 seconds."""
