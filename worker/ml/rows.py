@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from shared.errors import TaskFailure
 from worker.ml.columns import family_of, need_fit
 from worker.ml.frames import floats_of, frame_of
+from worker.ml.scoring import LARGEST_NUMBER
 from worker.tables.columns import unknown_column
 from worker.tables.staging import batches_of, schema_of
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 MAX_CLASSES = 100
 _LONGEST_LABEL = 255
 _LARGEST_LABEL = 2**63 - 1
-_LARGEST_TARGET = 1e140  # the sum of its squares over billions of rows is still a float
 _LABEL_FAMILIES = frozenset({"string", "integer", "boolean"})
 _NUMBER_FAMILIES = frozenset({"integer", "float", "boolean"})
 
@@ -94,10 +94,10 @@ def read_rows(
         labels, values = _encoded(known.column(target), labels)
     else:
         values = floats_of(known.column(target))
-        if (largest := float(np.abs(values).max())) > _LARGEST_TARGET:
+        if (largest := float(np.abs(values).max())) > LARGEST_NUMBER:
             raise TaskFailure(
                 "target_too_large",
-                f"target: {target!r} has a value of {largest:g}; squared errors are finite up to {_LARGEST_TARGET:g}.",
+                f"target: {target!r} has a value of {largest:g}; squared errors are finite up to {LARGEST_NUMBER:g}.",
                 remedy="Scale the column, or leave such rows out, with etl.transform_data.",
                 column=target,
             )

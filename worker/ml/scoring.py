@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _LEAST_FOR_R2 = 2
+LARGEST_NUMBER = 1e140  # learnt or predicted: the sum of squares over billions of rows is still a float
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,18 @@ def predicted(model: Any, frame: pd.DataFrame, labels: list[Label] | None) -> Pr
     except ValueError as refused:
         raise TaskFailure(
             "predict_failed",
-            f"scikit-learn refused the rows to predict: {str(refused).partition(chr(10))[0][:500]}",
-            remedy="Numbers have to be within 3e38 and, for this estimator, not missing; 'n_neighbors' cannot be more "
-            "than the training rows.",
+            f"The rows cannot be predicted: {str(refused).partition(chr(10))[0][:500]}",
+            remedy="Numbers have to be near those of training, within 3e38 for trees, and, for this estimator, not "
+            "missing; 'n_neighbors' cannot be more than the training rows.",
         ) from refused
 
 
 def _predicted(model: Any, frame: pd.DataFrame, labels: list[Label] | None) -> Predicted:
     values = np.asarray(model.predict(frame))
     if labels is None:
+        largest = float(np.abs(values).max(initial=0))
+        if not largest <= LARGEST_NUMBER:
+            raise ValueError(f"the model says {largest:g} of a row; squared errors are finite up to {LARGEST_NUMBER:g}")
         return Predicted(values.astype(np.float64), None)
     if not hasattr(model, "predict_proba"):
         return Predicted(values.astype(np.int64), None)
