@@ -20,6 +20,7 @@ _GROUP_BYTES = 16 * 1024**2  # of memory: what a reader has to hold at once
 _BATCH_BYTES = 4 * 1024**2
 _BATCH_ROWS = 32_768
 _PAGE_BYTES = 1024**2
+_SAMPLE_ROWS = 64
 _GROUP_ROWS = 122_880  # DuckDB's own row group
 
 
@@ -91,11 +92,18 @@ class ParquetSink:
 
 
 def batches_of(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a Parquet file, or some of its columns, in pieces of a few MB, whatever its row groups are."""
+    """Yield the rows of a Parquet file, or some of its columns, in pieces of a few MB, whatever its row groups are.
+
+    How many rows that is, is judged by the group's first rows, too: of texts that repeat, its size counts each once.
+    """
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=_PAGE_BYTES) as file:
         for index in range(file.num_row_groups):  # each for itself: batches across groups could be of any size
             group = file.metadata.row_group(index)
             row_bytes = max(1, group.total_byte_size // max(group.num_rows, 1))
+            for sample in file.iter_batches(_SAMPLE_ROWS, row_groups=[index], columns=columns, use_threads=False):
+                seen = sum(getattr(column, "indices", column).nbytes for column in sample.columns)  # no dictionaries
+                row_bytes = max(row_bytes, seen // max(sample.num_rows, 1))
+                break
             rows = max(1, min(_BATCH_BYTES // row_bytes, _BATCH_ROWS))
             yield from file.iter_batches(rows, row_groups=[index], columns=columns, use_threads=False)
 
