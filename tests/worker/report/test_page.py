@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections import Counter
@@ -183,7 +184,12 @@ def test_extreme_values_are_drawn_or_left_out(tmp_path: Path) -> None:
 
 def test_a_pdf_is_made_and_fetches_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """WeasyPrint renders the page without its network: an address in the data is text."""
-    weasyprint = pytest.importorskip("weasyprint")
+    try:
+        import weasyprint  # noqa: PLC0415 - Pango, which it loads, may be missing
+    except OSError as missing:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"WeasyPrint cannot load Pango (Debian: libpangoft2-1.0-0): {missing}")
     (tmp_path / "image.svg").write_text("<svg/>")
     hostile = f'<img src="http://127.0.0.1:9/x.png"><img src="{(tmp_path / "image.svg").as_uri()}">'
     weasyprint.HTML(string=hostile, url_fetcher=refusing_fetcher(weasyprint)).write_pdf(str(tmp_path / "hostile.pdf"))
