@@ -149,7 +149,7 @@ def _translated(host: str | None) -> Iterator[None]:
     """Turn httpx's errors into failures that say whether trying again makes sense."""
     try:
         yield
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, UnicodeError):  # the latter: a host that IDNA does not know
         raise TaskFailure("source_invalid", "The URL is not valid.", remedy="Check 'url'.") from None
     except httpx.TimeoutException:
         raise TransientFailure(

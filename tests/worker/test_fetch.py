@@ -317,6 +317,15 @@ def test_a_refused_connection_and_an_unknown_host_can_pass(tmp_path: Path) -> No
     assert unknown.value.code == "host_unresolved"
 
 
+@pytest.mark.parametrize("path", ["", "/redirect/"])
+def test_a_host_that_idna_does_not_know_is_refused(serve: Any, tmp_path: Path, path: str) -> None:
+    """It is a wrong URL, whether the client or a redirect names it."""
+    url = f"{serve()[0]}{path}http:||xn--.com|" if path else "http://xn--.com/"
+    with pytest.raises(TaskFailure) as raised:
+        get(url, tmp_path / "f")
+    assert (raised.value.code, raised.value.retryable) == ("source_invalid", False)
+
+
 def test_bytes_are_capped(serve: Any, tmp_path: Path) -> None:
     """A declared size beyond the limit is refused at once, an undeclared one when it gets there."""
     url, _ = serve()

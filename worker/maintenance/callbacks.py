@@ -100,7 +100,7 @@ def _translated(host: str) -> Iterator[None]:
     """Turn httpx's errors into failures that can pass; none shows the URL."""
     try:
         yield
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, UnicodeError):  # the latter: a host that IDNA does not know
         raise TaskFailure("callback_url_invalid", "The callback_url is not a URL.") from None
     except httpx.TimeoutException:
         raise TransientFailure(

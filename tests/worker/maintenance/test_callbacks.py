@@ -162,6 +162,14 @@ def test_a_receiver_that_is_not_there_can_come_back() -> None:
     assert raised.value.code == "callback_unreachable"
 
 
+def test_a_host_that_idna_does_not_know_is_refused() -> None:
+    """It passes the check at submission, which asks no name server, and is no defect of the task."""
+    callback = replace(callback_of(ended()), url="https://xn--.com/")
+    with pytest.raises(TaskFailure) as raised:
+        deliver(callback, sent(callback, SECRET), allowed=NOBODY)
+    assert raised.value.code == "callback_url_invalid"
+
+
 def test_the_workers_log_shows_no_url(receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:
     """The HTTP client's own lines, which name URLs with their queries, stay out of the log."""
     root = logging.getLogger()
