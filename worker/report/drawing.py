@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 
+from shared.errors import TaskFailure
 from worker.report.marks import height_of, mark
 from worker.report.palette import stand_in
 from worker.report.shapes import Figure
@@ -19,6 +20,7 @@ from worker.report.values import printable
 WIDE, NARROW = 760, 360  # CSS pixels
 _PADDING = 6  # the reader's font may be a little wider than the one that is measured
 _MOST_ROOM = 0.45  # of a side, for the labels there
+_LARGEST_NUMBER = 1e300  # on an axis: the distance of two is still a float, with room for margins
 
 _STYLE = {
     **mpl.rcParamsDefault,
@@ -63,7 +65,16 @@ _OUTER = re.compile(r"<svg [^>]*?viewBox=\"([^\"]+)\"[^>]*>")
 
 
 def svg_of(figure: Figure, *, name: str, width: int = WIDE) -> str:
-    """Return `figure` as an ``<svg>`` element of `width` pixels, colours as stand-ins; its ids begin with `name`."""
+    """Return `figure` as an ``<svg>`` element of `width` pixels, colours as stand-ins; its ids begin with `name`.
+
+    Raises `TaskFailure` (``not_drawable``) for numbers that no axis spans.
+    """
+    if not all(abs(number) <= _LARGEST_NUMBER for number in figure.numbers):
+        raise TaskFailure(
+            "not_drawable",
+            f"The chart {figure.title!r} has numbers beyond {_LARGEST_NUMBER:g}, which no axis spans.",
+            remedy="Leave these rows out, or scale them, with etl.transform_data.",
+        )
     height = height_of(figure.shape, width)
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts have it, or say so

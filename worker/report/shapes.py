@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -129,3 +130,19 @@ class Figure:
                 return list(boxes)
             case Grid(values=rows):
                 return [value for row in rows for value in row if value is not None]
+
+    @property
+    def numbers(self) -> Iterator[float]:
+        """The numbers that axes and colours have to span."""
+        match self.shape:
+            case Bins(edges=edges):
+                yield from edges
+            case Boxes(boxes=boxes):
+                for box in boxes:
+                    yield from (box.low, box.high, *box.outliers)
+            case Points(clouds=clouds):
+                yield from (value for cloud in clouds for value in (*cloud.x, *cloud.y) if not isinstance(value, date))
+            case Lines(x=x):
+                yield from (value for value in (*x, *self.marks) if not isinstance(value, date))
+            case _:
+                yield from self.marks

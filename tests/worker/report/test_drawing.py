@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from shared.errors import TaskFailure
 from worker.report.drawing import NARROW, svg_of
 from worker.report.palette import with_variables
-from worker.report.shapes import Bars, Figure, Series, Shape
+from worker.report.shapes import Bars, Bins, Box, Boxes, Cloud, Figure, Lines, Points, Series, Shape
 from worker.report.tabling import description, table_of
 
 
@@ -46,6 +47,23 @@ def test_two_charts_of_a_page_do_not_share_ids() -> None:
 def test_a_chart_is_drawn_the_same_way_each_time() -> None:
     """No date, no random id."""
     assert svg(bars("a", "b", "c")) == svg(bars("a", "b", "c"))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Bars(["a"], [Series("n", [1e308])]),
+        Lines([-1e308, 1e308], [Series("n", [1.0, 2.0])]),
+        Bins([-1e308, 0.0, 1e308], [1, 2]),
+        Boxes([Box("a", 3, -1e308, 0.0, 0.0, 0.0, 1e308)]),
+        Points([Cloud("a", [-1e308, 1e308], [0.0, 1.0])]),
+    ],
+)
+def test_numbers_that_no_axis_spans_are_refused(shape: Shape) -> None:
+    """The distance of -1e308 and 1e308 is no float; the failure names the chart."""
+    with pytest.raises(TaskFailure, match="The chart 'T' has numbers beyond") as raised:
+        svg(shape)
+    assert raised.value.code == "not_drawable"
 
 
 def test_long_names_lie_down_and_moments_do_not() -> None:
