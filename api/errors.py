@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared.errors import LedgerUnavailable, redact
 
 MEDIA_TYPE = "application/problem+json"
+MOST_ERRORS = 100  # that one document names: a workflow of a thousand steps may have several wrong in each
 _log = structlog.get_logger(__name__)
 
 
@@ -71,7 +72,7 @@ class Problem(Exception):
         self.status = status
         self.code = code
         self.detail = detail
-        self.errors = list(errors)
+        self.errors = list(errors[:MOST_ERRORS])
         self.headers = dict(headers or {})
 
     def response(self, path: str) -> Response:

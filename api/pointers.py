@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 from pydantic_core import ErrorDetails
 
-from api.errors import FieldError
+from api.errors import MOST_ERRORS, FieldError
 
-_MOST = 100  # errors that one document names
 Code = Literal["invalid_request", "unknown_kind"]
 Schema = Mapping[str, Any]
 
@@ -71,7 +70,7 @@ def field_errors(errors: Iterable[ErrorDetails], schema: SchemaMap) -> tuple[Cod
     """Return the code of the problem, and what is wrong with each field."""
     code: Code = "invalid_request"
     found = []
-    for error in list(errors)[:_MOST]:
+    for error in list(errors)[:MOST_ERRORS]:
         path, holder = schema.locate(error["loc"])
         context = error.get("ctx", {})
         message = error["msg"]

@@ -374,3 +374,11 @@ def test_problem_documents_are_valid_json_whatever_the_client_sent(api: httpx.Cl
     response = api.post("/jobs", json={"kind": "\u0000\U0001f600" * 1_000, "params": {}})
     document = problem(response, 422, "unknown_kind")
     assert len(json.dumps(document)) < 5_000
+
+
+def test_the_errors_of_a_large_workflow_are_bounded(api: httpx.Client) -> None:
+    """A chunk of thousands of wrong items names the first hundred, not all of them."""
+    params = {"kind": "etl.extract_data", "parameters": ["source"], "items": [[1]] * 3_000, "chunk_size": 100}
+    response = api.post("/jobs", json={"kind": "workflow.chunks", "params": params})
+    errors = problem(response, 422, "invalid_request")["errors"]
+    assert (len(errors), errors[-1]["pointer"]) == (100, "/params/items/99/source")
