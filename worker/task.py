@@ -136,13 +136,14 @@ def _register(app: Celery, definition: Definition) -> None:
         max_retries=None,  # retries are the ledger's
         soft_time_limit=spec.limits.soft_s,
         time_limit=spec.limits.hard_s,
+        throws=(TaskFailure,),  # a line in the log, no traceback: a job that fails is no fault of the worker
     )
     def deliver(this: Any, /, *args: Any, **kwargs: Any) -> Any:  # a parameter may have any name
         return _deliver(this.backend.ledger, definition, _Delivery(this.request, args, kwargs, time.monotonic()))
 
 
 def _register_map(app: Celery, name: str, by_kind: dict[str, Definition]) -> None:
-    @app.task(name=name, bind=True, typing=False, max_retries=None)
+    @app.task(name=name, bind=True, typing=False, max_retries=None, throws=(TaskFailure,))
     def deliver(this: Any, /, **kwargs: Any) -> Any:
         definition = by_kind[kwargs["task"]["task"]]
         mapped = _Mapped(definition.contract, definition.body)

@@ -10,7 +10,7 @@ import pytest
 from celery.result import AsyncResult
 
 from shared.broker import BrokerSettings, make_celery
-from tests.services import Server, gateway_server, http_client
+from tests.services import Server, gateway_server, http_client, wait_for
 from tests.workers import ACME, Jobs, Worker, crew
 
 pytestmark = pytest.mark.integration
@@ -70,6 +70,23 @@ def test_every_failure_is_typed(jobs: Jobs, tmp_path: Path, behave: str, code: s
     job = ended(jobs, tmp_path / "n", behave=behave)
     assert (job["state"], job["error"]["code"], job["error"]["message"]) == ("failed", code, message)
     assert job["attempt"] == 1
+
+
+def test_the_log_has_a_traceback_of_a_defect_only(service: tuple[Jobs, Worker], tmp_path: Path) -> None:
+    """A job that fails is a line in the worker's log; what nobody foresaw is there with its traceback."""
+    jobs, worker = service
+
+    def logged(behave: str, last: str) -> str:
+        job_id = ended(jobs, tmp_path / "n", behave=behave)["id"]
+
+        def lines() -> list[str]:
+            return [line for line in worker.log.read_text().splitlines() if job_id in line]
+
+        wait_for(lambda: any(last in line for line in lines()), f"{last!r} in the log")
+        return "".join(lines())
+
+    assert logged("badly", "raised expected").count("Traceback") == 0
+    assert logged("buggy", "raised expected").count("Traceback") == 1
 
 
 def test_the_soft_limit_interrupts(jobs: Jobs, tmp_path: Path) -> None:
