@@ -33,7 +33,11 @@ def feed(
             continue
         uris = [uri for result in upstream if result is not None for uri in _uris(result, marker.role)]
         if uris or contract.model_fields[name].is_required():
-            fed[name] = uris if takes_many(contract, name) else _only(uris, contract, name, marker)
+            fed[name] = (
+                _all(uris, contract, name, marker)
+                if takes_many(contract, name)
+                else _only(uris, contract, name, marker)
+            )
     return fed
 
 
@@ -45,6 +49,12 @@ def _uris(result: Mapping[str, Any], role: Role) -> Iterator[str]:
                     yield str(item["uri"])
                 elif result.keys() == {MAPPED}:  # the results of a map's items
                     yield from _uris(item, role)
+
+
+def _all(uris: list[str], contract: AnyContract, name: str, marker: FedFromUpstream) -> list[str]:
+    if not uris:
+        raise ValueError(f"{contract.spec.kind} needs a {marker.role} for {name!r}; the steps before gave none.")
+    return uris
 
 
 def _only(uris: Sequence[str], contract: AnyContract, name: str, marker: FedFromUpstream) -> str:

@@ -27,7 +27,11 @@ def perform(contract: AnyContract, body: Body, run: Run, kwargs: dict[str, Any],
     try:
         params = feed(contract, kwargs, upstream) if upstream else kwargs
     except ValueError as mismatch:
-        raise TaskFailure("invalid_parameters", str(mismatch), remedy="Check the order of the steps.") from None
+        raise TaskFailure(
+            "invalid_parameters",
+            str(mismatch),
+            remedy="Check the steps before it: their order, and which of them failed.",
+        ) from None
     job = _checked(contract, params)
     run.idempotency_key = job.idempotency_key(run.job_id)
     return _bounded(_result(contract, body(job, run)), MAX_RESULT_BYTES)

@@ -206,6 +206,8 @@ def test_feeding_leaves_out_what_failed_and_may() -> None:
         feed(catalogue()["etl.transform_data"], {}, upstream)
     with pytest.raises(ValueError, match="gave none"):
         feed(catalogue()["etl.transform_data"], {}, [None])
+    with pytest.raises(ValueError, match="needs a dataset for 'datasets'; the steps before gave none"):
+        feed(catalogue()["etl.combine_datasets"], {}, [None, None])
 
 
 def test_the_bytes_of_messages_are_those_that_celery_makes(broker: BrokerSettings) -> None:
