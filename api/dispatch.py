@@ -90,7 +90,8 @@ class Dispatch:
                 continue
             node, elements = submission.params.inspected()
             wrong += [(base, _at_params(path, message)) for path, message in elements.problems]
-            wrong += [(base, error) for error in size.add(node)]
+            if not elements.problems:  # else there is no workflow yet, and its size may be beyond any
+                wrong += [(base, error) for error in size.add(node)]
             unknown += [(base, error) for path, job in elements.jobs for error in self._unknown_connections(job, path)]
         if unknown or wrong:
             errors = [

@@ -173,6 +173,8 @@ def test_a_request_of_large_workflows_is_refused_before_they_are_laid_out(empty_
     group = {"kind": "workflow.group", "params": {"steps": [step] * 300}}
     wide = SUBMISSION.check(json.dumps({"kind": "workflow.chain", "params": {"steps": [group] * 2}}).encode())
     many = [SUBMISSION.check(json.dumps(group).encode())] * 17
+    steps = [group, group, {"kind": "acme.nothing"}]
+    unknown = SUBMISSION.check(json.dumps({"kind": "workflow.chain", "params": {"steps": steps}}).encode())
 
     async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
         del ledger
@@ -184,5 +186,8 @@ def test_a_request_of_large_workflows_is_refused_before_they_are_laid_out(empty_
             await dispatch.check(many, at="/jobs")
         assert [error.pointer for error in too_many.value.errors] == ["/jobs/16/params"]
         await dispatch.check(many[:16], at="/jobs")
+        with pytest.raises(Problem) as wrong:
+            await dispatch.check([unknown])
+        assert [error.pointer for error in wrong.value.errors] == ["/params/steps/2/kind"]  # its size was not measured
 
     with_dispatch(GatewaySettings(broker_url=empty_valkey.redis_url), body)
