@@ -32,6 +32,11 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
+def printable(text: str) -> str:
+    """Return somebody's text without what a terminal would obey: escape sequences begin with control characters."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
 def state_text(state: str) -> Text:
     """Return a state in its colour."""
     return Text(state, style=_STATE_STYLES.get(state, ""))
@@ -74,7 +79,7 @@ def moment(time: str) -> str:
 def show_error(error: Mapping[str, Any], out: Console) -> None:
     """Print why a job failed and what to do."""
     where = f" in step {error['step']}" if error.get("step") else ""
-    out.print(Text.assemble((f"{error['code']}{where}: ", "red"), error["message"]))
+    out.print(Text.assemble((f"{error['code']}{where}: ", "red"), printable(error["message"])))
     if error["remedy"]:
         out.print(Text(f"  {error['remedy']}"))
 
@@ -113,11 +118,11 @@ def show_problem(status: int, problem: Mapping[str, Any], out: Console) -> None:
         out.print(Text(f"  {problem['detail']}"))
     for error in errors:
         where = f"{error['pointer']}: " if error.get("pointer") else ""
-        out.print(Text.assemble("  ", (where, "bold"), error.get("message", "")))
+        out.print(Text.assemble("  ", (where, "bold"), printable(error.get("message", ""))))
 
 
 def log_line(line: Mapping[str, Any]) -> str:
     """Return one line of a job's log as text."""
     fields = "".join(f" {name}={value}" for name, value in (line.get("fields") or {}).items())
     step = f" {line['step']}" if line.get("step") else ""
-    return f"{line['at']} {line['level']}{step} {line['message']}{fields}"
+    return printable(f"{line['at']} {line['level']}{step} {line['message']}{fields}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from cli.output import moment, show_table, state_text
+from cli.output import moment, printable, show_table, state_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,7 +26,12 @@ def show_schedules(schedules: Iterable[Mapping[str, Any]], out: Console) -> None
         table.add_column(name, no_wrap=True)
     for schedule in schedules:
         table.add_row(
-            schedule["id"], Text(schedule["name"]), schedule["kind"], rhythm(schedule), _next(schedule), _last(schedule)
+            schedule["id"],
+            Text(printable(schedule["name"])),
+            schedule["kind"],
+            rhythm(schedule),
+            _next(schedule),
+            _last(schedule),
         )
     show_table(table, out)
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from api.routes.job_kinds import get_job_kind
 from cli.kind_page import show_kind
-from cli.output import amount, log_line, progress_text, show_problem
+from cli.output import amount, log_line, progress_text, show_error, show_problem
 from shared.catalogue import catalogue
 from tests.cli.service import ROOT
 
@@ -110,3 +110,12 @@ def test_no_example_is_forgotten() -> None:
     """Every JSON file in examples/ is checked."""
     found: list[Path] = list((ROOT / "examples").glob("*.json"))
     assert {path.name for path in found} == set(EXAMPLES)
+
+
+def test_somebodys_text_does_not_steer_the_terminal(paper: Console) -> None:
+    """A column's name or a log line of a job may hold escape sequences; they are shown, not obeyed."""
+    show_error({"code": "c", "message": "a\x1b[2Jb\x9bc", "remedy": ""}, paper)
+    show_problem(422, {"errors": [{"pointer": "/p", "message": "a\x1b]0;b"}]}, paper)
+    line = log_line({"at": "T", "level": "info", "message": "x\x1b[1m", "fields": {"file": "y\x07"}})
+    assert not {"\x1b", "\x9b", "\x07"} & set(written(paper) + line)
+    assert "a\ufffd[2Jb\ufffdc" in written(paper)
