@@ -48,6 +48,7 @@ class Custodian:
         self._owner = owner
         self._broker = broker  # None where the broker is not Redis
         self._interrupted_at: dict[str, float] = {}
+        self._lost_before: set[str] = set()  # in the round before
         self._give_back_at: float | None = None
 
     def begin_shutdown(self) -> None:
@@ -73,9 +74,12 @@ class Custodian:
                 self._interrupt(request, "shutting down")
             return
         replies = self._ledger.renew(list(requests), owner=self._owner, lease_s=self._settings.lease_s)
+        lost = {job_id for job_id, reply in replies.items() if reply == "lost"}
         for job_id, reply in replies.items():
-            if reply in {"cancel", "lost"}:
+            # A claim that was just refused looks lost, too: its child is on its way out and must not be disturbed.
+            if reply == "cancel" or job_id in lost & self._lost_before:
                 self._interrupt(requests[job_id], reply)
+        self._lost_before = lost
         for job_id in self._interrupted_at.keys() - requests.keys():
             del self._interrupted_at[job_id]
 
