@@ -61,8 +61,13 @@ _RANGES: Mapping[str, _FieldRange] = MappingProxyType(
 )
 
 
+_OF_THE_HOST = {"localtime", "Factory", "posixrules"}  # another one on every machine, or none
+
+
 def checked_time_zone(name: str) -> str:
     """Return `name` if it is a time zone. Raises `ValueError` that names near ones."""
+    if name in _OF_THE_HOST:
+        return _refuse_time_zone(name)
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # not there; a path; a folder of zones
@@ -71,7 +76,7 @@ def checked_time_zone(name: str) -> str:
 
 
 def _refuse_time_zone(name: str) -> str:
-    zones = sorted(available_timezones())
+    zones = sorted(available_timezones() - _OF_THE_HOST)
     wanted = name.lower().replace(" ", "_")
     near = [zone for zone in zones if wanted and zone.lower().rpartition("/")[2] == wanted.rpartition("/")[2]]
     near += get_close_matches(name, zones, n=3, cutoff=0.6)

@@ -11,12 +11,13 @@ import json
 from itertools import islice
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from shared.catalogue import catalogue
 from shared.contract import AnyContract, Contract
 from shared.crontabs import Crontab, TimeZone
 from shared.ids import uuid7_of
+from shared.jobs.names import printable
 from shared.options import YEAR_S, RunOptions
 
 #: A tick that beat comes to later than this is a missed one: see `Terms.missed`. Another beat takes the lock of one
@@ -33,7 +34,9 @@ class Terms(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    name: str = Field(min_length=1, max_length=100, description="What to call it.", examples=["Nightly sales"])
+    name: Annotated[str, AfterValidator(printable)] = Field(
+        min_length=1, max_length=100, description="What to call it.", examples=["Nightly sales"]
+    )
     crontab: Crontab | None = Field(default=None, description="Run by wall clock and calendar; or give `interval_s`.")
     interval_s: Annotated[float, Field(ge=1, le=YEAR_S)] | None = Field(
         default=None, description="Run every so many seconds, counted from the schedule's start; or give `crontab`."

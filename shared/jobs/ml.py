@@ -186,7 +186,9 @@ class PredictSpec(Params):
         default=[], max_length=100, description="Columns of the dataset to keep beside the predictions, such as ids."
     )
     probabilities: bool = Field(
-        default=True, description="Whether to add a column `probability_<class>` per class, where the model has them."
+        default=True,
+        description="Whether to add a column `probability_<class>` per class, where the model has them. Classes that "
+        "differ by case alone get `#<number>` appended.",
     )
 
 

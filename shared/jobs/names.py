@@ -34,16 +34,17 @@ TableName = Annotated[
 ]
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
+    """Return `name` if it can be shown as it is. Raises `ValueError`."""
     if not name.isprintable():
-        raise ValueError("a column name has printable characters only")
+        raise ValueError("a name has printable characters only")
     return name
 
 
 ColumnName = Annotated[
     str,
     StringConstraints(min_length=1, max_length=255),
-    AfterValidator(_printable),
+    AfterValidator(printable),
     Field(description="Name of a column, as it stands in the data.", examples=["category"]),
 ]
 

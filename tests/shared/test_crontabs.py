@@ -180,7 +180,9 @@ def test_an_unknown_time_zone_names_near_ones(name: str, near: str) -> None:
         checked_time_zone(name)
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/localtime", "\0", "", "Europe/" + "x" * 50])
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/localtime", "\0", "", "Europe/" + "x" * 50, "localtime", "Factory"]
+)
 def test_a_hostile_time_zone_is_no_path(name: str) -> None:
     """No file outside of the time zone database is opened."""
     with pytest.raises(ValueError, match="There is no time zone"):
