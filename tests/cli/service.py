@@ -71,8 +71,9 @@ class Up:
         return {pid: _command(pid) for pid in _below(self.process.pid)}
 
     def pid_of(self, words: str) -> int:
-        """Return the first process below it whose command line has `words`."""
-        return next(pid for pid, command in sorted(self.pids().items()) if words in command)
+        """Return the process below it whose command line has `words`, the parent of those that have it from a fork."""
+        named = {pid for pid, command in self.pids().items() if words in command}
+        return next(pid for pid in named if _parent(pid) not in named)  # numbers wrap around: a child's may be less
 
 
 def start_up(folder: Path, environment: Mapping[str, str], *options: str, port: int | None = None) -> Up:
@@ -123,3 +124,7 @@ def _command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " ").strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
