@@ -7,6 +7,8 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from annotated_types import MinLen
+
 from shared.artifacts import Artifact, Role
 from shared.contract import AnyContract, FedFromUpstream
 from shared.workflows import MapStep, PlannedStep, StepPlan
@@ -52,8 +54,12 @@ def _uris(result: Mapping[str, Any], role: Role) -> Iterator[str]:
 
 
 def _all(uris: list[str], contract: AnyContract, name: str, marker: FedFromUpstream) -> list[str]:
-    if not uris:
-        raise ValueError(f"{contract.spec.kind} needs a {marker.role} for {name!r}; the steps before gave none.")
+    least = max(
+        (rule.min_length for rule in contract.model_fields[name].metadata if isinstance(rule, MinLen)), default=0
+    )
+    if len(uris) < least:
+        gave = f"gave {len(uris)}" if uris else "gave none"
+        raise ValueError(f"{contract.spec.kind} needs a {marker.role} for {name!r}; the steps before {gave}.")
     return uris
 
 
