@@ -17,7 +17,7 @@ up: $(INSTALLED) ## start everything on 127.0.0.1 and keep it running
 	@$(BIN)/celeriac up
 
 test: $(INSTALLED) ## run the tests; ARGS go to pytest: make test ARGS="-k ledger"
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED) ## formatting, lint, types, import rules, drift of openapi.json
 	$(BIN)/ruff format --check .

@@ -25,11 +25,18 @@ from shared.ids import uuid7
 from shared.ledger import Ledger
 from shared.operations import AboutWorker, Presence
 from tests.ledgers import ERROR, RESULT, accept, claimed, client, entry, ledger
-from tests.services import free_port, wait_for
+from tests.services import Server, free_port, valkey_server, wait_for
 
 __all__ = ["accept", "client", "ledger"]  # fixtures
 
 KIND = "etl.extract_data"
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run one for these tests: elsewhere, a gateway may be the one that counts."""
+    with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from pathlib import Path
 from shared.jobs.places import FileLayout
 from worker.etl.readers import ReadLimits, SourceFile, read_file
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
-for name in ("quarter.csv", "whole.csv"):
+for name in ("half.csv", "whole.csv"):
     scratch = folder / (name + ".scratch")
     scratch.mkdir()
     rows = read_file(SourceFile(folder / name, name), FileLayout(), output=scratch / "output", scratch=scratch,
@@ -37,10 +37,10 @@ for name in ("quarter.csv", "whole.csv"):
 
 
 def test_a_csv_ten_times_the_memory_limit_passes(tmp_path: Path) -> None:
-    """A process that has read a quarter of such a file needs hardly more memory for the whole."""
+    """A process that has read half of such a file needs hardly more memory for the whole."""
     limit = 8 * 1024**2
     rows = 0
-    whole, quarter = tmp_path / "whole.csv", tmp_path / "quarter.csv"
+    whole, half = tmp_path / "whole.csv", tmp_path / "half.csv"
     with whole.open("w") as out:
         out.write("id,category,value,day\n")
         part = "".join(f"{i},category {i % 17},{i * 0.25:.2f},2024-01-{i % 28 + 1:02d}\n" for i in range(50_000))
@@ -48,7 +48,7 @@ def test_a_csv_ten_times_the_memory_limit_passes(tmp_path: Path) -> None:
             out.write(part)
             rows += 50_000
     with whole.open("rb") as file:
-        quarter.write_bytes(file.read(10 * limit // 4).rpartition(b"\n")[0])
+        half.write_bytes(file.read(10 * limit // 2).rpartition(b"\n")[0])
     child = subprocess.run(
         [sys.executable, "-c", _CHILD, str(tmp_path), str(limit)], capture_output=True, text=True, check=False
     )
