@@ -24,7 +24,7 @@ check: $(INSTALLED) ## formatting, lint, types, import rules, drift of openapi.j
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@fresh=$$(mktemp) && trap 'rm -f "$$fresh"' EXIT && $(BIN)/python -m api.openapi "$$fresh" \
+	@fresh=$$(mktemp) && trap 'rm -f "$$fresh"' EXIT && $(BIN)/python -m api.document "$$fresh" \
 	  && diff -u openapi.json "$$fresh" || { echo "openapi.json is not what the code says: make openapi" >&2; exit 1; }
 
 format: $(INSTALLED) ## format, and fix what lint can fix
@@ -32,7 +32,7 @@ format: $(INSTALLED) ## format, and fix what lint can fix
 	$(BIN)/ruff format .
 
 openapi: $(INSTALLED) ## write openapi.json from the code
-	$(BIN)/python -m api.openapi openapi.json
+	$(BIN)/python -m api.document openapi.json
 
 bench: $(INSTALLED) ## measure the gateway against a no-op endpoint and task.delay
 	$(BIN)/python -m bench

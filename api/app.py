@@ -14,22 +14,29 @@ from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
-from api import docs, errors, metrics, openapi
-from api.bodies import Body
-from api.changes import watching
-from api.dispatch import Dispatch
+from api.http import docs, openapi, problems
+from api.http.bodies import Body
+from api.jobs import artifacts, bulk, events
+from api.jobs import routes as jobs
+from api.jobs.changes import watching
+from api.jobs.dispatch import Dispatch
+from api.jobs.submissions import BATCH, SUBMISSION
+from api.kinds import routes as job_kinds
+from api.metrics import endpoint as metrics
+from api.operations import health, queues, workers
 from api.outbox import publishing
-from api.routes import artifacts, bulk, events, health, job_kinds, jobs, queues, schedules, uploads, workers
+from api.schedules import routes as schedules
 from api.settings import GatewaySettings, gateway_settings
-from api.submissions import BATCH, SUBMISSION
+from api.uploads import routes as uploads
 from shared import __version__
-from shared.artifacts import ArtifactStore
-from shared.broker import SOCKET_TIMEOUT_S, refuse_unsafe
-from shared.connections import load_connections
+from shared.broker.messages import Composer
+from shared.broker.safety import refuse_unsafe
+from shared.connections.settings import load_connections
+from shared.contract.artifacts import ArtifactStore
 from shared.errors import redact
-from shared.ledger import AsyncLedger
-from shared.messages import Composer
-from shared.planning import Planner
+from shared.ledger.client import AsyncLedger
+from shared.ledger.server import bounded
+from shared.workflows.planning import Planner
 
 CONNECTIONS = 64  # to the ledger, at most
 _log = structlog.get_logger(__name__)
@@ -83,18 +90,14 @@ def ledger_client(settings: GatewaySettings) -> redis.asyncio.Redis:
         settings.ledger_url,
         max_connections=CONNECTIONS,
         timeout=settings.ledger_timeout_s,
-        decode_responses=True,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=SOCKET_TIMEOUT_S,
-        health_check_interval=10,
+        **bounded(),
     )
     return redis.asyncio.Redis.from_pool(pool)
 
 
 def _check_ledger(settings: GatewaySettings) -> None:
     """Refuse a Redis that would lose accepted jobs. One that does not answer is no reason not to start: see /readyz."""
-    url, timeout_s = settings.ledger_url, settings.ledger_timeout_s
-    with redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s) as client:
+    with redis.Redis.from_url(settings.ledger_url, **bounded(settings.ledger_timeout_s)) as client:
         try:
             refuse_unsafe(client, allow_volatile=settings.allow_volatile_broker)
         except redis.RedisError as failure:
@@ -123,12 +126,12 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.settings = settings
-    errors.install(app)
+    problems.install(app)
     for router in ROUTERS:
         _mount(app, router)
     openapi.install(app, _bodies)
     app.state.metrics = metrics.install(app)
-    app.add_middleware(errors.LastResort)
+    app.add_middleware(problems.LastResort)
     app.add_middleware(CorrelationIdMiddleware)  # outermost: the others name the request's id
     return app
 

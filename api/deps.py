@@ -6,11 +6,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.changes import Changes
-from api.dispatch import Dispatch
 from api.settings import GatewaySettings
-from shared.artifacts import ArtifactStore
-from shared.ledger import AsyncLedger
+from shared.contract.artifacts import ArtifactStore
+from shared.ledger.client import AsyncLedger
 
 
 async def _ledger(request: Request) -> AsyncLedger:
@@ -28,18 +26,6 @@ async def _store(request: Request) -> ArtifactStore:
     return store
 
 
-async def _changes(request: Request) -> Changes:
-    changes: Changes = request.app.state.changes
-    return changes
-
-
-def dispatch_of(request: Request) -> Dispatch:
-    """Return the process's `Dispatch`. No dependency: resolving one would cost a tenth of accepting a job."""
-    dispatch: Dispatch = request.app.state.dispatch
-    return dispatch
-
-
 Ledger = Annotated[AsyncLedger, Depends(_ledger)]
 Settings = Annotated[GatewaySettings, Depends(_settings)]
 Store = Annotated[ArtifactStore, Depends(_store)]
-Waiters = Annotated[Changes, Depends(_changes)]

@@ -12,11 +12,13 @@ from contextlib import asynccontextmanager
 import structlog
 from celery import Celery
 
-from shared.broker import SOCKET_TIMEOUT_S, BrokerSettings, make_celery
+from shared.broker.celery import make_celery
+from shared.broker.messages import publish
+from shared.broker.settings import BrokerSettings
 from shared.errors import redact
-from shared.ledger import AsyncLedger
-from shared.messages import publish
-from shared.records import Entry
+from shared.ledger.client import AsyncLedger
+from shared.ledger.records import Entry
+from shared.ledger.server import SOCKET_TIMEOUT_S
 
 _AT_ONCE = 100  # messages that one turn of the thread publishes
 _log = structlog.get_logger(__name__)

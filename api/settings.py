@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from shared.broker import BrokerSettings
-from shared.callbacks import CallbackSettings
+from shared.broker.settings import BrokerSettings
+from shared.connections.callbacks import CallbackSettings
 from shared.errors import DefinitionError
 
 _MIB = 1024**2

@@ -6,11 +6,11 @@ from celery import Celery
 from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 
-from api import status
 from api.app import create_app
-from api.schemas import JobAccepted
+from api.jobs import view
+from api.jobs.schemas import JobAccepted
+from api.jobs.submissions import SUBMISSION
 from api.settings import gateway_settings
-from api.submissions import SUBMISSION
 from shared.jobs.etl import ExtractData
 
 _NO_JOB = "00000000-0000-7000-8000-000000000000"
@@ -36,8 +36,8 @@ def gateway() -> FastAPI:
             id=_NO_JOB,
             kind=submission.kind,
             state="queued",
-            created_at=status.at(0),
-            links=status.links(_NO_JOB),
+            created_at=view.at(0),
+            links=view.links(_NO_JOB),
         )
 
     def delay(job: ExtractData) -> dict[str, str]:

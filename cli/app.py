@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from cli import kind_page, output
-from cli.arguments import options_of
-from cli.calls import Exit, announce, follow_to_end, gateway_at, show
-from cli.gateway import DEFAULT_URL, segment
-from cli.operate import cancel, delete, retry
-from cli.options import (
+from cli.client.calls import Exit, announce, follow_to_end, gateway_at, show
+from cli.client.gateway import DEFAULT_URL, segment
+from cli.commands.arguments import options_of
+from cli.commands.jobs import cancel, delete, retry
+from cli.commands.operations import queues, workers
+from cli.commands.options import (
     Assignments,
     CallbackUrl,
     ConcurrencyKey,
@@ -37,9 +37,10 @@ from cli.options import (
     Wait,
     typed_params,
 )
-from cli.ports import CannotStart
-from cli.schedules import schedules
-from cli.service import queues, workers
+from cli.commands.schedules import schedules
+from cli.local.ports import CannotStart
+from cli.pages import kind as kind_page
+from cli.pages import output
 
 app = typer.Typer(
     help="Submit jobs, follow them, fetch what they made. `celeriac up` runs a whole service on this machine.",
@@ -224,8 +225,8 @@ def up(
 
     CELERY_BROKER_URL names an external broker; then no Valkey is started.
     """
-    from cli.console import Console  # noqa: PLC0415 - Celery takes a second to import; no other command needs it
-    from cli.up import run  # noqa: PLC0415 - the same
+    from cli.local.console import Console  # noqa: PLC0415 - Celery takes a second to import; no other command needs it
+    from cli.local.up import run  # noqa: PLC0415 - the same
     from shared.errors import DefinitionError  # noqa: PLC0415 - the same
 
     try:

@@ -3,9 +3,9 @@
 import os
 import sys
 
-from tests.ledgers import accept, client, ledger
-from tests.postgres import postgres_server, postgres_url
-from tests.services import broker, empty_valkey, gateway, valkey
+from tests.support.ledgers import accept, client, ledger
+from tests.support.servers.postgres import postgres_server, postgres_url
+from tests.support.servers.services import broker, empty_valkey, gateway, valkey
 
 # The suite starts a hundred Python processes. Where this is set, each compiles FastAPI, Celery and our own code anew,
 # which takes three times as long as all else that a start needs.

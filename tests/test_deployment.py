@@ -20,9 +20,9 @@ from packaging.utils import canonicalize_name
 
 from api.settings import GatewaySettings
 from deploy.images import families, images
-from shared.broker import BrokerSettings
-from worker.alive import FILE_VARIABLE
+from shared.broker.settings import BrokerSettings
 from worker.settings import WorkerSettings
+from worker.upkeep.alive import FILE_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -32,6 +32,8 @@ ROLES = {
     "flower": ["flower"],
     **{f"worker-{family}": ["worker", family] for family in families()},
 }
+WORKER = ("worker/*.py", "worker/runtime/*.py", "worker/upkeep/*.py", "worker/reach/*.py")  # what every worker has
+COPIED = ("worker/*.py", "worker/runtime", "worker/upkeep", "worker/reach")
 DOCKERFILES = ("Dockerfile.api", "Dockerfile.worker")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -108,10 +110,10 @@ def test_a_role_has_the_versions_that_the_tests_run_on(role: str) -> None:
     ("role", "sources", "extra"),
     [
         ("api", ("api/**/*.py", "shared/**/*.py"), set[str]()),
-        ("worker-etl", ("worker/*.py", "worker/tables/*.py", "worker/etl/*.py", "shared/**/*.py"), set()),
-        ("worker-maintenance", ("worker/*.py", "worker/tables/*.py", "worker/maintenance/*.py"), set()),
-        ("worker-ml", ("worker/tables/columns.py", "worker/tables/staging.py", "worker/ml/*.py"), set()),
-        ("worker-report", ("worker/report/*.py",), {"weasyprint"}),  # PDF is an extra, and says so where it is missing
+        ("worker-etl", (*WORKER, "worker/tables/**/*.py", "worker/etl/**/*.py", "shared/**/*.py"), set()),
+        ("worker-maintenance", (*WORKER, "worker/tables/**/*.py", "worker/maintenance/**/*.py"), set()),
+        ("worker-ml", ("worker/tables/parquet/*.py", "worker/ml/**/*.py"), set()),
+        ("worker-report", ("worker/report/**/*.py",), {"weasyprint"}),  # PDF is an extra
     ],
 )
 def test_an_image_has_what_its_code_imports(role: str, sources: tuple[str, ...], extra: set[str]) -> None:
@@ -160,10 +162,10 @@ def test_an_image_runs_as_nobody_in_particular_and_says_how_it_is(dockerfile: st
 @pytest.mark.parametrize(
     ("dockerfile", "stage", "copied"),
     [
-        ("Dockerfile.api", "final", {"shared", "api"}),
-        ("Dockerfile.worker", "worker", {"shared", "worker/*.py", "worker/${FAMILY}"}),
-        ("Dockerfile.worker", "beat", {"shared", "worker/*.py"}),
-        ("Dockerfile.worker", "flower", {"shared", "worker/*.py"}),
+        ("Dockerfile.api", "final", {"celeriac", "shared", "api"}),
+        ("Dockerfile.worker", "worker", {"celeriac", "shared", *COPIED, "worker/${FAMILY}"}),
+        ("Dockerfile.worker", "beat", {"celeriac", "shared", *COPIED}),
+        ("Dockerfile.worker", "flower", {"celeriac", "shared", *COPIED}),
     ],
 )
 def test_an_image_copies_only_what_its_role_needs(dockerfile: str, stage: str, copied: set[str]) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from shared.ledger import PREFIX, Ledger
-from shared.records import Claim
-from tests.by_hand import hand
-from tests.services import Server, gateway_server
+from shared.ledger.client import PREFIX, Ledger
+from shared.ledger.records import Claim
+from tests.support.by_hand import hand
+from tests.support.servers.services import Server, gateway_server
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "openapi.json"
@@ -69,7 +69,7 @@ def document() -> Any:
 def test_the_committed_document_is_the_current_one_whatever_the_environment() -> None:
     """`make openapi` changes nothing, also where the environment configures other contracts and another broker."""
     env = {"CELERIAC_CONTRACTS": "no.such.module", "CELERY_BROKER_URL": "sqs://", "PYTHONHASHSEED": "7"}
-    printed = run([sys.executable, "-m", "api.openapi"], ROOT, **env)
+    printed = run([sys.executable, "-m", "api.document"], ROOT, **env)
     assert printed == DOCUMENT.read_text("utf-8"), "run: make openapi"
 
 

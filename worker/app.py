@@ -18,13 +18,14 @@ import importlib  # noqa: E402
 
 from celery import Celery  # noqa: E402
 
-from shared.broker import broker_settings, make_celery  # noqa: E402
-from shared.catalogue import catalogue  # noqa: E402
-from shared.contract import FAMILY_QUEUES, AnyContract  # noqa: E402
+from shared.broker.celery import make_celery  # noqa: E402
+from shared.broker.settings import broker_settings  # noqa: E402
+from shared.contract.catalogue import catalogue  # noqa: E402
+from shared.contract.definition import FAMILY_QUEUES, AnyContract  # noqa: E402
 from shared.errors import DefinitionError  # noqa: E402
-from shared.workflows import WorkflowContract  # noqa: E402
-from worker import lifecycle  # noqa: E402
-from worker.task import definitions, register  # noqa: E402
+from shared.workflows.nodes import WorkflowContract  # noqa: E402
+from worker.runtime.task import definitions, register  # noqa: E402
+from worker.upkeep import lifecycle  # noqa: E402
 
 
 def _names(variable: str) -> list[str]:

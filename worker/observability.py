@@ -10,7 +10,7 @@ import structlog
 from celery import current_task
 
 from shared.errors import redact
-from worker.run import JobLogHandler
+from worker.runtime.run import JobLogHandler
 
 
 def _add_job(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from shared.callbacks import CallbackSettings
+from shared.connections.callbacks import CallbackSettings
 
 _MIB = 1024**2
 _GIB = 1024**3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from shared.contract import Contract, Limits, Retry
+from shared.contract.definition import Contract, Limits, Retry
 
 
 class CallbackDelivered(BaseModel):

@@ -11,9 +11,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from shared.jobs.names import ColumnName
-from shared.jobs.places import Params
-from shared.jobs.steps import Measure
+from shared.contract.names import ColumnName
+from shared.contract.params import Params
+from shared.jobs.data.steps import Measure
 
 TimeUnit = Literal["year", "quarter", "month", "week", "day", "hour", "minute", "weekday", "hour_of_day"]
 LineUnit = Literal["year", "quarter", "month", "week", "day", "hour", "minute", "hour_of_day"]

@@ -6,14 +6,15 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shared.artifacts import ArtifactUri, Dataset
-from shared.contract import Contract, FedFromUpstream, Limits, Retry
-from shared.jobs.names import (
+from shared.contract.artifacts import ArtifactUri, Dataset
+from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
+from shared.contract.names import (
     ColumnName,
 )
-from shared.jobs.places import Destination, Params, Source
-from shared.jobs.steps import BadRows, JoinStep, SqlText, Step
-from shared.workflows import Chain, Chord, Node, WorkflowContract, fed_step, step
+from shared.contract.params import Params
+from shared.jobs.data.places import Destination, Source
+from shared.jobs.data.steps import BadRows, JoinStep, SqlText, Step
+from shared.workflows.nodes import Chain, Chord, Node, WorkflowContract, fed_step, step
 
 _HOUR_S = 3600.0
 _NETWORK_RETRY = Retry(max_retries=4, backoff_s=2, backoff_max_s=120)

@@ -6,10 +6,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shared.artifacts import ArtifactUri, BackupFile
-from shared.contract import Contract, FedFromUpstream, Limits, Retry
-from shared.jobs.names import ColumnName, SqlConnectionName, StoreConnectionName, StorePath, TableName
-from shared.jobs.places import Params
+from shared.contract.artifacts import ArtifactUri, BackupFile
+from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
+from shared.contract.names import ColumnName, SqlConnectionName, StoreConnectionName, StorePath, TableName
+from shared.contract.params import Params
 
 _HOUR_S = 3600.0
 _NETWORK_RETRY = Retry(max_retries=4, backoff_s=2, backoff_max_s=120)

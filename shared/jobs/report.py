@@ -8,8 +8,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from shared.artifacts import ArtifactUri, ReportFile
-from shared.contract import Contract, FedFromUpstream, Limits, Retry
+from shared.contract.artifacts import ArtifactUri, ReportFile
+from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
+from shared.contract.names import ColumnName
+from shared.contract.params import Params
 from shared.jobs.charts import (
     MAIN_DATASET,
     BarChart,
@@ -24,9 +26,7 @@ from shared.jobs.charts import (
     NumberFormat,
     ScatterChart,
 )
-from shared.jobs.names import ColumnName
-from shared.jobs.places import Params
-from shared.jobs.steps import Columns, Measure, SortKey
+from shared.jobs.data.steps import Columns, Measure, SortKey
 
 MAX_BLOCKS = 100
 _EXAMPLE_URI = "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/data.parquet"

@@ -6,15 +6,14 @@ the steps before it. Elements may be workflows themselves.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from shared.contract import KIND_PATTERN, Contract, Limits
-from shared.elements import ELEMENT_NAME_PATTERN, Elements
-from shared.jobs.places import Params
-from shared.workflows import MAX_STEPS, Chain, Chord, Chunks, Group, MapStep, Node, PlanRefused, WorkflowContract
+from shared.contract.definition import Contract, Limits
+from shared.contract.params import Params
+from shared.workflows.elements import CanvasContract, Element, Elements, Kind
+from shared.workflows.nodes import MAX_STEPS, Chain, Chord, Chunks, Group, MapStep, Node
 
 _LIMITS = Limits(soft_s=86_400 - 60, hard_s=86_400)
 MAX_ITEMS = 100  # of one map or chunk: its results are one JSON document
@@ -26,26 +25,10 @@ _SOURCES: list[JsonValue] = [
     {"kind": "http", "url": "https://example.com/2026-02.csv"},
 ]
 
-Kind = Annotated[str, Field(pattern=KIND_PATTERN, max_length=128, examples=["etl.extract_data"])]
 ParameterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$", examples=["source"])]
 SharedParams = Annotated[
     dict[str, JsonValue], Field(description="Parameters that all items share.", examples=[{"options": {}}])
 ]
-
-
-class Element(Params):
-    """A job within a workflow: a step, or a workflow of its own."""
-
-    kind: Kind = Field(description="What kind of job it is; see `GET /job-kinds`.")
-    params: dict[str, JsonValue] = Field(
-        default={}, description="Its parameters, without those that the steps before it feed."
-    )
-    name: Annotated[str, Field(pattern=ELEMENT_NAME_PATTERN)] | None = Field(
-        default=None, description="Its name within the workflow; default: the verb and noun of its kind."
-    )
-    may_fail: bool = Field(
-        default=False, description="Whether the workflow goes on without its result if it fails. For single steps."
-    )
 
 
 class StepResult(BaseModel):
@@ -69,28 +52,6 @@ class MapResult(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     results: list[dict[str, JsonValue]] = Field(description="One result an item, in order.")
-
-
-class CanvasContract(WorkflowContract[Any]):
-    """Base of the workflows whose steps the client names."""
-
-    @abstractmethod
-    def nodes(self, elements: Elements) -> Node:
-        """Return the steps; `elements` takes what is wrong with them."""
-
-    def inspected(self) -> tuple[Node, Elements]:
-        """Return the steps, with what was found in making them."""
-        elements = Elements()
-        node = self.nodes(elements)
-        elements.check_feeding(node)
-        return node, elements
-
-    def plan(self) -> Node:
-        """Return the steps. Raises `PlanRefused`."""
-        node, elements = self.inspected()
-        if elements.problems:
-            raise PlanRefused(elements.problems)
-        return node
 
 
 class RunChain(

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from shared.artifacts import Artifact, ArtifactUri
-from shared.contract import Contract, FedFromUpstream, Limits, Retry
-from shared.workflows import Chain, Chord, Node, WorkflowContract, fed_step, step
+from shared.contract.artifacts import Artifact, ArtifactUri
+from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
+from shared.workflows.nodes import Chain, Chord, Node, WorkflowContract, fed_step, step
 
 
 class Noted(BaseModel):

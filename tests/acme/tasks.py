@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shared.errors import TaskFailure, TransientFailure
 from tests.acme.contracts import BindNotes, CopyNote, Noted, NoteSpec, TakeNote
-from worker.task import Run, runs
+from worker.runtime.task import Run, runs
 
 
 @runs(TakeNote)

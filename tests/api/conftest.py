@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.services import gateway_server
+from tests.support.servers.services import gateway_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.services import Server
+    from tests.support.servers.services import Server
 
 MAX_BODY_BYTES = 64 * 1024
 CONNECTIONS = """

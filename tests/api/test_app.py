@@ -16,12 +16,12 @@ import redis
 from api.app import CONNECTIONS, ledger_client
 from api.settings import GatewaySettings
 from shared import __version__
-from tests.services import free_port, gateway_server, http_client
+from tests.support.servers.services import free_port, gateway_server, http_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.services import Server
+    from tests.support.servers.services import Server
 
 
 @pytest.fixture

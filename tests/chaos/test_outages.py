@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.outages import RestartableValkey, restartable_valkey
-from tests.services import gateway_server, http_client, wait_for
-from tests.workers import ACME_ALONE, Crew, Jobs, crew
+from tests.support.servers.outages import RestartableValkey, restartable_valkey
+from tests.support.servers.services import gateway_server, http_client, wait_for
+from tests.support.servers.workers import ACME_ALONE, Crew, Jobs, crew
 
 pytestmark = pytest.mark.chaos
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.services import Server, gateway_server, wait_for
-from tests.workers import ACME_ALONE, Crew, Jobs, crew
+from tests.support.servers.services import Server, gateway_server, wait_for
+from tests.support.servers.workers import ACME_ALONE, Crew, Jobs, crew
 
 pytestmark = pytest.mark.chaos
 

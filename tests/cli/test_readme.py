@@ -11,8 +11,8 @@ import pytest
 from pydantic import AliasChoices
 
 from api.settings import GatewaySettings
-from shared.catalogue import Catalogue
-from tests.cli.service import ROOT, running_up, write_own_kind
+from shared.contract.catalogue import Catalogue
+from tests.support.up import ROOT, running_up, write_own_kind
 from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ import yaml
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from api import metrics
-from api.task_metrics import TaskMetrics
-from shared.counters import COUNTERS, EVENT_COUNTERS
-from shared.ledger import Ledger
-from shared.operations import AboutWorker, Presence
-from tests.services import Server
+from api.metrics import endpoint as metrics
+from api.metrics.task_metrics import TaskMetrics
+from shared.ledger.client import Ledger
+from shared.ledger.counters import COUNTERS, EVENT_COUNTERS
+from shared.ledger.operations import AboutWorker, Presence
+from tests.support.servers.services import Server
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yml"

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import redis
 
-from shared.schedules import Schedule
-from tests.outages import RestartableValkey, restartable_valkey
-from tests.services import Server, gateway_server, http_client, running, wait_for
-from tests.workers import ACME
+from shared.schedules.terms import Schedule
+from tests.support.servers.outages import RestartableValkey, restartable_valkey
+from tests.support.servers.services import Server, gateway_server, http_client, running, wait_for
+from tests.support.servers.workers import ACME
 
 pytestmark = pytest.mark.integration
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import redis
 
-from tests.rabbitmq import rabbitmq_server, require_rabbitmq
-from tests.services import Server, gateway_server, http_client, valkey_server, wait_for
-from tests.workers import ACME_ALONE, Crew, Jobs, crew
+from tests.support.servers.rabbitmq import rabbitmq_server, require_rabbitmq
+from tests.support.servers.services import Server, gateway_server, http_client, valkey_server, wait_for
+from tests.support.servers.workers import ACME_ALONE, Crew, Jobs, crew
 
 pytestmark = pytest.mark.integration
 

@@ -13,9 +13,9 @@ import pytest
 import redis
 from standardwebhooks import Webhook
 
-from tests.receivers import Receiver, receiving
-from tests.services import Server, gateway_server, wait_for
-from tests.workers import ACME, Jobs, crew
+from tests.support.servers.receivers import Receiver, receiving
+from tests.support.servers.services import Server, gateway_server, wait_for
+from tests.support.servers.workers import ACME, Jobs, crew
 
 pytestmark = pytest.mark.integration
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.services import Server, gateway_server, http_client, wait_for
-from tests.workers import ACME, Jobs, crew
+from tests.support.servers.services import Server, gateway_server, http_client, wait_for
+from tests.support.servers.workers import ACME, Jobs, crew
 
 pytestmark = pytest.mark.integration
 

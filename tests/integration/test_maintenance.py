@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.services import Server, gateway_server, http_client, wait_for
-from tests.workers import Crew, Jobs, crew
+from tests.support.servers.services import Server, gateway_server, http_client, wait_for
+from tests.support.servers.workers import Crew, Jobs, crew
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.services import Server, gateway_server, http_client, valkey_server, wait_for
-from tests.workers import ACME_ALONE, Jobs, crew
+from tests.support.servers.services import Server, gateway_server, http_client, valkey_server, wait_for
+from tests.support.servers.workers import ACME_ALONE, Jobs, crew
 
 pytestmark = pytest.mark.integration
 

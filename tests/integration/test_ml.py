@@ -15,14 +15,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tests.services import gateway_server
-from tests.workers import Jobs, crew
+from tests.support.servers.services import gateway_server
+from tests.support.servers.workers import Jobs, crew
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.services import Server
-    from tests.workers import Worker
+    from tests.support.servers.services import Server
+    from tests.support.servers.workers import Worker
 
 pytestmark = pytest.mark.integration
 

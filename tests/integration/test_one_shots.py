@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import redis
 
-from shared.broker import BrokerSettings, make_celery
-from tests.outages import restartable_valkey
-from tests.services import Server, gateway_server, http_client, wait_for
-from tests.workers import ACME, Crew, Jobs
+from shared.broker.celery import make_celery
+from shared.broker.settings import BrokerSettings
+from tests.support.servers.outages import restartable_valkey
+from tests.support.servers.services import Server, gateway_server, http_client, wait_for
+from tests.support.servers.workers import ACME, Crew, Jobs
 
 pytestmark = pytest.mark.integration
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.services import Server, gateway_server, http_client, wait_for
-from tests.workers import ACME, Crew, Jobs, Worker, crew
+from tests.support.servers.services import Server, gateway_server, http_client, wait_for
+from tests.support.servers.workers import ACME, Crew, Jobs, Worker, crew
 
 pytestmark = pytest.mark.integration
 

@@ -16,8 +16,8 @@ import pandas as pd
 import psycopg
 import pytest
 
-from tests.services import Server, gateway_server, http_client, valkey_server
-from tests.workers import Jobs, Worker, crew
+from tests.support.servers.services import Server, gateway_server, http_client, valkey_server
+from tests.support.servers.workers import Jobs, Worker, crew
 
 pytestmark = pytest.mark.integration
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.services import Server, gateway_server
-from tests.worker.report.datasets import sales
-from tests.workers import Jobs, crew
+from tests.support.datasets import sales
+from tests.support.servers.services import Server, gateway_server
+from tests.support.servers.workers import Jobs, crew
 
 pytestmark = pytest.mark.integration
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.catalogue import catalogue
-from shared.workflows import WorkflowContract
-from tests.services import valkey_server
-from tests.workers import ACME, ROOT
+from shared.contract.catalogue import catalogue
+from shared.workflows.nodes import WorkflowContract
+from tests.support.servers.services import valkey_server
+from tests.support.servers.workers import ACME, ROOT
 
 _SHOW = """
 import json

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from shared.errors import TaskFailure
-from shared.jobs.places import ArtifactSource, HttpSource, SqlSource, StoreSource
-from worker.addresses import AllowedHosts
-from worker.breaker import Breaker
-from worker.etl.readers import ReadLimits, SourceFile, read_file
-from worker.fetch import FetchLimits, fetch
+from shared.jobs.data.places import ArtifactSource, HttpSource, SqlSource, StoreSource
+from worker.etl.reading.readers import ReadLimits, SourceFile, read_file
+from worker.reach.addresses import AllowedHosts
+from worker.reach.breaker import Breaker
+from worker.reach.fetch import FetchLimits, fetch
 from worker.tables.inference import settle
+from worker.tables.parquet.staging import columns_of
 from worker.tables.read import stage_sql
-from worker.tables.staging import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     import redis
 
-    from shared.artifacts import ArtifactStore, Column
-    from shared.jobs.places import Source
-    from worker.connections import StoreConnection, WorkerConnections
+    from shared.contract.artifacts import ArtifactStore, Column
+    from shared.jobs.data.places import Source
+    from worker.reach.connections import StoreConnection, WorkerConnections
     from worker.settings import WorkerSettings
 
 T = TypeVar("T")

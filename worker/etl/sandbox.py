@@ -17,7 +17,7 @@ from shared.errors import TaskFailure
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from worker.tables.engine import Engine
+    from worker.tables.duck.engine import Engine
 
 _QUERIES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 _FROM = frozenset({"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EXPRESSION_LIST", "PIVOT", "EMPTY"})

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from shared.artifacts import Dataset
+from shared.contract.artifacts import Dataset
+from shared.jobs.data.places import TableDestination
 from shared.jobs.etl import (
     CombineDatasets,
     ExtractData,
@@ -16,21 +17,20 @@ from shared.jobs.etl import (
     TransformData,
     TransformResult,
 )
-from shared.jobs.places import TableDestination
-from worker.connections import connections
 from worker.etl.extract import Extractor
-from worker.etl.load_file import load_file
 from worker.etl.transform import transform
+from worker.etl.writing.load_file import load_file
+from worker.reach.connections import connections
+from worker.runtime.task import Run, runs
 from worker.settings import worker_settings
 from worker.tables.load import load_table
-from worker.tables.staging import columns_of
-from worker.task import Run, runs
+from worker.tables.parquet.staging import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from shared.artifacts import Column, Role
+    from shared.contract.artifacts import Column, Role
     from shared.jobs.etl import TransformSpec
     from worker.etl.transform import Transformed
 

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from shared.artifacts import Column
+from shared.contract.artifacts import Column
 from shared.errors import TaskFailure
 from worker.etl.sandbox import checked
-from worker.etl.stepwise import Counts, Stepwise
+from worker.etl.steps.stepwise import Counts, Stepwise
 from worker.etl.unite import define_united
-from worker.tables.columns import fresh_name, quoted
-from worker.tables.engine import locked_engine
-from worker.tables.staging import columns_of
+from worker.tables.duck.engine import locked_engine
+from worker.tables.parquet.columns import fresh_name, quoted
+from worker.tables.parquet.staging import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from shared.jobs.etl import TransformSpec
-    from worker.tables.columns import Columns
+    from worker.tables.parquet.columns import Columns
 
 _LEAST_ROW_BYTES = 128  # dictionaries make rows look smaller than they are in memory
 

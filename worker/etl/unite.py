@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shared.errors import TaskFailure
-from worker.tables.columns import NUMBERS, Columns, Family, family, quoted
-from worker.tables.engine import parquet
+from worker.tables.duck.engine import parquet
+from worker.tables.parquet.columns import NUMBERS, Columns, Family, family, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from worker.tables.engine import Engine
+    from worker.tables.duck.engine import Engine
 
 
 def define_united(name: str, datasets: Sequence[Path], engine: Engine) -> Columns:

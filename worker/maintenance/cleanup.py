@@ -1,6 +1,6 @@
 """Remove ended jobs and orphans: from the ledger, from Celery's keys beside it, and from the store.
 
-Whether something may go is decided by the ledger's script (`shared/transitions/cleanup.lua`) in the step that removes
+Whether something may go is decided by the ledger's script (`shared/ledger/script/cleanup.lua`) in the step that removes
 it, so a job that is accepted meanwhile keeps what it names. Everything is walked in batches.
 """
 
@@ -14,18 +14,18 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from shared.errors import TransientFailure, redact
-from shared.ids import time_floor
 from shared.jobs.maintenance import CleanupResult
-from shared.ledger import CELERY_RESULT_PREFIX, PREFIX
-from shared.states import State
+from shared.ledger.client import CELERY_RESULT_PREFIX, PREFIX
+from shared.ledger.ids import time_floor
+from shared.ledger.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     import redis
 
-    from shared.artifacts import ArtifactStore
-    from shared.ledger import Ledger
+    from shared.contract.artifacts import ArtifactStore
+    from shared.ledger.client import Ledger
 
 _BATCH = 200
 _CHORDS = "celery-taskset-meta-"

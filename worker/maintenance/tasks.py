@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import worker.maintenance.callback_tasks  # noqa: F401 - declares its task
-from shared.artifacts import BackupFile
-from shared.broker import broker_settings
+import worker.callbacks.tasks  # noqa: F401 - declares its task
+from shared.broker.settings import broker_settings
+from shared.contract.artifacts import BackupFile
 from shared.jobs.maintenance import (
     BackupData,
     BackupResult,
@@ -16,13 +16,13 @@ from shared.jobs.maintenance import (
     SyncResult,
     WholeTable,
 )
-from worker.connections import connections
-from worker.maintenance.backup import Bounds, back_up_store, back_up_table, restore_store, restore_table
+from worker.maintenance.backup.backup import Bounds, back_up_store, back_up_table, restore_store, restore_table
+from worker.maintenance.backup.files import write_file
 from worker.maintenance.cleanup import Cleanup
-from worker.maintenance.files import write_file
-from worker.maintenance.sync import Sync
+from worker.maintenance.sync.sync import Sync
+from worker.reach.connections import connections
+from worker.runtime.task import Run, runs
 from worker.settings import worker_settings
-from worker.task import Run, runs
 
 
 @runs(SyncData)

@@ -13,16 +13,16 @@ import sklearn
 from threadpoolctl import threadpool_limits
 
 from shared.errors import TaskFailure
-from shared.jobs.estimators import HistGradientBoosting, RandomForest
-from worker.ml.recipe import feature_bound
-from worker.ml.rows import batches
+from shared.jobs.ml.estimators import HistGradientBoosting, RandomForest
+from worker.ml.data.rows import batches
+from worker.ml.features.recipe import feature_bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from shared.jobs.estimators import AnyEstimator
-    from worker.ml.columns import InputColumn
+    from shared.jobs.ml.estimators import AnyEstimator
+    from worker.ml.data.columns import InputColumn
 
 _MIB = 1024**2
 _NUMBER_BYTES = 8

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from shared.artifacts import Artifact, Dataset, ModelFile, ReportFile, sha256_of
-from worker.ml.card import card, card_html
-from worker.ml.model_file import MODEL_MEDIA_TYPE, ModelAbout, save_model
-from worker.ml.prediction import write_rows
-from worker.tables.staging import columns_of
+from shared.contract.artifacts import Artifact, Dataset, ModelFile, ReportFile, sha256_of
+from worker.ml.model.model_file import MODEL_MEDIA_TYPE, ModelAbout, save_model
+from worker.ml.training.card import card, card_html
+from worker.ml.training.prediction import write_rows
+from worker.tables.parquet.staging import columns_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shared.artifacts import Role
-    from shared.jobs.ml import LearningSpec
-    from worker.ml.fitting import Report
-    from worker.ml.sources import Source
-    from worker.ml.training import Trained
-    from worker.run import Run
+    from shared.contract.artifacts import Role
+    from shared.jobs.ml.kinds import LearningSpec
+    from worker.ml.data.sources import Source
+    from worker.ml.training.fitting import Report
+    from worker.ml.training.training import Trained
+    from worker.runtime.run import Run
 
 _PARQUET = "application/vnd.apache.parquet"
 JSON_MEDIA_TYPE = "application/json"

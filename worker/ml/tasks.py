@@ -5,24 +5,24 @@ from __future__ import annotations
 import shutil
 import time
 
-from shared.artifacts import RecipeFile
-from shared.jobs.ml import BuildFeatures, EvaluateModel, PredictBatch, TrainModel
-from shared.jobs.ml_results import EvaluationResult, FeatureResult, PredictionResult, TrainResult
+from shared.contract.artifacts import RecipeFile
+from shared.jobs.ml.kinds import BuildFeatures, EvaluateModel, PredictBatch, TrainModel
+from shared.jobs.ml.results import EvaluationResult, FeatureResult, PredictionResult, TrainResult
 from worker.ml.bounds import bounded_threads, need_memory
-from worker.ml.building import Recipe, learn_recipe, write_features
-from worker.ml.datasets import dataset_copy
-from worker.ml.model_file import MODEL_MEDIA_TYPE, load_model, load_recipe, save_recipe
-from worker.ml.prediction import predict
+from worker.ml.data.datasets import dataset_copy
+from worker.ml.data.rows import read_rows
+from worker.ml.data.sources import opened
+from worker.ml.features.building import Recipe, learn_recipe, write_features
+from worker.ml.features.recipe import RECIPE_VERSION
+from worker.ml.model.model_file import MODEL_MEDIA_TYPE, load_model, load_recipe, save_recipe
 from worker.ml.publishing import published_dataset, published_model, referred_dataset, referred_model, reporting
-from worker.ml.recipe import RECIPE_VERSION
-from worker.ml.rows import read_rows
-from worker.ml.scoring import evaluation, predicted
-from worker.ml.sources import opened
-from worker.ml.training import Training
+from worker.ml.training.prediction import predict
+from worker.ml.training.scoring import evaluation, predicted
+from worker.ml.training.training import Training
 from worker.ml.tuning_tasks import hold_search, propose_trials, refit_best, run_trial, start_search
+from worker.runtime.task import Run, runs
 from worker.settings import worker_settings
-from worker.tables.staging import schema_of
-from worker.task import Run, runs
+from worker.tables.parquet.staging import schema_of
 
 __all__ = [
     "build_features",

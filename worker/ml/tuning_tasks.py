@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
-from shared.artifacts import SearchFile, TrialFile
+from shared.contract.artifacts import SearchFile, TrialFile
 from shared.errors import TaskFailure
-from shared.jobs.ml import LearningSpec, TrainSpec
-from shared.jobs.ml_results import SearchResult, TrialResult, TuneResult
-from shared.jobs.search_space import with_settings
-from shared.jobs.tuning import HoldSearch, ProposeTrials, RefitBest, RunTrial, SearchSpec, StartSearch
+from shared.jobs.ml.kinds import LearningSpec, TrainSpec
+from shared.jobs.ml.results import SearchResult, TrialResult, TuneResult
+from shared.jobs.ml.search_space import with_settings
+from shared.jobs.ml.tuning import HoldSearch, ProposeTrials, RefitBest, RunTrial, SearchSpec, StartSearch
 from worker.ml.bounds import bounded_threads, need_memory
+from worker.ml.data.rows import Rows, read_rows
+from worker.ml.data.sources import Source, opened
+from worker.ml.data.splits import held_out, trial_folds
 from worker.ml.publishing import JSON_MEDIA_TYPE, published_json, published_model, referred, reporting
-from worker.ml.rows import Rows, read_rows
-from worker.ml.search import Search, Trial
-from worker.ml.sources import Source, opened
-from worker.ml.splits import held_out, trial_folds
-from worker.ml.training import Training
-from worker.ml.trial import run_trial as outcome_of
+from worker.ml.search.search import Search, Trial
+from worker.ml.search.trial import run_trial as outcome_of
+from worker.ml.training.training import Training
+from worker.runtime.task import Run, runs
 from worker.settings import worker_settings
-from worker.task import Run, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from shared.jobs.estimators import AnyEstimator
+    from shared.jobs.ml.estimators import AnyEstimator
 
 ModelT = TypeVar("ModelT", Search, Trial)
 

@@ -6,17 +6,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from shared.jobs.report import DrawnChart, TableBlock, TextBlock
-from worker.report.charting import draw
+from worker.report.charts.charting import draw
+from worker.report.data.listing import listed
 from worker.report.document import Document, Part, Section, Text
-from worker.report.listing import listed
-from worker.report.texts import parse
-from worker.report.values import printable
+from worker.report.forms.texts import parse
+from worker.report.forms.values import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shared.jobs.report import Block, ReportSpec
-    from worker.report.sources import Sources
+    from worker.report.data.sources import Sources
 
 
 def composed(spec: ReportSpec, sources: Sources, on_progress: Callable[[int, int], None]) -> Document:

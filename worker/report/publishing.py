@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from worker.report.page import weasyprint_or_failure, write_page, write_pdf
-from worker.report.workbook import csv_files, write_csv, write_workbook
+from worker.report.forms.page import weasyprint_or_failure, write_page, write_pdf
+from worker.report.forms.workbook import csv_files, write_csv, write_workbook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

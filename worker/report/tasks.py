@@ -7,18 +7,18 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from shared.artifacts import ReportFile
-from shared.history import fields_between
-from shared.ids import time_floor
+from shared.contract.artifacts import ReportFile
 from shared.jobs.charts import MAIN_DATASET
 from shared.jobs.report import DailyReportResult, GenerateDailyReport, GenerateReport, ReportResult
+from shared.ledger.history import fields_between
+from shared.ledger.ids import time_floor
 from worker.report.compose import composed, drawn, warnings
-from worker.report.daily import bounds, described
-from worker.report.day import FIELDS, Day, tallied
+from worker.report.daily.day import FIELDS, Day, tallied
+from worker.report.daily.page import bounds, described
+from worker.report.data.sources import opened
 from worker.report.publishing import files, refuse_uninstalled
-from worker.report.sources import opened
+from worker.runtime.task import Run, runs
 from worker.settings import worker_settings
-from worker.task import Run, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

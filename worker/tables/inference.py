@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from worker.tables.staging import ParquetSink, batches_of, empty_columns, schema_of
+from worker.tables.parquet.staging import ParquetSink, batches_of, empty_columns, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

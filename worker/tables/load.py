@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from shared.errors import TaskFailure
-from worker.connections import DuckdbConnection, PostgresqlConnection, SqlConnection
+from worker.reach.connections import DuckdbConnection, PostgresqlConnection, SqlConnection
 from worker.tables import load_duckdb, load_postgresql, load_sqlite
 from worker.tables.load_plan import ExistingColumn, Loaded, TablePlan, check_fits, plan_table
 from worker.tables.load_sql import (
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from shared.jobs.places import TableDestination
+    from shared.jobs.data.places import TableDestination
 
 __all__ = ["Loaded", "load_table"]
 

@@ -23,7 +23,7 @@ from worker.tables.load_types import Shape, holds, plain, shape_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from worker.connections import DuckdbConnection
+    from worker.reach.connections import DuckdbConnection
     from worker.tables.load_plan import TablePlan
 
 _MAX_PRECISION = 38

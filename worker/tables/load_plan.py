@@ -16,7 +16,7 @@ from worker.tables.load_types import Shape
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from shared.jobs.places import TableDestination
+    from shared.jobs.data.places import TableDestination
 
 Mode = Literal["append", "replace", "upsert"]
 

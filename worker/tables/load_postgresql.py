@@ -32,7 +32,7 @@ from worker.tables.postgresql_errors import failure_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from worker.connections import PostgresqlConnection
+    from worker.reach.connections import PostgresqlConnection
     from worker.tables.load_plan import TablePlan
 
 _NAME_BYTES = 63

@@ -20,7 +20,7 @@ from worker.tables.load_types import Shape, shape_of, signed_micros
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from worker.connections import SqliteConnection
+    from worker.reach.connections import SqliteConnection
     from worker.tables.load_plan import TablePlan
 
 _DECLARED = {

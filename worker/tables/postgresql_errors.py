@@ -13,7 +13,7 @@ from shared.errors import TaskFailure, TransientFailure
 if TYPE_CHECKING:
     from adbc_driver_manager import dbapi as adbc
 
-    from worker.connections import PostgresqlConnection
+    from worker.reach.connections import PostgresqlConnection
 
 _UNAVAILABLE = ("08", "53", "57P", "58")  # connection, resources, operator intervention, system
 _BUSY = ("40", "55P03", "57014")  # serialisation and deadlock, lock timeout, statement timeout

@@ -16,15 +16,15 @@ from adbc_driver_manager import dbapi as adbc
 from adbc_driver_postgresql import dbapi as postgresql
 
 from shared.errors import TaskFailure, TransientFailure, redact
-from worker.connections import DuckdbConnection, PostgresqlConnection, SqliteConnection
-from worker.tables.columns import quoted
-from worker.tables.staging import ParquetSink, column_names
+from worker.reach.connections import DuckdbConnection, PostgresqlConnection, SqliteConnection
+from worker.tables.parquet.columns import quoted
+from worker.tables.parquet.staging import ParquetSink, column_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from shared.jobs.places import SqlSource
-    from worker.connections import SqlConnection
+    from shared.jobs.data.places import SqlSource
+    from worker.reach.connections import SqlConnection
     from worker.tables.inference import Candidate
 
 _BATCH_ROWS = 10_000

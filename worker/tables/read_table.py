@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from shared.errors import TaskFailure
-from shared.jobs.places import SqlSource
-from worker.connections import SqliteConnection
-from worker.tables.columns import quoted
+from shared.jobs.data.places import SqlSource
+from worker.reach.connections import SqliteConnection
 from worker.tables.inference import settle
 from worker.tables.load_sqlite import affinity
+from worker.tables.parquet.columns import quoted
+from worker.tables.parquet.staging import ParquetSink, column_names
 from worker.tables.read import only_reading, sqlite_session, stage_sql, whole_table
-from worker.tables.staging import ParquetSink, column_names
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
-    from worker.connections import SqlConnection
+    from worker.reach.connections import SqlConnection
     from worker.tables.inference import Candidate
 
 _EXACT_IN_FLOAT = 2**53

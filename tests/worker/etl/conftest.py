@@ -1,5 +1,5 @@
 """Fixtures of the ETL tests."""
 
-from tests.worker.etl.reading import read
+from tests.support.reading import read
 
 __all__ = ["read"]

@@ -15,20 +15,20 @@ import pytest
 import redis
 from pydantic import TypeAdapter
 
-from shared.artifacts import ArtifactStore
-from shared.connections import HttpInfo, PostgresqlInfo, SqliteInfo, StoreInfo
+from shared.connections.settings import HttpInfo, PostgresqlInfo, SqliteInfo, StoreInfo
+from shared.contract.artifacts import ArtifactStore
 from shared.errors import TaskFailure, TransientFailure
-from shared.ids import uuid7
-from shared.jobs.places import Source
-from worker.connections import WorkerConnections
+from shared.jobs.data.places import Source
+from shared.ledger.ids import uuid7
 from worker.etl.extract import Extracted, Extractor
+from worker.reach.connections import WorkerConnections
 from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.services import Server
+    from tests.support.servers.services import Server
 
 CSV = b"id,value\n007,1.5\n008,2.5\n"
 SOURCE: TypeAdapter[Source] = TypeAdapter(Source)

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from shared.artifacts import ArtifactStore, Dataset
-from shared.connections import SqliteInfo
-from shared.ids import uuid7
+from shared.connections.settings import SqliteInfo
+from shared.contract.artifacts import ArtifactStore, Dataset
 from shared.jobs.etl import CombineDatasets, ExtractData, LoadData, TransformData
-from shared.ledger import Ledger
-from worker.connections import WorkerConnections
+from shared.ledger.client import Ledger
+from shared.ledger.ids import uuid7
 from worker.etl import tasks
-from worker.run import Run
-from worker.task import definitions
+from worker.reach.connections import WorkerConnections
+from worker.runtime.run import Run
+from worker.runtime.task import definitions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.services import Server
+    from tests.support.servers.services import Server
 
 
 class Unreported(Run):

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shared.errors import ClaimLost, TaskFailure
-from tests.worker.etl.transforming import MIB, URI, run, spec
+from tests.support.transforming import MIB, URI, run, spec
 from worker.etl.transform import transform
 
 if TYPE_CHECKING:

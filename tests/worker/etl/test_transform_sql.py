@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from shared.errors import TaskFailure
-from tests.worker.etl.transforming import MIB, run
+from tests.support.transforming import MIB, run
 from worker.etl.sandbox import checked
 from worker.etl.unite import define_united
-from worker.tables.engine import Engine, locked_engine
+from worker.tables.duck.engine import Engine, locked_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from shared.artifacts import ArtifactStore
-from shared.ids import uuid7, uuid7_of
-from tests.ledgers import RESULT, claimed, entry, tended, with_async, workflow
+from shared.contract.artifacts import ArtifactStore
+from shared.ledger.ids import uuid7, uuid7_of
+from tests.support.ledgers import RESULT, claimed, entry, tended, with_async, workflow
 from worker.maintenance.cleanup import Cleanup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shared.jobs.maintenance import CleanupResult
-    from shared.ledger import Ledger
-    from shared.records import Entry
-    from tests.services import Server
+    from shared.ledger.client import Ledger
+    from shared.ledger.records import Entry
+    from tests.support.servers.services import Server
 
 DAY_S = 86_400
 

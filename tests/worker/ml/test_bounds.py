@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from shared.errors import TaskFailure
-from shared.jobs.ml import TrainModel
-from tests.worker.ml.runs import new_run, stored
+from shared.jobs.ml.kinds import TrainModel
+from tests.support.ml_runs import new_run, stored
 from worker.ml import tasks
 from worker.settings import WorkerSettings
 

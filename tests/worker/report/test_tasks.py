@@ -12,16 +12,16 @@ import openpyxl
 import pytest
 import redis
 
-from shared.artifacts import ArtifactStore
+from shared.contract.artifacts import ArtifactStore
 from shared.errors import TaskFailure
-from shared.ids import uuid7
 from shared.jobs.report import GenerateDailyReport, GenerateReport
-from shared.ledger import Ledger
-from tests.ledgers import accept, claimed, client, entry
-from tests.worker.report.datasets import sales
+from shared.ledger.client import Ledger
+from shared.ledger.ids import uuid7
+from tests.support.datasets import sales
+from tests.support.ledgers import accept, claimed, client, entry
 from worker.report import tasks
-from worker.run import Run
-from worker.task import definitions
+from worker.runtime.run import Run
+from worker.runtime.task import definitions
 
 __all__ = ["accept", "client"]
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from shared.errors import TaskFailure, TransientFailure
-from tests.worker.tables.engines import ENGINES, Engine, exit_code_of_load, make_engine
-from worker.connections import DuckdbConnection, PostgresqlConnection, SqliteConnection
+from tests.support.engines import ENGINES, Engine, exit_code_of_load, make_engine
+from worker.reach.connections import DuckdbConnection, PostgresqlConnection, SqliteConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shared.errors import ClaimLost, TaskFailure
-from tests.worker.tables.engines import ENGINES, Engine, make_engine, memory_growth_of_load
+from tests.support.engines import ENGINES, Engine, make_engine, memory_growth_of_load
 from worker.tables.load_plan import Loaded
 
 if TYPE_CHECKING:

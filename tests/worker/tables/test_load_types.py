@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import TaskFailure
-from tests.worker.tables.engines import ENGINES, Engine, make_engine
+from tests.support.engines import ENGINES, Engine, make_engine
 from worker.tables.load_types import Shape, holds, plain, shape_of, signed_micros
 
 if TYPE_CHECKING:

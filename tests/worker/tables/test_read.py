@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from shared.errors import TaskFailure, TransientFailure
-from shared.jobs.places import SqlSource
-from worker.connections import DuckdbConnection, PostgresqlConnection, SqliteConnection
+from shared.jobs.data.places import SqlSource
+from worker.reach.connections import DuckdbConnection, PostgresqlConnection, SqliteConnection
 from worker.tables.read import single_select, stage_sql
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from worker.connections import SqlConnection
+    from worker.reach.connections import SqlConnection
 
 
 def stage(connection: SqlConnection, folder: Path, **what: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:

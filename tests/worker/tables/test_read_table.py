@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shared.errors import TaskFailure
-from worker.connections import SqliteConnection
+from worker.reach.connections import SqliteConnection
 from worker.tables.read_table import read_table
 
 if TYPE_CHECKING:

@@ -1,0 +1,165 @@
+"""Request bodies: read with a bound, checked from their raw bytes in strict JSON mode, refused with pointers.
+
+Strict JSON mode takes `"2026-01-31T12:00:00Z"` for a time and refuses `"1"` and `false` for an integer. FastAPI's own
+parsing cannot tell them apart, for it hands Python values to Pydantic.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from functools import cached_property
+from typing import Any, Generic, NoReturn, TypeVar
+
+from fastapi import Request
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from api.http.pointers import SchemaMap, field_errors
+from api.http.problems import Problem
+from api.settings import GatewaySettings
+from shared.contract.definition import MAX_JSON_DEPTH
+
+T = TypeVar("T")
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_MAYBE_NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{300}")
+
+
+class Body(Generic[T]):
+    """A JSON body of one shape."""
+
+    def __init__(self, name: str, shape: Any, *, envelope: int) -> None:
+        """Name the schema of the body; `envelope` is how many levels lie above the parameters of a job."""
+        self.name = name
+        self._adapter: TypeAdapter[T] = TypeAdapter(shape)
+        self._levels = envelope + MAX_JSON_DEPTH
+
+    @cached_property
+    def _schema(self) -> SchemaMap:
+        return SchemaMap(self._adapter.json_schema())
+
+    def warm_up(self) -> None:
+        """Make the schema that the first refusal would wait for."""
+        self._schema.names_in({})
+
+    def document(self, *, required: bool = True) -> dict[str, Any]:
+        """Return `openapi_extra` of a route that takes this body; see `components`."""
+        schema = {"$ref": f"#/components/schemas/{self.name}"}
+        return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
+
+    def components(self) -> dict[str, Any]:
+        """Return the schemas that `document` refers to, by name."""
+        schema = self._adapter.json_schema(ref_template="#/components/schemas/{model}")
+        return {**schema.pop("$defs", {}), self.name: schema}
+
+    async def read(self, request: Request) -> tuple[T, bytes]:
+        """Return the checked body and its bytes. Raises `Problem`: 400, 413, 415 or 422."""
+        _refuse_other_media_types(request)
+        settings: GatewaySettings = request.app.state.settings
+        body = await _bytes_of(request, settings.max_body_bytes)
+        return self.check(body), body
+
+    async def read_or(self, default: T, request: Request) -> tuple[T, bytes]:
+        """Return what `read` does, or `default` of a request without a body."""
+        sent = request.headers
+        if "transfer-encoding" not in sent and sent.get("content-length", "0") == "0":
+            return default, b"{}"
+        return await self.read(request)
+
+    def check(self, body: bytes) -> T:
+        """Return what `body` says. Raises `Problem`: 400 or 422."""
+        try:
+            checked = self._adapter.validate_json(body)
+        except ValidationError as invalid:
+            self._refuse(body, invalid)
+        self._refuse_odd(body)
+        return checked
+
+    def _refuse(self, body: bytes, invalid: ValidationError) -> NoReturn:
+        errors = invalid.errors(include_url=False, include_input=False)
+        if errors[0]["type"] == "json_invalid":
+            _refuse_malformed(errors[0]["ctx"]["error"])
+        self._refuse_odd(body)
+        code, found = field_errors(errors, self._schema)
+        what = (
+            "The body names a kind that is not known." if code == "unknown_kind" else "The body is not as it should be."
+        )
+        raise Problem(422, code, f"{what} {found[0].pointer or 'The body'}: {found[0].message}", errors=found)
+
+    def _refuse_odd(self, body: bytes) -> None:
+        """Refuse what parses and must not pass: nesting that crashes others, and numbers that JSON does not have."""
+        if body.count(b"{") + body.count(b"[") > self._levels and _is_deeper(body, self._levels):
+            _refuse_depth()
+        if _MAYBE_NOT_FINITE.search(body):
+            _refuse_not_finite(body)
+
+
+async def _bytes_of(request: Request, limit_bytes: int) -> bytes:
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit_bytes:
+        _refuse_size(limit_bytes)
+    body = b""
+    async for chunk in request.stream():
+        body = body + chunk if body else chunk
+        if len(body) > limit_bytes:
+            _refuse_size(limit_bytes)
+    return body
+
+
+def _refuse_other_media_types(request: Request) -> None:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Problem(
+            415,
+            "unsupported_media_type",
+            f"The body is {media_type[:100] or 'of no stated type'}; send it as application/json.",
+            headers={"Accept-Post": "application/json"},
+        )
+
+
+def _refuse_size(limit_bytes: int) -> NoReturn:
+    raise Problem(
+        413,
+        "body_too_large",
+        f"The body is larger than {limit_bytes} bytes. Stage data with POST /uploads and name its artifact instead.",
+        headers={"Connection": "close"},  # the rest of the body is not read
+    )
+
+
+def _refuse_malformed(why: str) -> NoReturn:
+    if why.startswith("recursion limit"):
+        _refuse_depth()
+    raise Problem(400, "malformed_json", f"The body is no JSON: {why}.")
+
+
+def _refuse_depth() -> NoReturn:
+    raise Problem(
+        422, "too_deep", f"The body nests arrays and objects too deep; parameters may have {MAX_JSON_DEPTH} levels."
+    )
+
+
+def _is_deeper(body: bytes, levels: int) -> bool:
+    """Return whether valid JSON nests deeper than `levels`: each round takes away the innermost brackets."""
+    brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    for _ in range(levels):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return bool(brackets)
+
+
+def _refuse_not_finite(body: bytes) -> None:
+    try:
+        from_json(body, allow_inf_nan=False)
+    except ValueError as found:
+        _refuse_malformed(f"NaN and Infinity are no numbers of JSON ({found})")
+
+    def finite(text: str) -> float:
+        if math.isinf(number := float(text)):
+            _refuse_malformed(f"the number {text[:32]} is larger than a double can hold")
+        return number
+
+    json.loads(body, parse_float=finite)

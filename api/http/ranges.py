@@ -1,0 +1,35 @@
+"""Range requests: RFC 9110, section 14."""
+
+from __future__ import annotations
+
+import re
+
+from api.http.problems import Problem
+
+_ONE_RANGE = re.compile(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*", re.ASCII)
+
+
+def requested_range(header: str, size_bytes: int) -> tuple[int, int] | None:
+    """Return first and end (exclusive) byte of the part asked for; None if the header is to be ignored.
+
+    A server may ignore what it does not support: other units, several ranges (a way to make it send the same bytes
+    many times), or nonsense. Raises `Problem` (416) for a range outside of the content.
+    """
+    asked = _ONE_RANGE.fullmatch(header)
+    if asked is None or asked.groups() == ("", ""):
+        return None
+    first, last = asked.groups()
+    if not first:
+        start, stop = max(0, size_bytes - int(last)), size_bytes
+    else:
+        start, stop = int(first), min(int(last) + 1, size_bytes) if last else size_bytes
+        if last and int(last) < int(first):
+            return None
+    if start >= stop:
+        raise Problem(
+            416,
+            "range_not_satisfiable",
+            f"The file has {size_bytes} bytes; ask for some of them.",
+            headers={"Content-Range": f"bytes */{size_bytes}", "Accept-Ranges": "bytes"},
+        )
+    return start, stop

@@ -1,0 +1,1 @@
+"""`/jobs`: submit, read, wait for, list, cancel and repeat jobs; their events and files."""

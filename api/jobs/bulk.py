@@ -1,0 +1,163 @@
+"""Many jobs at once: cancel them, or repeat those that did not succeed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TypeVar
+
+from fastapi import APIRouter, Request
+
+from api.deps import Ledger
+from api.http.bodies import Body
+from api.http.problems import FieldError, Problem, problems
+from api.jobs.dispatch import Dispatch, Key, dispatch_of
+from api.jobs.found import job_among
+from api.jobs.retries import REPEATABLE, refuse_unrepeatable, repetition
+from api.jobs.selection import is_between, selected
+from api.jobs.view import at, links
+from api.operations.schemas import BULK_MAX, BulkCancelled, BulkRequest, BulkRetried, Refused, Retried, RetryRequest
+from shared.ledger.client import AsyncLedger
+from shared.ledger.records import Record
+from shared.ledger.states import State
+
+BULK: Body[BulkRequest] = Body("BulkRequest", BulkRequest, envelope=3)
+_LIVE = (State.SCHEDULED, State.QUEUED, State.RUNNING, State.RETRYING)
+_AT_ONCE = 50  # calls of the ledger that are under way together
+_ONCE = "\x01repeat "  # no client's Idempotency-Key begins like this
+_REFUSALS = problems(400, 413, 415, 422, 503)
+
+T = TypeVar("T")
+Answer = TypeVar("Answer")
+router = APIRouter(tags=["jobs"])
+
+
+@router.post(
+    "/jobs/cancel",
+    response_model=BulkCancelled,
+    summary="Cancel many jobs",
+    openapi_extra=BULK.document(),
+    responses=_REFUSALS,
+)
+async def cancel_jobs(request: Request, ledger: Ledger) -> BulkCancelled:
+    """Cancel jobs by their ids, or those that a filter finds and that have not ended.
+
+    After a 503 some may be cancelled: make the call again.
+    """
+    wanted, _ = await BULK.read(request)
+    records, refused, next_page_token = await _chosen(ledger, wanted, _LIVE)
+
+    async def cancel(record: Record) -> str | Refused:
+        outcome, state = _foreseen(record), record.state
+        if not wanted.dry_run:
+            outcome, ended_as = await ledger.cancel(record.id, reason="Cancelled on request.")
+            state = ended_as or "forgotten"
+        if outcome in {"cancelled", "requested"}:
+            return outcome
+        return Refused(id=record.id, code="job_ended", message=f"The job has ended already: {state}.")
+
+    outcomes = await _each(records, cancel)
+    done = list(zip(records, outcomes, strict=True))
+    return BulkCancelled(
+        dry_run=wanted.dry_run,
+        cancelled=[record.id for record, outcome in done if outcome == "cancelled"],
+        requested=[record.id for record, outcome in done if outcome == "requested"],
+        refused=refused + [outcome for outcome in outcomes if isinstance(outcome, Refused)],
+        next_page_token=next_page_token,
+    )
+
+
+@router.post(
+    "/jobs/retry",
+    response_model=BulkRetried,
+    summary="Repeat many jobs",
+    openapi_extra=BULK.document(),
+    responses=_REFUSALS,
+)
+async def retry_jobs(request: Request, ledger: Ledger) -> BulkRetried:
+    """Run jobs that did not succeed again, each as a new job, by their ids or by a filter.
+
+    A job that was repeated before is not repeated again, so the same call can safely be made twice.
+    """
+    wanted, _ = await BULK.read(request)
+    records, refused, next_page_token = await _chosen(ledger, wanted, REPEATABLE)
+    if wanted.filter is not None:
+        records = [record for record in records if record.retried_as is None]
+
+    async def repeat(record: Record) -> Retried | Refused:
+        try:
+            return await _repeat(record, dispatch_of(request), dry_run=wanted.dry_run)
+        except Problem as problem:
+            return Refused(id=record.id, code=problem.code, message=problem.detail)
+
+    outcomes = await _each(records, repeat)
+    return BulkRetried(
+        dry_run=wanted.dry_run,
+        retried=[outcome for outcome in outcomes if isinstance(outcome, Retried)],
+        refused=refused + [outcome for outcome in outcomes if isinstance(outcome, Refused)],
+        next_page_token=next_page_token,
+    )
+
+
+async def _chosen(
+    ledger: AsyncLedger, wanted: BulkRequest, states: Collection[State]
+) -> tuple[list[Record], list[Refused], str | None]:
+    """Return the jobs that are meant, the ids that are none, and the token to go on with. Raises `Problem` (422)."""
+    if wanted.filter is None:
+        return *await _named(ledger, [str(job_id) for job_id in wanted.ids or ()]), None
+    selection = wanted.filter
+    narrowed = [state for state in states if not selection.state or state in selection.state]
+    if not narrowed:
+        states_meant = ", ".join(states)
+        message = f"Nothing can be done to jobs in these states. Name some of {states_meant}, or leave it out."
+        problem = FieldError(pointer="/filter/state", message=message)
+        raise Problem(422, "invalid_request", f"{problem.pointer}: {message}", errors=[problem])
+    records, next_page_token = await selected(ledger, selection, narrowed, most=BULK_MAX)
+    return [record for record in records if is_between(at(record.created_at), selection)], [], next_page_token
+
+
+async def _named(ledger: AsyncLedger, ids: Sequence[str]) -> tuple[list[Record], list[Refused]]:
+    async def read(job_id: str) -> Record | Refused:
+        try:
+            return job_among(await ledger.read(job_id), job_id)
+        except Problem as problem:
+            return Refused(id=job_id, code=problem.code, message=problem.detail)
+
+    found = await _each(list(dict.fromkeys(ids)), read)
+    return [item for item in found if isinstance(item, Record)], [item for item in found if isinstance(item, Refused)]
+
+
+async def _each(items: Sequence[T], call: Callable[[T], Awaitable[Answer]]) -> list[Answer]:
+    """Return what `call` answers to each, in order; so many at once that the ledger's other users get their turn."""
+    answers: list[Answer] = []
+    for start in range(0, len(items), _AT_ONCE):
+        answers += await asyncio.gather(*(call(item) for item in items[start : start + _AT_ONCE]))
+    return answers
+
+
+def _foreseen(record: Record) -> str:
+    """Return what cancelling would do; see `AsyncLedger.cancel`."""
+    if State(record.state).is_final:
+        return "ended"
+    return "requested" if record.state == State.RUNNING and not record.total else "cancelled"
+
+
+async def _repeat(record: Record, dispatch: Dispatch, *, dry_run: bool) -> Retried:
+    """Make a new job of this one, once. Raises `Problem`."""
+    refuse_unrepeatable(record)
+    if record.retried_as is not None:
+        raise _repeated_already(record.retried_as)
+    submission = repetition(record, RetryRequest())
+    await dispatch.check([submission])
+    if dry_run:
+        return Retried(retried_from=record.id, id=None, links=None)
+    once = Key(_ONCE + record.id, "")
+    accepted, _ = await dispatch.accept([submission], once, retried_from=record.id)
+    (job_id,) = accepted.ids
+    if accepted.outcome == "replayed":  # another such call came first
+        raise _repeated_already(job_id)
+    return Retried(retried_from=record.id, id=job_id, links=links(job_id))
+
+
+def _repeated_already(job_id: str) -> Problem:
+    return Problem(409, "already_retried", f"The job was repeated before, as {job_id}. Retry it by itself if you must.")

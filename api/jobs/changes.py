@@ -1,0 +1,212 @@
+"""Waiting for a job to change: one subscription of the process, however many wait; no polling.
+
+    with changes.watch(job_id) as watch:
+        while not (job := await look()).has_ended and await watch.changed(left_s):
+            pass
+
+Register first, look second: what changes in between sets the watch. Messages that pass while the subscription
+is down are lost, so every time it is made (again) everyone is woken once to look for themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections import defaultdict
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import redis.asyncio
+import structlog
+from fastapi import Depends, Request
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from api.http.problems import Problem
+from shared.ledger.client import CHANGES_CHANNEL
+from shared.ledger.server import SOCKET_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from types import FrameType
+
+_FIRST_PAUSE_S = 0.05  # before the subscription is tried again; doubles
+_LONGEST_PAUSE_S = 2.0
+_NOT_A_SERVERS = (None, signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
+_log = structlog.get_logger(__name__)
+
+
+class Watch:
+    """One waiter's registration for one job."""
+
+    def __init__(self) -> None:
+        """Register for nothing yet; `Changes.watch` does."""
+        self._set = asyncio.Event()
+
+    def wake(self) -> None:
+        """Let `changed` return."""
+        self._set.set()
+
+    async def changed(self, timeout_s: float | None = None) -> bool:
+        """Wait until the job may have changed since the last call; False after `timeout_s` seconds."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._set.wait()
+        except TimeoutError:
+            return False
+        self._set.clear()
+        return True
+
+
+class Changes:
+    """The jobs that somebody waits for, and the subscription that wakes them.
+
+    It is subscribed only while somebody waits and for `idle_s` after, so a gateway that only accepts jobs
+    does not read about each of them. A connection silent for `quiet_s` is asked for a sign of life.
+    """
+
+    def __init__(self, url: str, *, max_watches: int = 10_000, idle_s: float = 10.0, quiet_s: float = 5.0) -> None:
+        """Take the ledger at `url`; `listen` connects to it."""
+        self.closing = False
+        self._url = url
+        self._max_watches = max_watches
+        self._idle_s = idle_s
+        self._quiet_s = quiet_s
+        self._watches: defaultdict[str, set[Watch]] = defaultdict(set)
+        self._count = 0
+        self._wanted = asyncio.Event()
+        self._last_wanted = 0.0
+
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return self._count
+
+    @contextmanager
+    def watch(self, job_id: str) -> Iterator[Watch]:
+        """Register for a job's changes. Raises `Problem` (503) when too many wait already."""
+        if self._count >= self._max_watches:
+            raise Problem(
+                503,
+                "too_many_waiters",
+                f"{self._max_watches} requests wait already. Poll without wait_s, or try again later.",
+                headers={"Retry-After": "5"},
+            )
+        watch = Watch()
+        self._count += 1
+        self._watches[job_id].add(watch)
+        self._wanted.set()
+        try:
+            yield watch
+        finally:
+            self._count -= 1
+            self._watches[job_id].discard(watch)
+            if not self._watches[job_id]:
+                del self._watches[job_id]
+            self._last_wanted = time.monotonic()
+
+    def close(self) -> None:
+        """Wake everyone for the last time: those who wait see `closing` and end."""
+        self.closing = True
+        self._wake_all()
+
+    async def listen(self) -> None:
+        """Keep the subscription up while it is wanted, until cancelled."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            await self._wanted.wait()
+            try:
+                async with self._connected() as channel:
+                    pause_s = _FIRST_PAUSE_S
+                    await self._relay(channel)
+            except (RedisError, OSError) as failure:
+                _log.warning("subscription lost", cause=type(failure).__name__, again_in_s=pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Any]:
+        # A client of its own, that never reconnects behind our back: a gap has to be noticed.
+        async with (
+            redis.asyncio.Redis.from_url(
+                self._url,
+                decode_responses=True,
+                socket_connect_timeout=SOCKET_TIMEOUT_S,
+                socket_timeout=SOCKET_TIMEOUT_S,
+                retry=Retry(NoBackoff(), 0),
+            ) as client,
+            client.pubsub() as channel,
+        ):
+            await channel.subscribe(CHANGES_CHANNEL)
+            yield channel
+
+    async def _relay(self, channel: Any) -> None:
+        asked = False
+        while self._is_wanted():
+            message = await channel.get_message(timeout=self._quiet_s)
+            if message is None:
+                if asked:
+                    raise redis.ConnectionError("the subscription is silent")
+                await channel.ping()
+            elif message["type"] == "subscribe":
+                self._wake_all()
+            elif message["type"] == "message":
+                for watch in self._watches.get(message["data"], ()):
+                    watch.wake()
+            asked = message is None
+
+    def _is_wanted(self) -> bool:
+        if not self._watches and time.monotonic() - self._last_wanted > self._idle_s:
+            self._wanted.clear()
+        return self._wanted.is_set()
+
+    def _wake_all(self) -> None:
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.wake()
+
+
+@asynccontextmanager
+async def watching(url: str) -> AsyncIterator[Changes]:
+    """Yield the process's `Changes` on the ledger at `url`, subscribed as long as the block lasts."""
+    changes = Changes(url)
+    listening = asyncio.create_task(changes.listen())
+    with _closed_by_signals(changes):
+        try:
+            yield changes
+        finally:
+            changes.close()
+            listening.cancel()
+            await asyncio.wait([listening])
+
+
+@contextmanager
+def _closed_by_signals(changes: Changes) -> Iterator[None]:
+    """Close `changes` when the server is told to stop: it waits for open streams before the lifespan ends."""
+    loop = asyncio.get_running_loop()
+    earlier: dict[int, Any] = {}
+
+    def close(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(changes.close)
+        earlier[number](number, frame)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        handler = signal.getsignal(number)
+        if threading.current_thread() is threading.main_thread() and handler not in _NOT_A_SERVERS:
+            earlier[number] = handler
+            signal.signal(number, close)
+    try:
+        yield
+    finally:
+        for signal_number, handler in earlier.items():
+            signal.signal(signal_number, handler)
+
+
+async def _changes(request: Request) -> Changes:
+    changes: Changes = request.app.state.changes
+    return changes
+
+
+Waiters = Annotated[Changes, Depends(_changes)]

@@ -1,0 +1,274 @@
+"""Jobs: submit, read, list, cancel, repeat, forget."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from api.deps import Ledger, Store
+from api.http.bodies import Body
+from api.http.idempotency import IdempotencyKey, key_of
+from api.http.page_tokens import page_token
+from api.http.problems import Problem, problems
+from api.jobs import view
+from api.jobs.changes import Waiters
+from api.jobs.dispatch import dispatch_of
+from api.jobs.found import FoundJob
+from api.jobs.retries import refuse_partial, refuse_unrepeatable, repetition
+from api.jobs.schemas import (
+    BatchAccepted,
+    CancelRequest,
+    Job,
+    JobAccepted,
+    JobFilter,
+    JobPage,
+    Submission,
+    WouldAccept,
+    WouldAcceptBatch,
+)
+from api.jobs.selection import canonical, is_between, ledger_filter
+from api.jobs.submissions import BATCH, SUBMISSION
+from api.jobs.waiting import IfNoneMatch, Prefer, WaitS, cached, preferred_wait_s, when_ended
+from api.operations.schemas import RetryRequest
+from shared.contract.artifacts import ArtifactStore
+from shared.errors import redact
+from shared.ledger.ids import uuid7
+from shared.ledger.operations import Operations
+from shared.workflows.nodes import WorkflowContract, lay_out
+
+RETRY: Body[RetryRequest] = Body("RetryRequest", RetryRequest, envelope=1)
+
+ValidateOnly = Annotated[bool, Query(description="Check everything and accept nothing.")]
+_POLL_AFTER_S = "1"
+_REFUSALS = problems(400, 413, 415, 422, 503)
+_ACCEPTED: dict[str, Any] = {
+    "description": "Accepted: written down, and it will run.",
+    "headers": {
+        "Retry-After": {"description": "Seconds until a first look is worth it.", "schema": {"type": "integer"}},
+        "Idempotency-Replayed": {
+            "description": "`true` where this answers an earlier request again.",
+            "schema": {"type": "string"},
+        },
+    },
+}
+_LOCATED = {
+    **_ACCEPTED,
+    "headers": {
+        **_ACCEPTED["headers"],
+        "Location": {"description": "The job.", "schema": {"type": "string"}},
+    },
+}
+
+router = APIRouter(tags=["jobs"])
+_log = structlog.get_logger(__name__)
+
+
+@router.post(
+    "/jobs",
+    status_code=202,
+    response_model=JobAccepted,
+    summary="Submit a job",
+    openapi_extra=SUBMISSION.document(),
+    responses={
+        200: {"description": "Would be accepted (`validate_only`).", "model": WouldAccept},
+        202: _LOCATED,
+        **_REFUSALS,
+    },
+)
+async def submit_job(
+    request: Request,
+    response: Response,
+    *,
+    validate_only: ValidateOnly = False,
+    idempotency_key: IdempotencyKey = None,
+) -> JobAccepted | Response:
+    """Submit one job. 202 means that it is written down and will run; follow `Location` to see it."""
+    submission, body = await SUBMISSION.read(request)
+    dispatch = dispatch_of(request)
+    await dispatch.check([submission])
+    if validate_only:
+        return _json(await asyncio.to_thread(would_accept, submission))
+    accepted, (entry,) = await dispatch.accept([submission], key_of(request, body, idempotency_key))
+    job = view.accepted(entry, accepted.ids[0], accepted.created_at_ms)
+    response.headers["Location"] = job.links.self
+    _announce(response, replayed=accepted.outcome == "replayed")
+    return job
+
+
+@router.post(
+    "/jobs/batch",
+    status_code=202,
+    response_model=BatchAccepted,
+    summary="Submit up to 1,000 jobs",
+    openapi_extra=BATCH.document(),
+    responses={
+        200: {"description": "Would be accepted (`validate_only`).", "model": WouldAcceptBatch},
+        202: _ACCEPTED,
+        **_REFUSALS,
+    },
+)
+async def submit_batch(
+    request: Request,
+    response: Response,
+    *,
+    validate_only: ValidateOnly = False,
+    idempotency_key: IdempotencyKey = None,
+) -> BatchAccepted | Response:
+    """Submit jobs that are accepted together or not at all. Errors name the index of the job in their pointer."""
+    batch, body = await BATCH.read(request)
+    dispatch = dispatch_of(request)
+    submissions: list[Submission] = batch.jobs
+    await dispatch.check(submissions, at="/jobs")
+    if validate_only:
+        return _json(WouldAcceptBatch(jobs=await asyncio.to_thread(lambda: [*map(would_accept, submissions)])))
+    accepted, entries = await dispatch.accept(submissions, key_of(request, body, idempotency_key))
+    _announce(response, replayed=accepted.outcome == "replayed")
+    jobs = zip(entries, accepted.ids, strict=True)
+    return BatchAccepted(jobs=[view.accepted(entry, i, accepted.created_at_ms) for entry, i in jobs])
+
+
+@router.get(
+    "/jobs/{job_id}",  # noqa: FAST003 - FoundJob takes it
+    response_model=Job,
+    summary="Read a job",
+    responses={
+        200: {"headers": {"ETag": {"description": "For `If-None-Match`.", "schema": {"type": "string"}}}},
+        304: {"description": "Not changed since the answer with this `ETag`."},
+        **problems(404, 410, 422, 503),
+    },
+)
+async def get_job(
+    found: FoundJob,
+    ledger: Ledger,
+    changes: Waiters,
+    *,
+    wait_s: WaitS = None,
+    prefer: Prefer = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """Return the job; with `wait_s` as soon as it has ended. A job that failed is a 200 with an `error`."""
+    wished_s = preferred_wait_s(prefer) if wait_s is None else wait_s
+    record = await when_ended(found, wished_s, ledger, changes)
+    response = cached(to_json(view.job(record)), if_none_match)
+    if wait_s is None and wished_s:
+        response.headers["Preference-Applied"] = f"wait={wished_s:g}"
+    return response
+
+
+@router.get("/jobs", summary="List jobs", responses=problems(422, 503))
+async def list_jobs(ledger: Ledger, wanted: Annotated[JobFilter, Query()]) -> JobPage:
+    """Return jobs, newest first. A page can be short although more follow: go on while there is a token."""
+    records, next_id = await ledger.list(ledger_filter(wanted), limit=wanted.page_size)
+    jobs = map(view.summary, records)
+    return JobPage(
+        jobs=[job for job in jobs if is_between(job.created_at, wanted)],
+        next_page_token=next_id and page_token(next_id, canonical(wanted)),
+    )
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",  # noqa: FAST003 - FoundJob takes it
+    summary="Cancel a job",
+    responses={
+        200: {"description": "Cancelled: it had not started, or it is a workflow."},
+        202: {"description": "Requested: the worker that runs it stops it.", "model": CancelRequest},
+        **problems(404, 409, 410, 422, 503),
+    },
+)
+async def cancel_job(found: FoundJob, response: Response, ledger: Ledger) -> CancelRequest:
+    """Cancel a job with all its steps, whether it waits or runs. It holds even if no worker is up."""
+    outcome, ended_as = await ledger.cancel(found.id, reason="Cancelled on request.")
+    if outcome == "ended":
+        raise Problem(409, "job_ended", f"The job has ended as {ended_as} already; there is nothing to cancel.")
+    if outcome == "unknown":
+        raise Problem(410, "expired_job", "The job has just passed its retention.")
+    if outcome == "requested":
+        response.status_code = 202
+        return CancelRequest(id=found.id, state="cancel_requested")
+    return CancelRequest(id=found.id, state="cancelled")
+
+
+@router.post(
+    "/jobs/{job_id}/retry",  # noqa: FAST003 - FoundJob takes it
+    status_code=202,
+    response_model=JobAccepted,
+    summary="Repeat a job",
+    openapi_extra=RETRY.document(required=False),
+    responses={202: _LOCATED, **_REFUSALS, **problems(404, 409, 410)},
+)
+async def retry_job(
+    found: FoundJob, request: Request, response: Response, *, idempotency_key: IdempotencyKey = None
+) -> JobAccepted:
+    """Run a job that did not succeed again, as a new job: as it was, with other parameters and options, or in part."""
+    refuse_unrepeatable(found)
+    wanted, body = await RETRY.read_or(RetryRequest(), request)
+    refuse_partial(found, wanted)
+    submission = repetition(found, wanted)
+    dispatch = dispatch_of(request)
+    await dispatch.check([submission])
+    key = key_of(request, body, idempotency_key)
+    reusing = found if wanted.only_failed else None
+    accepted, (entry,) = await dispatch.accept([submission], key, retried_from=found.id, reusing=reusing)
+    job = view.accepted(entry, accepted.ids[0], accepted.created_at_ms)
+    response.headers["Location"] = job.links.self
+    _announce(response, replayed=accepted.outcome == "replayed")
+    return job
+
+
+@router.delete(
+    "/jobs/{job_id}",  # noqa: FAST003 - FoundJob takes it
+    status_code=204,
+    summary="Forget a job",
+    responses=problems(404, 409, 410, 503),
+)
+async def delete_job(found: FoundJob, ledger: Ledger, store: Store) -> None:
+    """Forget a job that has ended, with its result, its events and its files. From now on it answers 410."""
+    what, rest = await Operations(ledger).forget(found.id)
+    if what == "live":
+        raise Problem(409, "job_live", "The job or a step of it has not ended. Cancel it first, or wait until it has.")
+    if what == "referred":
+        raise Problem(
+            409,
+            "job_in_use",
+            "A live job, a schedule or a later job that used its steps again needs its files, or its callback is still "
+            "to be made. It goes with its retention.",
+        )
+    if what == "unknown":
+        raise Problem(410, "expired_job", "The job has just passed its retention.")
+    await asyncio.to_thread(_forget_files, store, rest)
+
+
+def _forget_files(store: ArtifactStore, owners: Sequence[str]) -> None:
+    for owner in owners:
+        try:
+            store.forget(owner)
+        except OSError as failure:
+            _log.warning("the files of a job stay in the store", job_id=owner, cause=redact(repr(failure)))
+
+
+def would_accept(submission: Submission) -> WouldAccept:
+    """Return what a submission would become."""
+    params = submission.params
+    steps = lay_out(params.plan(), uuid7) if isinstance(params, WorkflowContract) else []
+    return WouldAccept(
+        kind=submission.kind,
+        queue=submission.options.queue or params.spec.queue,
+        params=params.model_dump(mode="json"),
+        steps=[step.plan.name for step in steps],
+    )
+
+
+def _announce(response: Response, *, replayed: bool) -> None:
+    response.headers["Retry-After"] = _POLL_AFTER_S
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+
+
+def _json(model: BaseModel) -> Response:
+    return Response(to_json(model), media_type="application/json")

@@ -1,0 +1,181 @@
+"""From the ledger's records to what clients see."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from api.jobs.schemas import (
+    Attempt,
+    Job,
+    JobAccepted,
+    JobError,
+    JobStep,
+    JobSummary,
+    Links,
+    Progress,
+    WaitingReason,
+)
+from shared.contract.artifacts import Artifact
+from shared.ledger.records import Entry, Record
+from shared.ledger.states import State, StepState
+
+
+def job(record: Record) -> Job:
+    """Return a job with everything the ledger knows of it."""
+    artifacts = [item for source in (*record.steps, record) for item in json.loads(source.artifacts)]
+    return Job(
+        **_summary(record),
+        params=json.loads(record.params),
+        options=json.loads(record.options),
+        attempts=[_attempt(item) for item in json.loads(record.attempts)],
+        result=_json(record.result),
+        artifacts=[Artifact.model_validate(_reference(item)) for item in artifacts],
+        steps=[_step(step) for step in record.steps],
+    )
+
+
+def summary(record: Record) -> JobSummary:
+    """Return a job as a list shows it."""
+    return JobSummary(**_summary(record))
+
+
+def accepted(entry: Entry, job_id: str, created_at_ms: int) -> JobAccepted:
+    """Return the answer to a submission. `job_id` is the first one's where the answer is a replay."""
+    waits = entry.due_at_ms is not None and entry.due_at_ms > created_at_ms
+    return JobAccepted(
+        id=job_id,
+        kind=entry.kind,
+        state="scheduled" if waits else "queued",
+        created_at=at(created_at_ms),
+        links=links(job_id),
+    )
+
+
+def links(job_id: str) -> Links:
+    """Return where to go on from a job."""
+    url = f"/jobs/{job_id}"
+    return Links(
+        self=url,
+        events=f"{url}/events",
+        logs=f"{url}/logs",
+        artifacts=f"{url}/artifacts",
+        cancel=f"{url}/cancel",
+        retry=f"{url}/retry",
+    )
+
+
+def at(ms: int) -> datetime:
+    """Return the time that is `ms` milliseconds after 1970."""
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def at_or_none(ms: int | None) -> datetime | None:
+    """Return the time that is `ms` milliseconds after 1970, or nothing of nothing."""
+    return None if ms is None else at(ms)
+
+
+def _summary(record: Record) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "kind": record.kind,
+        "queue": record.queue,
+        "state": State(record.state),
+        "priority": record.priority,
+        "tags": json.loads(record.tags),
+        "schedule": record.schedule,
+        "created_at": at(record.created_at),
+        "due_at": at_or_none(record.due_at),
+        "expires_at": at_or_none(record.expires_at),
+        "queued_at": at_or_none(record.queued_at),
+        "started_at": at_or_none(record.started_at),
+        "finished_at": at_or_none(record.finished_at),
+        "waiting_reason": record.waiting_reason,
+        "queue_position": record.queue_position,
+        "attempt": record.attempt,
+        "retries": record.retries,
+        "worker": record.worker,
+        "progress": _progress(record),
+        "error": _error(record.error),
+        "cancel_requested_at": at_or_none(record.cancel_requested_at),
+        "retried_from": record.retried_from,
+        "retried_as": record.retried_as,
+        "steps_done": record.done,
+        "steps_total": record.total,
+        "links": links(record.id),
+    }
+
+
+def _step(record: Record) -> JobStep:
+    return JobStep(
+        id=record.id,
+        name=record.step or "",
+        kind=record.kind,
+        queue=record.queue,
+        state=StepState(record.state),
+        after=json.loads(record.after),
+        may_fail=bool(record.may_fail),
+        reused_from=record.reused_from,
+        attempt=record.attempt,
+        worker=record.worker,
+        waiting_reason=cast("WaitingReason | None", record.waiting_reason),
+        queue_position=record.queue_position,
+        queued_at=at_or_none(record.queued_at),
+        started_at=at_or_none(record.started_at),
+        finished_at=at_or_none(record.finished_at),
+        progress=_progress(record),
+        result=_json(record.result),
+        error=_error(record.error),
+    )
+
+
+def _attempt(item: dict[str, Any]) -> Attempt:
+    return Attempt(
+        attempt=item["attempt"],
+        worker=item["worker"],
+        started_at=at(item["started_at_ms"]),
+        finished_at=at_or_none(item.get("finished_at_ms")),
+        outcome=item.get("outcome"),
+    )
+
+
+def _progress(record: Record) -> Progress | None:
+    if record.total:  # a workflow counts its steps
+        return Progress(
+            current=record.done, total=record.total, unit="steps", message="", ratio=record.done / record.total
+        )
+    if record.progress is None:
+        return None
+    reported = json.loads(record.progress)
+    current, total = reported["current"], reported.get("total")
+    return Progress(
+        current=current,
+        total=total,
+        unit=reported["unit"],
+        message=reported["message"],
+        ratio=min(current / total, 1.0) if total else None,
+    )
+
+
+def _error(text: str | None) -> JobError | None:
+    if text is None:
+        return None
+    error = json.loads(text)
+    return JobError(
+        code=error["code"],
+        message=error["message"],
+        remedy=error["remedy"],
+        retryable=error["retryable"],
+        details=error["details"] or {},  # Lua writes an empty object as an empty array
+        step=error.get("step"),
+    )
+
+
+def _reference(item: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that every artifact has; a dataset has more, which are in its job's result."""
+    return {name: item[name] for name in Artifact.model_fields}
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else json.loads(text)

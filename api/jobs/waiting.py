@@ -1,0 +1,79 @@
+"""Reading a job: at once, when it has ended, or only if it has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from typing import Annotated
+
+from fastapi import Header, Query, Response
+
+from api.jobs.changes import Changes
+from shared.errors import LedgerUnavailable
+from shared.ledger.client import AsyncLedger
+from shared.ledger.records import Record
+from shared.ledger.states import State
+
+WAIT_MAX_S = 60.0
+_LEDGER_PAUSE_S = 1.0  # before a ledger that does not answer is asked again
+_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?=$|[,;\s])", re.IGNORECASE)
+
+WaitS = Annotated[
+    float | None,
+    Query(ge=0, le=WAIT_MAX_S, description="Answer as soon as the job has ended, at the latest after so many seconds."),
+]
+Prefer = Annotated[str | None, Header(max_length=1_000, description="`wait=30` is the same as `wait_s=30` (RFC 7240).")]
+IfNoneMatch = Annotated[
+    str | None, Header(max_length=1_000, description="The `ETag` of the last answer: 304 if nothing has changed.")
+]
+
+
+def preferred_wait_s(prefer: str | None) -> float:
+    """Return how many seconds a `Prefer` header asks to wait; 0 for none. Preferences not understood are ignored."""
+    match = _WAIT.search(prefer or "")
+    return min(float(match[1]), WAIT_MAX_S) if match else 0.0
+
+
+async def when_ended(record: Record, wait_s: float, ledger: AsyncLedger, changes: Changes) -> Record:
+    """Return the job once it has ended, or as it is after `wait_s` seconds."""
+    if wait_s <= 0 or State(record.state).is_final:
+        return record
+    deadline = time.monotonic() + wait_s
+    with changes.watch(record.id) as watch:
+        while not changes.closing:
+            try:
+                if await _goes_on(record, deadline, ledger):
+                    await watch.changed(deadline - time.monotonic())
+                    continue
+                latest = await ledger.read(record.id)
+            except LedgerUnavailable:  # it may be back before the time is up
+                if time.monotonic() + _LEDGER_PAUSE_S >= deadline:
+                    raise
+                await watch.changed(_LEDGER_PAUSE_S)
+                continue
+            if not isinstance(latest, Record):
+                return record  # forgotten meanwhile; this is the last that was seen of it
+            record = latest
+            left_s = deadline - time.monotonic()
+            if State(record.state).is_final or left_s <= 0 or not await watch.changed(left_s):
+                break
+    return record
+
+
+async def _goes_on(record: Record, deadline: float, ledger: AsyncLedger) -> bool:
+    """Return whether a workflow has not ended yet: of its many changes, only the last is read with all its steps."""
+    if not record.total or time.monotonic() >= deadline:
+        return False
+    state = await ledger.state(record.id)
+    return state is not None and not State(state).is_final
+
+
+def cached(body: bytes, if_none_match: str | None) -> Response:
+    """Return `body` with its `ETag`, or 304 without a body where the client has it."""
+    tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    known = {item.strip().removeprefix("W/") for item in (if_none_match or "").split(",")}
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    if tag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type="application/json")

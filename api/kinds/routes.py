@@ -1,0 +1,59 @@
+"""The catalogue: which kinds of job there are."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from typing import Any
+
+from fastapi import APIRouter
+
+from api.http.pointers import nearest
+from api.http.problems import Problem, problems
+from api.jobs.schemas import JobKind, JobKindList, JobKindSummary
+from shared.contract.catalogue import catalogue
+from shared.contract.definition import AnyContract
+from shared.workflows.nodes import WorkflowContract
+
+router = APIRouter(tags=["job kinds"])
+
+
+@router.get("/job-kinds", summary="List the kinds of job")
+async def list_job_kinds() -> JobKindList:
+    """Return every kind of this service: what `POST /jobs` takes."""
+    return JobKindList(kinds=[JobKindSummary(**_summary(contract)) for contract in catalogue().values()])
+
+
+@router.get("/job-kinds/{kind}", summary="Describe a kind of job", responses=problems(404))
+async def get_job_kind(kind: str) -> JobKind:
+    """Return a kind with the JSON Schemas of its parameters and its result, its limits and examples."""
+    if kind not in catalogue():
+        raise Problem(404, "unknown_kind", f"{kind[:100]!r} is not known. {nearest(kind, list(catalogue()))}")
+    return await asyncio.to_thread(_detail, kind)
+
+
+@cache
+def _detail(kind: str) -> JobKind:
+    contract = catalogue()[kind]
+    spec = contract.spec
+    return JobKind(
+        **_summary(contract),
+        description=spec.description,
+        max_crashes=spec.max_crashes,
+        params_schema=contract.model_json_schema(),
+        result_schema=spec.result.model_json_schema(mode="serialization"),
+        examples=[dict(example) for example in spec.examples],
+    )
+
+
+def _summary(contract: AnyContract) -> dict[str, Any]:
+    spec = contract.spec
+    return {
+        "kind": spec.kind,
+        "family": spec.family,
+        "summary": spec.summary,
+        "queue": spec.queue,
+        "limits": spec.limits,
+        "retry": spec.retry,
+        "is_workflow": issubclass(contract, WorkflowContract),
+    }

@@ -1,0 +1,69 @@
+"""The metrics on `/metrics`, in Prometheus' text format: the gateway's own, and those of jobs, tasks and workers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import redis
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_fastapi_instrumentator import Instrumentator, metrics
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from api.metrics.task_events import consuming
+from api.metrics.task_metrics import TaskMetrics
+from api.settings import GatewaySettings
+from shared.ledger.server import bounded
+
+_LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+def install(app: FastAPI) -> CollectorRegistry:
+    """Measure every request of `app` and serve what was measured; return the registry for further metrics.
+
+    A handler's label is its route's template, or `none`. That holds only while the application does not redirect
+    slashes: the instrumentator would label a redirected request with its whole path.
+    """
+    if app.router.redirect_slashes:
+        raise ValueError("create the application with redirect_slashes=False: paths would become label values")
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    instrumentator = Instrumentator(
+        should_group_status_codes=False,
+        excluded_handlers=["^/metrics$", "^/livez$", "^/readyz$"],
+        registry=registry,
+    )
+    # Two of the five default metrics: the others cost every request more than accepting a job does.
+    for measure in (
+        metrics.requests(registry=registry),
+        metrics.latency(
+            registry=registry,
+            buckets=_LATENCY_BUCKETS_S,
+            should_exclude_streaming_duration=True,  # a stream of events lasts as long as its job
+        ),
+    ):
+        if measure is not None:
+            instrumentator.add(measure)
+    instrumentator.instrument(app).expose(app, include_in_schema=False)
+    return registry
+
+
+@asynccontextmanager
+async def reporting(settings: GatewaySettings, registry: CollectorRegistry) -> AsyncIterator[None]:
+    """Add the metrics of the ledger to `registry`, and take part in consuming events, as long as the block lasts."""
+    client = redis.Redis.from_url(
+        settings.ledger_url,
+        **bounded(settings.ledger_timeout_s),
+        retry=Retry(NoBackoff(), 0),
+    )
+    tasks = TaskMetrics(client)
+    registry.register(tasks)
+    try:
+        async with consuming(settings, client):
+            yield
+    finally:
+        registry.unregister(tasks)
+        client.close()

@@ -1,0 +1,1 @@
+"""`/schedules`: jobs that come again."""

@@ -1,0 +1,231 @@
+"""Schedules: make, read, edit, delete, pause, resume, run now. Beat sees every change without a restart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import ValidationError
+
+from api.deps import Ledger
+from api.http.bodies import Body
+from api.http.page_tokens import next_id_of, page_token
+from api.http.pointers import pointer
+from api.http.problems import FieldError, Problem, problems
+from api.jobs import view
+from api.jobs.dispatch import dispatch_of
+from api.jobs.schemas import JobAccepted, Submission, submission_shape
+from api.schedules.schemas import Schedule, SchedulePage, SchedulePages, ScheduleRequest
+from api.schedules.view import shown, url_of
+from shared.contract.catalogue import catalogue
+from shared.contract.options import RunOptions, SubmissionOptions
+from shared.ledger.ids import uuid7
+from shared.schedules import terms as schedules
+from shared.schedules.timetable import AsyncTimetable, Planned
+
+SCHEDULE: Body[ScheduleRequest] = Body(
+    "ScheduleRequest", submission_shape(catalogue(), base=ScheduleRequest, prefix="Schedule"), envelope=1
+)
+_EDITS_TRIED = 5
+_NO_FILTERS = "schedules"  # what a page token is bound to
+_REFUSALS = problems(400, 413, 415, 422, 503)
+_LOCATION = {"Location": {"description": "The schedule.", "schema": {"type": "string"}}}
+
+router = APIRouter(tags=["schedules"])
+
+
+async def _timetable(ledger: Ledger) -> AsyncTimetable:
+    return AsyncTimetable(ledger)
+
+
+Timetable = Annotated[AsyncTimetable, Depends(_timetable)]
+ScheduleId = Annotated[str, Path(description="The schedule's id.", json_schema_extra={"format": "uuid"})]
+
+
+async def _found(schedule_id: ScheduleId, timetable: Timetable) -> Planned:
+    """Return the schedule. Raises `Problem` (404)."""
+    try:
+        found = await timetable.get(str(UUID(schedule_id)))
+    except ValueError:
+        found = None
+    if found is None:
+        raise _unknown(schedule_id)
+    return found
+
+
+Edit = Callable[[schedules.Schedule], schedules.Schedule]
+FoundSchedule = Annotated[Planned, Depends(_found)]
+
+
+@router.post(
+    "/schedules",
+    status_code=201,
+    response_model=Schedule,
+    summary="Make a schedule",
+    openapi_extra=SCHEDULE.document(),
+    responses={201: {"headers": _LOCATION}, **_REFUSALS, **problems(409)},
+)
+async def create_schedule(request: Request, response: Response, timetable: Timetable) -> Schedule:
+    """Make a schedule. Its parameters and options are checked like those of a job; slots count from now on."""
+    wanted, _ = await SCHEDULE.read(request)
+    await _refuse(request, wanted.kind, wanted.params, wanted.options)
+    now_ms = _now_ms()
+    made = _schedule(wanted, id=uuid7(), paused=bool(wanted.paused), created_at_ms=now_ms, starts_at_ms=now_ms)
+    if await timetable.add(made) == "full":
+        raise Problem(
+            409, "too_many_schedules", f"There are {schedules.MAX_SCHEDULES} schedules already. Delete some first."
+        )
+    response.headers["Location"] = url_of(made.id)
+    return shown(Planned(made, revision="1", cursor_ms=now_ms))
+
+
+@router.get("/schedules", summary="List schedules", responses=problems(422, 503))
+async def list_schedules(timetable: Timetable, wanted: Annotated[SchedulePages, Query()]) -> SchedulePage:
+    """Return schedules, the newest first."""
+    before = next_id_of(wanted.page_token, _NO_FILTERS) if wanted.page_token else None
+    found = await timetable.list(limit=wanted.page_size + 1, before=before)
+    page = found[: wanted.page_size]
+    more = len(found) > len(page)
+    return SchedulePage(
+        schedules=[shown(planned) for planned in page],
+        next_page_token=page_token(page[-1].schedule.id, _NO_FILTERS) if more else None,
+    )
+
+
+@router.get(
+    "/schedules/{schedule_id}",  # noqa: FAST003 - FoundSchedule takes it
+    summary="Read a schedule",
+    responses=problems(404, 503),
+)
+async def get_schedule(found: FoundSchedule) -> Schedule:
+    """Return the schedule, with its next five run times and its last job."""
+    return shown(found)
+
+
+@router.put(
+    "/schedules/{schedule_id}",
+    response_model=Schedule,
+    summary="Edit a schedule",
+    openapi_extra=SCHEDULE.document(),
+    responses={**_REFUSALS, **problems(404, 409)},
+)
+async def replace_schedule(schedule_id: ScheduleId, request: Request, timetable: Timetable) -> Schedule:
+    """Give the schedule new terms, all of them. If its slots change, they count from now on."""
+    wanted, _ = await SCHEDULE.read(request)
+    await _refuse(request, wanted.kind, wanted.params, wanted.options)
+
+    def edited(before: schedules.Schedule) -> schedules.Schedule:
+        return _schedule(
+            wanted,
+            id=before.id,
+            paused=before.paused if wanted.paused is None else wanted.paused,
+            created_at_ms=before.created_at_ms,
+            starts_at_ms=before.starts_at_ms if before.has_rhythm_of(wanted) else _now_ms(),
+        )
+
+    return await _edit(timetable, schedule_id, edited)
+
+
+@router.delete(
+    "/schedules/{schedule_id}",  # noqa: FAST003 - FoundSchedule takes it
+    status_code=204,
+    summary="Delete a schedule",
+    responses=problems(404, 503),
+)
+async def delete_schedule(found: FoundSchedule, timetable: Timetable) -> None:
+    """Delete the schedule. The jobs that it made stay, and go on."""
+    if not await timetable.remove(found.schedule.id):
+        raise _unknown(found.schedule.id)
+
+
+@router.post("/schedules/{schedule_id}/pause", summary="Pause a schedule", responses=problems(404, 409, 503))
+async def pause_schedule(schedule_id: ScheduleId, timetable: Timetable) -> Schedule:
+    """Make no more jobs until it is resumed. Jobs under way go on."""
+    return await _edit(timetable, schedule_id, lambda before: _changed(before, paused=True))
+
+
+@router.post(
+    "/schedules/{schedule_id}/resume",  # noqa: FAST003 - FoundSchedule takes it
+    summary="Resume a schedule",
+    responses=problems(404, 409, 422, 503),
+)
+async def resume_schedule(found: FoundSchedule, request: Request, timetable: Timetable) -> Schedule:
+    """Make jobs again, from the next slot on: those of the pause are not missed. Refused if its jobs could not run."""
+    await _refuse_stored(request, found.schedule)
+    return await _edit(timetable, found.schedule.id, lambda before: _changed(before, paused=False, note=None))
+
+
+@router.post(
+    "/schedules/{schedule_id}/run",  # noqa: FAST003 - FoundSchedule takes it
+    status_code=202,
+    summary="Run a schedule now",
+    responses={
+        202: {"headers": {"Location": {"description": "The job.", "schema": {"type": "string"}}}},
+        **problems(404, 422, 503),
+    },
+)
+async def run_schedule(found: FoundSchedule, request: Request, response: Response) -> JobAccepted:
+    """Make a job of it now, paused or not, whatever its overlap policy says. Its slots stay as they are."""
+    submission = await _refuse_stored(request, found.schedule)
+    accepted, (entry,) = await dispatch_of(request).accept([submission], None, schedule=found.schedule.id)
+    job = view.accepted(entry, accepted.ids[0], accepted.created_at_ms)
+    response.headers["Location"] = job.links.self
+    response.headers["Retry-After"] = "1"
+    return job
+
+
+async def _edit(timetable: AsyncTimetable, schedule_id: str, edited: Edit) -> Schedule:
+    """Write what `edited` makes of the schedule over it, unless somebody else was faster: then again."""
+    for _ in range(_EDITS_TRIED):
+        before = await _found(schedule_id, timetable)
+        after = edited(before.schedule)
+        restart = not after.has_rhythm_of(before.schedule) or after.paused != before.schedule.paused
+        if await timetable.replace(before, after, restart=restart) == "ok":
+            return shown(await _found(schedule_id, timetable))
+    raise Problem(409, "schedule_changed", "Others edit this schedule at the same time. Read it and try again.")
+
+
+def _schedule(wanted: ScheduleRequest, **more: Any) -> schedules.Schedule:
+    terms = {name: getattr(wanted, name) for name in schedules.Terms.model_fields}
+    params = wanted.params.model_dump(mode="json")
+    return schedules.Schedule(**terms, kind=wanted.kind, params=params, updated_at_ms=_now_ms(), **more)
+
+
+def _changed(schedule: schedules.Schedule, **changes: Any) -> schedules.Schedule:
+    return schedule.model_copy(update={**changes, "updated_at_ms": _now_ms()})
+
+
+async def _refuse(request: Request, kind: str, params: Any, options: RunOptions) -> Submission:
+    """Check what a schema cannot say; return what a tick submits. Raises `Problem` (422)."""
+    given = SubmissionOptions.model_validate(options.model_dump(exclude_unset=True))
+    submission = Submission(kind=kind, params=params, options=given)
+    await dispatch_of(request).check([submission])
+    return submission
+
+
+async def _refuse_stored(request: Request, schedule: schedules.Schedule) -> Submission:
+    """Check a schedule that was written some time ago: kinds and connections may have changed."""
+    try:
+        job = schedule.job()
+    except KeyError:
+        text = f"The kind {schedule.kind!r} is not known here any more. Edit or delete the schedule."
+        raise Problem(422, "unknown_kind", text, errors=[FieldError(pointer="/kind", message=text)]) from None
+    except ValidationError as changed:
+        errors = [
+            FieldError(pointer=pointer(("params", *error["loc"])), message=error["msg"])
+            for error in changed.errors(include_url=False, include_input=False)
+        ]
+        text = "The kind takes the schedule's parameters no more. Edit them."
+        raise Problem(422, "invalid_request", text, errors=errors) from None
+    return await _refuse(request, schedule.kind, job, schedule.options)
+
+
+def _unknown(schedule_id: str) -> Problem:
+    return Problem(404, "unknown_schedule", f"There is no schedule {schedule_id[:100]}. GET /schedules lists them.")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

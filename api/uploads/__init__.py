@@ -1,0 +1,1 @@
+"""`/uploads`: files that clients bring."""

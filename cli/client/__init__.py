@@ -1,0 +1,1 @@
+"""The gateway, spoken to over HTTP: calls, waiting, watching."""

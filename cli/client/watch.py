@@ -1,0 +1,193 @@
+"""Follow a job to its end: by its events, or by asking again where events do not come through."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+from cli.client.gateway import FINAL_STATES, Answer, Gateway, Refused, Unreachable
+from cli.pages.job import counts, waiting_text
+from cli.pages.output import duration_s, progress_text, state_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rich.console import Console
+
+_POLL_S = 0.5  # how long one question waits where there are no events; also how old shown progress may be
+_LINE_EVERY_S = 2.0  # plain progress lines of one step are at least this far apart
+_FEW = 20  # steps that are shown one by one; of more only how many are in which state
+_PATIENCE_S = 30.0  # how long a gateway that answered before may be away, for a restart
+
+
+class View(Protocol):
+    """Shows a job on its way."""
+
+    def show(self, job: Mapping[str, Any]) -> None:
+        """Show the job as it is now."""
+
+
+def follow(gateway: Gateway, job_id: str, view: View, *, timeout_s: float | None = None) -> Answer:
+    """Show a job until it ends (or for `timeout_s`) and return it as it then is.
+
+    A stream of events may be silent for long, so whoever sets a time limit is served by asking again.
+    Raises `Refused` for an unknown job and `Unreachable` when the gateway stays away.
+    """
+    deadline = time.monotonic() + timeout_s if timeout_s is not None else None
+    answer = gateway.job(job_id)
+    view.show(answer.document)
+    if answer.document["state"] in FINAL_STATES:
+        return answer
+    if deadline is None:
+        try:
+            answer = _by_events(gateway, job_id, answer, view)
+        except (Unreachable, Refused):  # a proxy that holds streams back, a gateway that restarts
+            answer = gateway_again(lambda: gateway.job(job_id))
+    while answer.document["state"] not in FINAL_STATES and not _over(deadline):
+        answer = gateway_again(lambda: gateway.job(job_id, wait_s=_POLL_S))
+        view.show(answer.document)
+    return answer
+
+
+def gateway_again(ask: Callable[[], Answer]) -> Answer:
+    """Ask until the gateway answers; raise `Unreachable` after `_PATIENCE_S` seconds of silence."""
+    give_up_at = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return ask()
+        except Unreachable:
+            if time.monotonic() > give_up_at:
+                raise
+        except Refused as refused:
+            if not refused.is_servers_fault or time.monotonic() > give_up_at:
+                raise
+        time.sleep(0.5)
+
+
+def _by_events(gateway: Gateway, job_id: str, answer: Answer, view: View) -> Answer:
+    """Follow the event stream to its end; the job is read anew whenever a state changes.
+
+    Of a job with many steps only when its own state does: those of its steps are in the events.
+    """
+    job = answer.document
+    steps = {step["name"]: step for step in job["steps"]}
+    for event in gateway.events(job_id):
+        step = steps.get(event.data.get("step"))
+        if event.event == "progress":
+            (step or job)["progress"] = {name: event.data[name] for name in ("current", "total", "unit", "message")}
+        elif event.event == "state" and step and len(steps) > _FEW:
+            step["state"] = event.data["state"]
+        elif event.event in {"state", "trimmed"}:
+            answer = gateway.job(job_id)
+            job = answer.document
+            steps = {step["name"]: step for step in job["steps"]}
+        else:
+            continue
+        view.show(job)
+        if job["state"] in FINAL_STATES:
+            break
+    return answer
+
+
+def _over(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() > deadline
+
+
+@contextmanager
+def live_view(console: Console) -> Iterator[View]:
+    """Yield a view for this console: bars on a terminal, lines elsewhere."""
+    with ExitStack() as stack:
+        if console.is_terminal:
+            yield _Bars(stack.enter_context(_progress_of(console)))
+        else:
+            yield _Lines(console)
+
+
+def _progress_of(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[state]}"),
+        TextColumn("{task.fields[said]}", markup=False),
+        _Ran(),
+        console=console,
+    )
+
+
+def _parts(job: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return what is shown, each with its name: the steps, or the job itself if it has none, or many."""
+    steps = job["steps"]
+    if len(steps) > _FEW:
+        done = sum(step["state"] == "succeeded" for step in steps)
+        progress = {"current": done, "total": len(steps), "unit": "steps", "message": counts(steps)}
+        waits = job["waiting_reason"] if job["state"] != "running" else None  # its own, not the first waiting step's
+        return [(job["kind"], {**job, "progress": progress, "waiting_reason": waits})]
+    return [(step["name"], step) for step in steps] or [(job["kind"], job)]
+
+
+def _said(part: Mapping[str, Any]) -> str:
+    return waiting_text(part) or progress_text(part["progress"])
+
+
+class _Ran(ProgressColumn):
+    """How long a step ran, or has been running."""
+
+    def render(self, task: Task) -> Text:
+        ran, begun = task.fields["ran"], task.fields["begun"]
+        if ran is None and begun is not None:
+            ran = time.monotonic() - begun
+        return Text("" if ran is None else f"{ran:.1f} s")
+
+
+class _Bars:
+    """One bar a step."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[int, TaskID] = {}
+        self._begun: dict[int, float] = {}
+
+    def show(self, job: Mapping[str, Any]) -> None:
+        for index, (name, part) in enumerate(_parts(job)):
+            if index not in self._tasks:
+                self._tasks[index] = self._progress.add_task(name, total=1, state="", said="", ran=None, begun=None)
+            if part["state"] == "running":
+                self._begun.setdefault(index, time.monotonic())
+            self._draw(self._tasks[index], part, self._begun.get(index))
+
+    def _draw(self, task: TaskID, part: Mapping[str, Any], begun: float | None) -> None:
+        state, progress = part["state"], part["progress"] or {"current": 0, "total": None}
+        total, current = (progress["total"], progress["current"]) if state == "running" else (1, state == "succeeded")
+        self._progress.tasks[task].total = total  # None, for which `update` has no word, makes the bar pulse
+        shown = state_text(state)
+        self._progress.update(
+            task,
+            completed=current,
+            state=f"[{shown.style}]{state}[/]" if shown.style else state,
+            said=_said(part),
+            ran=duration_s(part),
+            begun=begun,
+        )
+
+
+class _Lines:
+    """A line for each change of state, and for progress now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._states: dict[int, str] = {}
+        self._said: dict[int, tuple[float, str]] = {}
+
+    def show(self, job: Mapping[str, Any]) -> None:
+        for index, (name, part) in enumerate(_parts(job)):
+            state, words = part["state"], _said(part)
+            said_at, said = self._said.get(index, (0.0, ""))
+            now = time.monotonic()
+            moved = state == "running" and words != said and now - said_at >= _LINE_EVERY_S
+            if state != self._states.get(index) or moved:
+                self._console.print(f"{name}  {state}  {words}".rstrip(), markup=False)
+                self._states[index], self._said[index] = state, (now, words)

@@ -1,0 +1,176 @@
+"""Commands that change what becomes of jobs: repeat them, cancel them, forget them; one, several, or all of a kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.client.calls import Exit, announce, gateway_at
+from cli.client.gateway import DEFAULT_URL, Gateway, segment
+from cli.commands.arguments import options_of
+from cli.commands.options import (
+    Assignments,
+    CreatedAfter,
+    CreatedBefore,
+    DryRun,
+    JobId,
+    Json,
+    OfKind,
+    OfQueue,
+    OfSchedule,
+    OfState,
+    OfTag,
+    Params,
+    Url,
+    Wait,
+    typed_params,
+)
+from cli.pages import operations as page
+from cli.pages import output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+JobIds = Annotated[
+    list[str] | None, typer.Argument(help="Ids of the jobs; or choose by the options.", metavar="[ID]...")
+]
+
+
+def cancel(
+    job_ids: JobIds = None,
+    *,
+    state: OfState = None,
+    kind: OfKind = None,
+    queue: OfQueue = None,
+    tag: OfTag = None,
+    schedule: OfSchedule = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    dry_run: DryRun = False,
+    url: Url = DEFAULT_URL,
+    as_json: Json = False,
+) -> None:
+    """Cancel a job, several, or all that the options choose: they do not start, or they stop."""
+    wanted = _wanted(
+        job_ids,
+        state=state,
+        kind=kind,
+        queue=queue,
+        tag=tag,
+        schedule=schedule,
+        created_after=created_after,
+        created_before=created_before,
+    )
+    with gateway_at(url, as_json=as_json) as gateway:
+        if (only := _single(wanted)) and not dry_run:
+            answer = gateway.post(f"/jobs/{segment(only)}/cancel")
+            if as_json:
+                typer.echo(answer.text)
+            else:
+                running = answer.document["state"] == "cancel_requested"
+                typer.echo("it runs and was asked to stop" if running else answer.document["state"])
+            return
+        _call_for_many(gateway, "/jobs/cancel", {**wanted, "dry_run": dry_run}, page.show_cancelled, as_json=as_json)
+
+
+def retry(
+    job_ids: JobIds = None,
+    *,
+    params: Params = None,
+    assignments: Assignments = None,
+    only_failed: Annotated[
+        bool, typer.Option("--only-failed", help="Of a workflow, run only the steps that did not succeed.")
+    ] = False,
+    wait: Wait = False,
+    state: OfState = None,
+    kind: OfKind = None,
+    queue: OfQueue = None,
+    tag: OfTag = None,
+    schedule: OfSchedule = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    dry_run: DryRun = False,
+    url: Url = DEFAULT_URL,
+    as_json: Json = False,
+) -> None:
+    """Run jobs that did not succeed again, each as a new one. A single job may get other parameters."""
+    wanted = _wanted(
+        job_ids,
+        state=state,
+        kind=kind,
+        queue=queue,
+        tag=tag,
+        schedule=schedule,
+        created_after=created_after,
+        created_before=created_before,
+    )
+    only = _single(wanted)
+    if (not only or dry_run) and (params is not None or assignments or only_failed or wait):
+        raise typer.BadParameter("--params, --set, --only-failed and --wait are for one job, by its id.")
+    with gateway_at(url, as_json=as_json) as gateway:
+        if not only or dry_run:
+            body = {**wanted, "dry_run": dry_run}
+            _call_for_many(gateway, "/jobs/retry", body, page.show_retried, as_json=as_json)
+            return
+        changed: dict[str, Any] = {"only_failed": True} if only_failed else {}
+        if params is not None or assignments:
+            before = gateway.job(only).document["params"] if params is None else None
+            changed["params"] = typed_params(params, assignments, of=before)
+        accepted = gateway.post(f"/jobs/{segment(only)}/retry", changed or None)
+        announce(gateway, accepted, wait=wait, as_json=as_json)
+
+
+def delete(job_id: JobId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Forget a job that has ended, with its result, its log and its files."""
+    with gateway_at(url, as_json=as_json) as gateway:
+        gateway.delete(f"/jobs/{segment(job_id)}")
+        if not as_json:
+            typer.echo("forgotten")
+
+
+def _wanted(job_ids: Sequence[str] | None, **criteria: Any) -> dict[str, Any]:
+    """Return which jobs are meant, as the gateway takes it. Raises `typer.BadParameter`."""
+    chosen = options_of(criteria)
+    if bool(job_ids) == bool(chosen):
+        raise typer.BadParameter(
+            "Name jobs by their ids, or choose them with --state, --kind, --tag, ...: one of both."
+        )
+    return {"ids": job_ids} if job_ids else {"filter": chosen}
+
+
+def _single(wanted: Mapping[str, Any]) -> str | None:
+    """Return the id if a single job is named."""
+    ids = wanted.get("ids", ())
+    return ids[0] if len(ids) == 1 else None
+
+
+def _call_for_many(
+    gateway: Gateway,
+    path: str,
+    body: dict[str, Any],
+    print_answer: Callable[[Mapping[str, Any]], None],
+    *,
+    as_json: bool,
+) -> None:
+    """Call until the gateway has gone through all jobs of the filter; each answer is of at most 1,000.
+
+    With `as_json` every answer is a line. Ends the program with `NOT_SUCCEEDED` if a job was refused.
+    """
+    found = refused = 0
+    while True:
+        answer = gateway.post(path, body)
+        refused += len(answer.document["refused"])
+        found += sum(len(jobs) for jobs in answer.document.values() if isinstance(jobs, list))
+        if as_json:
+            typer.echo(answer.text)
+        else:
+            print_answer(answer.document)
+        if (token := answer.document["next_page_token"]) is None:
+            break
+        body = {**body, "filter": {**body["filter"], "page_token": token}}
+    if not as_json:
+        summary = f"jobs: {found:,}" + (f", refused: {refused:,}" if refused else "")
+        output.console(stderr=True).print(summary, style="dim")
+    if refused:
+        raise typer.Exit(Exit.NOT_SUCCEEDED)

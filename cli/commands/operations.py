@@ -1,0 +1,70 @@
+"""Commands that show and change how the service is: queues and workers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cli.client.calls import gateway_at
+from cli.client.gateway import DEFAULT_URL, segment
+from cli.commands.options import Json, Url
+from cli.pages import operations as page
+from cli.pages import output
+
+QueueName = Annotated[str, typer.Argument(help="The queue.", metavar="NAME")]
+
+
+class ListedUnlessNamed(TyperGroup):
+    """A group that lists where no command of it is named: `celeriac queues --json` is `celeriac queues list --json`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the missing word in."""
+        names_one = bool(args) and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if names_one else ["list", *args])
+
+
+queues = typer.Typer(name="queues", cls=ListedUnlessNamed, help="List queues; pause and resume them.")
+
+
+@queues.command("list")
+def list_queues(*, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """List the queues: what waits, what runs, who takes jobs from them."""
+    with gateway_at(url, as_json=as_json) as gateway:
+        answer = gateway.get("/queues")
+        if as_json:
+            typer.echo(answer.text)
+        else:
+            page.show_queues(answer.document["queues"], output.console())
+
+
+@queues.command("pause")
+def pause_queue(queue: QueueName, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Start nothing of a queue until it is resumed. What runs goes on."""
+    _change(queue, "pause", url, as_json=as_json)
+
+
+@queues.command("resume")
+def resume_queue(queue: QueueName, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Let a queue go on."""
+    _change(queue, "resume", url, as_json=as_json)
+
+
+def workers(*, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """List the workers and what they run."""
+    with gateway_at(url, as_json=as_json) as gateway:
+        answer = gateway.get("/workers")
+        if as_json:
+            typer.echo(answer.text)
+        else:
+            page.show_workers(answer.document["workers"], output.console())
+
+
+def _change(queue: str, how: str, url: str, *, as_json: bool) -> None:
+    with gateway_at(url, as_json=as_json) as gateway:
+        answer = gateway.post(f"/queues/{segment(queue)}/{how}")
+        if as_json:
+            typer.echo(answer.text)
+        else:
+            page.show_queues([answer.document], output.console())

@@ -1,0 +1,252 @@
+"""Commands for schedules: jobs that come again. A schedule goes by its id, or by its name if no other has that."""
+
+from __future__ import annotations
+
+import json
+from operator import itemgetter
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from cli.client.calls import announce, gateway_at
+from cli.client.gateway import DEFAULT_URL, Answer, Gateway, segment
+from cli.commands.arguments import options_of
+from cli.commands.operations import ListedUnlessNamed
+from cli.commands.options import (
+    Assignments,
+    CallbackUrl,
+    ConcurrencyKey,
+    ConcurrencyLimit,
+    ExpiresInS,
+    Json,
+    MaxRetries,
+    Params,
+    Priority,
+    Queue,
+    Tags,
+    TimeLimitS,
+    Url,
+    Wait,
+    typed_params,
+)
+from cli.pages import output
+from cli.pages import schedule as page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+schedules = typer.Typer(
+    name="schedules", cls=ListedUnlessNamed, help="List schedules; make, edit, pause and run them now."
+)
+
+Which = Annotated[str, typer.Argument(help="The schedule's id, or its name.", metavar="SCHEDULE")]
+Cron = Annotated[
+    str | None, typer.Option(help='When, as five fields: minute, hour, day, month, weekday: "0 9 * * mon-fri".')
+]
+EveryS = Annotated[float | None, typer.Option("--every-s", help="Every so many seconds, in place of --cron.")]
+TimeZone = Annotated[str | None, typer.Option(help="Of --cron, such as Europe/Berlin; UTC unless said.")]
+Missed = Annotated[str | None, typer.Option(help="What becomes of missed times: skip (unless said) or run_once.")]
+Overlap = Annotated[
+    str | None, typer.Option(help="While its last job goes on: skip (unless said), allow or buffer_one.")
+]
+_CRON_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
+_PAGE_SIZE = 200
+_TERMS = ("name", "kind", "params", "options", "crontab", "interval_s", "time_zone", "missed", "overlap")
+
+
+@schedules.command("list")
+def list_schedules(*, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """List the schedules by name."""
+    with gateway_at(url, as_json=as_json) as gateway:
+        found = sorted(_all(gateway), key=itemgetter("name"))
+    if as_json:
+        typer.echo(json.dumps({"schedules": found}))
+    else:
+        page.show_schedules(found, output.console())
+
+
+@schedules.command("get")
+def get_schedule(which: Which, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Show a schedule with its next times and its last job."""
+    with gateway_at(url, as_json=as_json) as gateway:
+        _show(gateway.get(_path(gateway, which)), as_json=as_json)
+
+
+@schedules.command("create")
+def create_schedule(
+    kind: Annotated[str, typer.Argument(help="The kind of its jobs; see `celeriac kinds`.")],
+    *,
+    name: Annotated[str, typer.Option(help="What to call it.")],
+    cron: Cron = None,
+    every_s: EveryS = None,
+    time_zone: TimeZone = None,
+    missed: Missed = None,
+    overlap: Overlap = None,
+    paused: Annotated[bool, typer.Option("--paused", help="Make no jobs before it is resumed.")] = False,
+    params: Params = None,
+    assignments: Assignments = None,
+    priority: Priority = None,
+    queue: Queue = None,
+    expires_in_s: ExpiresInS = None,
+    time_limit_s: TimeLimitS = None,
+    max_retries: MaxRetries = None,
+    tags: Tags = None,
+    concurrency_key: ConcurrencyKey = None,
+    concurrency_limit: ConcurrencyLimit = None,
+    callback_url: CallbackUrl = None,
+    url: Url = DEFAULT_URL,
+    as_json: Json = False,
+) -> None:
+    """Make a schedule. Its job's parameters and options are those of `celeriac submit`."""
+    if (cron is None) == (every_s is None):
+        raise typer.BadParameter("Say when it runs: with --cron or with --every-s.")
+    options = _options(
+        priority=priority,
+        queue=queue,
+        expires_in_s=expires_in_s,
+        time_limit_s=time_limit_s,
+        max_retries=max_retries,
+        tags=tags,
+        concurrency_key=concurrency_key,
+        concurrency_limit=concurrency_limit,
+        callback_url=callback_url,
+    )
+    body = {
+        "name": name,
+        "kind": kind,
+        "params": typed_params(params, assignments),
+        **_rhythm(cron, every_s),
+        **_options(time_zone=time_zone, missed=missed, overlap=overlap, options=options or None),
+        **({"paused": True} if paused else {}),
+    }
+    with gateway_at(url, as_json=as_json) as gateway:
+        _show(gateway.post("/schedules", body), as_json=as_json)
+
+
+@schedules.command("update")
+def update_schedule(
+    which: Which,
+    *,
+    name: Annotated[str | None, typer.Option(help="What to call it from now on.")] = None,
+    cron: Cron = None,
+    every_s: EveryS = None,
+    time_zone: TimeZone = None,
+    missed: Missed = None,
+    overlap: Overlap = None,
+    params: Params = None,
+    assignments: Assignments = None,
+    priority: Priority = None,
+    queue: Queue = None,
+    expires_in_s: ExpiresInS = None,
+    time_limit_s: TimeLimitS = None,
+    max_retries: MaxRetries = None,
+    tags: Tags = None,
+    concurrency_key: ConcurrencyKey = None,
+    concurrency_limit: ConcurrencyLimit = None,
+    callback_url: CallbackUrl = None,
+    url: Url = DEFAULT_URL,
+    as_json: Json = False,
+) -> None:
+    """Change what is named here; the rest stays as it is. --set changes single parameters."""
+    if cron is not None and every_s is not None:
+        raise typer.BadParameter("Say when it runs: with --cron or with --every-s.")
+    options = _options(
+        priority=priority,
+        queue=queue,
+        expires_in_s=expires_in_s,
+        time_limit_s=time_limit_s,
+        max_retries=max_retries,
+        tags=tags,
+        concurrency_key=concurrency_key,
+        concurrency_limit=concurrency_limit,
+        callback_url=callback_url,
+    )
+    with gateway_at(url, as_json=as_json) as gateway:
+        path = _path(gateway, which)
+        before = gateway.get(path).document
+        after = {
+            **{term: before[term] for term in _TERMS},
+            **_rhythm(cron, every_s),
+            **_options(name=name, time_zone=time_zone, missed=missed, overlap=overlap),
+            "params": typed_params(params, assignments, of=before["params"]),
+            "options": before["options"] | options,
+        }
+        _show(gateway.put(path, after), as_json=as_json)
+
+
+@schedules.command("delete")
+def delete_schedule(which: Which, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Delete a schedule. The jobs that it made stay."""
+    with gateway_at(url, as_json=as_json) as gateway:
+        gateway.delete(_path(gateway, which))
+        if not as_json:
+            typer.echo("deleted")
+
+
+@schedules.command("pause")
+def pause_schedule(which: Which, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Make no more jobs until it is resumed."""
+    with gateway_at(url, as_json=as_json) as gateway:
+        _show(gateway.post(f"{_path(gateway, which)}/pause"), as_json=as_json)
+
+
+@schedules.command("resume")
+def resume_schedule(which: Which, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Make jobs again, from its next time on."""
+    with gateway_at(url, as_json=as_json) as gateway:
+        _show(gateway.post(f"{_path(gateway, which)}/resume"), as_json=as_json)
+
+
+@schedules.command("run")
+def run_schedule(which: Which, *, wait: Wait = False, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Make a job of it now, paused or not."""
+    with gateway_at(url, as_json=as_json) as gateway:
+        announce(gateway, gateway.post(f"{_path(gateway, which)}/run"), wait=wait, as_json=as_json)
+
+
+def _all(gateway: Gateway) -> Iterator[dict[str, Any]]:
+    """Yield every schedule, page by page."""
+    token = None
+    while True:
+        page = gateway.get("/schedules", page_size=_PAGE_SIZE, page_token=token).document
+        yield from page["schedules"]
+        if not (token := page["next_page_token"]):
+            return
+
+
+def _path(gateway: Gateway, which: str) -> str:
+    """Return the path of the schedule with this id or name. Raises `typer.BadParameter`."""
+    try:
+        return f"/schedules/{UUID(which)}"
+    except ValueError:
+        named = [item["id"] for item in _all(gateway) if item["name"] == which]
+    if len(named) != 1:
+        many = f"{len(named)} schedules are" if named else "No schedule is"
+        raise typer.BadParameter(f"{many} called {which!r}; `celeriac schedules` lists them with their ids.")
+    return f"/schedules/{segment(named[0])}"
+
+
+def _rhythm(cron: str | None, every_s: float | None) -> dict[str, Any]:
+    """Return the terms that say when; none if neither is given. Raises `typer.BadParameter`."""
+    if every_s is not None:
+        return {"crontab": None, "interval_s": every_s}
+    if cron is None:
+        return {}
+    fields = cron.split()
+    if len(fields) != len(_CRON_FIELDS):
+        raise typer.BadParameter(
+            f"--cron {cron!r}: write five fields (minute, hour, day, month, weekday), such as '0 9 * * *'."
+        )
+    return {"crontab": dict(zip(_CRON_FIELDS, fields, strict=True)), "interval_s": None}
+
+
+def _options(**given: Any) -> dict[str, Any]:
+    return options_of(given)
+
+
+def _show(answer: Answer, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(answer.text)
+    else:
+        page.show_schedule(answer.document, output.console())

@@ -1,0 +1,1 @@
+"""`celeriac up`: a whole service on this machine."""

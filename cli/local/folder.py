@@ -1,0 +1,70 @@
+"""The data folder of a service: who holds it, and which connections it starts with."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from cli.local.ports import HOST, CannotStart
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_CONNECTIONS = """\
+# The external systems that jobs may name. Gateway and workers read this file when they start.
+# It carries no passwords: see examples/connections.toml for the other kinds.
+
+[warehouse]
+kind = "sqlite"
+path = "warehouse.sqlite"
+description = "A database file in this folder."
+
+[lake]
+kind = "store"
+url = "lake"
+description = "A folder of files in this folder."
+"""
+
+
+@contextmanager
+def claimed_folder(folder: Path, port: int) -> Iterator[int]:
+    """Make the data folder and hold its lock; yield the lock's file descriptor.
+
+    The kernel drops the lock when the last process that has it open is gone. Raises `CannotStart` if it is held.
+    """
+    try:
+        for part in (folder, folder / "logs", folder / "lake"):
+            part.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as unusable:
+        raise CannotStart(
+            f"{folder} cannot be used ({unusable.strerror}). Choose another folder with --data."
+        ) from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = {"pid": "?", "url": "?"}
+            with suppress(ValueError):
+                holder = json.loads(os.pread(lock, 4096, 0))
+            raise CannotStart(
+                f"Another `celeriac up` (process {holder['pid']}, {holder['url']}) uses {folder}. "
+                "Stop it, or choose another folder with --data."
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, json.dumps({"pid": os.getpid(), "url": f"http://{HOST}:{port}"}).encode(), 0)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def connections_of(folder: Path) -> Path:
+    """Return the connections file of a data folder; a new folder gets one with a warehouse and a lake."""
+    path = folder / "connections.toml"
+    if not path.exists():
+        path.write_text(_CONNECTIONS, encoding="utf-8")
+    return path.resolve()

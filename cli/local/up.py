@@ -1,0 +1,225 @@
+"""`celeriac up`: a whole service on this machine, from one command, gone when that ends."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import redis
+
+from cli.client.gateway import Gateway, Refused, Unreachable
+from cli.local.folder import claimed_folder, connections_of
+from cli.local.ports import HOST, CannotStart, free_port, refuse_taken_port
+from cli.local.processes import Child, Died, Ensemble, NotReady, Program, StopRequested, StopSignals
+from cli.local.valkey import answers, valkey_program
+from cli.local.workers import WorkerPlan, plan_workers
+from shared.broker.celery import make_celery
+from shared.broker.safety import refuse_unsafe, safe_url
+from shared.broker.settings import BrokerSettings
+from shared.errors import DefinitionError, redact
+from shared.ledger.server import bounded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+BROKER_VARIABLES = ("CELERY_BROKER_URL", "CELERIAC_BROKER_URL")
+_GATEWAY, _BEAT, _WORKERS, _BROKER = range(4)  # the order in which they are stopped
+_READY_WITHIN_S = 120.0
+_SLOW_AFTER_S = 8.0
+_STREAMS_END_S = 3  # how long the gateway lets open event streams go on when it stops
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Where everything of a running service is."""
+
+    url: str
+    broker_url: str
+    folder: Path
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the log files."""
+        return self.folder / "logs"
+
+
+def run(
+    *, port: int, folder: Path, valkey_port: int | None, say: Callable[[str, str], None], quiet: bool = False
+) -> int:
+    """Start the service, keep it until a signal or a death ends it, stop it in order, and return the exit code.
+
+    `say(name, line)` gets this function's own news as `up` and, unless `quiet`, what the programs write.
+    Raises `CannotStart` and `DefinitionError` before anything runs.
+    """
+
+    def tell(name: str, line: str) -> None:
+        if name == "up" or not quiet:
+            say(name, line)
+
+    sys.path.insert(0, str(Path.cwd()))  # as the programs see it: `python -m` puts it there
+    refuse_taken_port(port, "--port")
+    with claimed_folder(folder, port) as lock, StopSignals() as signals:
+        external = next((url for name in BROKER_VARIABLES if (url := os.environ.get(name))), None)
+        environment = _environment(folder, port, external or _embedded_url(valkey_port))
+        settings = _broker_settings(environment)
+        workers = plan_workers(environment)
+        if not workers:
+            raise CannotStart("No family's tasks are installed here, so no job could run: pip install celeriac[etl].")
+        ensemble = Ensemble(folder / "logs", signals, tell)
+        try:
+            service = Service(f"http://{HOST}:{port}", settings.broker_url, folder)
+            if not external:
+                _start_valkey(ensemble, settings, folder, environment, lock)
+            _refuse_unsafe_broker(settings)
+            _start_the_rest(ensemble, service, settings, environment, workers)
+            _announce(service, external=external is not None, say=tell)
+            ensemble.watch()
+        except StopRequested as stop:
+            tell("up", f"{stop.received.name} received")
+            return 0
+        except Died as death:
+            _tell_death(death.child, tell)
+            return 1
+        except NotReady as late:
+            tell("up", f"{late}; see {folder / 'logs'}")
+            return 1
+        finally:
+            ensemble.stop()
+    raise AssertionError  # unreachable: watching ends by an exception
+
+
+def _embedded_url(valkey_port: int | None) -> str:
+    if valkey_port is not None:
+        refuse_taken_port(valkey_port, "--valkey-port")
+    return f"redis://{HOST}:{valkey_port or free_port()}/0"
+
+
+def _environment(folder: Path, port: int, broker_url: str) -> dict[str, str]:
+    """Return the environment of the programs: this process's own, and where things are."""
+    connections = os.environ.get("CELERIAC_CONNECTIONS_FILE") or str(connections_of(folder))
+    defaults = {
+        "CELERIAC_CONNECTIONS_FILE": connections,
+        "CELERIAC_STORE_URL": str((folder / "artifacts").resolve()),
+    }
+    ours = {
+        "CELERY_BROKER_URL": broker_url,
+        "CELERIAC_HOST": HOST,
+        "CELERIAC_PORT": str(port),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {**defaults, **os.environ, **ours}
+
+
+def _broker_settings(environment: Mapping[str, str]) -> BrokerSettings:
+    """Return the settings that the programs will see. Raises `CannotStart` if they are wrong."""
+    try:
+        return BrokerSettings(
+            broker_url=environment["CELERY_BROKER_URL"],
+            ledger_url=environment.get("CELERIAC_LEDGER_URL") or environment.get("CELERY_RESULT_BACKEND", ""),
+        )
+    except ValueError as wrong:
+        raise CannotStart(f"The broker's settings are wrong: {redact(str(wrong))}") from None
+
+
+def _start_valkey(
+    ensemble: Ensemble, settings: BrokerSettings, folder: Path, environment: Mapping[str, str], lock: int
+) -> None:
+    port = urlsplit(settings.broker_url).port or 0
+    ensemble.start(valkey_program(folder / "valkey", port, environment, stop_stage=_BROKER, lock=lock))
+    ensemble.wait_until(
+        lambda: answers(settings.broker_url), "valkey", within_s=_READY_WITHIN_S, slow_after_s=_SLOW_AFTER_S
+    )
+
+
+def _refuse_unsafe_broker(settings: BrokerSettings) -> None:
+    """Raise `CannotStart` if a Redis that is to be used does not answer or would lose accepted jobs."""
+    for url in {settings.ledger_url} | ({settings.broker_url} if settings.uses_redis else set()):
+        try:
+            with redis.Redis.from_url(url, **bounded()) as client:
+                refuse_unsafe(client, allow_volatile=settings.allow_volatile_broker)
+        except redis.RedisError as silent:
+            raise CannotStart(
+                f"The broker {safe_url(url)} does not answer: {redact(str(silent))}. Start it, mend "
+                "CELERY_BROKER_URL, or unset that to use the embedded one."
+            ) from None
+        except DefinitionError as unsafe:
+            raise CannotStart(f"{safe_url(url)}: {unsafe}") from None
+
+
+def _start_the_rest(
+    ensemble: Ensemble,
+    service: Service,
+    settings: BrokerSettings,
+    environment: Mapping[str, str],
+    workers: list[WorkerPlan],
+) -> None:
+    python = [sys.executable, "-m"]
+    port = urlsplit(service.url).port
+    uvicorn = f"uvicorn --factory api.app:create_app --host {HOST} --port {port} --no-access-log"
+    ending = f"--timeout-graceful-shutdown {_STREAMS_END_S}"
+    celery = "celery --quiet -A worker.app"
+    grace_s = settings.soft_shutdown_s + 15  # see worker.upkeep.custodian: give back, then kill after 10 s
+    ensemble.start(Program("gateway", [*python, *uvicorn.split(), *ending.split()], environment, _GATEWAY, grace_s=10))
+    for worker in workers:
+        node = f"{worker.name.removeprefix('worker-')}@%h"
+        command = [*python, *celery.split(), "worker", "--hostname", node, "--loglevel", "INFO"]
+        quick = ["--without-mingle", "--without-gossip"]  # nothing here uses what workers tell each other
+        ensemble.start(Program(worker.name, [*command, *quick], worker.environment, _WORKERS, grace_s))
+    beat = [*python, *celery.split(), "beat", "--loglevel", "INFO"]
+    plain = {name: value for name, value in environment.items() if name != "CELERIAC_TASKS"}
+    ensemble.start(Program("beat", beat, plain, _BEAT, grace_s=10))
+    limits = {"within_s": _READY_WITHIN_S, "slow_after_s": _SLOW_AFTER_S}
+    ensemble.wait_until(lambda: _is_ready(service.url), "gateway", **limits)
+    app = make_celery(settings)
+    missing = {worker.name for worker in workers}
+
+    def all_answer() -> bool:
+        missing.difference_update(_answering(app))
+        return not missing
+
+    ensemble.wait_until(all_answer, ", ".join(sorted(missing)), **limits)
+
+
+def _is_ready(url: str) -> bool:
+    with suppress(Unreachable, Refused), Gateway(url) as gateway:
+        gateway.get("/readyz", read_timeout_s=2.0)
+        return True
+    return False
+
+
+def _answering(app: Any) -> set[str]:
+    """Return the names of the workers on this machine that answer a ping within half a second."""
+    host = socket.gethostname()
+    with suppress(OSError, redis.RedisError):
+        replies = app.control.ping(timeout=0.5) or []
+        nodes = [node.partition("@") for reply in replies for node in reply]
+        return {f"worker-{name}" for name, _, at in nodes if at == host}
+    return set()
+
+
+def _announce(service: Service, *, external: bool, say: Callable[[str, str], None]) -> None:
+    broker = f"{safe_url(service.broker_url)} ({'yours' if external else 'embedded, append-only file on'})"
+    for name, where in {
+        "gateway": service.url,
+        "docs": f"{service.url}/docs",
+        "metrics": f"{service.url}/metrics",
+        "broker": broker,
+        "data": str(service.folder.resolve()),
+        "connections": os.environ.get("CELERIAC_CONNECTIONS_FILE", str(service.folder.resolve() / "connections.toml")),
+        "logs": str(service.logs.resolve()),
+    }.items():
+        say("up", f"{name:<12} {where}")
+    say("up", "ready; Ctrl-C stops everything")
+
+
+def _tell_death(child: Child, say: Callable[[str, str], None]) -> None:
+    say("up", f"{child.program.name} ended by itself ({child.how_it_ended}), so everything stops. Its last lines:")
+    for line in child.last_lines:
+        say("up", f"  {line}")
+    say("up", f"The whole log: {child.log.resolve()}")

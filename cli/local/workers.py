@@ -1,0 +1,57 @@
+"""Which worker processes a service on one machine needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from shared.contract.catalogue import catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_OWN_CONTRACTS = "shared.jobs"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """One worker process."""
+
+    name: str
+    environment: Mapping[str, str]
+
+
+def plan_workers(environment: Mapping[str, str]) -> list[WorkerPlan]:
+    """Return one worker a family whose tasks are installed, by the catalogue of this process.
+
+    The kinds that `CELERIAC_CONTRACTS` adds run in one worker, together with the families whose queues they share:
+    whoever takes messages from a queue must have the tasks of all its kinds.
+    """
+    kinds = list(catalogue().values())
+    added = [kind for kind in kinds if not f"{kind.__module__}.".startswith(f"{_OWN_CONTRACTS}.")]
+    queues = {kind.spec.queue for kind in added}
+    families = sorted({kind.spec.family for kind in kinds if _is_installed(kind.spec.family)})
+    joined = [
+        family
+        for family in families
+        if any(kind.spec.family == family and kind.spec.queue in queues for kind in kinds)
+        or any(kind.spec.family == family for kind in added)
+    ]
+    plain = {name: value for name, value in environment.items() if name != "CELERIAC_TASKS"}
+    plans = [
+        WorkerPlan(f"worker-{family}", {**plain, "WORKER_FAMILIES": family})
+        for family in families
+        if family not in joined
+    ]
+    if added:
+        names = joined or sorted({kind.spec.family for kind in added})
+        plans.append(WorkerPlan(f"worker-{'-'.join(names)}", {**environment, "WORKER_FAMILIES": ",".join(joined)}))
+    return plans
+
+
+def _is_installed(family: str) -> bool:
+    try:
+        return find_spec(f"worker.{family}.tasks") is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,104 @@
+"""What an operator reads: queues, workers, and what became of calls for many jobs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from cli.pages.output import moment, show_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rich.console import Console
+
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
+
+
+def span(seconds: float) -> str:
+    """Return a duration in its largest fitting unit, such as `42 s`, `3 min` or `2 days`."""
+    for unit_s, name in ((_DAY_S, "days"), (_HOUR_S, "h"), (_MINUTE_S, "min")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:.0f} {name}"
+    return f"{max(0, seconds):.0f} s"
+
+
+def show_queues(queues: Iterable[Mapping[str, Any]], out: Console) -> None:
+    """Print queues, one a line; what keeps one from going on stands out."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("queue", no_wrap=True)
+    for name in ("depth", "oldest", "running", "held", "limited", "consumers"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for queue in queues:
+        oldest_s = queue["oldest_waiting_s"]
+        table.add_row(
+            queue["name"],
+            f"{queue['depth']:,}",
+            "" if oldest_s is None else span(oldest_s),
+            *(f"{queue[name]:,}" for name in ("running", "held", "rate_limited", "consumers")),
+            _trouble(queue),
+        )
+    show_table(table, out)
+
+
+def _trouble(queue: Mapping[str, Any]) -> Text:
+    if queue["is_paused"]:
+        return Text(f"paused since {moment(queue['paused_at'])}", style="yellow")
+    if queue["waiting_reason"] == "no_consumer":
+        return Text("jobs wait, and no worker takes them", style="bold red")
+    return Text("")
+
+
+def show_workers(workers: Iterable[Mapping[str, Any]], out: Console) -> None:
+    """Print workers, one a line, each with what it runs below."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("worker", "state", "busy", "queues", "up", "version"):
+        table.add_column(name, no_wrap=True)
+    for worker in workers:
+        state = worker["state"]
+        style = {"online": "green", "stopping": "yellow"}.get(state, "bold red")
+        table.add_row(
+            worker["name"],
+            Text(state, style=style),
+            f"{len(worker['active'])} of {worker['concurrency']}",
+            Text(" ".join(worker["queues"])),
+            span(_between(worker["started_at"], worker["last_seen_at"])),
+            worker["versions"]["celeriac"],
+        )
+        for job in worker["active"]:
+            ran = span(_between(job["started_at"], worker["last_seen_at"]))
+            table.add_row(f"  {job['job_id']}", "", "", Text(f"{job['kind']}  {job['step'] or ''}"), ran, "")
+    show_table(table, out)
+
+
+def show_cancelled(answer: Mapping[str, Any]) -> None:
+    """Print what became of each job that was to be cancelled, one a line."""
+    would = "would be " if answer["dry_run"] else ""
+    for job_id in answer["cancelled"]:
+        typer.echo(f"{job_id}  {would}cancelled")
+    for job_id in answer["requested"]:
+        typer.echo(f"{job_id}  runs, {would}asked to stop" if would else f"{job_id}  runs and was asked to stop")
+    _show_refused(answer["refused"])
+
+
+def show_retried(answer: Mapping[str, Any]) -> None:
+    """Print what became of each job that was to be repeated, one a line, with the new job's id."""
+    for job in answer["retried"]:
+        typer.echo(
+            f"{job['retried_from']}  " + ("would be retried" if answer["dry_run"] else f"retried as {job['id']}")
+        )
+    _show_refused(answer["refused"])
+
+
+def _show_refused(refused: Iterable[Mapping[str, Any]]) -> None:
+    for job in refused:
+        typer.echo(f"{job['id']}  refused: {job['message']}")
+
+
+def _between(begin: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()

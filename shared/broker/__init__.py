@@ -1,0 +1,1 @@
+"""The broker: its settings, the one place that configures Celery, and the messages that go through it."""

@@ -1,0 +1,113 @@
+"""The one place that configures Celery, for gateway, workers, beat and Flower alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.app.defaults import NAMESPACES, flatten
+from kombu import Exchange, Queue
+
+from shared.broker.settings import BrokerSettings
+from shared.contract.definition import known_queues
+from shared.contract.options import DEFAULT_PRIORITY, PRIORITIES
+from shared.errors import DefinitionError
+from shared.ledger.server import SOCKET_TIMEOUT_S
+
+
+def make_celery(
+    settings: BrokerSettings, *, transport: Any = None, backend: str = "shared.ledger.backend:LedgerBackend"
+) -> Celery:
+    """Return the Celery application that gateway, workers, beat and Flower share.
+
+    `transport` replaces the broker's kombu transport class, `backend` the result backend's.
+    Raises `DefinitionError` for a setting that Celery does not have.
+    """
+    app = Celery("celeriac", set_as_current=transport is None)
+    # Not the setting `result_backend`: Celery takes CELERY_RESULT_BACKEND over that, and its own backend with it.
+    app.backend_cls = f"{backend}+{settings.ledger_url}"
+    overrides = {} if transport is None else {"broker_transport": transport}
+    configure(app, celery_settings(settings) | overrides)
+    return app
+
+
+def configure(app: Celery, settings: dict[str, Any]) -> None:
+    """Set `settings`; refuse those that Celery would silently ignore."""
+    known = dict(flatten(NAMESPACES))
+    if unknown := sorted(name for name in settings if name not in known and not name.startswith("redbeat_")):
+        raise DefinitionError(
+            f"Celery has no setting {', '.join(unknown)}. See its documentation for the names it has."
+        )
+    app.conf.update(settings)
+
+
+def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
+    """Return Celery's settings. The defaults that are kept are not named."""
+    direct = Exchange("")  # the default exchange: a queue's name is its routing key, and nothing needs binding
+    arguments = {} if settings.uses_redis else {"x-max-priority": PRIORITIES}
+    options: dict[str, Any] = {}
+    if settings.uses_redis:
+        options = {
+            "visibility_timeout": settings.visibility_timeout_s,
+            "priority_steps": list(range(PRIORITIES)),  # kombu's default has four
+            "queue_order_strategy": "priority",
+            "socket_timeout": SOCKET_TIMEOUT_S,
+            "socket_connect_timeout": SOCKET_TIMEOUT_S,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        }
+    elif settings.broker_url.startswith("amqp"):
+        options = {"confirm_publish": True, "max_retries": 3, "interval_max": 1}
+    elif settings.broker_url.startswith("sqs"):
+        options = {"visibility_timeout": settings.visibility_timeout_s}
+    return {
+        "broker_url": settings.broker_url,
+        "broker_transport_options": options,
+        "broker_connection_timeout": SOCKET_TIMEOUT_S,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "result_expires": settings.retention_s,
+        "result_backend_always_retry": True,
+        "redis_socket_timeout": SOCKET_TIMEOUT_S,
+        "redis_socket_connect_timeout": SOCKET_TIMEOUT_S,
+        "redis_socket_keepalive": True,
+        "redis_retry_on_timeout": True,
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "event_serializer": "json",
+        "accept_content": ["json"],
+        "timezone": "UTC",
+        "task_queues": [Queue(name, direct, routing_key=name, queue_arguments=arguments) for name in known_queues()],
+        "task_default_queue": known_queues()[0],
+        "task_default_exchange": "",
+        "task_create_missing_queues": False,
+        "task_default_priority": settings.wire_priority(DEFAULT_PRIORITY),
+        "task_queue_max_priority": None,
+        "task_inherit_parent_priority": True,
+        "task_acks_late": True,
+        "worker_prefetch_multiplier": 1,
+        # A lost child's job is given back through the ledger, which counts: see shared.ledger.backend.
+        "task_reject_on_worker_lost": False,
+        "task_publish_retry_policy": {
+            "max_retries": 3,
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 1,
+        },
+        "task_send_sent_event": True,
+        "worker_send_task_events": True,
+        # A claim outlives a broken connection, so work under way is not thrown away with it.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_hijack_root_logger": False,
+        "worker_proc_alive_timeout": 60,
+        "beat_scheduler": "worker.beat:BeatScheduler",
+        "beat_max_loop_interval": 5,
+        "redbeat_redis_url": settings.ledger_url,
+        "redbeat_redis_options": {
+            "socket_timeout": SOCKET_TIMEOUT_S,
+            "socket_connect_timeout": SOCKET_TIMEOUT_S,
+            "socket_keepalive": True,
+        },
+        "redbeat_key_prefix": "celeriac:redbeat:",
+        "redbeat_lock_timeout": 25,
+    }

@@ -1,0 +1,158 @@
+"""Celery messages, made without publishing them.
+
+A message is the JSON object that kombu puts on a Redis list (`body`, `headers`, `properties`): Celery's protocol 2.
+Celery itself makes one for every kind, once; a job's message is that template with its own id, parameters and
+options. A workflow's messages are what Celery's canvas would send, each time. On other brokers the same object is what
+`publish` hands to kombu. A conformance test compares the result with what `apply_async` really sends.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from celery import Signature
+from kombu import Producer, Queue
+from kombu.transport import virtual
+
+from shared.broker.celery import make_celery
+from shared.broker.settings import BrokerSettings
+from shared.contract.definition import AnyContract
+from shared.ledger.backend import LedgerBackend
+
+PARAMS_SHOWN = 256  # characters of the parameters that events and Flower show
+_EMBED = '{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
+
+_captured: ContextVar[list[dict[str, Any]]] = ContextVar("captured")
+
+
+class _CapturingChannel(virtual.Channel):
+    """Takes what would be published instead of sending it."""
+
+    body_encoding = "base64"
+    do_restore = False
+
+    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:  # noqa: ARG002 - kombu's signature
+        _captured.get().append(message)
+
+    def _get(self, queue: str, timeout: float | None = None) -> Any:
+        raise NotImplementedError("nothing is ever delivered here")
+
+    def _purge(self, queue: str) -> int:  # noqa: ARG002 - kombu's signature
+        return 0
+
+
+class CapturingTransport(virtual.Transport):
+    """A kombu transport to nowhere."""
+
+    Channel = _CapturingChannel
+    driver_type = "capture"
+    driver_name = "capture"
+
+    def driver_version(self) -> str:
+        """Return what kombu logs."""
+        return "1"
+
+
+class SilentBackend(LedgerBackend):
+    """The result backend without its pub/sub: the gateway waits on the ledger's own channel instead."""
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Subscribe to nothing."""
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Unsubscribe from nothing."""
+        return result
+
+
+@contextmanager
+def _capture() -> Iterator[list[dict[str, Any]]]:
+    messages: list[dict[str, Any]] = []
+    token = _captured.set(messages)
+    try:
+        yield messages
+    finally:
+        _captured.reset(token)
+
+
+class MessageOptions(NamedTuple):
+    """What a message says beside its parameters. `priority` is the job's: 0..9, 9 most urgent."""
+
+    priority: int
+    soft_limit_s: float
+    hard_limit_s: float
+
+
+class Composer:
+    """Makes messages for one broker. Templates are made on first use; making one blocks for some milliseconds."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self._settings = settings
+        self.app = make_celery(settings, transport=CapturingTransport, backend="shared.broker.messages:SilentBackend")
+        self._templates: dict[str, dict[str, Any]] = {}
+
+    def message(self, contract: AnyContract, job_id: str, params: str, options: MessageOptions, *, queue: str) -> str:
+        """Return the message of a single job. `params` is JSON text."""
+        template = self._templates.get(contract.spec.kind) or self._template(contract)
+        headers = template["headers"] | {
+            "id": job_id,
+            "root_id": job_id,
+            "timelimit": [options.hard_limit_s, options.soft_limit_s],
+            "kwargsrepr": params[:PARAMS_SHOWN],
+        }
+        properties = template["properties"] | {
+            "correlation_id": job_id,
+            "delivery_tag": job_id,
+            "priority": self._settings.wire_priority(options.priority),
+            "delivery_info": {"exchange": "", "routing_key": queue},
+        }
+        body = base64.b64encode(f"[[], {params}, {_EMBED}]".encode()).decode()
+        return json.dumps(template | {"body": body, "headers": headers, "properties": properties})
+
+    def _template(self, contract: AnyContract) -> dict[str, Any]:
+        with _capture() as messages:
+            self.app.send_task(contract.spec.kind, kwargs={}, queue=contract.spec.queue, argsrepr="()", kwargsrepr="")
+        for option in ("argsrepr", "kwargsrepr"):  # send_task's own options end up in the properties, too
+            messages[0]["properties"].pop(option)
+        return self._templates.setdefault(contract.spec.kind, messages[0])
+
+    def wire_priority(self, priority: int) -> int:
+        """Return what Celery calls a job's priority (0..9, 9 most urgent) on this broker."""
+        return self._settings.wire_priority(priority)
+
+    def canvas(self, canvas: Signature[Any], job_id: str) -> dict[str, str]:
+        """Return the messages, by task id, that start `canvas`. Blocks: Celery writes a chord's size to Redis.
+
+        The later steps' messages travel inside the first ones, as Celery does it.
+        """
+        with _capture() as messages:
+            canvas.apply_async(root_id=job_id)
+        for message in messages:
+            message["properties"].pop("kwargsrepr")  # see _template
+        return {message["headers"]["id"]: json.dumps(message) for message in messages}
+
+
+def publish(producer: Producer, queue: Queue, message: str) -> None:
+    """Publish a stored message through kombu, on whatever broker `producer` leads to.
+
+    The queue is declared first: RabbitMQ drops what is sent to one that no worker has declared yet.
+    """
+    parts = json.loads(message)
+    properties = parts["properties"]
+    producer.publish(
+        base64.b64decode(parts["body"]),
+        exchange="",
+        routing_key=queue.name,
+        declare=[queue],
+        headers=parts["headers"],
+        content_type=parts["content-type"],
+        content_encoding=parts["content-encoding"],
+        priority=properties["priority"],
+        correlation_id=properties["correlation_id"],
+        reply_to=properties["reply_to"],
+        delivery_mode=properties["delivery_mode"],
+    )

@@ -1,0 +1,134 @@
+"""Callbacks: where the end of a job may be told, and with what it is signed.
+
+Who submits a job names the URL, so it is hostile until checked: here without DNS, at submission, and once more by the
+worker, which resolves the name and connects to checked addresses only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+import socket
+from functools import lru_cache
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.connections.addresses import Address, AllowedHosts
+
+_SECRET_PREFIX = "whsec_"  # noqa: S105 - how such secrets begin, not one of them
+_SHORTEST_KEY_BYTES = 24  # and the longest 64: Standard Webhooks, "Signature scheme"
+_LONGEST_KEY_BYTES = 64
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class CallbackSettings(BaseSettings):
+    """What gateway and workers must agree on where clients name URLs."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CELERIAC_", populate_by_name=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    http_allow_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Internal hosts that sources and callbacks may name: names, addresses or CIDRs, each with an "
+        "optional `:port`, separated by commas. Public addresses need no entry.",
+        examples=["files.internal,10.2.0.0/16,127.0.0.1:8080"],
+    )
+    webhook_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="Signs callbacks: `whsec_` and 24 to 64 random bytes in base64. To change it, give the new and the "
+        "old one with a space between: both sign, until every receiver knows the new one.",
+    )
+
+    @field_validator("http_allow_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("http_allow_hosts")
+    @classmethod
+    def _understood(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        AllowedHosts.of(value)
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _strong(cls, value: SecretStr) -> SecretStr:
+        for secret in value.get_secret_value().split():
+            if not _SHORTEST_KEY_BYTES <= _key_length(secret) <= _LONGEST_KEY_BYTES:
+                raise ValueError(  # it names no part of the secret
+                    "CELERIAC_WEBHOOK_SECRET is `whsec_` and 24 to 64 random bytes in base64; make one with: "
+                    "echo whsec_$(openssl rand -base64 32)"
+                )
+        return value
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The secrets that sign a callback, the newest first."""
+        return tuple(self.webhook_secret.get_secret_value().split())
+
+    @property
+    def allowed_hosts(self) -> AllowedHosts:
+        """The internal hosts that clients may name."""
+        return AllowedHosts.of(self.http_allow_hosts)
+
+
+@lru_cache
+def callback_settings() -> CallbackSettings:
+    """Return the settings of this process, read once."""
+    return CallbackSettings()
+
+
+def problem_with_callback(url: str, settings: CallbackSettings) -> str | None:
+    """Return why the end of a job cannot be told to `url`, with what to do; None if it can. Asks no name server."""
+    if not settings.webhook_secrets:
+        return "Callbacks are off here: they are signed, and CELERIAC_WEBHOOK_SECRET is not set. Poll, or have it set."
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+    except ValueError:
+        return "It is not a URL: host or port are not valid."
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or re.search(r"[\s\x00-\x1f\x7f\\]", url):
+        return "Give an absolute https:// URL with a host."
+    if "@" in parts.netloc:
+        return "A URL carries no user or password. The callback is signed: check its signature instead."
+    return _problem_with_host(parts.scheme, parts.hostname, port, settings.allowed_hosts)
+
+
+def _problem_with_host(scheme: str, host: str, port: int, allowed: AllowedHosts) -> str | None:
+    address = _literal(host)
+    if allowed.lists(host, address, port):
+        return None
+    if scheme == "http":
+        return "Use https://, or have the host added to CELERIAC_HTTP_ALLOW_HOSTS of gateway and workers."
+    is_local_name = host.rstrip(".").endswith("localhost")
+    if is_local_name or (address is not None and not allowed.allows(host, address, port)):
+        return "It is at an internal address. Use a public host, or have it added to CELERIAC_HTTP_ALLOW_HOSTS."
+    return None
+
+
+def _literal(host: str) -> Address | None:
+    """Return the address that `host` is, in any way to write one that resolvers take, as 0x7f.1; None for a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    try:
+        return ipaddress.ip_address(socket.inet_ntoa(socket.inet_aton(host)))
+    except OSError:
+        return None
+
+
+def _key_length(secret: str) -> int:
+    """Return how many bytes a secret has; 0 where it is none."""
+    if not secret.startswith(_SECRET_PREFIX):
+        return 0
+    try:
+        return len(base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True))
+    except binascii.Error:
+        return 0

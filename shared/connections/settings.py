@@ -1,0 +1,264 @@
+"""Connections: the external systems that a job may name, listed in one TOML file for gateway and workers.
+
+    [warehouse]
+    kind = "postgresql"
+    url_env = "WAREHOUSE_URL"   # the *name* of a variable in the workers' environment
+
+The file carries no credentials: it names the variables that do, and only workers read those. So the gateway
+can refuse a job that names an unknown connection, and never holds a password.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from shared.contract.names import ConnectionGroup, ConnectionName, NamesConnection
+from shared.errors import DefinitionError, redact
+
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,127}$")]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+_HIDE_URL = "it carries credentials; put the URL into an environment variable and name that in 'url_env'"
+
+
+class _Connection(BaseModel):
+    # hide_input_in_errors: whoever put a password into the wrong field must not find it in a log
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    description: str = Field(default="", max_length=500, description="What it is, for people.")
+
+
+class _Database(_Connection):
+    lock_timeout_s: Seconds = Field(default=30.0, description="How long to wait for another's lock, in seconds.")
+
+
+class PostgresqlInfo(_Database):
+    """A PostgreSQL database."""
+
+    kind: Literal["postgresql"] = Field(description="Discriminator.")
+    url: str | None = Field(
+        default=None,
+        description="`postgresql://user@host/database`, no password: for peer or certificate login.",
+    )
+    url_env: VariableName | None = Field(default=None, description="Variable with the URL and its password.")
+    connect_timeout_s: Seconds = Field(default=10.0, description="How long connecting may take, in seconds.")
+    statement_timeout_s: Seconds = Field(default=1_800.0, description="How long a statement may run, in seconds.")
+
+    @model_validator(mode="after")
+    def _one_url(self) -> Self:
+        if (self.url is None) == (self.url_env is None):
+            raise ValueError("give either 'url_env' or 'url' (without a password)")
+        if self.url is not None:
+            parts = urlsplit(self.url)
+            if parts.scheme not in {"postgresql", "postgres"}:
+                raise ValueError("'url' begins with postgresql://")
+            if parts.password is not None or redact(parts.query) != parts.query:
+                raise ValueError(f"'url': {_HIDE_URL}")
+        return self
+
+
+class SqliteInfo(_Database):
+    """A SQLite file."""
+
+    kind: Literal["sqlite"] = Field(description="Discriminator.")
+    path: Path = Field(description="The file; relative to the folder of the connections file.")
+
+
+class DuckdbInfo(_Database):
+    """A DuckDB file. One process at a time can write it."""
+
+    kind: Literal["duckdb"] = Field(description="Discriminator.")
+    path: Path = Field(description="The file; relative to the folder of the connections file.")
+
+
+class StoreInfo(_Connection):
+    """A folder or a bucket: any fsspec URL."""
+
+    kind: Literal["store"] = Field(description="Discriminator.")
+    url: str = Field(
+        min_length=1,
+        description="Its root: a folder (relative to the connections file), `file://`, `s3://bucket/x`.",
+    )
+    storage_options_env: VariableName | None = Field(
+        default=None, description="Variable with a JSON object of fsspec's storage options, such as keys."
+    )
+
+    @model_validator(mode="after")
+    def _without_credentials(self) -> Self:
+        if redact(self.url) != self.url:
+            raise ValueError("'url': it carries credentials; put them into 'storage_options_env'")
+        return self
+
+
+class HttpInfo(_Connection):
+    """An HTTP server whose requests carry secret headers."""
+
+    kind: Literal["http"] = Field(description="Discriminator.")
+    origin: str = Field(description="Scheme, host and port, such as `https://api.example.com`.")
+    headers_env: VariableName | None = Field(
+        default=None, description="Variable with a JSON object of headers. They go to this origin only."
+    )
+
+    @model_validator(mode="after")
+    def _is_origin(self) -> Self:
+        parts = urlsplit(self.origin)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("'origin' is an absolute http:// or https:// URL with a host")
+        if "@" in parts.netloc or parts.path not in {"", "/"} or parts.query or parts.fragment:
+            raise ValueError("'origin' is scheme, host and port only; secrets belong in 'headers_env'")
+        return self
+
+
+ConnectionInfo = Annotated[PostgresqlInfo | SqliteInfo | DuckdbInfo | StoreInfo | HttpInfo, Field(discriminator="kind")]
+Connections = Mapping[str, ConnectionInfo]
+FieldPath = tuple[str | int, ...]
+
+KINDS_OF: Mapping[ConnectionGroup, frozenset[str]] = {
+    "sql": frozenset({"postgresql", "sqlite", "duckdb"}),
+    "store": frozenset({"store"}),
+    "http": frozenset({"http"}),
+}
+_FILE: TypeAdapter[dict[str, ConnectionInfo]] = TypeAdapter(
+    dict[ConnectionName, ConnectionInfo], config=ConfigDict(hide_input_in_errors=True)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionProblem:
+    """A field of a contract that names no connection, or one of the wrong kind."""
+
+    path: FieldPath
+    message: str
+
+
+def load_connections(path: Path | None) -> Connections:
+    """Return the connections of the TOML file at `path`, by name; none for no file.
+
+    Relative paths in it are anchored at its folder. Raises `DefinitionError`, which says what to mend but
+    shows no value.
+    """
+    if path is None:
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as unreadable:
+        raise DefinitionError(
+            f"CELERIAC_CONNECTIONS_FILE names {path}, which cannot be read: {unreadable.strerror}. "
+            "Make the file (see examples/connections.toml) or unset the variable."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
+        raise DefinitionError(f"{path} is not TOML: {broken}. See examples/connections.toml.") from None
+    try:
+        connections = _FILE.validate_python(content)
+    except ValidationError as invalid:
+        raise DefinitionError(
+            f"{path} is not a connections file: {_hints(invalid)}. See examples/connections.toml."
+        ) from None
+    return {name: _anchored(info, path.resolve().parent) for name, info in connections.items()}
+
+
+def names_of(connections: Connections, group: ConnectionGroup) -> list[str]:
+    """Return the sorted names of the connections that can serve as `group`."""
+    return sorted(name for name, info in connections.items() if info.kind in KINDS_OF[group])
+
+
+def problem_with(name: str, group: ConnectionGroup, connections: Connections) -> str | None:
+    """Return why `name` cannot serve as `group`, with the names that can; nothing if it can."""
+    info = connections.get(name)
+    if info is not None and info.kind in KINDS_OF[group]:
+        return None
+    known = ", ".join(names_of(connections, group)) or "none"
+    article = {"sql": "a SQL connection", "store": "a store", "http": "an HTTP connection"}[group]
+    what = "is not configured" if info is None else f"is of kind {info.kind!r}, but {article} is needed here"
+    return f"The connection {name!r} {what}. Known here: {known}."
+
+
+def check_connections(model: BaseModel, connections: Connections) -> list[ConnectionProblem]:
+    """Return the fields below `model`, a contract's instance, whose connection is unknown or of another kind."""
+    return [
+        ConnectionProblem(path, message)
+        for path, name, group in _named_in(model, ())
+        if (message := problem_with(name, group, connections)) is not None
+    ]
+
+
+def _named_in(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str, ConnectionGroup]]:
+    """Yield path, name and group of every connection that is named in a value, through nested models."""
+    if isinstance(value, BaseModel):
+        for name, marker in _markers_of(type(value)):
+            inner = getattr(value, name)
+            if marker is not None:
+                yield from ((place, text, marker.group) for place, text in _texts(inner, (*path, name)))
+            elif isinstance(inner, (BaseModel, Mapping, list, tuple)):
+                yield from _named_in(inner, (*path, name))
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _named_in(inner, (*path, key))
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            yield from _named_in(inner, (*path, index))
+
+
+@cache  # every submission asks
+def _markers_of(model: type[BaseModel]) -> tuple[tuple[str, NamesConnection | None], ...]:
+    """Return each field of a model, with the marker it has."""
+    return tuple(
+        (name, _marker(field.metadata) or _marker_in(field.annotation)) for name, field in model.model_fields.items()
+    )
+
+
+def _texts(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts(inner, (*path, key))
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            yield from _texts(inner, (*path, index))
+
+
+def _marker(metadata: typing.Iterable[Any]) -> NamesConnection | None:
+    return next((item for item in metadata if isinstance(item, NamesConnection)), None)
+
+
+def _marker_in(annotation: Any) -> NamesConnection | None:
+    """Return the marker inside a union or a list, where Pydantic leaves it in the annotation."""
+    if found := _marker(getattr(annotation, "__metadata__", ())):
+        return found
+    return next((found for part in typing.get_args(annotation) if (found := _marker_in(part))), None)
+
+
+def _anchored(info: ConnectionInfo, folder: Path) -> ConnectionInfo:
+    if isinstance(info, (SqliteInfo, DuckdbInfo)):
+        return info.model_copy(update={"path": folder / info.path})
+    if isinstance(info, StoreInfo) and "://" not in info.url and "::" not in info.url:
+        return info.model_copy(update={"url": str(folder / info.url)})
+    return info
+
+
+def _hints(invalid: ValidationError) -> str:
+    """Say what is wrong where, without the values: one of them may be a password in the wrong place."""
+    hints = []
+    for error in invalid.errors(include_input=False, include_url=False, include_context=False):
+        name, *inner = error["loc"] or ("file",)
+        where = ".".join(str(part) for part in (name, *inner[1:]))  # inner[0] is Pydantic's: the kind or "[key]"
+        hints.append(f"{where}: {error['msg']}")
+    return "; ".join(hints)

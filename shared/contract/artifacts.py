@@ -1,0 +1,234 @@
+"""Artifacts: stored files that travel between tasks by reference, never by value."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal, NamedTuple
+
+import fsspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.errors import TaskFailure
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_OWNER = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+ARTIFACT_URI_PATTERN = rf"^artifact://{_OWNER}/[0-9]{{1,9}}/{_NAME}$"
+_URI = re.compile(ARTIFACT_URI_PATTERN)
+_NAME_RE = re.compile(_NAME)
+
+Role = Literal["dataset", "rejects", "model", "recipe", "report", "search", "trial", "backup", "file"]
+
+ArtifactUri = Annotated[
+    str,
+    Field(
+        pattern=ARTIFACT_URI_PATTERN,
+        max_length=256,
+        examples=["artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/data.parquet"],
+    ),
+]
+
+
+class Artifact(BaseModel):
+    """A stored file, by reference."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: ArtifactUri = Field(description="Where the file is: `artifact://<job or upload id>/<attempt>/<name>`.")
+    name: str = Field(description="File name, unique within the job.", examples=["data.parquet"])
+    role: Role = Field(description="What the file is; a parameter fed from upstream names the role it takes.")
+    media_type: str = Field(description="RFC 6838 media type.", examples=["application/vnd.apache.parquet", "text/csv"])
+    size_bytes: int = Field(ge=0, description="Size of the file in bytes.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the content, lower-case hex.")
+
+
+class ModelFile(Artifact):
+    """A trained model: a skops file."""
+
+    role: Literal["model"] = Field(description="Always `model`.")
+
+
+class RecipeFile(Artifact):
+    """How columns become features: a skops file."""
+
+    role: Literal["recipe"] = Field(description="Always `recipe`.")
+
+
+class ReportFile(Artifact):
+    """A page, workbook or document for people."""
+
+    role: Literal["report"] = Field(description="Always `report`.")
+
+
+class SearchFile(Artifact):
+    """What a search for hyperparameters has learnt, and what it tries next: JSON."""
+
+    role: Literal["search"] = Field(description="Always `search`.")
+
+
+class TrialFile(Artifact):
+    """The outcome of one trial of a search: JSON."""
+
+    role: Literal["trial"] = Field(description="Always `trial`.")
+
+
+class BackupFile(Artifact):
+    """A table or store that can be restored."""
+
+    role: Literal["backup"] = Field(description="Always `backup`.")
+
+
+class Column(BaseModel):
+    """A column of a dataset."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="Column name.", examples=["category"])
+    type: str = Field(description="Arrow type name.", examples=["int64", "string", "timestamp[us]"])
+
+
+class Dataset(Artifact):
+    """A staged table: one Parquet file."""
+
+    role: Literal["dataset", "rejects"] = Field(default="dataset", description="`rejects` for refused rows.")
+    row_count: int = Field(ge=0, description="Rows in the file.")
+    columns: list[Column] = Field(description="Columns in file order.")
+
+
+class Usage(NamedTuple):
+    """What a job or upload has in the store."""
+
+    file_count: int
+    size_bytes: int
+    written_at: float  # seconds since 1970; 0 if there is nothing
+
+
+def artifact_uri(owner: str, attempt: int, name: str) -> str:
+    """Return the uri of the file `name` that attempt `attempt` of `owner` (a job or upload id) wrote.
+
+    The attempt is part of it, so that a late owner can never overwrite what its successor wrote.
+    """
+    uri = f"artifact://{owner}/{attempt}/{name}"
+    if not _URI.fullmatch(uri):
+        raise ValueError(
+            f"{name!r} cannot name an artifact of {owner!r}: use letters, digits, '.', '_' and '-', "
+            "at most 128 of them, the first a letter or digit."
+        )
+    return uri
+
+
+class ArtifactStore:
+    """Files under one root: a local folder (`file:///data/artifacts`, a plain path) or any fsspec URL.
+
+    Writes are staged aside and renamed, so a reader never sees half a file.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.fs, base = fsspec.core.url_to_fs(root)
+        self._root = str(base).rstrip("/")
+        self.is_local = "file" in _protocols(self.fs)
+
+    def path(self, uri: str) -> str:
+        """Return the path of `uri` in the store's file system. Raises `ValueError` if it is no artifact uri."""
+        if not _URI.fullmatch(uri):
+            raise ValueError(f"{uri!r} is no artifact uri (artifact://<id>/<attempt>/<name>).")
+        return f"{self._root}/{uri.removeprefix('artifact://')}"
+
+    def size_bytes(self, uri: str) -> int:
+        """Return the size of a file in bytes. Raises `TaskFailure` (``artifact_missing``) if it is not there."""
+        try:
+            return int(self.fs.size(self.path(uri)) or 0)
+        except FileNotFoundError:
+            raise TaskFailure(
+                "artifact_missing",
+                f"{uri} is not in the store.",
+                remedy="Its job may be past its retention, or the uri is mistyped. Stage the data again.",
+            ) from None
+
+    def open(self, uri: str) -> IO[bytes]:
+        """Open a file for reading. Raises `TaskFailure` (``artifact_missing``) if it is not there."""
+        self.size_bytes(uri)
+        stream: IO[bytes] = self.fs.open(self.path(uri), "rb")
+        return stream
+
+    @contextmanager
+    def local_copy(self, uri: str, scratch: Path) -> Iterator[Path]:
+        """Yield a local path with the content of `uri`: the file itself in a local store, else a download."""
+        self.size_bytes(uri)
+        if self.is_local:
+            yield Path(self.path(uri))
+            return
+        target = scratch / f"{secrets.token_hex(8)}-{uri.rsplit('/', 1)[1]}"
+        self.fs.get_file(self.path(uri), str(target))
+        try:
+            yield target
+        finally:
+            target.unlink(missing_ok=True)
+
+    def put(self, local: Path, *, owner: str, attempt: int, name: str, role: Role, media_type: str) -> Artifact:
+        """Move the finished local file `local` into the store and return its reference."""
+        uri = artifact_uri(owner, attempt, name)
+        target = self.path(uri)
+        artifact = Artifact(
+            uri=uri,
+            name=name,
+            role=role,
+            media_type=media_type,
+            size_bytes=local.stat().st_size,
+            sha256=sha256_of(local),
+        )
+        if self.is_local:
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            aside = f"{target}.{secrets.token_hex(4)}.part"  # on the store's own disk, so that the rename is atomic
+            shutil.move(local, aside)
+            with Path(aside).open("rb") as written:
+                os.fsync(written.fileno())
+            Path(aside).replace(target)
+        else:  # object stores make a whole object visible at once
+            self.fs.put_file(str(local), target)
+            local.unlink()
+        return artifact
+
+    def owners(self) -> Iterator[str]:
+        """Yield the ids of jobs and uploads that have files, one after another."""
+        if self.is_local:
+            root = Path(self._root)
+            found: Iterator[str] = (entry.name for entry in os.scandir(root)) if root.is_dir() else iter(())
+        else:
+            found = (str(path).rsplit("/", 1)[-1] for path in self.fs.ls(self._root, detail=False))
+        return (name for name in found if re.fullmatch(_OWNER, name))
+
+    def usage(self, owner: str) -> Usage:
+        """Return how many files a job or upload has, their size, and when the newest was written."""
+        files = self.fs.find(f"{self._root}/{owner}", withdirs=self.is_local, detail=True)
+        sizes = [int(info["size"] or 0) for info in files.values() if info["type"] == "file"]
+        written = [self.fs.modified(path).timestamp() for path in files]
+        return Usage(len(sizes), sum(sizes), max(written, default=0.0))
+
+    def forget(self, owner: str) -> None:
+        """Remove every file of a job or upload. Does nothing where there is none.
+
+        Only a UUID can own files; a job that somebody's Celery client sent under another id has none.
+        """
+        if not re.fullmatch(_OWNER, owner):
+            return
+        folder = f"{self._root}/{owner}"
+        if self.fs.exists(folder):
+            self.fs.rm(folder, recursive=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content as lower-case hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    protocol = fs.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)

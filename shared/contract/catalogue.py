@@ -1,0 +1,75 @@
+"""The catalogue: all contracts of a process, by kind."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from shared.contract.definition import AnyContract, Contract
+from shared.errors import DefinitionError
+
+
+class Catalogue(Mapping[str, AnyContract]):
+    """The contracts of a process, by kind, in alphabetical order."""
+
+    def __init__(self, contracts: Iterable[AnyContract]) -> None:
+        self._by_kind = {contract.spec.kind: contract for contract in sorted(contracts, key=lambda c: c.spec.kind)}
+
+    @classmethod
+    def load(cls, modules: Iterable[str]) -> Catalogue:
+        """Import `modules` (a package with all its modules) and return the contracts defined in them.
+
+        Raises `DefinitionError` if a module is not there or defines none.
+        """
+        found: dict[str, AnyContract] = {}
+        for name in modules:
+            for module in _import_tree(name):
+                for value in vars(module).values():
+                    if _is_contract(value) and value.__module__ == module.__name__:
+                        found[value.spec.kind] = value
+            if not any(c.__module__ == name or c.__module__.startswith(f"{name}.") for c in found.values()):
+                raise DefinitionError(f"CELERIAC_CONTRACTS names {name!r}, which defines no contract.")
+        return cls(found.values())
+
+    def families(self, names: Iterable[str]) -> Catalogue:
+        """Return the part of the catalogue that belongs to these families."""
+        wanted = set(names)
+        return Catalogue(contract for contract in self.values() if contract.spec.family in wanted)
+
+    def __getitem__(self, kind: str) -> AnyContract:
+        return self._by_kind[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_kind)
+
+    def __len__(self) -> int:
+        return len(self._by_kind)
+
+
+@lru_cache
+def catalogue() -> Catalogue:
+    """Return the catalogue of this process: the modules named in `CELERIAC_CONTRACTS` (default `shared.jobs`)."""
+    names = os.environ.get("CELERIAC_CONTRACTS", "shared.jobs")
+    return Catalogue.load(name.strip() for name in names.split(",") if name.strip())
+
+
+def _is_contract(value: Any) -> typing.TypeGuard[AnyContract]:
+    return isinstance(value, type) and issubclass(value, Contract) and "spec" in vars(value)
+
+
+def _import_tree(name: str) -> Iterator[types.ModuleType]:
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        raise DefinitionError(
+            f"CELERIAC_CONTRACTS names {name!r}, which cannot be imported: {missing}. Is it on PYTHONPATH?"
+        ) from missing
+    yield module
+    for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
+        yield from _import_tree(f"{name}.{found.name}")

@@ -1,0 +1,62 @@
+"""How a job is to be run: the options of a submission, of a schedule and of a retry."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+PRIORITIES = 10  # 0..9; 9 is most urgent, on every broker
+DEFAULT_PRIORITY = 4
+YEAR_S = 366 * 86_400.0
+MAX_RUNNING_PER_KEY = 1_000
+
+Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,63}$", examples=["nightly"])]
+Seconds = Annotated[float, Field(gt=0, le=YEAR_S)]
+
+
+class RunOptions(BaseModel):
+    """How a job is to be run, whenever that is."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    priority: int = Field(default=DEFAULT_PRIORITY, ge=0, le=9, description="9 is most urgent.")
+    expires_in_s: Seconds | None = Field(
+        default=None, description="End as `expired` if it has not started so many seconds after it was accepted."
+    )
+    time_limit_s: Annotated[float, Field(ge=1, le=YEAR_S)] | None = Field(
+        default=None, description="Hard limit of one attempt, at most the kind's; default: the kind's."
+    )
+    max_retries: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None, description="Retries after failures that can pass; default: the kind's."
+    )
+    queue: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="Queue to use instead of the kind's. Not for workflows: each step has its own."
+    )
+    tags: list[Tag] = Field(default=[], max_length=16, description="Words to find the job by.")
+    concurrency_key: Tag | None = Field(
+        default=None,
+        description="At most `concurrency_limit` jobs with this key run at once; the others wait. Not for workflows.",
+    )
+    concurrency_limit: int = Field(
+        default=1, ge=1, le=MAX_RUNNING_PER_KEY, description="How many jobs with the same `concurrency_key` may run."
+    )
+    callback_url: Annotated[str, Field(max_length=2_000, pattern=r"^https?://")] | None = Field(
+        default=None,
+        description="Gets a signed POST when the job has ended (Standard Webhooks); retried until it answers 2xx.",
+    )
+
+
+class SubmissionOptions(RunOptions):
+    """How a job is to be run, and when."""
+
+    run_at: AwareDatetime | None = Field(default=None, description="Do not start before; with an offset from UTC.")
+    delay_s: Annotated[float, Field(ge=0, le=YEAR_S)] | None = Field(
+        default=None, description="Do not start before so many seconds have passed."
+    )
+
+    @model_validator(mode="after")
+    def _start_once(self) -> Self:
+        if self.run_at is not None and self.delay_s is not None:
+            raise ValueError("give either 'run_at' or 'delay_s', not both")
+        return self

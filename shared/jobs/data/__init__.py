@@ -1,0 +1,1 @@
+"""What the parameters of several families have in common: places, steps, expressions, URLs."""

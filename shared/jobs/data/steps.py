@@ -1,0 +1,288 @@
+"""The declarative steps of a transformation.
+
+Rows keep their order through `select`, `rename`, `cast`, `filter`, `drop_missing`, `fill_missing`, `derive`
+and `limit`; after any other step their order is undefined until the next `sort`. In a float column,
+not-a-number counts as missing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from shared.contract.names import ColumnName
+from shared.jobs.data.expressions import BoundedExpression, Scalar
+
+_SPECIFIER = re.compile(r"%(?:[aAbBcdfgGHIjmMnpSuUVwWxXyYzZT%]|-[dHIjmMSy])")  # of DuckDB's strptime
+
+BadRows = Literal["fail", "null", "reject"]
+SqlText = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
+CastType = Literal["integer", "float", "decimal", "string", "boolean", "date", "timestamp", "time"]
+MeasureFunction = Literal[
+    "sum", "mean", "min", "max", "count", "count_distinct", "median", "quantile", "stddev", "first", "last"
+]
+WindowFunction = Literal[
+    "row_number", "rank", "dense_rank", "lag", "lead",
+    "cumulative_sum", "cumulative_mean", "cumulative_min", "cumulative_max", "cumulative_count",
+    "moving_sum", "moving_mean", "moving_min", "moving_max",
+]  # fmt: skip
+
+
+def _distinct(names: list[str]) -> list[str]:
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{repeated[0]!r} is named more than once")
+    return names
+
+
+def _strptime(text: str) -> str:
+    if "%" in (rest := _SPECIFIER.sub("", text)):
+        unknown = rest[rest.index("%") :][:2]
+        raise ValueError(f"{unknown!r} is no strptime specifier that is known here; a percent sign is written '%%'")
+    return text
+
+
+Columns = Annotated[list[ColumnName], AfterValidator(_distinct)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class SortKey(_Part):
+    """One column of an order."""
+
+    column: ColumnName = Field(description="Column to order by.")
+    order: Literal["asc", "desc"] = Field(default="asc", description="Ascending or descending.")
+    missing: Literal["first", "last"] = Field(default="last", description="Where missing values go.")
+
+
+class SelectStep(_Part):
+    """Keep some columns, in this order."""
+
+    op: Literal["select"] = Field(description="Discriminator.")
+    columns: Columns = Field(min_length=1, max_length=1_000, description="Columns to keep.")
+
+
+class RenameStep(_Part):
+    """Give columns other names."""
+
+    op: Literal["rename"] = Field(description="Discriminator.")
+    columns: dict[ColumnName, ColumnName] = Field(min_length=1, max_length=1_000, description="New name per old name.")
+
+
+class CastTo(_Part):
+    """A type to convert to, with how."""
+
+    type: CastType = Field(description="The new type.")
+    format: Annotated[str, AfterValidator(_strptime)] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="How a `date` or `timestamp` is written (strptime); default: ISO 8601.",
+        examples=["%d.%m.%Y"],
+    )
+    precision: int | None = Field(default=None, ge=1, le=38, description="Digits of a `decimal`; default: 18.")
+    scale: int | None = Field(
+        default=None,
+        ge=0,
+        le=38,
+        description="Digits of a `decimal` after the point, to which it is rounded; default: 3.",
+    )
+
+    @property
+    def digits(self) -> tuple[int, int]:
+        """Precision and scale of a `decimal`."""
+        return (18 if self.precision is None else self.precision), (3 if self.scale is None else self.scale)
+
+    @model_validator(mode="after")
+    def _fits_type(self) -> Self:
+        if self.format and self.type not in {"date", "timestamp"}:
+            raise ValueError(f"'format' has no meaning for type {self.type!r}; it is for 'date' and 'timestamp'")
+        if self.type != "decimal" and (self.precision, self.scale) != (None, None):
+            raise ValueError(f"'precision' and 'scale' have no meaning for type {self.type!r}; they are for 'decimal'")
+        precision, scale = self.digits
+        if scale > precision:
+            raise ValueError(f"'scale' ({scale}) is larger than 'precision' ({precision})")
+        return self
+
+
+class CastStep(_Part):
+    """Convert columns to another type; `bad_rows` says what happens to a value that cannot be converted.
+
+    A number with decimals is no integer; it is not rounded.
+    """
+
+    op: Literal["cast"] = Field(description="Discriminator.")
+    columns: dict[ColumnName, CastType | CastTo] = Field(
+        min_length=1, max_length=1_000, description="New type per column, or the type with its format."
+    )
+
+
+class FilterStep(_Part):
+    """Keep the rows where a condition holds; a missing condition does not hold."""
+
+    op: Literal["filter"] = Field(description="Discriminator.")
+    where: BoundedExpression = Field(description="Boolean expression.")
+
+
+class DropMissingStep(_Part):
+    """Drop rows with a missing value."""
+
+    op: Literal["drop_missing"] = Field(description="Discriminator.")
+    columns: Columns | None = Field(
+        default=None, min_length=1, max_length=1_000, description="Columns to look at; default: all."
+    )
+
+
+class FillMissingStep(_Part):
+    """Put a value where one is missing."""
+
+    op: Literal["fill_missing"] = Field(description="Discriminator.")
+    columns: dict[ColumnName, Scalar] = Field(
+        min_length=1,
+        max_length=1_000,
+        description="Value per column, of the column's type (dates as ISO 8601 text).",
+    )
+
+
+class DeduplicateStep(_Part):
+    """Keep one row of those that agree in some columns."""
+
+    op: Literal["deduplicate"] = Field(description="Discriminator.")
+    columns: Columns | None = Field(
+        default=None, min_length=1, max_length=1_000, description="Columns that have to agree; default: all."
+    )
+    keep: Literal["first", "last"] = Field(default="first", description="Which row stays.")
+    order_by: list[SortKey] = Field(
+        default=[], max_length=100, description="What first and last mean; default: the order of the rows."
+    )
+
+
+class DeriveStep(_Part):
+    """Add or replace columns; every expression sees the columns as they were before the step."""
+
+    op: Literal["derive"] = Field(description="Discriminator.")
+    columns: dict[ColumnName, BoundedExpression] = Field(
+        min_length=1, max_length=100, description="Expression per new column."
+    )
+
+
+class JoinStep(_Part):
+    """Join with a second dataset on equal keys; missing keys match nothing. The key columns come once."""
+
+    op: Literal["join"] = Field(description="Discriminator.")
+    input: ColumnName = Field(description="Name of the second dataset in `inputs`.")
+    how: Literal["inner", "left", "right", "full", "semi", "anti"] = Field(
+        default="inner",
+        description="Rows to keep: those with a match, all left, all right, all; `semi` and `anti` keep left "
+        "rows with and without a match and add no column.",
+    )
+    on: dict[ColumnName, ColumnName] = Field(
+        min_length=1, max_length=100, description="Column of the second dataset per column of the first."
+    )
+    suffix: str = Field(
+        default="_right",
+        min_length=1,
+        max_length=32,
+        pattern=r"^[A-Za-z0-9_]+$",
+        description="Added to a column of the second dataset whose name is taken.",
+    )
+
+
+class Measure(_Part):
+    """One aggregated column. Missing values are left out; where no others are, it is missing (a count: 0)."""
+
+    function: MeasureFunction = Field(
+        description="Aggregate function. `stddev` is that of a sample; `quantile` interpolates linearly."
+    )
+    column: ColumnName | None = Field(
+        default=None, description="Column to aggregate; only `count` goes without: it then counts rows."
+    )
+    quantile: float | None = Field(default=None, ge=0, le=1, description="Which quantile; 0.5 is the median.")
+    order_by: list[SortKey] = Field(default=[], max_length=100, description="Order for `first` and `last`.")
+
+    @model_validator(mode="after")
+    def _fits_function(self) -> Self:
+        if self.column is None and self.function != "count":
+            raise ValueError(f"{self.function!r} needs 'column'")
+        if (self.quantile is None) == (self.function == "quantile"):
+            raise ValueError("'quantile' (0 to 1) goes with the function 'quantile', and only with it")
+        if bool(self.order_by) != (self.function in {"first", "last"}):
+            raise ValueError("'order_by' goes with the functions 'first' and 'last', and only with them")
+        return self
+
+
+class AggregateStep(_Part):
+    """Group rows and aggregate columns. Missing values form a group of their own."""
+
+    op: Literal["aggregate"] = Field(description="Discriminator.")
+    group_by: Columns = Field(max_length=100, description="Columns to group by; empty: one row for all.")
+    measures: dict[ColumnName, Measure] = Field(min_length=1, max_length=1_000, description="New columns.")
+
+
+class SortStep(_Part):
+    """Order the rows."""
+
+    op: Literal["sort"] = Field(description="Discriminator.")
+    by: list[SortKey] = Field(min_length=1, max_length=100, description="Columns to order by, the first decides first.")
+
+
+class LimitStep(_Part):
+    """Keep some of the rows, in their order."""
+
+    op: Literal["limit"] = Field(description="Discriminator.")
+    count: int = Field(ge=0, le=2**53, description="Rows to keep.")
+    offset: int = Field(default=0, ge=0, le=2**53, description="Rows to leave out before those.")
+
+
+class WindowColumn(_Part):
+    """One column computed over rows near this one."""
+
+    function: WindowFunction = Field(
+        description="`cumulative_*` look at all rows up to this one, `moving_*` at the last `rows` of those."
+    )
+    column: ColumnName | None = Field(default=None, description="Column to look at; none for the rank functions.")
+    offset: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="How many rows `lag` and `lead` look away; default: 1."
+    )
+    rows: int | None = Field(default=None, ge=1, le=1_000_000, description="How many rows `moving_*` look at.")
+
+    @model_validator(mode="after")
+    def _fits_function(self) -> Self:
+        ranks = self.function in {"row_number", "rank", "dense_rank"}
+        if ranks == (self.column is not None):
+            raise ValueError(f"{self.function!r} {'takes no' if ranks else 'needs'} 'column'")
+        if self.function.startswith("moving_") == (self.rows is None):
+            raise ValueError("'rows' goes with the functions 'moving_*', and only with them")
+        if self.offset is not None and self.function not in {"lag", "lead"}:
+            raise ValueError("'offset' goes with the functions 'lag' and 'lead' only")
+        return self
+
+
+class WindowStep(_Part):
+    """Add columns computed over the rows of a partition, in an order."""
+
+    op: Literal["window"] = Field(description="Discriminator.")
+    partition_by: Columns = Field(default=[], max_length=100, description="Columns that split the rows; empty: all.")
+    order_by: list[SortKey] = Field(min_length=1, max_length=100, description="Order within a partition.")
+    columns: dict[ColumnName, WindowColumn] = Field(min_length=1, max_length=100, description="New columns.")
+
+
+Step = Annotated[
+    SelectStep
+    | RenameStep
+    | CastStep
+    | FilterStep
+    | DropMissingStep
+    | FillMissingStep
+    | DeduplicateStep
+    | DeriveStep
+    | JoinStep
+    | AggregateStep
+    | SortStep
+    | LimitStep
+    | WindowStep,
+    Field(discriminator="op"),
+]

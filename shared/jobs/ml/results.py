@@ -1,0 +1,183 @@
+"""What the jobs of the ML family return."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.contract.artifacts import Artifact, Dataset, ModelFile, RecipeFile, ReportFile, SearchFile, TrialFile
+from shared.jobs.ml.estimators import LearningTask
+
+Label = bool | int | str
+Scores = dict[str, float | None]
+Setting = bool | int | float | str | None
+
+
+class Measured(BaseModel):
+    """Base of results: nothing extra, and no number that JSON does not have."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FeatureResult(Measured):
+    """A table of features, and the recipe that made it."""
+
+    dataset: Dataset = Field(description="The features as numbers, and the target, if one is named.")
+    recipe: RecipeFile = Field(description="How columns become features, as learnt.")
+    recipe_version: int = Field(description="Version of the recipe's format.")
+    feature_count: int = Field(ge=0, description="Features.")
+    roles: dict[str, str] = Field(description="Role of each column that became features.")
+    dropped: list[str] = Field(description="Columns that became no feature.")
+
+
+class ConfusionMatrix(Measured):
+    """How often each class was taken for which."""
+
+    labels: list[Label] = Field(description="Classes, in order.")
+    counts: list[list[int]] = Field(description="`counts[i][j]`: rows of class i that were taken for class j.")
+
+
+class ResidualSummary(Measured):
+    """Distribution of true value minus predicted value, in units of the target."""
+
+    mean: float | None = Field(description="Mean; far from 0 is a bias.")
+    standard_deviation: float | None = Field(description="Standard deviation of the residuals.")
+    quantiles: dict[str, float | None] = Field(description="Quantiles, by their ratio.", examples=[{"0.5": 0.1}])
+
+
+class FoldScores(Measured):
+    """Scores of one fold."""
+
+    fold: int = Field(ge=0, description="Number of the fold, from 0.")
+    row_count: int = Field(ge=1, description="Rows that the fold was judged on.")
+    scores: Scores = Field(description="Scores on those rows.")
+
+
+class Importance(Measured):
+    """How much a column matters to the model."""
+
+    column: str = Field(description="Column, or part of a date (`column: part`).")
+    importance: float = Field(description="Mean loss of the score when the column is shuffled.")
+    deviation: float = Field(description="Standard deviation of that loss over the shuffles.")
+
+
+class Evaluation(Measured):
+    """How good predictions are on rows that were not trained on, beside the baseline's."""
+
+    scores: Scores = Field(description="Scores of the model; null where one is not defined.")
+    baseline: Scores = Field(description="Scores of the dummy baseline (commonest class, mean) on the same rows.")
+    row_count: int = Field(ge=1, description="Rows that were judged.")
+    confusion: ConfusionMatrix | None = Field(description="For classification.")
+    residuals: ResidualSummary | None = Field(description="For regression.")
+
+
+class Timings(Measured):
+    """How long the parts took, in seconds."""
+
+    load_s: float = Field(ge=0, description="Reading the rows.")
+    fit_s: float = Field(ge=0, description="Fitting features and estimator, in all folds.")
+    evaluate_s: float = Field(ge=0, description="Predicting, scoring, importances.")
+
+
+class TrainingSummary(Measured):
+    """What was trained, on what, and how good it is. The model card says the same."""
+
+    task: LearningTask = Field(description="What was learnt.")
+    estimator: str = Field(description="Kind of estimator.")
+    target: str = Field(description="Column that was learnt.")
+    evaluation: Evaluation = Field(description="On held-out rows; with cross-validation on all, out of fold.")
+    folds: list[FoldScores] = Field(description="Scores per fold; empty without cross-validation.")
+    importances: list[Importance] = Field(description="The 30 columns that matter most, on rows not trained on.")
+    train_row_count: int = Field(ge=1, description="Rows that the model was fitted on.")
+    dropped_row_count: int = Field(ge=0, description="Rows left out because their target is missing.")
+    feature_count: int = Field(ge=0, description="Features that the estimator sees.")
+    class_counts: dict[str, int] | None = Field(description="Rows per class, for classification.")
+    seed: int = Field(description="Seed of split, folds and estimator.")
+    notes: list[str] = Field(description="Warnings, such as a solver that did not converge.")
+    timings: Timings = Field(description="How long it took.")
+
+
+class TrainResult(Measured):
+    """A trained model, with what was measured."""
+
+    model: ModelFile = Field(description="The model: recipe and estimator.")
+    card: ReportFile = Field(description="Model card for people: one HTML file.")
+    card_json: Artifact = Field(description="Model card for programs.")
+    dataset: Dataset | None = Field(description="The held-out rows as they were; null with cross-validation.")
+    summary: TrainingSummary = Field(description="What was measured.")
+
+
+class EvaluationResult(Measured):
+    """A model judged on a dataset."""
+
+    model: ModelFile = Field(description="The model that was judged.")
+    dataset: Dataset = Field(description="The rows that it was judged on.")
+    evaluation: Evaluation = Field(description="How good it is.")
+    dropped_row_count: int = Field(ge=0, description="Rows left out because their target is missing.")
+
+
+class PredictionResult(Measured):
+    """Predictions for a dataset."""
+
+    dataset: Dataset = Field(description="Chosen columns, `prediction`, and probabilities, row by row.")
+    class_counts: dict[str, int] | None = Field(description="Rows per predicted class, for classification.")
+    mean: float | None = Field(description="Mean prediction, for regression.")
+    minimum: float | None = Field(description="Smallest prediction, for regression.")
+    maximum: float | None = Field(description="Largest prediction, for regression.")
+    rows_per_s: float = Field(ge=0, description="Rows per second, reading and writing included.")
+
+
+TrialState = Literal["completed", "pruned", "failed"]
+
+
+class TrialResult(Measured):
+    """One trial of a search."""
+
+    trial: TrialFile = Field(description="The outcome, for the steps that follow.")
+    number: int = Field(ge=0, description="Number of the trial.")
+    state: TrialState = Field(description="`pruned`: stopped early because it was worse than the median so far.")
+    params: dict[str, Setting] = Field(description="The hyperparameters that were tried.")
+    score: float | None = Field(description="Mean of the folds; of those that were run, if pruned.")
+    fold_scores: list[float] = Field(description="Score per fold.")
+    error: str | None = Field(description="Why it failed.")
+    fit_s: float = Field(ge=0, description="Seconds in all folds.")
+
+
+class TrialSummary(Measured):
+    """One line of a search."""
+
+    number: int = Field(ge=0, description="Number of the trial.")
+    state: Literal["completed", "pruned", "failed", "lost", "proposed"] = Field(
+        description="`lost`: its step crashed its worker or ran out of time; `proposed`: not run yet."
+    )
+    params: dict[str, Setting] = Field(description="The hyperparameters that were tried.")
+    score: float | None = Field(description="Its score, if it has one.")
+
+
+class SearchResult(Measured):
+    """What a search knows, and what it tries next."""
+
+    search: SearchFile = Field(description="The search, for the steps that follow.")
+    round: int = Field(ge=0, description="Number of the round that comes next.")
+    proposed: list[TrialSummary] = Field(description="The trials of that round.")
+    best_score: float | None = Field(description="Best score so far.")
+
+
+class TuneResult(TrainResult):
+    """The best model of a search, refitted on all training rows and judged on rows that no trial saw."""
+
+    metric: str = Field(description="Score that was searched for.")
+    best: TrialSummary = Field(description="The best trial.")
+    trials: list[TrialSummary] = Field(description="All trials, in their order.")
+    search: SearchFile = Field(description="The whole search, for programs.")
+
+
+class MlPipelineResult(BaseModel):
+    """What the last step of the pipeline made: predictions, or the evaluation if none are asked for."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    dataset: Dataset = Field(description="Predictions; without prediction, the rows that the model was judged on.")
+    model: ModelFile | None = Field(default=None, description="The model, if the pipeline ends with its evaluation.")
+    evaluation: Evaluation | None = Field(default=None, description="Likewise.")

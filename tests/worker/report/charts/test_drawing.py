@@ -1,0 +1,99 @@
+"""Charts as SVG that shares a page with others."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import pytest
+
+from shared.errors import TaskFailure
+from worker.report.charts.drawing import NARROW, svg_of
+from worker.report.charts.palette import with_variables
+from worker.report.charts.shapes import Bars, Bins, Box, Boxes, Cloud, Figure, Lines, Points, Series, Shape
+from worker.report.charts.tabling import description, table_of
+
+
+def bars(*names: str, **more: Any) -> Shape:
+    numbers: list[float | None] = [float(number + 1) for number in range(len(names))]
+    return Bars(list(names), [Series("n", numbers)], **more)
+
+
+def svg(shape: Shape, name: str = "a", width: int = NARROW) -> str:
+    return with_variables(svg_of(Figure("T", "bar", shape, 3), name=name, width=width))
+
+
+def test_texts_are_texts_and_escaped() -> None:
+    """Text can be selected and searched; markup and formulas in it are shown as they are."""
+    texts = ["<script>", "$x_1$", "a&b", "url(#x)", "#010002 font-family: inherit;"]
+    drawn = svg(bars(*texts))
+    found = [element.text for element in ET.fromstring(drawn).iter() if element.tag.endswith("text")]  # noqa: S314 - ours
+    assert set(texts) - set(found) == {"#010002 font-family: inherit;"}  # cut off on a phone
+    assert "#010002 font-family…" in found
+
+
+def test_two_charts_of_a_page_do_not_share_ids() -> None:
+    """Ids begin with the chart's name, and so do references to them; colours are the page's."""
+    drawn = svg(bars("a", "b"), "one")
+    ids = re.findall(r' id="([^"]+)"', drawn)
+    assert all(name.startswith("one-") for name in ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", drawn)) <= set(ids)
+    assert "<style" not in drawn
+    assert re.findall(r"#[0-9a-f]{6}", drawn) == []
+    assert "var(--c0)" in drawn
+
+
+def test_a_chart_is_drawn_the_same_way_each_time() -> None:
+    """No date, no random id."""
+    assert svg(bars("a", "b", "c")) == svg(bars("a", "b", "c"))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Bars(["a"], [Series("n", [1e308])]),
+        Lines([-1e308, 1e308], [Series("n", [1.0, 2.0])]),
+        Bins([-1e308, 0.0, 1e308], [1, 2]),
+        Boxes([Box("a", 3, -1e308, 0.0, 0.0, 0.0, 1e308)]),
+        Points([Cloud("a", [-1e308, 1e308], [0.0, 1.0])]),
+    ],
+)
+def test_numbers_that_no_axis_spans_are_refused(shape: Shape) -> None:
+    """The distance of -1e308 and 1e308 is no float; the failure names the chart."""
+    with pytest.raises(TaskFailure, match="The chart 'T' has numbers beyond") as raised:
+        svg(shape)
+    assert raised.value.code == "not_drawable"
+
+
+def test_long_names_lie_down_and_moments_do_not() -> None:
+    """Bars go across where names have no room; hours go from left to right whatever their number."""
+
+    def first_bar(drawn: str) -> tuple[float, float]:
+        path = next(path for path in re.findall(r'd="([^"]+)"[^>]*var\(--c0\)', drawn))
+        numbers = [float(number) for number in re.findall(r"-?\d+\.?\d*", path)]
+        return max(numbers[::2]) - min(numbers[::2]), max(numbers[1::2]) - min(numbers[1::2])
+
+    last = [f"a category with a long name {number}" for number in range(6)]
+    width, height = first_bar(svg(bars(*last)))
+    assert width > height
+    hours = [f"{hour:02d}:00" for hour in range(24)]
+    widths = first_bar(svg(bars(*hours, in_time=True)))
+    assert widths[0] < 15
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ([1.0, 30.0], "Bar chart of 31 rows. n: largest b with 30, smallest a with 1, of 2 categories."),
+        ([None, 2.0], "Bar chart of 31 rows. n: largest b with 2, smallest b with 2, of 2 categories."),
+        ([None, None], "Bar chart without data."),
+    ],
+)
+def test_words_for_those_who_do_not_see(numbers: list[float | None], words: str) -> None:
+    """A description is computed from the figures, and the table holds all of them."""
+    figure = Figure("T", "bar", Bars(["a", "b"], [Series("n", numbers)]), 31, x_label="k")
+    assert description(figure) == words
+    table = table_of(figure)
+    assert [heading.label for heading in table.headings] == ["k", "n"]
+    assert list(table.rows(10)) == list(zip(["a", "b"], numbers, strict=True))

@@ -1,0 +1,133 @@
+"""Telling the end of a job to the URL that it was submitted with, signed after Standard Webhooks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from standardwebhooks import Webhook
+
+from shared.connections.addresses import AllowedHosts
+from shared.errors import TaskFailure, TransientFailure
+from shared.ledger.records import Record
+from shared.ledger.states import FINAL_STATES
+from worker.reach.fetch import retry_after_s
+from worker.reach.pinned import PinnedTransport
+
+LARGEST_RESULT_BYTES = 16 * 1024  # Standard Webhooks advises to stay below 20 kB
+_WHOLE_S = 30.0  # for connecting, sending and the head of the answer, together
+_IDLE_S = 15.0
+_TRIED_AGAIN = "It is tried again, with longer and longer waits, for about a day."
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """One message: its id is the same over retries, and so is every byte of its body."""
+
+    id: str
+    url: str
+    body: str
+
+    @property
+    def host(self) -> str:
+        """What may be shown of the URL: paths and queries carry secrets."""
+        return urlsplit(self.url).hostname or ""
+
+
+def callback_of(job: Record) -> Callback:
+    """Return the message that tells the end of `job`. Raises `TaskFailure` where there is nothing to tell."""
+    url = json.loads(job.options).get("callback_url")
+    if job.state not in FINAL_STATES or job.finished_at is None:
+        raise TaskFailure("job_not_ended", "The job has not ended yet.", remedy="Its end is told by itself.")
+    if not url:
+        raise TaskFailure(
+            "no_callback_url", "The job was submitted without a callback_url.", remedy="Poll it, or submit it with one."
+        )
+    body = {"type": f"job.{job.state}", "timestamp": _iso(job.finished_at), "data": _told(job)}
+    return Callback(id=f"msg_{job.id}", url=url, body=json.dumps(body, separators=(",", ":")))
+
+
+def signed_headers(callback: Callback, secrets: Iterable[str], now: datetime) -> dict[str, str]:
+    """Return the headers of one attempt at `now`: a signature by each secret, so that receivers may know either."""
+    return {
+        "content-type": "application/json",
+        "user-agent": "Celeriac",
+        "webhook-id": callback.id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": " ".join(Webhook(secret).sign(callback.id, now, callback.body) for secret in secrets),
+    }
+
+
+def deliver(callback: Callback, headers: dict[str, str], *, allowed: AllowedHosts) -> int:
+    """POST the message to checked addresses, following no redirect; return the 2xx status that it was answered with.
+
+    The answer's body is never read. Raises `TransientFailure` for what can pass and `TaskFailure` for an internal
+    address and for 410, by which a receiver says that it wants no more.
+    """
+    transport = PinnedTransport(allowed, time.monotonic() + _WHOLE_S)
+    with (
+        _translated(callback.host),
+        httpx.Client(transport=transport, timeout=_IDLE_S, trust_env=False, follow_redirects=False) as client,
+        client.stream("POST", callback.url, content=callback.body, headers=headers) as answer,
+    ):
+        _refuse_bad_status(answer, callback.host)
+        return answer.status_code
+
+
+def _refuse_bad_status(answer: httpx.Response, host: str) -> None:
+    status = answer.status_code
+    if answer.is_success:
+        return
+    if status == httpx.codes.GONE:
+        raise TaskFailure("callback_gone", f"{host} answered 410: it wants no callbacks any more.")
+    raise TransientFailure(
+        f"callback_http_{status}",
+        f"{host} answered {status}; only 2xx says that it has taken the callback.",
+        remedy=_TRIED_AGAIN,
+        retry_after_s=retry_after_s(answer.headers.get("retry-after", "")),
+    )
+
+
+@contextmanager
+def _translated(host: str) -> Iterator[None]:
+    """Turn httpx's errors into failures that can pass; none shows the URL."""
+    try:
+        yield
+    except (httpx.InvalidURL, UnicodeError):  # the latter: a host that IDNA does not know
+        raise TaskFailure("callback_url_invalid", "The callback_url is not a URL.") from None
+    except httpx.TimeoutException:
+        raise TransientFailure(
+            "callback_timeout", f"{host} was silent or slow for too long.", remedy=_TRIED_AGAIN
+        ) from None
+    except httpx.HTTPError as failed:
+        raise TransientFailure(
+            "callback_unreachable", f"The connection to {host} failed: {type(failed).__name__}.", remedy=_TRIED_AGAIN
+        ) from None
+
+
+def _told(job: Record) -> dict[str, Any]:
+    """Return what is told of the job: no parameters, and a result only if it is small."""
+    fits = job.result is not None and len(job.result) <= LARGEST_RESULT_BYTES
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "state": job.state,
+        "tags": json.loads(job.tags),
+        "created_at": _iso(job.created_at),
+        "started_at": _iso(job.started_at),
+        "finished_at": _iso(job.finished_at),
+        "error": json.loads(job.error) if job.error else None,
+        "result": json.loads(job.result) if job.result is not None and fits else None,
+        "is_result_omitted": job.result is not None and not fits,
+    }
+
+
+def _iso(at_ms: int | None) -> str | None:
+    return None if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")

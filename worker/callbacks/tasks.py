@@ -1,0 +1,41 @@
+"""The task that tells the end of a job."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from shared.connections.callbacks import problem_with_callback
+from shared.errors import TaskFailure, TransientFailure
+from shared.jobs.callbacks import CallbackDelivered, DeliverCallback
+from shared.ledger.records import Record
+from worker.callbacks.sending import callback_of, deliver, signed_headers
+from worker.runtime.task import Run, runs
+from worker.settings import worker_settings
+
+
+@runs(DeliverCallback)
+def deliver_callback(job: DeliverCallback, run: Run) -> CallbackDelivered:
+    """POST the end of a job to its callback_url. A rerun sends the same message again, under the same webhook-id."""
+    told = run.ledger.read(job.job_id)
+    if not isinstance(told, Record):
+        raise TaskFailure("job_gone", "The job is not in the ledger any more.", remedy="There is nothing left to tell.")
+    callback, settings = callback_of(told), worker_settings()
+    if not settings.webhook_secrets:
+        raise TransientFailure(
+            "webhook_secret_missing",
+            "This worker has nothing to sign callbacks with.",
+            remedy="Set CELERIAC_WEBHOOK_SECRET of the maintenance workers to that of the gateway.",
+        )
+    if problem := problem_with_callback(callback.url, settings):
+        raise TaskFailure("callback_refused", problem, remedy="Retry the job with another options.callback_url.")
+    started = time.monotonic()
+    headers = signed_headers(callback, settings.webhook_secrets, datetime.now(UTC))
+    status = deliver(callback, headers, allowed=settings.allowed_hosts)
+    return CallbackDelivered(
+        webhook_id=callback.id,
+        host=callback.host,
+        http_status=status,
+        attempt=run.attempt,
+        round_trip_s=time.monotonic() - started,
+    )

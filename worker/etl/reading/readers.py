@@ -1,0 +1,168 @@
+"""Turn a file of any known format into one typed Parquet file, with bounded memory.
+
+Formats without types (CSV, Excel, JSON) are staged as text and get the types that all their values have, see
+`worker.tables.inference`. Parquet is decoded and written anew, which finds a broken file here and not two steps later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+
+from shared.errors import TaskFailure
+from worker.etl.reading.compression import compression_of, decompress
+from worker.etl.reading.delimited import stage_delimited
+from worker.etl.reading.documents import stage_documents
+from worker.etl.reading.workbook import stage_workbook
+from worker.tables.inference import settle
+from worker.tables.parquet.staging import ParquetSink, batches_of, column_names, schema_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from shared.jobs.data.places import FileLayout
+    from worker.tables.inference import Candidate
+
+Format = Literal["csv", "tsv", "json", "ndjson", "parquet", "excel"]
+
+_SUFFIXES: dict[str, Format] = {
+    ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson",
+    ".parquet": "parquet", ".xlsx": "excel", ".xlsm": "excel",
+}  # fmt: skip
+_MEDIA_TYPES: dict[str, Format] = {
+    "text/csv": "csv", "text/tab-separated-values": "tsv", "application/json": "json",
+    "application/x-ndjson": "ndjson", "application/jsonl": "ndjson",
+}  # fmt: skip
+_MAGIC: dict[bytes, Format] = {b"PAR1": "parquet", b"PK\x03\x04": "excel"}
+_OLD_EXCEL = b"\xd0\xcf\x11\xe0"
+_BOM = b"\xef\xbb\xbf"
+_HTML = (b"<!doctype html", b"<html")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """What one task may use."""
+
+    memory_limit_bytes: int
+    plain_max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A local file and what is known of it from outside."""
+
+    path: Path
+    name: str
+    media_type: str = ""
+
+
+def read_file(
+    source: SourceFile,
+    layout: FileLayout,
+    *,
+    output: Path,
+    scratch: Path,
+    limits: ReadLimits,
+    on_progress: Callable[[int, int | None, str], None],
+) -> int:
+    """Write the table in `source` to the new Parquet file `output`; return its row count.
+
+    `on_progress` takes the amount so far, the total and the unit (bytes or rows). Raises `TaskFailure`
+    (``source_malformed``, ``source_empty``, ``source_encoding``, ``source_too_large``, ``unknown_sheet``).
+    """
+    size_bytes = source.path.stat().st_size
+
+    def on_bytes(count: int) -> None:
+        on_progress(count, size_bytes, "bytes")
+
+    plain = source.path
+    compression = compression_of(source.path, layout.compression)
+    if compression != "none":
+        plain = scratch / "plain"
+        decompress(source.path, plain, compression, limits.plain_max_bytes, on_bytes)
+        size_bytes = plain.stat().st_size
+    if plain.stat().st_size == 0:
+        raise TaskFailure("source_empty", "The source has no bytes.", remedy="Check what writes it.")
+    found = format_of(plain, layout, source)
+    staged = scratch / "staged.parquet"
+
+    def on_rows(count: int) -> None:
+        on_progress(count, None, "rows")
+
+    if found == "parquet":
+        return _rewrite_parquet(plain, output, on_rows)
+    candidates: dict[str, Candidate]
+    if found in {"csv", "tsv"}:
+        delimiter = layout.delimiter or ("\t" if found == "tsv" else None)
+        names = stage_delimited(plain, layout, staged, delimiter=delimiter, on_bytes=on_bytes)
+        candidates = dict.fromkeys(names, "any")
+    elif found == "excel":
+        names = stage_workbook(
+            plain,
+            layout,
+            staged,
+            max_bytes=limits.plain_max_bytes,
+            memory_limit_bytes=limits.memory_limit_bytes,
+            on_rows=on_rows,
+        )
+        candidates = dict.fromkeys(names, "any")
+    else:
+        candidates = stage_documents(plain, staged, on_bytes=on_bytes)
+    return settle(staged, output, candidates, on_rows)
+
+
+def format_of(plain: Path, layout: FileLayout, source: SourceFile) -> Format:
+    """Return the file's format: as the layout says, else by first bytes, name, media type and first sign.
+
+    Raises `TaskFailure` (``source_malformed``) if the first bytes contradict the layout.
+    """
+    with plain.open("rb") as file:
+        start = file.read(512)
+    by_magic = next((found for magic, found in _MAGIC.items() if start.startswith(magic)), None)
+    binary_wanted = layout.format in _MAGIC.values()
+    if layout.format != "auto" and (by_magic or binary_wanted) and by_magic != layout.format:
+        raise _contradiction(layout.format, by_magic)
+    text = start.removeprefix(_BOM).lstrip()
+    if start.startswith(_OLD_EXCEL) or text.lower().startswith(_HTML):
+        what = "a web page" if text[:1] == b"<" else "an Excel file of the old format (.xls)"
+        raise TaskFailure("source_malformed", f"The source is {what}.", remedy="Give a file with a table in it.")
+    if layout.format != "auto":
+        return layout.format
+    suffixes = [suffix.lower() for suffix in PurePosixPath(source.name).suffixes]
+    by_name = next((_SUFFIXES[suffix] for suffix in reversed(suffixes) if suffix in _SUFFIXES), None)
+    by_sign: Format = "json" if text[:1] in {b"{", b"["} else "csv"
+    named = by_name or _MEDIA_TYPES.get(source.media_type)
+    if by_magic is None and named in _MAGIC.values():
+        raise _contradiction(str(named), None)
+    return by_magic or named or by_sign
+
+
+def _rewrite_parquet(plain: Path, output: Path, on_rows: Callable[[int], None]) -> int:
+    """Decode a Parquet file piece by piece and write it anew, with names that are distinct."""
+    try:
+        found = schema_of(plain)
+        names = column_names(found.names)
+        schema = pa.schema([field.with_name(name) for field, name in zip(found, names, strict=True)])
+        with ParquetSink(output, schema) as sink:
+            for batch in batches_of(plain):
+                sink.write(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+                on_rows(sink.row_count)
+    except (pa.ArrowException, OSError) as broken:  # OSError: what Arrow makes of a broken page
+        raise TaskFailure(
+            "source_malformed",
+            f"The source is no readable Parquet file: {str(broken).partition(chr(10))[0][:300]}",
+            remedy="Check what writes it.",
+        ) from None
+    return sink.row_count
+
+
+def _contradiction(wanted: str, found: str | None) -> TaskFailure:
+    return TaskFailure(
+        "source_malformed",
+        f"The source should be {wanted}, but it begins like {found or 'something else'}.",
+        remedy="Check the source, or set layout.format to what it is.",
+    )

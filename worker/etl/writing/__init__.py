@@ -1,0 +1,1 @@
+"""Datasets written into files of a store."""

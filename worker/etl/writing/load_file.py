@@ -1,0 +1,154 @@
+"""Load into a file of a store: Parquet as it is, or CSV.
+
+A reader never sees half a file: in a folder it is written aside and renamed, and an object store makes a whole object
+visible at once. `replace` writes one file, the same one however often it is delivered. `append` puts a part named
+after the load_id into a folder; a part that is there was delivered before.
+
+CSV is exact data, for programs: a cell that begins with `=`, `+`, `-` or `@` stays as it is, because a changed cell
+would be silent damage. For spreadsheets that people open, use the report kinds. Missing is an empty cell, an empty
+text is `""`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from shared.errors import TaskFailure, TransientFailure, redact
+from worker.tables.load_plan import Loaded, open_streaming
+from worker.tables.load_types import plain, shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shared.jobs.data.places import FileDestination
+    from worker.reach.connections import StoreConnection
+
+_WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2", "memory"}
+_CHUNK_BYTES = 4 * 1024 * 1024
+_BATCH_ROWS = 16_384
+_NAME_SAFE = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_CANNOT_PASS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+
+
+def load_file(
+    store: StoreConnection,
+    destination: FileDestination,
+    dataset: Path,
+    *,
+    load_id: str,
+    scratch: Path,
+    on_progress: Callable[[int, int | None], None],
+) -> Loaded:
+    """Write the Parquet file `dataset` to a store and return what was done.
+
+    CSV is made in `scratch` first. `deleted_count` is 0: the rows of a replaced file are not counted.
+    Raises `TaskFailure` for a path outside of the store or one that is taken by something else, and
+    `TransientFailure` for a store that does not answer.
+    """
+    appends = destination.mode == "append"
+    path = f"{destination.path}/{_part_name(load_id, destination.format)}" if appends else destination.path
+    with pq.ParquetFile(dataset) as file:
+        row_count = file.metadata.num_rows
+    loaded = Loaded(f"{store.name}:{path}", destination.mode, row_count, 0, 0)
+    try:
+        target = store.locate(path)
+        _refuse_taken(store, destination, target)
+        if appends and store.fs.exists(target):
+            return Loaded(loaded.destination, loaded.mode, row_count, 0, 0, already_loaded=True)
+        on_progress(0, row_count)
+        source = _csv(dataset, scratch, on_progress) if destination.format == "csv" else dataset
+        _publish(store, source, target)
+    except OSError as error:
+        raise _failure_of(error, store) from error
+    on_progress(row_count, row_count)
+    return loaded
+
+
+def _part_name(load_id: str, file_format: str) -> str:
+    name = load_id if _NAME_SAFE.fullmatch(load_id) else hashlib.sha256(load_id.encode()).hexdigest()
+    return f"part-{name}.{file_format}"
+
+
+def _refuse_taken(store: StoreConnection, destination: FileDestination, target: str) -> None:
+    if destination.mode == "replace" and store.fs.isdir(target):
+        what, remedy = "is a folder", "Use mode 'append', or the path of a file."
+    elif destination.mode == "append" and store.fs.isfile(store.locate(destination.path)):
+        what, remedy = "is a file", "Use mode 'replace', or the path of a folder."
+    else:
+        return
+    raise TaskFailure("path_taken", f"The path {destination.path!r} of {store.name!r} {what}.", remedy=remedy)
+
+
+def _csv(dataset: Path, scratch: Path, on_progress: Callable[[int, int | None], None]) -> Path:
+    """Write the dataset as CSV (RFC 4180, UTF-8, with a header) and return the file."""
+    target = scratch / f"{secrets.token_hex(8)}.csv"
+    with open_streaming(dataset) as file:
+        schema = pa.schema([(field.name, _writable(field)) for field in file.schema_arrow])
+        done = 0
+        with pa_csv.CSVWriter(target, schema) as writer:
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
+                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+                done += batch.num_rows
+                on_progress(done, file.metadata.num_rows)
+    return target
+
+
+def _writable(field: pa.Field) -> pa.DataType:
+    kind = plain(field.type)
+    if shape_of(kind).family in {"other", "binary"}:
+        raise TaskFailure(
+            "type_not_loadable",
+            f"The column {field.name!r} of type {field.type} cannot be written as CSV.",
+            remedy="Cast it to a string in a transform step, leave it out, or write Parquet.",
+            column=field.name,
+        )
+    return kind
+
+
+def _publish(store: StoreConnection, source: Path, target: str) -> None:
+    """Make the content of `source` visible at `target`, whole."""
+    folder, _, name = target.rpartition("/")
+    store.fs.makedirs(folder, exist_ok=True)
+    if _protocols(store.fs) & _WHOLE_OBJECTS:
+        store.fs.put_file(str(source), target)
+        return
+    aside = f"{folder}/.{name}.{secrets.token_hex(4)}.part"
+    try:
+        if store.is_local:
+            _copy(source, Path(aside))
+            Path(aside).replace(target)
+        else:
+            store.fs.put_file(str(source), aside)
+            store.fs.mv(aside, target)
+    finally:
+        if store.fs.exists(aside):
+            store.fs.rm(aside)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy to a file that must not be there yet, onto the disk."""
+    with source.open("rb") as reading, target.open("xb") as writing:
+        while chunk := reading.read(_CHUNK_BYTES):
+            writing.write(chunk)
+        writing.flush()
+        os.fsync(writing.fileno())
+
+
+def _protocols(fs: Any) -> set[str]:
+    return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+
+
+def _failure_of(error: OSError, store: StoreConnection) -> TaskFailure:
+    text = f"The store {store.name!r} cannot be written: {redact(error.strerror or type(error).__name__)}."
+    if isinstance(error, _CANNOT_PASS):
+        return TaskFailure("store_refused", text, remedy="Check that the root exists and the rights on it.")
+    return TransientFailure("store_unavailable", text, remedy="Check that the store answers and has room.")

@@ -1,0 +1,227 @@
+"""The file of a backup: a ZIP with its members' checksums in `manifest.json`; hostile until all of it is verified."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zipfile
+import zlib
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from shared.contract.artifacts import Column
+from shared.errors import TaskFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+MANIFEST = "manifest.json"
+TABLE = "table.parquet"
+_CONTENT = "content/"  # a file of a store may be called manifest.json
+MAX_FILES = 100_000
+_MAX_MANIFEST_BYTES = 64 * 1024**2
+_MAX_DIRECTORY_BYTES = 64 * 1024**2
+_CHUNK_BYTES = 1024**2
+_TAIL_BYTES = 22 + 65_535 + 20 + 56  # end record with the longest comment, ZIP64 locator and record
+_MODEL = ConfigDict(extra="forbid", frozen=True)
+
+
+def _stays_inside(path: str) -> str:
+    if not path.isprintable() or "\\" in path or any(part in {"", ".", ".."} for part in path.split("/")):
+        raise ValueError("a path is relative, printable, and without '.', '..' or empty parts")
+    return path
+
+
+MemberPath = Annotated[str, StringConstraints(max_length=1_000), AfterValidator(_stays_inside)]
+
+
+class Member(BaseModel):
+    """A file of a backup."""
+
+    model_config = _MODEL
+
+    path: MemberPath
+    size_bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Manifest(BaseModel):
+    """What a backup has, written last and read first."""
+
+    model_config = _MODEL
+
+    format: Literal["celeriac-backup"] = "celeriac-backup"
+    version: Literal[1] = 1
+    kind: Literal["table", "store"]
+    source: str = Field(max_length=1_000)
+    created_at: str = Field(max_length=40)
+    digest: str = Field(max_length=100)
+    row_count: int | None = Field(default=None, ge=0)
+    columns: list[Column] = Field(default=[], max_length=2_000)
+    files: list[Member] = Field(max_length=MAX_FILES)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Manifest:
+        paths = [member.path for member in self.files]
+        if len(set(paths)) < len(paths):
+            raise ValueError("a path is named twice")
+        if self.kind == "table" and (paths != [TABLE] or self.row_count is None):
+            raise ValueError(f"a backup of a table has one file, {TABLE}, and a row count")
+        return self
+
+    @property
+    def content_bytes(self) -> int:
+        """Size of all files in bytes."""
+        return sum(member.size_bytes for member in self.files)
+
+
+class ArchiveWriter:
+    """Writes a backup; the manifest's `files` are what was added. Use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+        self.files: list[Member] = []
+
+    def add(self, path: str, content: IO[bytes], on_bytes: Callable[[int], None], *, packed: bool = False) -> None:
+        """Copy a file into the backup; `packed` says that compressing it again is of no use."""
+        digest, size_bytes = hashlib.sha256(), 0
+        try:
+            _stays_inside(path)
+        except ValueError as unfit:
+            raise TaskFailure(
+                "file_name_refused", f"The file {path!r} cannot be backed up: {unfit}.", remedy="Rename it."
+            ) from None
+        info = zipfile.ZipInfo(_CONTENT + path)
+        info.compress_type = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
+        with self._zip.open(info, "w", force_zip64=True) as member:
+            while chunk := content.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                member.write(chunk)
+                size_bytes += len(chunk)
+                on_bytes(len(chunk))
+        self.files.append(Member(path=path, size_bytes=size_bytes, sha256=digest.hexdigest()))
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_failure: object) -> None:
+        """Close the file."""
+        self._zip.close()
+
+    def finish(self, manifest: Manifest) -> None:
+        """Add the manifest: without it the file is no backup."""
+        self._zip.writestr(MANIFEST, manifest.model_dump_json(), zipfile.ZIP_DEFLATED)
+
+
+class Archive:
+    """A backup whose members are all as the manifest says."""
+
+    def __init__(self, file: zipfile.ZipFile, manifest: Manifest) -> None:
+        self._zip = file
+        self.manifest = manifest
+
+    def open(self, member: Member) -> IO[bytes]:
+        """Open a member for reading."""
+        return self._zip.open(_CONTENT + member.path)
+
+
+@contextmanager
+def verified(path: Path, *, max_bytes: int, on_bytes: Callable[[int, int], None]) -> Iterator[Archive]:
+    """Yield the backup `path` after every byte of it has been compared with its manifest.
+
+    `on_bytes` gets bytes verified and in all. Raises `TaskFailure` (``backup_refused``) for a file that is none, that
+    is damaged, that would unpack to more than `max_bytes`, or that has paths which lead elsewhere.
+    """
+    _refuse_large_directory(path)
+    try:
+        with zipfile.ZipFile(path) as file:
+            manifest = _manifest(file)
+            _refuse_other_members(file, manifest)
+            if manifest.content_bytes > max_bytes:
+                raise refused(f"it unpacks to {manifest.content_bytes} bytes; at most {max_bytes} are taken")
+            done = 0
+            for member in manifest.files:
+                _verify(file, member)
+                done += member.size_bytes
+                on_bytes(done, manifest.content_bytes)
+            yield Archive(file, manifest)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error) as broken:
+        raise refused(f"it is no sound ZIP file ({broken})") from None
+
+
+def _manifest(file: zipfile.ZipFile) -> Manifest:
+    try:
+        info = file.getinfo(MANIFEST)
+    except KeyError:
+        raise refused(f"it has no {MANIFEST}") from None
+    if info.file_size > _MAX_MANIFEST_BYTES:
+        raise refused(f"its {MANIFEST} is too large")
+    with file.open(info) as stream:
+        text = stream.read(_MAX_MANIFEST_BYTES + 1)
+    try:
+        return Manifest.model_validate_json(text[:_MAX_MANIFEST_BYTES])
+    except ValidationError as invalid:
+        first = invalid.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise refused(f"its {MANIFEST} is not valid: {where}: {first['msg']}") from None
+
+
+def _refuse_other_members(file: zipfile.ZipFile, manifest: Manifest) -> None:
+    expected = {_CONTENT + member.path: member.size_bytes for member in manifest.files}
+    found = [info for info in file.infolist() if info.filename != MANIFEST]
+    if sorted(expected) != sorted(info.filename for info in found) or len(found) + 1 != len(file.infolist()):
+        raise refused("its members are not those of its manifest")
+    for info in found:
+        if info.flag_bits & 1 or info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise refused(f"{info.filename!r} is encrypted or compressed in an unknown way")
+        if info.file_size != expected[info.filename]:
+            raise refused(f"{info.filename!r} has {info.file_size} bytes, not {expected[info.filename]}")
+
+
+def _verify(file: zipfile.ZipFile, member: Member) -> None:
+    digest, left = hashlib.sha256(), member.size_bytes
+    with file.open(_CONTENT + member.path) as stream:
+        while chunk := stream.read(min(_CHUNK_BYTES, left + 1)):
+            left -= len(chunk)
+            if left < 0:
+                break
+            digest.update(chunk)
+    if left or digest.hexdigest() != member.sha256:
+        raise refused(f"the checksum of {member.path!r} is not that of its manifest")
+
+
+def _refuse_large_directory(path: Path) -> None:
+    """Refuse a directory that would fill the memory: `zipfile` reads it whole. See APPNOTE.TXT, 4.3.14 to 4.3.16."""
+    with path.open("rb") as stream:
+        size = stream.seek(0, 2)
+        stream.seek(max(0, size - _TAIL_BYTES))
+        tail = stream.read()
+    end = tail.rfind(b"PK\5\6")
+    if end < 0 or len(tail) < end + 22:
+        raise refused("it is no ZIP file")
+    directory_bytes = struct.unpack_from("<L", tail, end + 12)[0]
+    if (wide := tail.rfind(b"PK\6\6", 0, end)) >= 0 and len(tail) >= wide + 48:
+        directory_bytes = max(struct.unpack_from("<Q", tail, wide + 40)[0], directory_bytes % 0xFFFFFFFF)
+    if directory_bytes > _MAX_DIRECTORY_BYTES:
+        raise refused("its directory is too large")
+
+
+def refused(why: str) -> TaskFailure:
+    """Return the failure for a file that is not to be restored."""
+    return TaskFailure(
+        "backup_refused",
+        f"The backup is refused: {why}.",
+        remedy="Take the file that maintenance.backup_data made, unchanged; nothing was written.",
+    )

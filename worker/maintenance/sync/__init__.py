@@ -1,0 +1,1 @@
+"""Tables brought up to date with tables elsewhere."""

@@ -1,0 +1,1 @@
+"""From datasets to the rows, columns and frames that models learn from."""

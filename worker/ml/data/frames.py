@@ -1,0 +1,87 @@
+"""From staged rows to frames that scikit-learn takes: one dtype a role, missing values marked one way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from shared.jobs.ml.features import DateFeature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    from shared.jobs.ml.features import DatePart
+    from worker.ml.data.columns import InputColumn
+
+_DAY_US = 86_400_000_000
+
+
+def frame_of(rows: pa.Table | pa.RecordBatch, inputs: Sequence[InputColumn]) -> pd.DataFrame:
+    """Return the frame that a recipe takes, ``(n_rows, n_prepared)``, one prepared column a name or part of a date.
+
+    Numbers and parts of dates are float64 with NaN where missing or infinite; categories are objects (str or None);
+    texts are str, empty where missing.
+    """
+    prepared: dict[str, object] = {}
+    for column in inputs:
+        values = rows.column(column.name)
+        if isinstance(column.feature, DateFeature):
+            stamps = pc.cast(_plain(values), pa.timestamp("us"), safe=False)  # of a zoned one: in UTC
+            for part, name in zip(column.feature.parts, prepared_names(column), strict=True):
+                prepared[name] = floats_of(_PARTS[part](stamps))
+        elif column.feature.kind == "number":
+            prepared[column.name] = floats_of(values)
+        elif column.feature.kind == "text":
+            prepared[column.name] = pd.Series(pc.fill_null(_strings(values), "").to_pylist(), dtype=object)
+        else:
+            prepared[column.name] = pd.Series(_strings(values).to_pylist(), dtype=object)
+    return pd.DataFrame(prepared)
+
+
+def prepared_names(column: InputColumn) -> list[str]:
+    """Return the names of a column's prepared columns: its own, or `column: part` for each part of a date."""
+    if isinstance(column.feature, DateFeature):
+        return [f"{column.name}: {part}" for part in column.feature.parts]
+    return [column.name]
+
+
+def floats_of(values: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.float64]:
+    """Return numbers or truth values as float64 ``(n_rows,)``, NaN where missing or infinite."""
+    values = _plain(values)
+    if pt.is_boolean(values.type):
+        values = pc.cast(values, pa.int8())
+    numbers = np.asarray(pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+def _strings(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    return pc.cast(_plain(values), pa.string())
+
+
+def _plain(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Return what dictionary-encoded values stand for, and others as they are."""
+    return pc.cast(values, values.type.value_type) if pt.is_dictionary(values.type) else values
+
+
+def _epoch_days(stamps: pa.Array) -> pa.Array:
+    return pc.divide(pc.cast(pc.cast(stamps, pa.int64()), pa.float64()), float(_DAY_US))
+
+
+_PARTS: dict[DatePart, Callable[[pa.Array], pa.Array]] = {
+    "year": pc.year,
+    "quarter": pc.quarter,
+    "month": pc.month,
+    "day": pc.day,
+    "day_of_year": pc.day_of_year,
+    "weekday": pc.day_of_week,
+    "hour": pc.hour,
+    "minute": pc.minute,
+    "epoch_days": _epoch_days,
+}

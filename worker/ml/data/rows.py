@@ -1,0 +1,172 @@
+"""The rows to learn from: features as a frame, the target as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shared.errors import TaskFailure
+from worker.ml.data.columns import family_of, need_fit
+from worker.ml.data.frames import floats_of, frame_of
+from worker.ml.training.scoring import LARGEST_NUMBER
+from worker.tables.parquet.columns import unknown_column
+from worker.tables.parquet.staging import batches_of, schema_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+    import pandas as pd
+
+    from shared.jobs.ml.estimators import LearningTask
+    from shared.jobs.ml.results import Label
+    from worker.ml.data.columns import InputColumn
+
+MAX_CLASSES = 100
+_LONGEST_LABEL = 255
+_LARGEST_LABEL = 2**63 - 1
+_LABEL_FAMILIES = frozenset({"string", "integer", "boolean"})
+_NUMBER_FAMILIES = frozenset({"integer", "float", "boolean"})
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows whose target is there.
+
+    `frame` is ``(n_rows, n_prepared)``. `target` is ``(n_rows,)``: float64 numbers, or int64 positions in `labels`.
+    `positions` are the rows' numbers in their file, int64. `dropped_count` rows had no target.
+    """
+
+    frame: pd.DataFrame
+    target: npt.NDArray[Any]
+    labels: list[Label] | None
+    positions: npt.NDArray[np.int64]
+    dropped_count: int
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Rows:
+        """Return some of the rows."""
+        return Rows(
+            frame=self.frame.iloc[indices],
+            target=self.target[indices],
+            labels=self.labels,
+            positions=self.positions[indices],
+            dropped_count=self.dropped_count,
+        )
+
+    def class_counts(self) -> dict[str, int] | None:
+        """Return how many rows each class has; None for numbers."""
+        if self.labels is None:
+            return None
+        counts = np.bincount(self.target, minlength=len(self.labels))
+        return {str(label): int(count) for label, count in zip(self.labels, counts, strict=True)}
+
+
+def read_rows(
+    path: Path,
+    inputs: Sequence[InputColumn],
+    target: str,
+    task: LearningTask,
+    *,
+    labels: list[Label] | None = None,
+) -> Rows:
+    """Return the rows of a Parquet file with their target; `labels` are the classes if they are known.
+
+    Raises `TaskFailure` if columns do not fit, if the target is no such thing, or if there is too little to learn.
+    """
+    schema = schema_of(path)
+    if target not in schema.names:
+        raise unknown_column(target, dict.fromkeys(schema.names, ""), "target")
+    need_fit(schema, inputs)
+    _need_target(schema.field(target), task)
+    table = read_table(path, [*(column.name for column in inputs), target])
+    truth = table.column(target)
+    there = _there(truth, task)
+    known = table.filter(there)
+    if known.num_rows == 0:
+        raise TaskFailure("no_rows", f"No row has a value in {target!r}.", remedy="Check the column and the source.")
+    values: npt.NDArray[Any]
+    if task == "classification":
+        labels, values = _encoded(known.column(target), labels)
+    else:
+        values = floats_of(known.column(target))
+        if (largest := float(np.abs(values).max())) > LARGEST_NUMBER:
+            raise TaskFailure(
+                "target_too_large",
+                f"target: {target!r} has a value of {largest:g}; squared errors are finite up to {LARGEST_NUMBER:g}.",
+                remedy="Scale the column, or leave such rows out, with etl.transform_data.",
+                column=target,
+            )
+    return Rows(
+        frame=frame_of(known, inputs),
+        target=values,
+        labels=labels,
+        positions=np.flatnonzero(np.asarray(there.to_numpy(zero_copy_only=False), dtype=bool)),
+        dropped_count=table.num_rows - known.num_rows,
+    )
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Return some columns of a Parquet file."""
+    return pa.Table.from_batches(list(batches(path, columns)), pa.schema([schema_of(path).field(n) for n in columns]))
+
+
+def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield some columns of a Parquet file in pieces of a few MB."""
+    dotted = any("." in name for name in schema_of(path).names)  # Arrow takes `a.b` for a part of `a`
+    for batch in batches_of(path, None if dotted else list(columns)):
+        yield batch.select(list(columns))
+
+
+def _need_target(field: pa.Field, task: LearningTask) -> None:
+    families = _LABEL_FAMILIES if task == "classification" else _NUMBER_FAMILIES
+    if family_of(field.type) not in families:
+        raise TaskFailure(
+            "wrong_column_type",
+            f"target: {field.name!r} is {field.type}; {task} learns {', '.join(sorted(families))}.",
+            remedy="Choose the other task, or cast the column with etl.transform_data.",
+            column=field.name,
+        )
+
+
+def _there(truth: pa.ChunkedArray, task: LearningTask) -> pa.ChunkedArray:
+    if task == "regression":
+        return pa.chunked_array([pa.array(np.isfinite(floats_of(truth)))])
+    return pc.is_valid(truth)
+
+
+def _encoded(truth: pa.ChunkedArray, labels: list[Label] | None) -> tuple[list[Label], npt.NDArray[np.int64]]:
+    values = truth.to_pylist()
+    found = sorted(set(values))
+    if long := [label for label in found if isinstance(label, str) and len(label) > _LONGEST_LABEL]:
+        raise TaskFailure(
+            "wrong_class",
+            f"The target has a class of {len(long[0])} characters; at most {_LONGEST_LABEL} are possible.",
+            remedy="Is it a text and not a class? Choose another target, or shorten its values.",
+        )
+    if too_large := [label for label in found if not isinstance(label, str) and label > _LARGEST_LABEL]:
+        raise TaskFailure(
+            "wrong_class",
+            f"The target has the class {too_large[0]}; integers up to {_LARGEST_LABEL} are possible.",
+            remedy="Cast it to a string with etl.transform_data.",
+        )
+    if len(found) > MAX_CLASSES:
+        raise TaskFailure(
+            "too_many_classes",
+            f"The target has {len(found)} classes; at most {MAX_CLASSES} are possible.",
+            remedy="Group rare ones with etl.transform_data, or use the task 'regression' for a number.",
+            class_count=len(found),
+        )
+    known = labels if labels is not None else found
+    number = {label: index for index, label in enumerate(known)}
+    if strange := [label for label in found if label not in number]:
+        raise TaskFailure(
+            "unknown_class",
+            f"The target has classes that the model has not learnt: {', '.join(map(repr, strange[:10]))}.",
+            remedy="Train again on data with them, or leave these rows out.",
+        )
+    return known, np.array([number[value] for value in values], dtype=np.int64)

@@ -1,0 +1,66 @@
+"""One trial of a search: cross-validation on the training rows, fold by fold, stopped early if it is hopeless."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+from shared.errors import TaskFailure, TransientFailure, redact
+from shared.jobs.ml.search_space import with_settings
+from worker.ml.data.splits import held_out, trial_folds
+from worker.ml.training.fitting import Meter, Notes, fit
+from worker.ml.training.scoring import predicted, scores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.ml.data.columns import InputColumn
+    from worker.ml.data.rows import Rows
+    from worker.ml.search.search import Search, Trial
+    from worker.ml.training.fitting import Report
+
+_LONGEST_ERROR = 500
+
+
+def run_trial(search: Search, trial: Trial, rows: Rows, inputs: Sequence[InputColumn], report: Report) -> Trial:
+    """Return `trial` with what came of it: completed, pruned, or failed with its error.
+
+    Held-out rows are left alone. What no other trial would survive either (cancellation, a store that does not
+    answer) is raised.
+    """
+    try:
+        fold_scores, pruned = _fold_scores(search, trial, rows, inputs, report)
+    except TransientFailure:
+        raise
+    except (TaskFailure, ValueError, ArithmeticError, MemoryError) as failure:
+        error = redact(str(failure) or type(failure).__name__)[:_LONGEST_ERROR]
+        return trial.model_copy(update={"state": "failed", "error": error})
+    return trial.model_copy(
+        update={
+            "state": "pruned" if pruned else "completed",
+            "score": statistics.fmean(fold_scores),
+            "fold_scores": fold_scores,
+        }
+    )
+
+
+def _fold_scores(
+    search: Search, trial: Trial, rows: Rows, inputs: Sequence[InputColumn], report: Report
+) -> tuple[list[float], bool]:
+    spec = search.spec
+    train, _ = held_out(rows, spec.hold_out, seed=spec.seed)
+    seen = rows.take(train)
+    learning = spec.model_copy(update={"estimator": with_settings(spec.estimator, trial.params)})
+    meter = Meter(learning.estimator, spec.folds, report)
+    found: list[float] = []
+    with Notes().taken():
+        for part, judged in trial_folds(seen, spec):
+            fitted = fit(inputs, learning, seen, part, meter)
+            answers = predicted(fitted.pipeline, seen.frame.iloc[judged], seen.labels)
+            score = scores(seen.target[judged], answers, seen.labels)[spec.searched_metric]
+            if score is None:
+                raise TaskFailure("undefined_score", f"{spec.searched_metric} is not defined in fold {len(found)}.")
+            found.append(score)
+            if search.is_hopeless(found):
+                return found, True
+    return found, False

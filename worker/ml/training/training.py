@@ -1,0 +1,164 @@
+"""Train a model and judge it on rows that it did not see."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shared.jobs.ml.kinds import CrossValidation
+from shared.jobs.ml.results import FoldScores, Timings, TrainingSummary
+from worker.ml.data.splits import folds, held_out
+from worker.ml.training.fitting import Fitted, Meter, Notes, fit
+from worker.ml.training.importances import importances
+from worker.ml.training.scoring import Predicted, evaluation, predicted, scores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from shared.jobs.ml.kinds import HoldOut, TrainSpec
+    from shared.jobs.ml.results import Evaluation, Importance, Label
+    from worker.ml.data.columns import InputColumn
+    from worker.ml.data.rows import Rows
+    from worker.ml.training.fitting import Report
+
+    Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fitted model, what was measured, and the positions in the file of the rows that were held out."""
+
+    fitted: Fitted
+    labels: list[Label] | None
+    summary: TrainingSummary
+    held_out: Indices | None
+
+
+@dataclass
+class _Clock:
+    """Seconds spent on fitting and on judging."""
+
+    fit_s: float = 0
+    evaluate_s: float = 0
+    _since: float = field(default_factory=time.perf_counter)
+
+    def lap(self) -> float:
+        """Return the seconds since the last lap."""
+        since, self._since = self._since, time.perf_counter()
+        return self._since - since
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: rows and what to learn from them."""
+
+    rows: Rows
+    inputs: Sequence[InputColumn]
+    spec: TrainSpec
+    report: Report
+    load_s: float
+
+    def run(self) -> Trained:
+        """Fit and judge, by a held-out part or by cross-validation. Raises `TaskFailure`."""
+        how = self.spec.validation
+        return self._crossed(how) if isinstance(how, CrossValidation) else self._held_out(how)
+
+    def _held_out(self, how: HoldOut) -> Trained:
+        train, test = held_out(self.rows, how, seed=self.spec.seed)
+        notes, clock = Notes(), _Clock()
+        with notes.taken():
+            fitted = fit(self.inputs, self.spec, self.rows, train, Meter(self.spec.estimator, 1, self.report))
+            clock.fit_s = clock.lap()
+            judged = self._evaluation(*self._predictions(fitted, test), test)
+            mattering = self._importances(fitted, test)
+        clock.evaluate_s = clock.lap()
+        summary = self._summary(
+            fitted=fitted,
+            judged=judged,
+            per_fold=[],
+            importances=mattering,
+            train_row_count=len(train),
+            notes=notes,
+            clock=clock,
+        )
+        return Trained(fitted, self.rows.labels, summary, self.rows.positions[test])
+
+    def _crossed(self, how: CrossValidation) -> Trained:
+        notes, clock, rows = Notes(), _Clock(), self.rows
+        meter = Meter(self.spec.estimator, how.folds + 1, self.report)
+        per_fold: list[FoldScores] = []
+        parts: list[tuple[Indices, Predicted, Predicted]] = []
+        with notes.taken():
+            for train, test in folds(rows, how, seed=self.spec.seed):
+                fitted = fit(self.inputs, self.spec, rows, train, meter)
+                clock.fit_s += clock.lap()
+                model, baseline = self._predictions(fitted, test)
+                found = scores(rows.target[test], model, rows.labels)
+                per_fold.append(FoldScores(fold=len(per_fold), row_count=len(test), scores=found))
+                parts.append((test, model, baseline))
+                clock.evaluate_s += clock.lap()
+            mattering = self._importances(fitted, test)
+            clock.evaluate_s += clock.lap()
+            final = fit(self.inputs, self.spec, rows, np.arange(len(rows.target)), meter)
+            clock.fit_s += clock.lap()
+        order = np.concatenate([test for test, _, _ in parts])
+        judged = self._evaluation(_joined([part[1] for part in parts]), _joined([part[2] for part in parts]), order)
+        summary = self._summary(
+            fitted=final,
+            judged=judged,
+            per_fold=per_fold,
+            importances=mattering,
+            train_row_count=len(rows.target),
+            notes=notes,
+            clock=clock,
+        )
+        return Trained(final, rows.labels, summary, None)
+
+    def _predictions(self, fitted: Fitted, test: Indices) -> tuple[Predicted, Predicted]:
+        frame, labels = self.rows.frame.iloc[test], self.rows.labels
+        return predicted(fitted.pipeline, frame, labels), predicted(fitted.baseline, frame, labels)
+
+    def _evaluation(self, model: Predicted, baseline: Predicted, test: Indices) -> Evaluation:
+        return evaluation(self.rows.target[test], model, baseline, self.rows.labels)
+
+    def _importances(self, fitted: Fitted, test: Indices) -> list[Importance]:
+        classes, frame = self.rows.labels is not None, self.rows.frame.iloc[test]
+        return importances(fitted.pipeline, frame, self.rows.target[test], classes=classes, seed=self.spec.seed)
+
+    def _summary(
+        self,
+        *,
+        fitted: Fitted,
+        judged: Evaluation,
+        per_fold: list[FoldScores],
+        importances: list[Importance],
+        train_row_count: int,
+        notes: Notes,
+        clock: _Clock,
+    ) -> TrainingSummary:
+        return TrainingSummary(
+            task=self.spec.task,
+            estimator=self.spec.estimator.kind,
+            target=self.spec.target,
+            evaluation=judged,
+            folds=per_fold,
+            importances=importances,
+            train_row_count=train_row_count,
+            dropped_row_count=self.rows.dropped_count,
+            feature_count=fitted.feature_count,
+            class_counts=self.rows.class_counts(),
+            seed=self.spec.seed,
+            notes=notes.texts,
+            timings=Timings(load_s=self.load_s, fit_s=clock.fit_s, evaluate_s=clock.evaluate_s),
+        )
+
+
+def _joined(parts: list[Predicted]) -> Predicted:
+    """Return predictions of several folds one after another."""
+    chances = [part.probabilities for part in parts if part.probabilities is not None]
+    return Predicted(np.concatenate([part.answers for part in parts]), np.concatenate(chances) if chances else None)

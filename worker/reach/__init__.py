@@ -1,0 +1,1 @@
+"""Everything that leaves the machine: connections, checked addresses, downloads, circuit breakers."""

@@ -1,0 +1,221 @@
+"""Connections as workers use them: with the secrets of their environment, read at the moment of use.
+
+Secrets stay out of every repr, message and log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+
+from shared.connections.settings import (
+    Connections,
+    DuckdbInfo,
+    HttpInfo,
+    PostgresqlInfo,
+    SqliteInfo,
+    StoreInfo,
+    load_connections,
+    problem_with,
+)
+from shared.errors import TaskFailure, redact
+from worker.settings import worker_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shared.contract.names import ConnectionGroup
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresqlConnection:
+    """A PostgreSQL database with its credentials."""
+
+    name: str
+    url: str = field(repr=False)
+    connect_timeout_s: float = 10.0
+    statement_timeout_s: float = 1_800.0
+    lock_timeout_s: float = 30.0
+
+    def scrub(self, text: str) -> str:
+        """Return `text` without this connection's URL and password, wherever a driver may have put them."""
+        password = urlsplit(self.url).password
+        for secret in (self.url, password, unquote(password) if password else None):
+            if secret:
+                text = text.replace(secret, "***")
+        return redact(text)
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteConnection:
+    """A SQLite file."""
+
+    name: str
+    path: Path
+    lock_timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class DuckdbConnection:
+    """A DuckDB file. One process at a time can write it."""
+
+    name: str
+    path: Path
+    lock_timeout_s: float = 30.0
+
+
+SqlConnection = PostgresqlConnection | SqliteConnection | DuckdbConnection
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConnection:
+    """A folder or a bucket: an fsspec file system and the path of the root in it."""
+
+    name: str
+    fs: Any = field(repr=False)
+    root: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the store is a folder of this machine."""
+        protocol = self.fs.protocol
+        return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    def locate(self, path: str) -> str:
+        """Return the full path of `path` below the root.
+
+        Raises `TaskFailure` (``path_outside_store``) if it leaves the root, be it through a symbolic link.
+        """
+        full = f"{self.root.rstrip('/')}/{path}"
+        inside = not any(part in {"", ".", ".."} for part in path.split("/")) and "\\" not in path
+        if inside and self.is_local:
+            root = Path(self.root).resolve()
+            inside = Path(full).resolve().is_relative_to(root)
+        if not inside:
+            raise TaskFailure(
+                "path_outside_store",
+                f"The path {path!r} leaves the store {self.name!r}.",
+                remedy="Give a path below the store's root, without '..' or links that lead out of it.",
+            )
+        return full
+
+
+@dataclass(frozen=True, slots=True)
+class HttpConnection:
+    """An HTTP origin and the secret headers that go to it and to no other."""
+
+    name: str
+    origin: str
+    headers: Mapping[str, str] = field(repr=False)
+
+    @property
+    def host(self) -> str:
+        """The host name of the origin, in lower case."""
+        return urlsplit(self.origin).hostname or ""
+
+    def covers(self, url: str) -> bool:
+        """Return whether `url` has this origin: the same scheme, host and port."""
+        return _origin(url) == _origin(self.origin)
+
+    def headers_for(self, url: str) -> dict[str, str]:
+        """Return the headers for a request to `url`: none where it has another origin."""
+        return dict(self.headers) if self.covers(url) else {}
+
+
+@dataclass(frozen=True)
+class WorkerConnections:
+    """The configured connections, joined with the secrets of `environment`."""
+
+    configured: Connections
+    environment: Mapping[str, str] = field(repr=False)
+
+    def sql(self, name: str) -> SqlConnection:
+        """Return the SQL connection `name`. Raises `TaskFailure` if it is unknown or not set up."""
+        info = self._find(name, "sql")
+        if isinstance(info, SqliteInfo):
+            return SqliteConnection(name, info.path, info.lock_timeout_s)
+        if isinstance(info, DuckdbInfo):
+            return DuckdbConnection(name, info.path, info.lock_timeout_s)
+        assert isinstance(info, PostgresqlInfo)  # noqa: S101 - _find has checked the kind
+        url = info.url if info.url_env is None else self._secret(name, info.url_env)
+        if url is None or urlsplit(url).scheme not in {"postgresql", "postgres"}:
+            raise _misconfigured(name, f"{info.url_env} is no postgresql:// URL")
+        return PostgresqlConnection(name, url, info.connect_timeout_s, info.statement_timeout_s, info.lock_timeout_s)
+
+    def store(self, name: str) -> StoreConnection:
+        """Return the store `name`. Raises `TaskFailure` if it is unknown or not set up."""
+        info = self._find(name, "store")
+        assert isinstance(info, StoreInfo)  # noqa: S101 - _find has checked the kind
+        options = self._secret_object(name, info.storage_options_env)
+        try:
+            fs, root = fsspec.core.url_to_fs(info.url, **options)
+        except (ImportError, ValueError):
+            scheme = info.url.partition("://")[0]
+            raise _misconfigured(
+                name, f"fsspec knows no file system {scheme!r}; install its driver on the workers (s3: s3fs)"
+            ) from None
+        return StoreConnection(name, fs, str(root))
+
+    def http(self, name: str) -> HttpConnection:
+        """Return the HTTP connection `name`. Raises `TaskFailure` if it is unknown or not set up."""
+        info = self._find(name, "http")
+        assert isinstance(info, HttpInfo)  # noqa: S101 - _find has checked the kind
+        headers = self._secret_object(name, info.headers_env)
+        if not all(isinstance(value, str) for value in headers.values()):
+            raise _misconfigured(name, f"a header in {info.headers_env} is not a string")
+        return HttpConnection(name, info.origin, headers)
+
+    def _find(self, name: str, group: ConnectionGroup) -> Any:
+        problem = problem_with(name, group, self.configured)
+        if problem is not None:
+            raise TaskFailure(
+                "unknown_connection",
+                problem,
+                remedy="Name a known one, or add it to CELERIAC_CONNECTIONS_FILE of gateway and workers.",
+            )
+        return self.configured[name]
+
+    def _secret(self, name: str, variable: str) -> str:
+        value = self.environment.get(variable, "")
+        if not value:
+            raise _misconfigured(name, f"{variable} is not set")
+        return value
+
+    def _secret_object(self, name: str, variable: str | None) -> dict[str, Any]:
+        if variable is None:
+            return {}
+        try:
+            value = json.loads(self._secret(name, variable))
+        except json.JSONDecodeError:
+            value = None
+        if not isinstance(value, dict):
+            raise _misconfigured(name, f"{variable} is no JSON object")
+        return value
+
+
+@lru_cache
+def connections() -> WorkerConnections:
+    """Return the connections of this worker: its `CELERIAC_CONNECTIONS_FILE` and its environment."""
+    return WorkerConnections(load_connections(worker_settings().connections_file), os.environ)
+
+
+def _misconfigured(name: str, what: str) -> TaskFailure:
+    return TaskFailure(
+        "connection_misconfigured",
+        f"The connection {name!r} cannot be used: {what}.",
+        remedy="Set it right in the environment of the workers and start them again.",
+    )
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme)

@@ -1,0 +1,1 @@
+"""Charts: figures computed, drawn, and told in words."""

@@ -1,0 +1,1 @@
+"""The report on the service's own day."""

@@ -1,0 +1,128 @@
+"""From a delivery's arguments to a result as JSON text: check the parameters, run the body, check the result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from shared.contract.artifacts import Artifact, Role
+from shared.contract.definition import AnyContract, Contract
+from shared.errors import TaskFailure
+from shared.workflows.feeding import MAPPED, feed
+from worker.runtime.run import Run
+
+MAX_RESULT_BYTES = 256 * 1024
+MAX_MAPPED_BYTES = 16 * MAX_RESULT_BYTES
+
+Body = Callable[[Any, Run], BaseModel]
+Upstream = Sequence[Mapping[str, Any] | None]
+
+
+def perform(contract: AnyContract, body: Body, run: Run, kwargs: dict[str, Any], upstream: Upstream) -> str:
+    """Run `body` once, its parameters `kwargs` and what the steps before it returned."""
+    try:
+        params = feed(contract, kwargs, upstream) if upstream else kwargs
+    except ValueError as mismatch:
+        raise TaskFailure(
+            "invalid_parameters",
+            str(mismatch),
+            remedy="Check the steps before it: their order, and which of them failed.",
+        ) from None
+    job = _checked(contract, params)
+    run.idempotency_key = job.idempotency_key(run.job_id)
+    return _bounded(_result(contract, body(job, run)), MAX_RESULT_BYTES)
+
+
+def perform_each(contract: AnyContract, body: Body, run: Run, items: Sequence[dict[str, Any]]) -> str:
+    """Run `body` on one item after another; the first one that fails ends it, and says which it was."""
+    results = []
+    for index, params in enumerate(items):
+        item = _ItemRun(run, index, len(items))
+        try:
+            job = _checked(contract, params)
+            item.idempotency_key = job.idempotency_key(f"{run.job_id}:{index}")
+            results.append(_result(contract, body(job, item)))
+        except TaskFailure as failure:
+            failure.message = f"item {index}: {failure.message}"
+            failure.details["item"] = index
+            raise
+        run.progress(index + 1, len(items), unit="items")
+    return _bounded(f'{{"{MAPPED}": [{", ".join(results)}]}}', MAX_MAPPED_BYTES)
+
+
+class _ItemRun(Run):
+    """One item of a map: its progress is a part of the step's, and its files have names of their own."""
+
+    def __init__(self, whole: Run, index: int, count: int) -> None:
+        scratch = whole.scratch / f"item-{index}"
+        scratch.mkdir()
+        super().__init__(
+            whole.job_id,
+            whole.kind,
+            whole.attempt,
+            whole.token,
+            "",
+            scratch,
+            whole.store,
+            whole.ledger,
+            whole.artifacts,
+        )
+        self._whole, self._index, self._count = whole, index, count
+
+    def progress(self, current: float, total: float | None = None, *, unit: str = "rows", message: str = "") -> None:
+        """Say how far this item is."""
+        done = min(current / total, 1.0) if total else 0.0
+        text = f"item {self._index}: {current:,.0f} {unit} {message}".rstrip()
+        self._whole.progress(self._index + done, self._count, unit="items", message=text)
+
+    def log_line(self, level: str, message: str, fields: dict[str, Any] | None = None) -> None:
+        """Add a line that names the item."""
+        self._whole.log_line(level, message, {**(fields or {}), "item": self._index})
+
+    def publish(self, local: Path, *, name: str, role: Role, media_type: str) -> Artifact:
+        """Move a file into the store, under a name that says the item."""
+        return super().publish(local, name=f"{self._index:04d}-{name}", role=role, media_type=media_type)
+
+    def report(self) -> None:
+        """Write what is pending of the whole step."""
+        self._whole.report()
+
+
+def _checked(contract: AnyContract, params: dict[str, Any]) -> Contract[Any]:
+    try:
+        return contract.model_validate_json(json.dumps(params))
+    except ValidationError as invalid:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in invalid.errors(include_url=False, include_input=False)
+        )
+        raise TaskFailure(
+            "invalid_parameters",
+            f"{contract.spec.kind} got parameters it does not take: {problems}",
+            remedy="Gateway and workers may have different versions of the contract; deploy the same one.",
+        ) from None
+
+
+def _result(contract: AnyContract, result: BaseModel) -> str:
+    expected = contract.spec.result
+    if not isinstance(result, expected):
+        raise TaskFailure(
+            "invalid_result",
+            f"{contract.spec.kind} returned {type(result).__name__}, not {expected.__name__}.",
+            remedy="This is a defect of the task: it must return what its contract says.",
+        )
+    return expected.model_validate(result.model_dump()).model_dump_json()
+
+
+def _bounded(text: str, most_bytes: int) -> str:
+    if len(text) > most_bytes:
+        raise TaskFailure(
+            "result_too_large",
+            f"The result has {len(text)} bytes; at most {most_bytes} may travel.",
+            remedy="Write it to a file, publish that as an artifact, and return the reference.",
+        )
+    return text

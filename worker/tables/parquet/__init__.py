@@ -1,0 +1,1 @@
+"""Staged tables: Parquet files, their columns and types."""

@@ -1,0 +1,130 @@
+"""Staged tables: Parquet files with clean column names, written batch by batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shared.contract.artifacts import Column
+from shared.errors import TaskFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+MAX_COLUMNS = 2_000
+_MAX_NAME = 255
+_GROUP_BYTES = 16 * 1024**2  # of memory: what a reader has to hold at once
+_BATCH_BYTES = 4 * 1024**2
+_BATCH_ROWS = 32_768
+_PAGE_BYTES = 1024**2
+_SAMPLE_ROWS = 64
+_GROUP_ROWS = 122_880  # DuckDB's own row group
+
+
+def column_names(raw: Iterable[str]) -> list[str]:
+    """Return names that are printable, not empty, at most 255 long, and differ by more than case.
+
+    An empty one becomes ``column_3`` after its position; a repeated one gets ``_2``, ``_3`` and so on.
+    Raises `TaskFailure` (``too_many_columns``) beyond 2,000 columns.
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for position, text in enumerate(raw, start=1):
+        if position > MAX_COLUMNS:
+            raise TaskFailure(
+                "too_many_columns",
+                f"The source has more than {MAX_COLUMNS} columns.",
+                remedy="Select what is needed before, or check the delimiter.",
+            )
+        printable = "".join(sign if sign.isprintable() else "_" for sign in text.strip())
+        wanted = printable[:_MAX_NAME] or f"column_{position}"
+        name, repeat = wanted, 1
+        while name.casefold() in taken:
+            repeat += 1
+            name = f"{wanted[: _MAX_NAME - 8]}_{repeat}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+class ParquetSink:
+    """Write record batches to a Parquet file in row groups of bounded size. Use it as a context manager."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        """Open `path` for rows of `schema`."""
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1)
+        self._schema = schema
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_bytes = 0
+        self._waiting_rows = 0
+        #: Rows written so far.
+        self.row_count = 0
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Write what waits, unless something failed, and close the file."""
+        if failure[0] is None:
+            self._flush()
+        self._writer.close()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of `batch`, which is cut where it alone would make too large a row group."""
+        limit = max(1, int(batch.num_rows * _GROUP_BYTES / max(batch.nbytes, 1)))
+        for start in range(0, batch.num_rows, limit):
+            part = batch.slice(start, limit)
+            self._waiting.append(part)
+            self._waiting_rows += part.num_rows
+            self._waiting_bytes += part.nbytes
+            self.row_count += part.num_rows
+            if self._waiting_bytes >= _GROUP_BYTES or self._waiting_rows >= _GROUP_ROWS:
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting_rows:
+            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
+        self._waiting, self._waiting_bytes, self._waiting_rows = [], 0, 0
+
+
+def batches_of(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a Parquet file, or some of its columns, in pieces of a few MB, whatever its row groups are.
+
+    How many rows that is, is judged by the group's first rows, too: of texts that repeat, its size counts each once.
+    """
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=_PAGE_BYTES) as file:
+        for index in range(file.num_row_groups):  # each for itself: batches across groups could be of any size
+            group = file.metadata.row_group(index)
+            row_bytes = max(1, group.total_byte_size // max(group.num_rows, 1))
+            for sample in file.iter_batches(_SAMPLE_ROWS, row_groups=[index], columns=columns, use_threads=False):
+                seen = sum(getattr(column, "indices", column).nbytes for column in sample.columns)  # no dictionaries
+                row_bytes = max(row_bytes, seen // max(sample.num_rows, 1))
+                break
+            rows = max(1, min(_BATCH_BYTES // row_bytes, _BATCH_ROWS))
+            yield from file.iter_batches(rows, row_groups=[index], columns=columns, use_threads=False)
+
+
+def empty_columns(path: Path) -> set[str]:
+    """Return the columns of a Parquet file that have no value at all, by its own statistics."""
+    metadata = pq.read_metadata(path)
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    empty = set(metadata.schema.to_arrow_schema().names)
+    for group in groups:
+        for column in map(group.column, range(group.num_columns)):
+            if column.statistics is None or column.statistics.null_count < group.num_rows:
+                empty.discard(column.path_in_schema.split(".")[0])
+    return empty
+
+
+def schema_of(path: Path) -> pa.Schema:
+    """Return the Arrow schema of a Parquet file."""
+    return pq.read_schema(path).remove_metadata()
+
+
+def columns_of(path: Path) -> list[Column]:
+    """Return the columns of a Parquet file with their Arrow types."""
+    return [Column(name=field.name, type=str(field.type)) for field in schema_of(path)]

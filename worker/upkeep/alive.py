@@ -1,0 +1,51 @@
+"""Health checks of containers: `python -m worker.upkeep.alive worker` and `python -m worker.upkeep.alive beat`.
+
+A worker touches a file from its consumer's timer (`worker.upkeep.pulse`), so the file grows old as soon as the
+main loop hangs or the broker is gone. Looking at it sends no message and loads no library. Beat renews a lock in the
+ledger's Redis with every tick, and a beat that stopped ticking loses it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+FILE_VARIABLE = "CELERIAC_ALIVE_FILE"
+PERIOD_S = 5.0
+STALE_S = 4 * PERIOD_S
+
+
+def worker_trouble(file: str, *, now: float) -> str | None:
+    """Return what is wrong with the worker that touches `file`, or `None`. `now`: seconds since the epoch."""
+    try:
+        age_s = now - Path(file).stat().st_mtime
+    except FileNotFoundError:
+        return f"no worker has touched {file or FILE_VARIABLE} yet"
+    return f"the worker's main loop has not turned for {age_s:.0f} s" if age_s > STALE_S else None
+
+
+def beat_trouble() -> str | None:
+    """Return what is wrong with beat, or `None`: its lock in the ledger's Redis tells."""
+    import redis  # noqa: PLC0415 - a worker's check does without
+
+    from shared.broker.celery import celery_settings  # noqa: PLC0415 - likewise
+    from shared.broker.settings import broker_settings  # noqa: PLC0415 - likewise
+    from shared.ledger.server import bounded  # noqa: PLC0415 - likewise
+
+    settings = broker_settings()
+    lock = celery_settings(settings)["redbeat_key_prefix"] + ":lock"
+    with redis.Redis.from_url(settings.ledger_url, **bounded()) as client:
+        return None if client.exists(lock) else "beat does not hold its lock: it has not ticked lately"
+
+
+def main(role: str) -> str | None:
+    """Return what is wrong with this container's `role` (`worker` or `beat`), or `None`."""
+    if role == "beat":
+        return beat_trouble()
+    return worker_trouble(os.environ.get(FILE_VARIABLE, ""), now=time.time())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,121 @@
+"""The custodian: keeps the claims of this worker's jobs, and stops the jobs that are no longer to run.
+
+It lives in the worker's main process, so neither C code that holds a child's GIL nor a long warm shutdown can keep
+a claim from being renewed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import redis
+from celery.worker import state
+
+from shared.broker.settings import BrokerSettings
+from shared.ledger.client import Ledger
+from worker.runtime.scratch import sweep
+from worker.upkeep.presence import SignsOfLife
+
+logger = logging.getLogger(__name__)
+
+_KILL_AFTER_S = 10.0  # from the polite signal to SIGKILL, for a child that does not hear it
+
+
+class Custodian:
+    """Renews claims once a round; interrupts jobs that were cancelled, lost, or outlast a shutdown."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        settings: BrokerSettings,
+        *,
+        owner: str,
+        broker: redis.Redis | None,
+        scratch: Path,
+        signs: SignsOfLife,
+    ) -> None:
+        self._scratch = scratch
+        self._signs = signs
+        self._ledger = ledger
+        self._settings = settings
+        self._owner = owner
+        self._broker = broker  # None where the broker is not Redis
+        self._interrupted_at: dict[str, float] = {}
+        self._lost_before: set[str] = set()  # in the round before
+        self._give_back_at: float | None = None
+
+    def begin_shutdown(self) -> None:
+        """Let running jobs go on for the soft shutdown time, then give them back."""
+        self._give_back_at = time.monotonic() + self._settings.soft_shutdown_s
+        self._signs.begin_shutdown()
+
+    def round(self) -> None:
+        """Renew, interrupt what must stop, and give a sign of life."""
+        requests = {request.id: request for request in _requests()}
+        sweep(self._scratch, requests.keys())
+        self._keep(requests)
+        self._signs.give(requests)
+
+    def _keep(self, requests: dict[str, Any]) -> None:
+        if not requests:
+            self._interrupted_at.clear()
+            return
+        self._renew_deliveries(requests.values())
+        if self._give_back_at is not None and time.monotonic() >= self._give_back_at:
+            for request in requests.values():
+                self._ledger.release(request.id, owner=self._owner)
+                self._interrupt(request, "shutting down")
+            return
+        replies = self._ledger.renew(list(requests), owner=self._owner, lease_s=self._settings.lease_s)
+        lost = {job_id for job_id, reply in replies.items() if reply == "lost"}
+        for job_id, reply in replies.items():
+            # A claim that was just refused looks lost, too: its child is on its way out and must not be disturbed.
+            if reply == "cancel" or job_id in lost & self._lost_before:
+                self._interrupt(requests[job_id], reply)
+        self._lost_before = lost
+        for job_id in self._interrupted_at.keys() - requests.keys():
+            del self._interrupted_at[job_id]
+
+    def give_back(self) -> None:
+        """Release whatever this worker still holds; called when it ends."""
+        for request in _requests():
+            self._ledger.release(request.id, owner=self._owner)
+        self._signs.end()
+
+    def _renew_deliveries(self, requests: Iterable[Any]) -> None:
+        """Tell kombu's Redis transport that these messages are still being worked on."""
+        if self._broker is None:
+            return
+        tags = [request.message.delivery_tag for request in requests if request.message is not None]
+        if tags:
+            now = time.time()
+            self._broker.zadd("unacked_index", dict.fromkeys(tags, now), xx=True)
+
+    def _interrupt(self, request: Any, why: str) -> None:
+        """Signal the child politely, then kill it."""
+        pid = request.worker_pid
+        if not pid or pid == os.getpid() or not request.time_start:
+            return  # not started; the claim will be refused
+        first = self._interrupted_at.setdefault(request.id, time.monotonic())
+        polite = first > time.monotonic() - 0.1
+        if not polite and time.monotonic() - first < _KILL_AFTER_S:
+            return
+        logger.warning("%s: %s, %s child %d", request.id, why, "interrupting" if polite else "killing", pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR1 if polite else signal.SIGKILL)  # SIGUSR1: billiard's soft time limit
+
+
+def _requests() -> list[Any]:
+    """Return the requests that this worker holds, running or about to."""
+    while True:
+        try:
+            return [*state.active_requests, *(set(state.reserved_requests) - set(state.active_requests))]
+        except RuntimeError:  # the main thread changed the set meanwhile
+            continue

@@ -1,0 +1,80 @@
+"""The keeper: publishes what is due or was lost, ends what expired, and forgets what is past its retention.
+
+Every worker runs one; a lock in the ledger lets one of them act. The decisions are the ledger script's (`tend`), so
+they are atomic with the states they change; this module does what a script cannot: publish on a broker that is not
+Redis, make the messages of callbacks, and remove files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from functools import cached_property
+
+from celery import Celery
+
+from shared.broker.messages import Composer, publish
+from shared.broker.settings import BrokerSettings
+from shared.contract.artifacts import ArtifactStore
+from shared.contract.options import RunOptions
+from shared.jobs.callbacks import DeliverCallback
+from shared.ledger.client import Ledger
+from shared.ledger.records import Action
+from shared.workflows.planning import Planner
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """One round is one call of the ledger's `tend`, and what follows from it."""
+
+    def __init__(self, ledger: Ledger, settings: BrokerSettings, *, owner: str, app: Celery) -> None:
+        self._ledger = ledger
+        self._owner = owner
+        self._app = app
+        self._settings = settings
+        self._grace_s = settings.lost_message_grace_s
+        self._lease_s = settings.lease_s
+        self._store = ArtifactStore(settings.store_url)
+
+    def round(self) -> None:
+        """Tend the ledger if this worker is the keeper."""
+        actions = self._ledger.tend(owner=self._owner, grace_s=self._grace_s, lease_s=self._lease_s)
+        if not actions:
+            return
+        self._tell(actions)
+        for action in actions:  # first: the ledger knows of these no more
+            if action.what == "forgotten":
+                self._forget(action.id)
+        if unpublished := [action.id for action in actions if action.what == "unpublished"]:
+            self._publish(unpublished)
+        for action in actions:
+            if action.what == "callback":
+                self._call_back(action.id)
+
+    def _forget(self, owner: str) -> None:
+        try:
+            self._store.forget(owner)
+        except OSError as failure:
+            logger.warning("the files of %s stay in the store: %r", owner, failure)
+
+    def _publish(self, job_ids: list[str]) -> None:
+        with self._app.connection_for_write() as connection, connection.Producer() as producer:
+            for job_id, (queue, message) in self._ledger.messages(job_ids).items():
+                publish(producer, self._app.amqp.queues[queue], message)
+                self._ledger.published([job_id])
+
+    def _call_back(self, job_id: str) -> None:
+        """Submit the job that tells the end of this one; its retries, limits and crashes are the ledger's."""
+        callback = self._planner.entry(DeliverCallback(job_id=job_id), RunOptions(tags=["callback"]))
+        self._ledger.call_back(job_id, callback)
+
+    @cached_property
+    def _planner(self) -> Planner:
+        return Planner(self._settings, Composer(self._settings))
+
+    def _tell(self, actions: list[Action]) -> None:
+        counts = Counter(action.what for action in actions)
+        routine = {"published", "forgotten", "callback"}
+        level = logging.INFO if counts.keys() <= routine else logging.WARNING
+        logger.log(level, "keeper: %s", ", ".join(f"{count} {what}" for what, count in sorted(counts.items())))

@@ -1,0 +1,114 @@
+"""What happens when a worker starts, forks a child, shuts down and ends."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import redis
+from celery import Celery, signals
+
+from shared.broker.safety import refuse_unsafe
+from shared.broker.settings import broker_settings
+from shared.errors import DefinitionError, redact
+from shared.ledger.backend import OWNER_VARIABLE
+from shared.ledger.client import Ledger
+from shared.ledger.server import bounded
+from worker.observability import configure_logging
+from worker.runtime import scratch
+from worker.upkeep.custodian import Custodian
+from worker.upkeep.keeper import Keeper
+from worker.upkeep.periodic import Periodic
+from worker.upkeep.presence import SignsOfLife
+from worker.upkeep.pulse import Pulse
+
+logger = logging.getLogger(__name__)
+
+_ROUND_S = 1.0
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+class Lifecycle:
+    """Wires a worker process to the ledger: its owner id, its custodian, its keeper."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._custodian: Custodian | None = None
+        self._threads: list[Periodic] = []
+        self._scratch = Path()
+
+    def on_init(self, **_: Any) -> None:
+        """Name this process, before its children are forked, and refuse a broker that loses jobs."""
+        os.environ[OWNER_VARIABLE] = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._scratch = scratch.make_root()
+        settings = broker_settings()
+        try:
+            refuse_unsafe(_client(settings.ledger_url), allow_volatile=settings.allow_volatile_broker)
+        except DefinitionError as unsafe:
+            raise SystemExit(f"{unsafe}") from unsafe  # Celery logs other exceptions of a signal, and goes on
+        except redis.RedisError as failure:
+            logger.warning("the ledger could not be checked: %s", redact(repr(failure)))
+
+    def on_ready(self, sender: Any, **_: Any) -> None:
+        """Start custodian and keeper, each with connections of its own. `sender` is Celery's consumer."""
+        settings, owner = broker_settings(), os.environ[OWNER_VARIABLE]
+        broker, ledger = _client(settings.broker_url) if settings.uses_redis else None, _ledger()
+        signs = SignsOfLife(ledger, settings, owner=owner, consumer=sender)
+        signs.begin()
+        self._custodian = Custodian(ledger, settings, owner=owner, broker=broker, scratch=self._scratch, signs=signs)
+        keeper = Keeper(_ledger(), settings, owner=owner, app=self._app)
+        self._threads = [
+            Periodic("custodian", self._custodian.round, interval_s=_ROUND_S),
+            Periodic("keeper", keeper.round, interval_s=_ROUND_S),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def on_shutting_down(self, how: str = "", **_: Any) -> None:
+        """Start the clock of the soft shutdown."""
+        if self._custodian is not None and how == "Warm":
+            self._custodian.begin_shutdown()
+
+    def on_shutdown(self, **_: Any) -> None:
+        """Give back what is still held, and stop."""
+        for thread in self._threads:
+            thread.stop()
+        if self._custodian is not None:
+            self._custodian.give_back()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def on_child(**_: Any) -> None:
+    """Make a child die with its parent: nobody would renew its claims or read its outcome."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:  # it died before the call above
+        os._exit(1)
+
+
+def attach(app: Celery) -> None:
+    """Connect the worker's signals. Celery keeps weak references unless told otherwise."""
+    app.steps["consumer"].add(Pulse)
+    lifecycle = Lifecycle(app)
+    signals.setup_logging.connect(configure_logging, weak=False)
+    signals.worker_init.connect(lifecycle.on_init, weak=False)
+    signals.worker_ready.connect(lifecycle.on_ready, weak=False)
+    signals.worker_shutting_down.connect(lifecycle.on_shutting_down, weak=False)
+    signals.worker_shutdown.connect(lifecycle.on_shutdown, weak=False)
+    signals.worker_process_init.connect(on_child, weak=False)
+
+
+def _ledger() -> Ledger:
+    return Ledger(_client(broker_settings().ledger_url))
+
+
+def _client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, **bounded())
