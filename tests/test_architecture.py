@@ -18,8 +18,10 @@ from packaging.utils import canonicalize_name
 from deploy.images import families
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("api", "shared", "worker", "cli", "bench", "deploy", "tests", "examples")
+PACKAGES = ("api", "celeriac", "cli", "shared", "worker")
+SOURCES = (*PACKAGES, "bench", "deploy", "tests", "examples")
 LONGEST_FILE = 400
+MOST_MODULES = 13  # a dozen names are taken in at a glance; one more, so that the last one to come need not move others
 BANNED = {"manager", "helper", "helpers", "utils", "util", "common", "data", "process", "handle"}
 HEAVY = ("pandas", "numpy", "sklearn", "duckdb", "pyarrow")
 
@@ -145,9 +147,37 @@ def test_the_block_of_an_import_blocks(tmp_path: Path) -> None:
 
 
 def test_files_stay_short() -> None:
-    """No Python file has more than 400 lines."""
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in _python_files()}
+    """No file of Python, Lua or Jinja has more than 400 lines."""
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines())
+        for source in SOURCES
+        for path in (ROOT / source).rglob("*")
+        if path.suffix in {".py", ".lua", ".jinja"}
+    }
     assert {path: length for path, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def _modules(folder: Path) -> list[Path]:
+    """Return the modules that lie right in a folder: of Python, and parts of the script."""
+    found = [*folder.glob("*.py"), *folder.glob("*.lua")]
+    return [path for path in found if path.stem not in {"__init__", "conftest"}]
+
+
+def _folders(*sources: str) -> list[Path]:
+    return [folder for source in sources for folder in (ROOT / source).glob("**/") if _modules(folder)]
+
+
+def test_folders_stay_small() -> None:
+    """No folder has more than 13 modules: what grows beyond gets rooms with names of their own."""
+    counts = {str(folder.relative_to(ROOT)): len(_modules(folder)) for folder in _folders(*PACKAGES, "tests")}
+    assert len(counts) > len(PACKAGES)
+    assert {folder: count for folder, count in counts.items() if count > MOST_MODULES} == {}
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    """A folder without `__init__.py` says nothing of what it holds, and a wheel leaves it out."""
+    with_python = [folder for folder in _folders(*PACKAGES) if list(folder.glob("*.py"))]
+    assert [folder for folder in with_python if not (folder / "__init__.py").is_file()] == []
 
 
 def test_no_module_class_or_function_has_a_name_that_says_nothing() -> None:
@@ -166,7 +196,7 @@ def _empty_names(path: Path) -> Iterator[str]:
                 yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
 
 
-@pytest.mark.parametrize("source", ["api", "shared", "worker", "cli"])
+@pytest.mark.parametrize("source", PACKAGES)
 def test_every_module_says_what_it_is_for(source: str) -> None:
     """Each module begins with a docstring."""
     silent = [path for path in (ROOT / source).rglob("*.py") if not ast.get_docstring(ast.parse(path.read_text()))]
