@@ -14,11 +14,11 @@ from pydantic import TypeAdapter
 from shared.jobs.charts import Chart
 from shared.jobs.report import ReportSpec, TableBlock
 from worker.report.charts.charting import draw
-from worker.report.charts.shapes import Figure
 from worker.report.compose import composed
+from worker.report.content.document import Document, Table
+from worker.report.content.shapes import Figure
 from worker.report.data.listing import listed
 from worker.report.data.sources import Sources, opened
-from worker.report.document import Document, Table
 
 _CHART: TypeAdapter[Chart] = TypeAdapter(Chart)
 HOSTILE = "<script>alert(1)</script>"

@@ -14,14 +14,15 @@ from threadpoolctl import threadpool_limits
 
 from shared.errors import TaskFailure
 from shared.jobs.ml.estimators import HistGradientBoosting, RandomForest
+from shared.jobs.ml.features import CategoryFeature, DateFeature, NumberFeature, TextFeature
 from worker.ml.data.rows import batches
-from worker.ml.features.recipe import feature_bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from shared.jobs.ml.estimators import AnyEstimator
+    from shared.jobs.ml.features import Feature
     from worker.ml.data.columns import InputColumn
 
 _MIB = 1024**2
@@ -67,6 +68,11 @@ def need_memory(
         )
 
 
+def feature_bound(inputs: Sequence[InputColumn]) -> int:
+    """Return how many features `inputs` can become at most, before anything is read."""
+    return sum(_most_features(column.feature) for column in inputs)
+
+
 def _frame_width(path: Path, inputs: Sequence[InputColumn]) -> float:
     """Return the bytes of one row of the prepared frame, with the rows as they are read beside it."""
     objects = [column for column in inputs if column.feature.kind in {"category", "ordinal", "text"}]
@@ -85,6 +91,16 @@ def _text_bytes(path: Path, names: list[str]) -> int:
     for batch in batches(path, names) if names else ():
         found += sum(pc.sum(pc.binary_length(pc.cast(column, pa.string()))).as_py() or 0 for column in batch.columns)
     return found
+
+
+def _most_features(feature: Feature) -> int:
+    if isinstance(feature, CategoryFeature):
+        return feature.max_categories
+    if isinstance(feature, DateFeature):
+        return len(feature.parts)
+    if isinstance(feature, TextFeature):
+        return feature.components or feature.max_features
+    return 1 + (isinstance(feature, NumberFeature) and feature.missing_indicator)
 
 
 def _trees_bytes(estimator: AnyEstimator | None, rows: int) -> int:

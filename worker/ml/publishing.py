@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from shared.contract.artifacts import Role
     from shared.jobs.ml.kinds import LearningSpec
-    from worker.ml.data.sources import Source
     from worker.ml.training.fitting import Report
+    from worker.ml.training.sources import Source
     from worker.ml.training.training import Trained
     from worker.runtime.run import Run
 

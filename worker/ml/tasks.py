@@ -11,13 +11,13 @@ from shared.jobs.ml.results import EvaluationResult, FeatureResult, PredictionRe
 from worker.ml.bounds import bounded_threads, need_memory
 from worker.ml.data.datasets import dataset_copy
 from worker.ml.data.rows import read_rows
-from worker.ml.data.sources import opened
 from worker.ml.features.building import Recipe, learn_recipe, write_features
 from worker.ml.features.recipe import RECIPE_VERSION
 from worker.ml.model.model_file import MODEL_MEDIA_TYPE, load_model, load_recipe, save_recipe
 from worker.ml.publishing import published_dataset, published_model, referred_dataset, referred_model, reporting
 from worker.ml.training.prediction import predict
 from worker.ml.training.scoring import evaluation, predicted
+from worker.ml.training.sources import opened
 from worker.ml.training.training import Training
 from worker.ml.tuning_tasks import hold_search, propose_trials, refit_best, run_trial, start_search
 from worker.runtime.task import Run, runs

@@ -16,11 +16,11 @@ from shared.jobs.ml.search_space import with_settings
 from shared.jobs.ml.tuning import HoldSearch, ProposeTrials, RefitBest, RunTrial, SearchSpec, StartSearch
 from worker.ml.bounds import bounded_threads, need_memory
 from worker.ml.data.rows import Rows, read_rows
-from worker.ml.data.sources import Source, opened
 from worker.ml.data.splits import held_out, trial_folds
 from worker.ml.publishing import JSON_MEDIA_TYPE, published_json, published_model, referred, reporting
 from worker.ml.search.search import Search, Trial
 from worker.ml.search.trial import run_trial as outcome_of
+from worker.ml.training.sources import Source, opened
 from worker.ml.training.training import Training
 from worker.runtime.task import Run, runs
 from worker.settings import worker_settings

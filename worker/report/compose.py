@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from shared.jobs.report import DrawnChart, TableBlock, TextBlock
 from worker.report.charts.charting import draw
+from worker.report.content.document import Document, Part, Section, Text
+from worker.report.content.texts import parse
+from worker.report.content.values import printable
 from worker.report.data.listing import listed
-from worker.report.document import Document, Part, Section, Text
-from worker.report.forms.texts import parse
-from worker.report.forms.values import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,15 +70,8 @@ def warnings(document: Document) -> list[str]:
     for figure in document.figures:
         if not figure.marks:
             found.append(f"The chart {figure.title!r} has nothing to draw.")
-        found += [
-            f"The chart {figure.title!r}: {note}" for note in (figure.note, left_out(figure.left_out_count)) if note
-        ]
+        found += [f"The chart {figure.title!r}: {note}" for note in figure.notes]
     return found
-
-
-def left_out(count: int) -> str:
-    """Return what is said of rows that are not in a chart."""
-    return f"{count:,} rows without a finite value are left out." if count else ""
 
 
 def _part(block: Block, sources: Sources, where: str) -> Part:

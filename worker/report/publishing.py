@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shared.jobs.report import ReportFormat
-    from worker.report.document import Document
+    from worker.report.content.document import Document
 
 
 class Written(NamedTuple):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from shared.jobs.report import ReportFormat
-    from worker.report.document import Document
+    from worker.report.content.document import Document
 
 
 @runs(GenerateReport)

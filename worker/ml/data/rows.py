@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from shared.errors import TaskFailure
 from worker.ml.data.columns import family_of, need_fit
 from worker.ml.data.frames import floats_of, frame_of
-from worker.ml.training.scoring import LARGEST_NUMBER
 from worker.tables.parquet.columns import unknown_column
 from worker.tables.parquet.staging import batches_of, schema_of
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from worker.ml.data.columns import InputColumn
 
 MAX_CLASSES = 100
+LARGEST_NUMBER = 1e140  # learnt or predicted: the sum of squares over billions of rows is still a float
 _LONGEST_LABEL = 255
 _LARGEST_LABEL = 2**63 - 1
 _LABEL_FAMILIES = frozenset({"string", "integer", "boolean"})

@@ -14,9 +14,7 @@ from worker.ml.bounds import need_memory
 from worker.ml.data.columns import input_columns, need_fit
 from worker.ml.data.frames import frame_of
 from worker.ml.data.rows import batches, read_table
-from worker.ml.features.recipe import feature_names, make_recipe, transformed
-from worker.ml.model.model_file import RecipeAbout
-from worker.ml.training.fitting import fit_recipe
+from worker.ml.features.recipe import RecipeAbout, feature_names, fit_recipe, make_recipe, transformed
 from worker.tables.parquet.staging import ParquetSink, schema_of
 
 if TYPE_CHECKING:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import Field
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
@@ -13,30 +14,41 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, RobustScaler, StandardScaler
 
+from shared.contract.names import ColumnName
+from shared.contract.params import Params
 from shared.errors import TaskFailure
 from shared.jobs.ml.features import (
     MAX_FEATURES,
     CategoryFeature,
     DateFeature,
     Feature,
-    NumberFeature,
     OrdinalFeature,
     Scale,
     TextFeature,
 )
+from shared.jobs.ml.kinds import Seed
+from worker.ml.data.columns import InputColumn
 from worker.ml.data.frames import prepared_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
     import pandas as pd
-
-    from worker.ml.data.columns import InputColumn
 
 RECIPE_VERSION = 1
 _LONGEST_NAME = 90
 
 _SCALERS = {"standard": StandardScaler, "min_max": MinMaxScaler, "robust": RobustScaler}
+
+
+class RecipeAbout(Params):
+    """What a recipe file says of itself."""
+
+    format: Literal["celeriac-recipe-1"] = Field(default="celeriac-recipe-1", description="Format and its version.")
+    inputs: list[InputColumn] = Field(description="Columns that become features.")
+    target: ColumnName | None = Field(description="Column that never becomes a feature.")
+    seed: Seed = Field(default=0, description="Seed.")
 
 
 def make_recipe(inputs: Sequence[InputColumn], *, seed: int) -> ColumnTransformer:
@@ -57,6 +69,25 @@ def make_recipe(inputs: Sequence[InputColumn], *, seed: int) -> ColumnTransforme
         for index, (feature, names) in enumerate(groups)
     ]
     return ColumnTransformer(parts, sparse_threshold=0.0)
+
+
+def fit_recipe(recipe: ColumnTransformer, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Fit `recipe` on `frame` and return its features. Raises `TaskFailure`: ``too_many_features``, ``fit_failed``."""
+    try:
+        recipe.fit(frame)
+    except ValueError as refused:
+        raise fit_failed(refused) from refused
+    _need_few_features(max(where.stop for where in recipe.output_indices_.values()))
+    return transformed(recipe, frame)
+
+
+def fit_failed(refused: ValueError) -> TaskFailure:
+    """Return the failure (``fit_failed``) for rows that scikit-learn refuses to learn from."""
+    return TaskFailure(
+        "fit_failed",
+        f"scikit-learn refused the training rows: {str(refused).partition(chr(10))[0][:500]}",
+        remedy="Missing numbers need an 'impute' for this estimator; texts need words; classes need rows.",
+    )
 
 
 def feature_names(recipe: ColumnTransformer, *, taken: Sequence[str] = ()) -> list[str]:
@@ -83,12 +114,12 @@ def _text_names(steps: Pipeline, count: int) -> list[str]:
     return [f"{'hash' if len(steps) == 1 else 'component'} {index}" for index in range(count)]
 
 
-def feature_bound(inputs: Sequence[InputColumn]) -> int:
-    """Return how many features `inputs` can become at most, before anything is read."""
-    return sum(_bound(column.feature) for column in inputs)
+def transformed(recipe: ColumnTransformer, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the features of `frame`, dense float64 ``(n_rows, n_features)``."""
+    return np.ascontiguousarray(recipe.transform(frame), dtype=np.float64)
 
 
-def need_few_features(count: int) -> None:
+def _need_few_features(count: int) -> None:
     """Raise `TaskFailure` (``too_many_features``) beyond 1,000 features."""
     if count > MAX_FEATURES:
         raise TaskFailure(
@@ -97,21 +128,6 @@ def need_few_features(count: int) -> None:
             remedy="Drop columns, or lower 'max_categories', 'max_features' or 'components'.",
             feature_count=count,
         )
-
-
-def transformed(recipe: ColumnTransformer, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the features of `frame`, dense float64 ``(n_rows, n_features)``."""
-    return np.ascontiguousarray(recipe.transform(frame), dtype=np.float64)
-
-
-def _bound(feature: Feature) -> int:
-    if isinstance(feature, CategoryFeature):
-        return feature.max_categories
-    if isinstance(feature, DateFeature):
-        return len(feature.parts)
-    if isinstance(feature, TextFeature):
-        return feature.components or feature.max_features
-    return 1 + (isinstance(feature, NumberFeature) and feature.missing_indicator)
 
 
 def _steps(feature: Feature, column_count: int, seed: int) -> Pipeline:

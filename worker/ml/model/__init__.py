@@ -1,1 +1,1 @@
-"""Model files, and what may be in them."""
+"""Models: estimators, the pipeline of recipe and estimator, their files, and what may be in those."""

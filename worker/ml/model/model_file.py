@@ -23,10 +23,10 @@ from shared.jobs.ml.estimators import Estimator, LearningTask
 from shared.jobs.ml.kinds import Seed
 from shared.jobs.ml.results import Label
 from worker.ml.data.columns import InputColumn
-from worker.ml.features.recipe import make_recipe
+from worker.ml.features.recipe import RecipeAbout, make_recipe
+from worker.ml.model.estimators import make_baseline
+from worker.ml.model.pipeline import Fitted, unfitted
 from worker.ml.model.trusted import TRUSTED_TYPES, links_are_sound, shapes_are_sound
-from worker.ml.training.estimators import make_baseline
-from worker.ml.training.fitting import Fitted, unfitted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,15 +47,6 @@ class ModelAbout(Params):
     estimator: Estimator = Field(description="Estimator with its hyperparameters.")
     seed: Seed = Field(description="Seed.")
     feature_count: int = Field(ge=0, description="Features that the estimator sees.")
-
-
-class RecipeAbout(Params):
-    """What a recipe file says of itself."""
-
-    format: Literal["celeriac-recipe-1"] = Field(default="celeriac-recipe-1", description="Format and its version.")
-    inputs: list[InputColumn] = Field(description="Columns that become features.")
-    target: ColumnName | None = Field(description="Column that never becomes a feature.")
-    seed: Seed = Field(default=0, description="Seed.")
 
 
 AboutT = TypeVar("AboutT", ModelAbout, RecipeAbout)

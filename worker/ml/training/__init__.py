@@ -1,1 +1,1 @@
-"""Fitting, judging, and predicting."""
+"""Where the rows to learn from come from, fitting, judging, and predicting."""

@@ -8,21 +8,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_sample_weight
 
 from shared.errors import TaskFailure
-from worker.ml.features.recipe import make_recipe, need_few_features, transformed
-from worker.ml.training.estimators import growth, make_baseline, make_estimator
+from worker.ml.features.recipe import fit_failed, fit_recipe
+from worker.ml.model.estimators import growth, make_baseline
+from worker.ml.model.pipeline import Fitted, unfitted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
-    import pandas as pd
-    from sklearn.compose import ColumnTransformer
 
-    from shared.jobs.ml.estimators import AnyEstimator, LearningTask
+    from shared.jobs.ml.estimators import AnyEstimator
     from shared.jobs.ml.kinds import LearningSpec
     from shared.jobs.ml.results import Label
     from worker.ml.data.columns import InputColumn
@@ -68,22 +66,6 @@ class Notes:
                 self.texts.append(text)
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A fitted pipeline, prepared frame to predictions, and the baseline of the same rows."""
-
-    pipeline: Pipeline
-    baseline: Any
-    feature_count: int
-
-
-def unfitted(inputs: Sequence[InputColumn], estimator: AnyEstimator, task: LearningTask, *, seed: int) -> Pipeline:
-    """Return the pipeline of recipe and estimator as it is before it has learnt anything."""
-    return Pipeline(
-        [("recipe", make_recipe(inputs, seed=seed)), ("estimator", make_estimator(estimator, task, seed=seed))]
-    )
-
-
 def fit(
     inputs: Sequence[InputColumn], spec: LearningSpec, rows: Rows, train: npt.NDArray[np.int64], meter: Meter
 ) -> Fitted:
@@ -95,19 +77,9 @@ def fit(
     try:
         _grow(pipeline["estimator"], features, target, weights, meter)
     except ValueError as refused:
-        raise _fit_failed(refused) from refused
+        raise fit_failed(refused) from refused
     baseline = make_baseline(spec.task).fit(features, target)
     return Fitted(pipeline, baseline, features.shape[1])
-
-
-def fit_recipe(recipe: ColumnTransformer, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Fit `recipe` on `frame` and return its features. Raises `TaskFailure`: ``too_many_features``, ``fit_failed``."""
-    try:
-        recipe.fit(frame)
-    except ValueError as refused:
-        raise _fit_failed(refused) from refused
-    need_few_features(max(where.stop for where in recipe.output_indices_.values()))
-    return transformed(recipe, frame)
 
 
 def sample_weights(
@@ -150,11 +122,3 @@ def _grow(
         estimator.set_params(**{grows.parameter: size}).fit(features, target, **weighted)
         meter.advance(size - grown)
         grown = size
-
-
-def _fit_failed(refused: ValueError) -> TaskFailure:
-    return TaskFailure(
-        "fit_failed",
-        f"scikit-learn refused the training rows: {str(refused).partition(chr(10))[0][:500]}",
-        remedy="Missing numbers need an 'impute' for this estimator; texts need words; classes need rows.",
-    )

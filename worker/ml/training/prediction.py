@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from shared.jobs.ml.kinds import PredictSpec
     from shared.jobs.ml.results import Label
     from worker.ml.model.model_file import ModelAbout
-    from worker.ml.training.fitting import Fitted
+    from worker.ml.model.pipeline import Fitted
     from worker.ml.training.scoring import Predicted
 
 _BATCH_BYTES = 16 * 1024**2  # of features

@@ -10,6 +10,7 @@ from sklearn import metrics
 
 from shared.errors import TaskFailure
 from shared.jobs.ml.results import ConfusionMatrix, Evaluation, ResidualSummary
+from worker.ml.data.rows import LARGEST_NUMBER
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _LEAST_FOR_R2 = 2
-LARGEST_NUMBER = 1e140  # learnt or predicted: the sum of squares over billions of rows is still a float
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from shared.jobs.ml.kinds import CrossValidation
 from shared.jobs.ml.results import FoldScores, Timings, TrainingSummary
 from worker.ml.data.splits import folds, held_out
-from worker.ml.training.fitting import Fitted, Meter, Notes, fit
+from worker.ml.training.fitting import Meter, Notes, fit
 from worker.ml.training.importances import importances
 from worker.ml.training.scoring import Predicted, evaluation, predicted, scores
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shared.jobs.ml.results import Evaluation, Importance, Label
     from worker.ml.data.columns import InputColumn
     from worker.ml.data.rows import Rows
+    from worker.ml.model.pipeline import Fitted
     from worker.ml.training.fitting import Report
 
     Indices = npt.NDArray[np.int64]

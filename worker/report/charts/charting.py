@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.errors import TaskFailure
 from shared.jobs.charts import BarChart, BoxChart, Chart, HeatMap, Histogram, LineChart, ScatterChart
-from worker.report.charts.shapes import (
+from worker.report.content.shapes import (
     Bars,
     Bins,
     Box,

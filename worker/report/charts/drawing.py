@@ -14,8 +14,8 @@ from matplotlib.figure import Figure as Canvas
 from shared.errors import TaskFailure
 from worker.report.charts.marks import height_of, mark
 from worker.report.charts.palette import stand_in
-from worker.report.charts.shapes import Figure
-from worker.report.forms.values import printable
+from worker.report.content.shapes import Figure
+from worker.report.content.values import printable
 
 WIDE, NARROW = 760, 360  # CSS pixels
 _PADDING = 6  # the reader's font may be a little wider than the one that is measured

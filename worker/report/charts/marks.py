@@ -14,8 +14,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from worker.report.charts.palette import series_colour, stand_in
-from worker.report.charts.shapes import Bars, Bins, Boxes, Figure, Grid, Lines, Points, Shape
-from worker.report.forms.values import compact, printable
+from worker.report.content.shapes import Bars, Bins, Boxes, Figure, Grid, Lines, Points, Shape
+from worker.report.content.values import compact, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from shared.jobs.charts import NumberFormat
-from worker.report.charts.shapes import Bars, Bins, Boxes, Figure, Grid, Lines, Points
-from worker.report.document import Heading, Row, Table
-from worker.report.forms.values import number_format, written
+from worker.report.content.document import Heading, Row, Table
+from worker.report.content.shapes import Bars, Bins, Boxes, Figure, Grid, Lines, Points
+from worker.report.content.values import number_format, written
 
 _KINDS = {
     "line": "Line chart", "bar": "Bar chart", "histogram": "Histogram", "scatter": "Scatter chart",

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from shared.jobs.charts import NumberFormat
-from worker.report.charts.shapes import Bars, Figure, Lines, Series
+from worker.report.content.document import Document, Heading, Section, Table, Text, Tile, Tiles
+from worker.report.content.shapes import Bars, Figure, Lines, Series
+from worker.report.content.texts import parse
+from worker.report.content.values import ABSENT, duration, printable
 from worker.report.daily.day import FAILED, MOST_SLOWEST, Day, ErrorTally, Percentiles, Tally
-from worker.report.document import Document, Heading, Section, Table, Text, Tile, Tiles
-from worker.report.forms.texts import parse
-from worker.report.forms.values import ABSENT, duration, printable
 
 _MOST_KINDS = 100
 _CHARTED_KINDS = 15

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import TaskFailure
 from shared.jobs.report import TableColumn
+from worker.report.content.document import Heading, Table
+from worker.report.content.values import printable
 from worker.report.data.selection import Selection
 from worker.report.data.sources import Table as Dataset
 from worker.report.data.sources import quoted
-from worker.report.document import Heading, Table
-from worker.report.forms.values import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

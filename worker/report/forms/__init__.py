@@ -1,1 +1,1 @@
-"""The forms of a report: page, workbook, and the texts and values in them."""
+"""The forms of a report: page, workbook and PDF."""

@@ -12,11 +12,10 @@ from markupsafe import Markup
 from shared.errors import TaskFailure
 from worker.report.charts.drawing import NARROW, WIDE, svg_of
 from worker.report.charts.palette import DARK, LIGHT, SERIES, variables, with_light, with_variables
-from worker.report.charts.shapes import Bars, Figure, Grid, Lines, Points
 from worker.report.charts.tabling import description, table_of
-from worker.report.compose import left_out
-from worker.report.document import Document, Heading, Table
-from worker.report.forms.values import is_number, number_format, written
+from worker.report.content.document import Document, Heading, Table
+from worker.report.content.shapes import Bars, Figure, Grid, Lines, Points
+from worker.report.content.values import is_number, number_format, written
 
 PAGE_ROWS = 1_000
 _PAGE_CELLS = 20_000  # of one table
@@ -125,7 +124,7 @@ def _drawing(figure: Figure, name: str, *, for_paper: bool) -> _Drawing:
         description=description(figure),
         legend=_legend(figure),
         scale=_scale(figure),
-        notes=[note for note in (figure.note, left_out(figure.left_out_count)) if note],
+        notes=figure.notes,
         cells=_cells(table_of(figure), most=_FIGURE_ROWS),
     )
 

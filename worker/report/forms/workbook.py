@@ -20,11 +20,11 @@ from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
 from shared.jobs.charts import NumberFormat
-from worker.report.charts.shapes import Figure
 from worker.report.charts.tabling import description, table_of
-from worker.report.document import Document, Row, Table, Text, Tiles
-from worker.report.forms.texts import plain
-from worker.report.forms.values import number_format, printable, written
+from worker.report.content.document import Document, Row, Table, Text, Tiles
+from worker.report.content.shapes import Figure
+from worker.report.content.texts import plain
+from worker.report.content.values import number_format, printable, written
 
 _STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - full width
 _MOST_CHARACTERS = 32_000

@@ -11,8 +11,8 @@ import pytest
 from shared.errors import TaskFailure
 from worker.report.charts.drawing import NARROW, svg_of
 from worker.report.charts.palette import with_variables
-from worker.report.charts.shapes import Bars, Bins, Box, Boxes, Cloud, Figure, Lines, Points, Series, Shape
 from worker.report.charts.tabling import description, table_of
+from worker.report.content.shapes import Bars, Bins, Box, Boxes, Cloud, Figure, Lines, Points, Series, Shape
 
 
 def bars(*names: str, **more: Any) -> Shape:

@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.worker.report.daily.test_day import day_of, job, ms
-from worker.report.charts.shapes import Bars, Lines
+from worker.report.content.document import Document, Tiles
+from worker.report.content.shapes import Bars, Lines
 from worker.report.daily.day import Day, tallied
 from worker.report.daily.page import bounds, described
-from worker.report.document import Document, Tiles
 from worker.report.forms.page import write_page
 from worker.report.forms.workbook import write_workbook
 

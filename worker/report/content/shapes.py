@@ -117,6 +117,12 @@ class Figure:
         return len(self.marks)
 
     @property
+    def notes(self) -> list[str]:
+        """What a reader should know, and how many rows are not in it."""
+        left_out = f"{self.left_out_count:,} rows without a finite value are left out." if self.left_out_count else ""
+        return [note for note in (self.note, left_out) if note]
+
+    @property
     def marks(self) -> list[Any]:
         """The values in the picture, in order."""
         match self.shape:

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from shared.jobs.charts import NumberFormat
-from worker.report.charts.shapes import Figure
-from worker.report.forms.texts import Paragraph
+from worker.report.content.shapes import Figure
+from worker.report.content.texts import Paragraph
 
 Row = tuple[Any, ...]
 
