@@ -7,12 +7,12 @@ Walking the JSON Schema along tells which part is a tag and which a field, and w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic_core import ErrorDetails
 
 from api.http.problems import MOST_ERRORS, FieldError
+from shared.contract.spelling import did_you_mean
 
 Code = Literal["invalid_request", "unknown_kind"]
 Schema = Mapping[str, Any]
@@ -76,7 +76,7 @@ def field_errors(errors: Iterable[ErrorDetails], schema: SchemaMap) -> tuple[Cod
         message = error["msg"]
         match error["type"]:
             case "extra_forbidden":
-                message = f"There is no such field. {nearest(path[-1], schema.names_in(holder))}"
+                message = f"There is no such field. {did_you_mean(path[-1], schema.names_in(holder))}"
             case "missing":
                 message = "The field is missing; it is required."
             case "union_tag_not_found":
@@ -85,7 +85,7 @@ def field_errors(errors: Iterable[ErrorDetails], schema: SchemaMap) -> tuple[Cod
             case "union_tag_invalid":
                 path.append(context["discriminator"].strip("'"))
                 known = [tag.strip("' ") for tag in context["expected_tags"].split(",")]
-                message = f"{context['tag'][:100]!r} is not known. {nearest(context['tag'], known)}"
+                message = f"{context['tag'][:100]!r} is not known. {did_you_mean(context['tag'], known)}"
                 if _is_job_kind(path):
                     code = "unknown_kind"
                     message += " GET /job-kinds lists all kinds."
@@ -96,15 +96,6 @@ def field_errors(errors: Iterable[ErrorDetails], schema: SchemaMap) -> tuple[Cod
                 pass
         found.append(FieldError(pointer=pointer(path), message=message))
     return code, found
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Return a sentence that names what was probably meant, or else what there is."""
-    close = get_close_matches(name[:100], known, n=1, cutoff=0.5)
-    if close:
-        return f"Did you mean {close[0]!r}?"
-    listed = ", ".join(repr(item) for item in known[:30])
-    return f"Known: {listed or 'none'}."
 
 
 def pointer(path: Iterable[str | int]) -> str:

@@ -12,7 +12,7 @@ from fastapi import Request
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from api.http.pointers import nearest, pointer
+from api.http.pointers import pointer
 from api.http.problems import FieldError, Problem
 from api.jobs.schemas import Submission
 from api.outbox import Outbox
@@ -22,6 +22,7 @@ from shared.connections.settings import Connections, check_connections
 from shared.contract.catalogue import catalogue
 from shared.contract.definition import Contract, known_queues
 from shared.contract.options import SubmissionOptions
+from shared.contract.spelling import did_you_mean
 from shared.errors import LedgerUnavailable
 from shared.ledger.client import AsyncLedger
 from shared.ledger.records import Accepted, Entry
@@ -203,7 +204,7 @@ def _option_problems(submission: Submission) -> Iterator[FieldError]:
         own = "A workflow's steps go to the queues of their own kinds; leave it out."
         yield FieldError(pointer="/options/queue", message=own)
     elif options.queue not in known_queues():
-        hint = nearest(options.queue, known_queues())
+        hint = did_you_mean(options.queue, known_queues())
         yield FieldError(pointer="/options/queue", message=f"The queue is not known. {hint}")
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from api.http.pointers import nearest
 from api.http.problems import Problem, problems
 from api.jobs.schemas import JobKind, JobKindList, JobKindSummary
 from shared.contract.catalogue import catalogue
 from shared.contract.definition import AnyContract
+from shared.contract.spelling import did_you_mean
 from shared.workflows.nodes import WorkflowContract
 
 router = APIRouter(tags=["job kinds"])
@@ -28,7 +28,7 @@ async def list_job_kinds() -> JobKindList:
 async def get_job_kind(kind: str) -> JobKind:
     """Return a kind with the JSON Schemas of its parameters and its result, its limits and examples."""
     if kind not in catalogue():
-        raise Problem(404, "unknown_kind", f"{kind[:100]!r} is not known. {nearest(kind, list(catalogue()))}")
+        raise Problem(404, "unknown_kind", f"{kind[:100]!r} is not known. {did_you_mean(kind, catalogue())}")
     return await asyncio.to_thread(_detail, kind)
 
 

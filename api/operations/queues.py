@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 
 from api.deps import Ledger
-from api.http.pointers import nearest
 from api.http.problems import Problem, problems
 from api.jobs.view import at_or_none
 from api.operations.schemas import Queue, QueueList
 from shared.contract.definition import known_queues
+from shared.contract.spelling import did_you_mean
 from shared.ledger.operations import Operations, QueueState
 
 router = APIRouter(tags=["queues"])
@@ -24,7 +24,7 @@ async def _operations(ledger: Ledger) -> Operations:
 async def _known(queue: Annotated[str, Path(description="The queue's name.", examples=["etl"])]) -> str:
     """Return the queue. Raises `Problem` (404)."""
     if queue not in known_queues():
-        raise Problem(404, "unknown_queue", f"There is no queue {queue[:100]!r}. {nearest(queue, known_queues())}")
+        raise Problem(404, "unknown_queue", f"There is no queue {queue[:100]!r}. {did_you_mean(queue, known_queues())}")
     return queue
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Annotated, NamedTuple, Self
@@ -24,6 +23,8 @@ from zoneinfo import ZoneInfo, available_timezones
 from celery.schedules import ParseException, crontab
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core.core_schema import ValidationInfo
+
+from shared.contract.spelling import nearest
 
 _SEARCHED_DAYS = 40 * 366  # a 29th of February that has to be a Monday may be 40 years off, around 2100
 _WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
@@ -79,7 +80,7 @@ def _refuse_time_zone(name: str) -> str:
     zones = sorted(available_timezones() - _OF_THE_HOST)
     wanted = name.lower().replace(" ", "_")
     near = [zone for zone in zones if wanted and zone.lower().rpartition("/")[2] == wanted.rpartition("/")[2]]
-    near += get_close_matches(name, zones, n=3, cutoff=0.6)
+    near += nearest(name, zones, most=3)
     hint = ", ".join(dict.fromkeys(near[:3])) or "UTC, Europe/Berlin, America/New_York and the like"
     raise ValueError(f"There is no time zone {name!r}. Near: {hint}.")
 

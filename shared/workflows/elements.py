@@ -7,7 +7,6 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, ValidationError
@@ -15,6 +14,7 @@ from pydantic import Field, JsonValue, ValidationError
 from shared.contract.catalogue import catalogue
 from shared.contract.definition import KIND_PATTERN, AnyContract, Contract
 from shared.contract.params import Params
+from shared.contract.spelling import did_you_mean
 from shared.workflows.feeding import feeding_problems, takes_many
 from shared.workflows.nodes import (
     MAX_DEPTH,
@@ -228,8 +228,7 @@ class Elements:
         return contract
 
     def _unknown(self, kind: str) -> None:
-        near = get_close_matches(kind, list(catalogue()), n=1)
-        self._wrong(f"the kind {kind!r} is not known. " + (f"Did you mean {near[0]!r}?" if near else ""), "kind")
+        self._wrong(f"the kind {kind!r} is not known. {did_you_mean(kind, catalogue())}", "kind")
 
 
 class CanvasContract(WorkflowContract[Any]):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from api.http.page_tokens import next_id_of, page_token
-from api.http.pointers import SchemaMap, field_errors, nearest, pointer
+from api.http.pointers import SchemaMap, field_errors, pointer
 from api.jobs.waiting import preferred_wait_s
 from shared.ledger.ids import uuid7
 
@@ -72,14 +72,6 @@ def test_pointer_can_be_taken_apart(path: list[str]) -> None:
     """RFC 6901: what was joined is found again."""
     parts = pointer(path).split("/")[1:]
     assert [part.replace("~1", "/").replace("~0", "~") for part in parts] == path
-
-
-def test_nearest_names_what_was_meant_or_what_there_is() -> None:
-    """Something close if there is any; else the choice, bounded."""
-    assert nearest("etl.extract", ["etl.extract_data", "ml.train_model"]) == "Did you mean 'etl.extract_data'?"
-    assert nearest("zzz", ["a", "b"]) == "Known: 'a', 'b'."
-    assert nearest("zzz", []) == "Known: none."
-    assert len(nearest("zzz", [f"kind_{n}" for n in range(1_000)])) < 1_000
 
 
 @given(st.text())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Literal
 
+from shared.contract.spelling import nearest
 from shared.errors import TaskFailure
 
 if TYPE_CHECKING:
@@ -72,14 +72,13 @@ def need_columns(names: Iterable[str], columns: Columns, where: str) -> None:
 
 def unknown_column(name: str, columns: Columns, where: str) -> TaskFailure:
     """Return the failure for a column that is not there; its remedy names the nearest spelled one."""
-    folded = {known.casefold(): known for known in columns}
-    near = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.5)
+    near = nearest(name, columns)
     known = ", ".join(repr(column) for column in list(columns)[:_MOST_NAMES])
     more = f" and {len(columns) - _MOST_NAMES} more" if len(columns) > _MOST_NAMES else ""
     return TaskFailure(
         "unknown_column",
         f"{where}: there is no column {name!r}; the columns are {known}{more}.",
-        remedy=f"Did you mean {folded[near[0]]!r}?" if near else "Name one of the columns that are there.",
+        remedy=f"Did you mean {near[0]!r}?" if near else "Name one of the columns that are there.",
         column=name,
         known=list(columns)[:_MOST_NAMES],
     )
