@@ -113,7 +113,11 @@ def test_a_role_has_the_versions_that_the_tests_run_on(role: str) -> None:
         ("worker-etl", (*WORKER, "worker/tables/**/*.py", "worker/etl/**/*.py", "shared/**/*.py"), set()),
         ("worker-maintenance", (*WORKER, "worker/tables/**/*.py", "worker/maintenance/**/*.py"), set()),
         ("worker-ml", ("worker/tables/parquet/*.py", "worker/ml/**/*.py"), set()),
-        ("worker-report", ("worker/report/**/*.py",), {"weasyprint"}),  # PDF is an extra
+        (
+            "worker-report",
+            ("worker/tables/parquet/*.py", "worker/tables/duck/*.py", "worker/report/**/*.py"),
+            {"weasyprint"},
+        ),  # PDF is an extra
     ],
 )
 def test_an_image_has_what_its_code_imports(role: str, sources: tuple[str, ...], extra: set[str]) -> None:

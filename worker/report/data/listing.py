@@ -12,7 +12,7 @@ from worker.report.content.document import Heading, Table
 from worker.report.content.values import printable
 from worker.report.data.selection import Selection
 from worker.report.data.sources import Table as Dataset
-from worker.report.data.sources import quoted
+from worker.tables.parquet.columns import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,8 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import TaskFailure
-from worker.report.data.sources import Table, quoted
+from worker.report.data.sources import Table
+from worker.tables.parquet.columns import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

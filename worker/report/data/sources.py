@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from shared.errors import TaskFailure
+from worker.tables.duck.session import interruptible, locked
+from worker.tables.parquet.columns import NUMBERS, family, quoted, text, unknown_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 
 MOST_CHARACTERS = 32_000  # of one cell; a workbook's holds 32,767
-_POLL_INTERVAL_S = 0.1
 _FETCHED_ROWS = 2_000
-_MOST_NAMES = 50
-_INTEGERS = {
-    "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT",
-}  # fmt: skip
 _WITH_ZONE = "TIMESTAMP WITH TIME ZONE"
 
 
@@ -41,26 +36,15 @@ class Table:
         """Return `column` quoted. Raises `TaskFailure` (``unknown_column``) that names `where` and what there is."""
         if column in self.columns:
             return quoted(column)
-        near = difflib.get_close_matches(column, list(self.columns), n=1, cutoff=0.5)
-        names = list(self.columns)[:_MOST_NAMES]
-        known = ", ".join(repr(name) for name in names)
-        more = f" and {len(self.columns) - _MOST_NAMES} more" if len(self.columns) > _MOST_NAMES else ""
-        raise TaskFailure(
-            "unknown_column",
-            f"{where}: the dataset {self.name!r} has no column {column!r}; its columns are {known}{more}.",
-            remedy=f"Did you mean {near[0]!r}?" if near else "Name one of the columns that are there.",
-            column=column,
-            known=names,
-        )
+        raise unknown_column(column, self.columns, f"{where}: the dataset {self.name!r}")
 
     def is_number(self, column: str) -> bool:
         """Return whether a column holds numbers."""
-        kind = self.columns[column]
-        return kind in _INTEGERS or kind in {"FLOAT", "DOUBLE"} or kind.startswith("DECIMAL(")
+        return family(self.columns[column]) in NUMBERS
 
     def is_time(self, column: str) -> bool:
         """Return whether a column holds dates or timestamps."""
-        return self.columns[column] == "DATE" or self.columns[column].startswith("TIMESTAMP")
+        return family(self.columns[column]) in {"date", "timestamp"}
 
     def is_nested(self, column: str) -> bool:
         """Return whether a column holds lists, structures, maps or bytes."""
@@ -93,11 +77,7 @@ class Table:
 
 
 class Sources:
-    """The datasets of a report, and the queries that run on them.
-
-    Queries run in a thread of their own while this one waits: inside DuckDB, an exception from a signal handler (the
-    soft time limit) comes out as a bare RuntimeError, so the reason would be lost.
-    """
+    """The datasets of a report, and the queries that run on them, which can be interrupted."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, tables: Mapping[str, Table]) -> None:
         """Wrap `connection`, in which every table is a view under its quoted name."""
@@ -120,30 +100,10 @@ class Sources:
 
     @staticmethod
     def _waited(connection: duckdb.DuckDBPyConnection, query: Callable[[], list[Row]]) -> list[Row]:
-        done = threading.Event()
-        rows: list[Row] = []
-        failure: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                rows.extend(query())
-            except BaseException as raised:  # noqa: BLE001 - raised again by the thread that waits
-                failure.append(raised)
-            finally:
-                done.set()
-
-        thread = threading.Thread(target=run, name="duckdb-query", daemon=True)
         try:
-            thread.start()
-            while not done.wait(_POLL_INTERVAL_S):
-                pass
-        except BaseException:
-            while thread.is_alive() and not done.wait(_POLL_INTERVAL_S):
-                connection.interrupt()
-            raise
-        if failure:
-            raise _named(failure[0]) from None
-        return rows
+            return interruptible(connection, query)
+        except duckdb.Error as error:
+            raise _failure(error) from None
 
 
 @contextmanager
@@ -152,42 +112,12 @@ def opened(paths: Mapping[str, Path], *, scratch: Path, memory_limit_bytes: int,
 
     Raises `TaskFailure` (``unreadable_dataset``) for what is no Parquet file.
     """
-    spill = scratch / "spill"
-    spill.mkdir(parents=True, exist_ok=True)
-    connection = duckdb.connect(
-        ":memory:",
-        config={
-            "memory_limit": f"{memory_limit_bytes}B",
-            "threads": threads,
-            "temp_directory": str(spill),
-            "max_temp_directory_size": f"{memory_limit_bytes * 20}B",
-            "python_enable_replacements": False,
-            "autoload_known_extensions": False,
-            "autoinstall_known_extensions": False,
-        },
-    )
-    try:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(f"SET allowed_paths = [{', '.join(literal(str(path)) for path in paths.values())}]")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
+    with locked(paths.values(), scratch=scratch, memory_limit_bytes=memory_limit_bytes, threads=threads) as connection:
         yield Sources(connection, {name: _defined(connection, name, path) for name, path in paths.items()})
-    finally:
-        connection.close()
-
-
-def quoted(name: str) -> str:
-    """Return a name as a SQL identifier, whatever characters it has."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """Return a text as a SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _defined(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> Table:
-    source = f"read_parquet({literal(str(path))}, hive_partitioning = false)"
+    source = f"read_parquet({text(str(path))}, hive_partitioning = false)"
     try:
         described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
         columns = {str(column): str(kind) for column, kind, *_ in described}
@@ -207,14 +137,12 @@ def _defined(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> Ta
     return Table(name, columns, int(counted[0]))
 
 
-def _named(error: BaseException) -> BaseException:
+def _failure(error: duckdb.Error) -> TaskFailure:
     if isinstance(error, duckdb.OutOfMemoryException):
         return TaskFailure(
             "out_of_memory",
             "The report needs more memory than its workers may use.",
             remedy="Aggregate the dataset before (etl.transform_data), or raise CELERIAC_MEMORY_LIMIT_BYTES.",
         )
-    if isinstance(error, duckdb.Error):
-        first_line = str(error).splitlines()[0]
-        return TaskFailure("unreadable_dataset", first_line, remedy="Cast the columns with etl.transform_data before.")
-    return error
+    first_line = str(error).splitlines()[0]
+    return TaskFailure("unreadable_dataset", first_line, remedy="Cast the columns with etl.transform_data before.")

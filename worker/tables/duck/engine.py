@@ -7,13 +7,13 @@ there is no reason for them to reach further.
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 
 from shared.errors import TaskFailure
+from worker.tables.duck.session import interruptible, locked
 from worker.tables.parquet.columns import Columns, need_distinct, quoted, text
 
 if TYPE_CHECKING:
@@ -21,20 +21,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Params = dict[str, Any]
+T = TypeVar("T")
 
-POLL_INTERVAL_S = 0.2
 _ROW_GROUPS_IN_MEMORY = 64  # a row group is one page per column: written, and read again, as a whole
 _FEWEST_GROUPED_ROWS = 2_048
 _MOST_GROUPED_ROWS = 122_880  # DuckDB's own default
-_SPILL_FACTOR = 100  # of the memory limit; a runaway cross join must not fill the disk that other jobs share
 
 
 class Engine:
-    """One locked-down DuckDB connection and the queries that run on it.
-
-    Queries run in a thread of their own while this one waits and reports: inside DuckDB, an exception from a signal
-    handler (the soft time limit) comes out as a bare RuntimeError "Query interrupted", so the reason would be lost.
-    """
+    """One locked-down DuckDB connection and the queries that run on it, which can be interrupted."""
 
     def __init__(
         self,
@@ -79,32 +74,9 @@ class Engine:
         """Define the view `name`."""
         self.rows(f"CREATE VIEW {quoted(name)} AS\n{sql}")
 
-    def _run(self, query: Callable[[], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
-        done = threading.Event()
-        rows: list[tuple[Any, ...]] = []
-        failure: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                rows.extend(query())
-            except BaseException as raised:  # noqa: BLE001 - raised again by the thread that waits
-                failure.append(raised)
-            finally:
-                done.set()
-
-        thread = threading.Thread(target=run, name="duckdb-query", daemon=True)
-        try:
-            thread.start()
-            while not done.wait(POLL_INTERVAL_S):
-                self._on_fraction(max(0.0, self._connection.query_progress()) / 100)
-        except BaseException:
-            while thread.is_alive() and not done.wait(POLL_INTERVAL_S / 10):  # again, if it was about to begin
-                self._connection.interrupt()
-            raise
-        if failure:
-            with self._named_failures():
-                raise failure[0]
-        return rows
+    def _run(self, query: Callable[[], T]) -> T:
+        with self._named_failures():
+            return interruptible(self._connection, query, self._on_fraction)
 
     @contextmanager
     def _named_failures(self) -> Iterator[None]:
@@ -130,36 +102,15 @@ def locked_engine(
     It spills into `scratch`, and sizes what it writes for rows of about `row_bytes`. Nothing else is within its reach:
     no other file, no network, no extension, no setting.
     """
-    spill = scratch / "spill"
-    spill.mkdir(parents=True, exist_ok=True)
-    connection = duckdb.connect(
-        ":memory:",
-        config={
-            "memory_limit": f"{memory_limit_bytes}B",
-            "threads": threads,
-            "temp_directory": str(spill),
-            "max_temp_directory_size": f"{memory_limit_bytes * _SPILL_FACTOR}B",
-            "python_enable_replacements": False,  # else FROM finds Python variables
-            "autoload_known_extensions": False,
-            "autoinstall_known_extensions": False,
-        },
-    )
-    try:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_progress_bar = true")
-        connection.execute("SET enable_progress_bar_print = false")
-        allowed = ", ".join(text(str(path)) for path in (*readable, *writable))
-        connection.execute(f"SET allowed_paths = [{allowed}]")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
-        labels = {str(path): name for path, name in readable.items()}
-        labels |= {str(path): f"the file {path.name}" for path in writable}
-        labels[str(scratch)] = "scratch"
-        wanted = memory_limit_bytes // _ROW_GROUPS_IN_MEMORY // max(row_bytes, 1)
-        row_group_size = min(max(wanted, _FEWEST_GROUPED_ROWS), _MOST_GROUPED_ROWS)
+    labels = {str(path): name for path, name in readable.items()}
+    labels |= {str(path): f"the file {path.name}" for path in writable}
+    labels[str(scratch)] = "scratch"
+    wanted = memory_limit_bytes // _ROW_GROUPS_IN_MEMORY // max(row_bytes, 1)
+    row_group_size = min(max(wanted, _FEWEST_GROUPED_ROWS), _MOST_GROUPED_ROWS)
+    with locked(
+        (*readable, *writable), scratch=scratch, memory_limit_bytes=memory_limit_bytes, threads=threads
+    ) as connection:
         yield Engine(connection, labels=labels, row_group_size=row_group_size, on_fraction=on_fraction)
-    finally:
-        connection.close()
 
 
 def parquet(paths: Sequence[Path]) -> str:

@@ -1,0 +1,94 @@
+"""DuckDB as every family runs it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from worker.tables.duck.session import connect, interruptible, locked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MEMORY_BYTES = 256 * 1024**2
+ENDLESS = "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.range * b.range % 7 = 3"
+
+
+class SoftLimitError(Exception):
+    """What a signal handler raises."""
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with locked([], scratch=tmp_path, memory_limit_bytes=MEMORY_BYTES, threads=1) as made:
+        yield made
+
+
+def test_a_query_gives_what_it_returns_and_raises_what_it_raises(connection: duckdb.DuckDBPyConnection) -> None:
+    """The thread that it runs in does not show."""
+    assert interruptible(connection, lambda: connection.execute("SELECT 42").fetchall()) == [(42,)]
+    with pytest.raises(duckdb.BinderException):
+        interruptible(connection, lambda: connection.execute("SELECT nothing"))
+
+
+def test_a_signal_ends_a_query_with_its_own_exception(connection: duckdb.DuckDBPyConnection) -> None:
+    """The soft time limit comes out as itself, and the connection works afterwards."""
+
+    def raise_limit(*_: object) -> None:
+        raise SoftLimitError
+
+    earlier = signal.signal(signal.SIGALRM, raise_limit)
+    began = time.monotonic()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(SoftLimitError):
+            interruptible(connection, lambda: connection.execute(ENDLESS).fetchall())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
+    assert time.monotonic() - began < 30
+    assert connection.execute("SELECT 1").fetchall() == [(1,)]
+
+
+def test_what_hears_of_progress_may_end_the_query(connection: duckdb.DuckDBPyConnection) -> None:
+    """It gets fractions from 0 to 1."""
+    heard: list[float] = []
+
+    def stop(fraction: float) -> None:
+        heard.append(fraction)
+        raise SoftLimitError
+
+    with pytest.raises(SoftLimitError):
+        interruptible(connection, lambda: connection.execute(ENDLESS).fetchall(), stop)
+    assert all(0 <= fraction <= 1 for fraction in heard)
+
+
+def test_nothing_but_the_given_files_is_in_reach(tmp_path: Path) -> None:
+    """No other file, no extension, no setting; times are in UTC."""
+    ours, others = tmp_path / "it's ours.parquet", tmp_path / "others.parquet"
+    for path in (ours, others):
+        pq.write_table(pa.table({"id": [1]}), path)
+    with locked([ours], scratch=tmp_path, memory_limit_bytes=MEMORY_BYTES, threads=1) as connection:
+        assert connection.read_parquet(str(ours)).fetchall() == [(1,)]
+        with pytest.raises(duckdb.PermissionException):
+            connection.read_parquet(str(others)).fetchall()
+        for forbidden in ("SET memory_limit = '1TB'", "SET enable_external_access = true", "INSTALL httpfs"):
+            with pytest.raises(duckdb.Error):
+                connection.execute(forbidden)
+        assert connection.execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
+
+
+def test_a_connection_has_the_bounds_that_it_is_given(tmp_path: Path) -> None:
+    """Memory, threads and where it spills."""
+    with connect(":memory:", memory_limit_bytes=MEMORY_BYTES, threads=3, spill=tmp_path) as connection:
+        settings = dict(connection.execute("SELECT name, value FROM duckdb_settings()").fetchall())
+    assert (settings["memory_limit"], settings["threads"]) == ("256.0 MiB", "3")
+    assert settings["temp_directory"] == str(tmp_path)
+    assert settings["python_enable_replacements"] == "false"
