@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -161,6 +162,18 @@ def test_an_image_runs_as_nobody_in_particular_and_says_how_it_is(dockerfile: st
     assert len([line for line in instructions if line.startswith("CMD [")]) == 1
     assert not any(line.startswith("ENTRYPOINT") for line in instructions)
     assert "pip" not in " ".join(instructions)  # it stays in the stage that installs
+
+
+@pytest.mark.parametrize(("dockerfile", "stage"), RUN_STAGES)
+def test_an_image_starts_programs_with_our_packages_first(dockerfile: str, stage: str) -> None:
+    """A working directory with packages of the same names does not shadow ours, see celeriac/start.py."""
+    commands = re.findall(r"CMD (\[.*\])", "\n".join(_stages(dockerfile)[stage]))
+    commands += [
+        json.dumps(service["command"]) for service in SERVICES.values() if "celery" in service.get("command", ())
+    ]
+    starting = [json.loads(command) for command in commands if "urllib" not in command]  # that imports nothing of ours
+    assert starting
+    assert [words for words in starting if words[:3] != ["python3", "-P", "/app/celeriac/start.py"]] == []
 
 
 @pytest.mark.parametrize(

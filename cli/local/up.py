@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 
 import redis
 
+from celeriac import start
 from cli.client.gateway import Gateway, Refused, Unreachable
 from cli.local.folder import claimed_folder, connections_of
 from cli.local.ports import HOST, CannotStart, free_port, refuse_taken_port
@@ -62,7 +62,8 @@ def run(
         if name == "up" or not quiet:
             say(name, line)
 
-    sys.path.insert(0, str(Path.cwd()))  # as the programs see it: `python -m` puts it there
+    start.put_ours_first()  # this process plans the workers from the modules that the programs will find
+    start.put_cwd_on_path()
     refuse_taken_port(port, "--port")
     with claimed_folder(folder, port) as lock, StopSignals() as signals:
         external = next((url for name in BROKER_VARIABLES if (url := os.environ.get(name))), None)
@@ -159,19 +160,19 @@ def _start_the_rest(
     environment: Mapping[str, str],
     workers: list[WorkerPlan],
 ) -> None:
-    python = [sys.executable, "-m"]
     port = urlsplit(service.url).port
     uvicorn = f"uvicorn --factory api.app:create_app --host {HOST} --port {port} --no-access-log"
     ending = f"--timeout-graceful-shutdown {_STREAMS_END_S}"
-    celery = "celery --quiet -A worker.app"
+    celery = start.command("celery", "--quiet", "-A", "worker.app")
     grace_s = settings.soft_shutdown_s + 15  # see worker.upkeep.custodian: give back, then kill after 10 s
-    ensemble.start(Program("gateway", [*python, *uvicorn.split(), *ending.split()], environment, _GATEWAY, grace_s=10))
+    gateway = start.command(*uvicorn.split(), *ending.split())
+    ensemble.start(Program("gateway", gateway, environment, _GATEWAY, grace_s=10))
     for worker in workers:
         node = f"{worker.name.removeprefix('worker-')}@%h"
-        command = [*python, *celery.split(), "worker", "--hostname", node, "--loglevel", "INFO"]
+        command = [*celery, "worker", "--hostname", node, "--loglevel", "INFO"]
         quick = ["--without-mingle", "--without-gossip"]  # nothing here uses what workers tell each other
         ensemble.start(Program(worker.name, [*command, *quick], worker.environment, _WORKERS, grace_s))
-    beat = [*python, *celery.split(), "beat", "--loglevel", "INFO"]
+    beat = [*celery, "beat", "--loglevel", "INFO"]
     plain = {name: value for name, value in environment.items() if name != "CELERIAC_TASKS"}
     ensemble.start(Program("beat", beat, plain, _BEAT, grace_s=10))
     limits = {"within_s": _READY_WITHIN_S, "slow_after_s": _SLOW_AFTER_S}

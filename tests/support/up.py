@@ -10,12 +10,12 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.support.servers.services import free_port, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 START_BOUND_S = 150.0
@@ -76,23 +76,30 @@ class Up:
         return next(pid for pid in named if _parent(pid) not in named)  # numbers wrap around: a child's may be less
 
 
-def start_up(folder: Path, environment: Mapping[str, str], *options: str, port: int | None = None) -> Up:
+def start_up(
+    folder: Path,
+    environment: Mapping[str, str],
+    *options: str,
+    port: int | None = None,
+    celeriac: Sequence[str] = (sys.executable, "-m", "cli.app"),
+    cwd: Path = ROOT,
+) -> Up:
     """Start `celeriac up` with its data in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
-    command = [sys.executable, "-m", "cli.app", "up", "--port", str(port), "--data", str(folder), *options]
+    command = [*celeriac, "up", "--port", str(port), "--data", str(folder), *options]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CELER", "WORKER_"))}
     with (folder / "console.log").open("wb") as console:
         process = subprocess.Popen(
-            command, stdout=console, stderr=subprocess.STDOUT, env={**inherited, **environment}, cwd=ROOT
+            command, stdout=console, stderr=subprocess.STDOUT, env={**inherited, **environment}, cwd=cwd
         )
     return Up(process, folder, port)
 
 
 @contextmanager
-def running_up(folder: Path, environment: Mapping[str, str], *options: str) -> Iterator[Up]:
-    """Run `celeriac up` until the block ends, however it ends; yield it once it is ready."""
-    up = start_up(folder, environment, *options)
+def running_up(folder: Path, environment: Mapping[str, str], *options: str, **start: Any) -> Iterator[Up]:
+    """Run `celeriac up` until the block ends, however it ends; yield it once it is ready. `start`: see `start_up`."""
+    up = start_up(folder, environment, *options, **start)
     try:
         up.wait_until_ready()
         yield up
