@@ -13,6 +13,8 @@ import urllib.request
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from shared.ledger.states import FINAL_STATES, State
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 ROW_COUNT = 20_000
 CATEGORIES = "abcde"
 _JOB_BOUND_S = 120.0
-_FINAL = {"succeeded", "failed", "cancelled", "expired", "quarantined"}
 
 
 class TrialError(Exception):
@@ -129,11 +130,11 @@ class Jobs:
         """Return the job when it has succeeded. Raises `TrialError`."""
         job = self._call("/jobs", {"kind": kind, "params": params})
         deadline = time.monotonic() + _JOB_BOUND_S
-        while job["state"] not in _FINAL:
+        while job["state"] not in FINAL_STATES:
             if time.monotonic() > deadline:
                 raise TrialError(f"{kind} has not ended within {_JOB_BOUND_S:.0f} s: {json.dumps(job)}")
             job = self._call(f"/jobs/{job['id']}?wait_s=10")
-        if job["state"] != "succeeded":
+        if job["state"] != State.SUCCEEDED:
             raise TrialError(f"{kind} ended otherwise than well: {json.dumps(job)}")
         return job
 

@@ -22,7 +22,7 @@ from shared.ledger.records import Record
 from shared.ledger.states import State
 
 BULK: Body[BulkRequest] = Body("BulkRequest", BulkRequest, envelope=3)
-_LIVE = (State.SCHEDULED, State.QUEUED, State.RUNNING, State.RETRYING)
+_LIVE = tuple(state for state in State if not state.is_final)
 _AT_ONCE = 50  # calls of the ledger that are under way together
 _ONCE = "\x01repeat "  # no client's Idempotency-Key begins like this
 _REFUSALS = problems(400, 413, 415, 422, 503)

@@ -9,11 +9,12 @@ from api.http.problems import FieldError, Problem
 from api.jobs.schemas import Submission
 from api.jobs.submissions import SUBMISSION
 from api.operations.schemas import RetryRequest
+from shared.contract.options import RunOptions
 from shared.ledger.records import Record
 from shared.ledger.states import State, StepState
 
-REPEATABLE = (State.FAILED, State.CANCELLED, State.EXPIRED, State.QUARANTINED)
-_NOT_KEPT = {"run_at", "delay_s"}  # a repeated job starts now, unless told otherwise
+REPEATABLE = tuple(state for state in State if state.is_final and state is not State.SUCCEEDED)
+_KEPT = RunOptions.model_fields.keys()  # not when it runs: a repeated job starts now, unless told otherwise
 
 
 def refuse_unrepeatable(record: Record) -> None:
@@ -41,7 +42,7 @@ def refuse_partial(record: Record, wanted: RetryRequest) -> None:
 
 def repetition(record: Record, wanted: RetryRequest) -> Submission:
     """Return the submission that repeats `record`, checked like any other. Raises `Problem` (422)."""
-    kept: dict[str, Any] = {name: value for name, value in json.loads(record.options).items() if name not in _NOT_KEPT}
+    kept: dict[str, Any] = {name: value for name, value in json.loads(record.options).items() if name in _KEPT}
     given = wanted.options.model_dump(mode="json", exclude_unset=True) if wanted.options else {}
     return SUBMISSION.check(
         json.dumps(

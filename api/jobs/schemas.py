@@ -6,27 +6,19 @@ A job's own part of a submission is its contract; there is no second description
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Union
-from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model
 
 from shared.contract.artifacts import Artifact
 from shared.contract.catalogue import Catalogue
 from shared.contract.definition import KIND_PATTERN, Limits, Retry
-from shared.contract.options import SubmissionOptions, Tag
+from shared.contract.options import SubmissionOptions
+from shared.ledger.filters import JobCriteria
 from shared.ledger.states import State, StepState
 
 BATCH_MAX = 1_000
 
 
-def _written_out(value: object) -> object:
-    """Refuse the numbers that Pydantic would take for seconds since 1970."""
-    if isinstance(value, str) and not value[:5].endswith("-"):
-        raise ValueError("write a time like 2026-01-31T12:00:00Z")
-    return value
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 WaitingReason = Literal["scheduled", "queue_paused", "rate_limited", "no_consumer", "behind"]
 _WHY_IT_WAITS = (
     "Why it does not run yet: it is to start, or to be tried again, at `due_at`; its queue is paused; as many jobs of "
@@ -86,18 +78,9 @@ def batch_shape(submission: Any) -> type[BaseModel]:
     )
 
 
-class JobFilter(BaseModel):
+class JobFilter(JobCriteria):
     """Which jobs a list shows. What is left out does not matter."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    state: list[State] = Field(default=[], max_length=9, description="One of these states; may be given several times.")
-    kind: str | None = Field(default=None, max_length=128, description="This kind.")
-    queue: str | None = Field(default=None, max_length=64, description="This queue.")
-    tag: Tag | None = Field(default=None, description="This tag.")
-    schedule: UUID | None = Field(default=None, description="Made by this schedule.")
-    created_after: Moment | None = Field(default=None, description="Accepted at or after this time.")
-    created_before: Moment | None = Field(default=None, description="Accepted before this time.")
     page_size: int = Field(default=50, ge=1, le=200, description="Jobs a page, at most.")
     page_token: str | None = Field(
         default=None, max_length=200, description="`next_page_token` of the page before, with the same filters."

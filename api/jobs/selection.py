@@ -10,8 +10,9 @@ from api.http.page_tokens import next_id_of, page_token
 from api.jobs.schemas import JobFilter
 from api.operations.schemas import JobSelection
 from shared.ledger.client import AsyncLedger
+from shared.ledger.filters import EXACT, Filter
 from shared.ledger.ids import time_floor
-from shared.ledger.records import Filter, Record
+from shared.ledger.records import Record
 from shared.ledger.states import State
 
 _CLOCK_SLACK_S = 60.0  # an id has the gateway's time, `created_at` the ledger's
@@ -26,10 +27,7 @@ def ledger_filter(wanted: JobFilter | JobSelection) -> Filter:
     """Return the filter as the ledger takes it. Raises `Problem` (422) for a page token of another list."""
     return Filter(
         states=tuple(wanted.state),
-        kind=wanted.kind,
-        queue=wanted.queue,
-        tag=wanted.tag,
-        schedule=str(wanted.schedule) if wanted.schedule else None,
+        **wanted.model_dump(mode="json", include=set(EXACT)),
         lower_id=_first_id(wanted.created_after, -_CLOCK_SLACK_S),
         upper_id=next_id_of(wanted.page_token, canonical(wanted))
         if wanted.page_token

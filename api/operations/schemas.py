@@ -8,8 +8,8 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from api.jobs.schemas import Links
-from shared.contract.options import SubmissionOptions, Tag
-from shared.ledger.states import State
+from shared.contract.options import SubmissionOptions
+from shared.ledger.filters import JobCriteria
 
 BULK_MAX = 1_000
 
@@ -104,16 +104,11 @@ class RetryRequest(_In):
     )
 
 
-class JobSelection(_In):
+class JobSelection(JobCriteria):
     """Jobs by a filter, as in `GET /jobs`. What is left out does not matter."""
 
-    state: list[State] = Field(default=[], max_length=9, description="One of these states.")
-    kind: str | None = Field(default=None, max_length=128, description="This kind.")
-    queue: str | None = Field(default=None, max_length=64, description="This queue.")
-    tag: Tag | None = Field(default=None, description="This tag.")
-    schedule: UUID | None = Field(default=None, description="Made by this schedule.")
-    created_after: AwareDatetime | None = Field(default=None, description="Accepted at or after this time.")
-    created_before: AwareDatetime | None = Field(default=None, description="Accepted before this time.")
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
     page_token: str | None = Field(
         default=None, max_length=200, description="`next_page_token` of the answer before, with the same filter."
     )

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cli.client.gateway import FINAL_STATES, Answer, Gateway, Refused, Unreachable
+from cli.client.gateway import Answer, Gateway, Refused, Unreachable
 from cli.client.watch import follow, live_view
 from cli.pages import output
 from cli.pages.job import show_job
+from shared.ledger.states import FINAL_STATES, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,4 +83,4 @@ def follow_to_end(gateway: Gateway, job_id: str, *, as_json: bool, timeout_s: fl
     state: str = answer.document["state"]
     if state not in FINAL_STATES:
         typer.echo(f"not ended within {timeout_s:g} s", err=True)
-    raise typer.Exit(Exit.DONE if state == "succeeded" else Exit.NOT_SUCCEEDED)
+    raise typer.Exit(Exit.DONE if state == State.SUCCEEDED else Exit.NOT_SUCCEEDED)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-FINAL_STATES = frozenset({"succeeded", "failed", "cancelled", "expired", "quarantined"})
 
 _CONNECT_TIMEOUT_S = 5.0
 _READ_TIMEOUT_S = 30.0

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from cli.client.gateway import FINAL_STATES, Answer, Gateway, Refused, Unreachable
+from cli.client.gateway import Answer, Gateway, Refused, Unreachable
 from cli.pages.job import counts, waiting_text
 from cli.pages.output import duration_s, progress_text, state_text
+from shared.ledger.states import FINAL_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.pages.output import amount, duration_s, progress_text, show_error, show_table, state_text
+from shared.ledger.states import StepState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 20  # parts of one branch; of a larger one, those that say most
 _ERROR_SHOWN = 120  # characters of a step's error; the job's own is shown whole
-_QUIET = {"succeeded": 2, "waiting": 3, "skipped": 3}  # of many parts these say least
+# Of many parts these say least.
+_QUIET: Mapping[str, int] = {StepState.SUCCEEDED: 2, StepState.WAITING: 3, StepState.SKIPPED: 3}
 
 
 def show_job(job: Mapping[str, Any], out: Console) -> None:

@@ -9,19 +9,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from shared.ledger.states import StepState
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_STATE_STYLES = {
-    "succeeded": "green",
-    "running": "cyan",
-    "retrying": "yellow",
-    "failed": "red",
-    "quarantined": "red",
-    "expired": "red",
-    "cancelled": "magenta",
-    "skipped": "dim",
-    "waiting": "dim",
+STATE_STYLES: Mapping[str, str] = {  # every state has one
+    StepState.WAITING: "dim",
+    StepState.SCHEDULED: "",
+    StepState.QUEUED: "",
+    StepState.RUNNING: "cyan",
+    StepState.RETRYING: "yellow",
+    StepState.SUCCEEDED: "green",
+    StepState.FAILED: "red",
+    StepState.CANCELLED: "magenta",
+    StepState.EXPIRED: "red",
+    StepState.QUARANTINED: "red",
+    StepState.SKIPPED: "dim",
 }
 _KIB = 1024
 _NARROWEST, _UNBOUNDED = 110, 1_000  # columns
@@ -39,7 +43,7 @@ def printable(text: str) -> str:
 
 def state_text(state: str) -> Text:
     """Return a state in its colour."""
-    return Text(state, style=_STATE_STYLES.get(state, ""))
+    return Text(state, style=STATE_STYLES.get(state, ""))
 
 
 def amount(value: float, unit: str) -> str:

@@ -25,6 +25,7 @@ from shared.errors import TaskFailure, TimeLimitReached, redact
 from shared.ledger.client import Ledger
 from shared.ledger.records import Record
 from shared.ledger.server import bounded
+from shared.ledger.states import State
 
 _PATIENCE = 25  # tries
 _NOT_THE_JOBS_FAULT = (WorkerLostError, RedisError, SoftTimeLimitExceeded, ChordError)
@@ -54,7 +55,7 @@ class LedgerBackend(RedisBackend):
         record = self.ledger.read(task_id)
         if not isinstance(record, Record):
             return super().store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
-        if state == states.FAILURE and record.state in {"running", "queued"}:
+        if state == states.FAILURE and record.state in {State.RUNNING, State.QUEUED}:
             self._fail(task_id, result)
         elif state == states.REVOKED:  # by Flower, or Celery's own control commands
             self.ledger.cancel(task_id, reason="Revoked through Celery.")

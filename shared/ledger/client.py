@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from shared.errors import ClaimLost, LedgerUnavailable
 from shared.ledger.counters import lua_bounds
+from shared.ledger.filters import Filter
 from shared.ledger.ids import uuid7
 from shared.ledger.records import (
     Accepted,
@@ -26,7 +27,6 @@ from shared.ledger.records import (
     Claim,
     Entry,
     Event,
-    Filter,
     Gone,
     Record,
     Refusal,

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
-from shared.ledger.states import State
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -257,47 +255,6 @@ class Action(NamedTuple):
 
     what: str
     id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which jobs a list shows."""
-
-    states: tuple[State, ...] = ()
-    kind: str | None = None
-    queue: str | None = None
-    tag: str | None = None
-    schedule: str | None = None
-    lower_id: str | None = None  # exclusive; see ids.time_floor
-    upper_id: str | None = None  # exclusive
-
-    def arguments(self, limit: int, scan: int) -> dict[str, Any]:
-        """Return the filter as the script takes it, on the narrowest index there is."""
-        if self.schedule is not None:
-            index = f"schedule:{self.schedule}"
-        elif self.tag is not None:
-            index = f"tag:{self.tag}"
-        elif self.kind is not None:
-            index = f"kind:{self.kind}"
-        elif len(self.states) == 1:
-            index = f"state:{self.states[0]}"
-        elif self.queue is not None:
-            index = f"queue:{self.queue}"
-        else:
-            index = "jobs"
-        arguments: dict[str, Any] = {
-            "index": index,
-            "lower": f"({self.lower_id}" if self.lower_id else "-",
-            "upper": f"({self.upper_id}" if self.upper_id else "+",
-            "limit": limit,
-            "scan": scan,
-        }
-        if self.states:
-            arguments["states"] = dict.fromkeys(self.states, True)
-        for name in ("kind", "queue", "tag", "schedule"):
-            if (value := getattr(self, name)) is not None:
-                arguments[name] = value
-        return arguments
 
 
 def parse_read(reply: Sequence[Any]) -> Record | Gone | Unknown:

@@ -14,6 +14,7 @@ from shared.contract.definition import AnyContract, Contract
 from shared.contract.options import RunOptions, SubmissionOptions
 from shared.ledger.ids import uuid7
 from shared.ledger.records import Entry, Record
+from shared.ledger.states import StepState
 from shared.workflows.canvas import workflow_messages
 from shared.workflows.nodes import PlannedStep, WorkflowContract, lay_out, without
 
@@ -40,7 +41,8 @@ class Planner:
         succeeded in the job `reusing` are not run again: their results stand for those of the new one's steps.
         """
         if isinstance(job, WorkflowContract):
-            done = {step.step or "": step for step in reusing.steps if step.state == "succeeded"} if reusing else {}
+            earlier = reusing.steps if reusing else ()
+            done = {step.step or "": step for step in earlier if step.state == StepState.SUCCEEDED}
             return self._workflow(job, options, job_id or uuid7(), lineage, done)
         return self._single(job, options, job_id or uuid7(), lineage)
 

@@ -29,6 +29,7 @@ from shared.errors import ClaimLost, DefinitionError, TaskFailure, TimeLimitReac
 from shared.ledger.backend import owner
 from shared.ledger.client import Ledger
 from shared.ledger.records import Claim, Entry, Refusal
+from shared.ledger.states import State
 from shared.workflows.canvas import PARAMETERS
 from shared.workflows.nodes import MapStep
 from worker.runtime.delivery import message_of
@@ -157,7 +158,7 @@ def _deliver(ledger: Ledger, definition: Definition, delivery: _Delivery) -> Any
     claim = _claim(ledger, definition.contract, delivery)
     if isinstance(claim, Refusal):
         request.settled = True
-        if claim.why == "succeeded":  # a duplicate: give the result again, so that a chain or chord goes on
+        if claim.why == State.SUCCEEDED:  # a duplicate: give the result again, so that a chain or chord goes on
             return json.loads(claim.result)
         logger.info("not run: %s", claim.why)
         raise Ignore(claim.why)

@@ -122,6 +122,8 @@ def test_jobs_that_did_not_succeed_are_repeated_once(
         ({"filter": {"state": ["succeeded"]}}, "/filter/state"),
         ({"filter": {"page_token": "x"}}, "page_token"),
         ({"filter": {"created_after": 1}}, "/filter/created_after"),
+        ({"filter": {"created_after": "1768478400"}}, "/filter/created_after"),
+        ({"filter": {"created_before": "2026-01-15"}}, "/filter/created_before"),
         ({"ids": ["0192f0c1-2a4b-7c3d-8e5f-0123456789ab"] * 1_001}, "/ids"),
     ],
 )

@@ -10,8 +10,9 @@ import pytest
 
 from shared.errors import ClaimLost, LedgerUnavailable
 from shared.ledger.client import CHANGES_CHANNEL, AsyncLedger, Ledger
+from shared.ledger.filters import Filter
 from shared.ledger.ids import time_floor
-from shared.ledger.records import Claim, Event, Filter, Refusal, Submission
+from shared.ledger.records import Claim, Event, Refusal, Submission
 from shared.ledger.states import State
 from tests.support.ledgers import (
     ERROR,

@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shared.errors import redact
+from shared.ledger.states import State
 
 FIELDS = (
     "id", "kind", "queue", "state", "created_at", "queued_at", "started_at", "finished_at", "attempt", "attempts",
     "retries", "options", "error",
 )  # fmt: skip
-FAILED = frozenset({"failed", "quarantined"})
-TRIED = FAILED | {"succeeded"}
+FAILED = frozenset({State.FAILED, State.QUARANTINED})
+TRIED = FAILED | {State.SUCCEEDED}
 MOST_SLOWEST = 10
 _MOST_CODES = 1_000  # of errors; whoever makes up more gets them counted together
 _MOST_MESSAGE = 300

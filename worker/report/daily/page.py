@@ -8,11 +8,12 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from shared.jobs.charts import NumberFormat
+from shared.ledger.states import FINAL_STATES, State
 from worker.report.content.document import Document, Heading, Section, Table, Text, Tile, Tiles
 from worker.report.content.shapes import Bars, Figure, Lines, Series
 from worker.report.content.texts import parse
 from worker.report.content.values import ABSENT, duration, printable
-from worker.report.daily.day import FAILED, MOST_SLOWEST, Day, ErrorTally, Percentiles, Tally
+from worker.report.daily.day import FAILED, MOST_SLOWEST, TRIED, Day, ErrorTally, Percentiles, Tally
 
 _MOST_KINDS = 100
 _CHARTED_KINDS = 15
@@ -20,7 +21,11 @@ _MOST_ERRORS = 10
 _WHOLE = NumberFormat(style="integer")
 _SPAN = NumberFormat(style="duration")
 _RATIO = NumberFormat(style="percent")
-_OUTCOMES = {"Succeeded": ("succeeded",), "Failed": tuple(sorted(FAILED)), "Stopped": ("cancelled", "expired")}
+_OUTCOMES = {
+    "Succeeded": [State.SUCCEEDED],
+    "Failed": sorted(FAILED),
+    "Stopped": sorted(FINAL_STATES - TRIED),
+}
 _UNFINISHED = "Not finished"
 _METHOD = (
     "A job counts for the day on which it was submitted, with the state that it had when this report was made; what "

@@ -1,0 +1,74 @@
+"""Which jobs are meant: as a person says it, over HTTP or on the command line, and as the script takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+
+from shared.contract.options import Tag
+from shared.ledger.states import State
+
+
+def _written_out(value: object) -> object:
+    """Refuse the numbers that Pydantic would take for seconds since 1970."""
+    if isinstance(value, datetime) or (isinstance(value, str) and value[:5].endswith("-")):
+        return value
+    raise ValueError("write a time like 2026-01-31T12:00:00Z")
+
+
+# A validator before the type hides from it that its text comes from JSON, where strict models take text for times.
+Moment = Annotated[AwareDatetime, Strict(strict=False), BeforeValidator(_written_out)]
+
+
+class JobCriteria(BaseModel):
+    """What jobs can be chosen by. What is left out does not matter."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    state: list[State] = Field(
+        default=[], max_length=len(State), description="One of these states; may be given several times."
+    )
+    kind: str | None = Field(default=None, max_length=128, description="This kind.")
+    queue: str | None = Field(default=None, max_length=64, description="This queue.")
+    tag: Tag | None = Field(default=None, description="This tag.")
+    schedule: UUID | None = Field(default=None, description="Made by this schedule.")
+    created_after: Moment | None = Field(default=None, description="Accepted at or after this time.")
+    created_before: Moment | None = Field(default=None, description="Accepted before this time.")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs the script lists."""
+
+    states: tuple[State, ...] = ()
+    kind: str | None = None
+    queue: str | None = None
+    tag: str | None = None
+    schedule: str | None = None
+    lower_id: str | None = None  # exclusive; see ids.time_floor
+    upper_id: str | None = None  # exclusive
+
+    def arguments(self, limit: int, scan: int) -> dict[str, Any]:
+        """Return the filter as the script takes it, on the narrowest index there is."""
+        exact = {name: value for name in EXACT if (value := getattr(self, name)) is not None}
+        indexed = exact | ({"state": self.states[0]} if len(self.states) == 1 else {})
+        arguments: dict[str, Any] = {
+            "index": next((f"{name}:{indexed[name]}" for name in _NARROWEST_FIRST if name in indexed), "jobs"),
+            "lower": f"({self.lower_id}" if self.lower_id else "-",
+            "upper": f"({self.upper_id}" if self.upper_id else "+",
+            "limit": limit,
+            "scan": scan,
+            **exact,
+        }
+        if self.states:
+            arguments["states"] = dict.fromkeys(self.states, True)
+        return arguments
+
+
+#: Criteria that name one value; the script compares each with what the record has under the same name.
+EXACT = tuple(field.name for field in fields(Filter) if field.name in JobCriteria.model_fields)
+_NARROWEST_FIRST = ("schedule", "tag", "kind", "state", "queue")
