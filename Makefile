@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format openapi bench images lock clean
+.PHONY: help demo up test check format hooks openapi bench images lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
@@ -19,9 +19,10 @@ up: $(INSTALLED) ## start everything on 127.0.0.1 and keep it running
 test: $(INSTALLED) ## run the tests; ARGS go to pytest: make test ARGS="-k ledger"
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: $(INSTALLED) ## formatting, lint, types, import rules, drift of openapi.json
+check: $(INSTALLED) ## formatting, lint, spelling, types, import rules, drift of openapi.json
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@fresh=$$(mktemp) && trap 'rm -f "$$fresh"' EXIT && $(BIN)/python -m api.document "$$fresh" \
@@ -30,6 +31,9 @@ check: $(INSTALLED) ## formatting, lint, types, import rules, drift of openapi.j
 format: $(INSTALLED) ## format, and fix what lint can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+hooks: $(INSTALLED) ## format, lint and spell-check what is committed, before each commit
+	$(BIN)/pre-commit install
 
 openapi: $(INSTALLED) ## write openapi.json from the code
 	$(BIN)/python -m api.document openapi.json
@@ -44,7 +48,7 @@ lock: $(INSTALLED) ## write requirements/*.txt from pyproject.toml; UPGRADE=1 ta
 	PATH="$(CURDIR)/$(BIN):$$PATH" UPGRADE=$(UPGRADE) requirements/lock
 
 clean: ## remove the environment and every cache
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf .venv .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 
 # pip alone would do; uv is ten times as fast. Where uv reaches no index (it reads none of pip's settings), pip does it.
 $(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml
