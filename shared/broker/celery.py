@@ -7,12 +7,16 @@ from typing import Any
 from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
 from kombu import Exchange, Queue
+from kombu.transport import TRANSPORT_ALIASES
 
 from shared.broker.settings import BrokerSettings
 from shared.contract.definition import known_queues
 from shared.contract.options import DEFAULT_PRIORITY, PRIORITIES
 from shared.errors import DefinitionError
 from shared.ledger.server import SOCKET_TIMEOUT_S
+
+# By the URL's scheme and not by the setting `broker_transport`, which would replace that scheme in every log line.
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "shared.broker.transport:Transport"))
 
 
 def make_celery(
@@ -66,6 +70,8 @@ def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
         "broker_connection_timeout": SOCKET_TIMEOUT_S,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # An error reply (OOM, MISCONF, READONLY, BUSY) passes like a broken connection: wait, connect again, go on.
+        "broker_channel_error_retry": True,
         "result_expires": settings.retention_s,
         "result_backend_always_retry": True,
         "redis_socket_timeout": SOCKET_TIMEOUT_S,

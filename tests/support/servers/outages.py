@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,12 @@ class RestartableValkey:
     def stop(self) -> None:
         """Stop it and wait until it is gone. Does nothing where it is stopped."""
         self._run.close()
+
+    def kill(self) -> None:
+        """End it as the kernel would."""
+        with redis.Redis(port=self.port) as client:
+            os.kill(client.info("server")["process_id"], signal.SIGKILL)
+        self.stop()
 
     def _running(self) -> Generator[None, None, None]:
         command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port)]

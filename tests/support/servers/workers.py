@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import redis
 
 from shared.ledger.states import FINAL_STATES
@@ -57,12 +58,16 @@ class Crew:
     env: dict[str, str]
     workers: list[Worker] = field(default_factory=list)
 
-    def start(self, *, queues: str = "", concurrency: int = 1, **env: str) -> Worker:
-        """Start a worker process of its own and wait until it consumes; `queues` narrows which."""
+    def start(self, *, queues: str = "", concurrency: int = 1, talks: bool = False, **env: str) -> Worker:
+        """Start a worker process of its own and wait until it consumes; `queues` narrows which.
+
+        It `talks` to other workers (Celery's mingle and gossip) only if asked to: that makes its start slower.
+        """
         name = f"w{len(self.workers)}"
         log = self.folder / f"{name}-{time.monotonic_ns()}.log"
         command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--loglevel", "INFO"]
-        command += ["-n", f"{name}@test", "-c", str(concurrency), "--without-mingle", "--without-gossip"]
+        command += ["-n", f"{name}@test", "-c", str(concurrency)]
+        command += [] if talks else ["--without-mingle", "--without-gossip"]
         command += ["-Q", queues] if queues else []
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -121,6 +126,10 @@ class Jobs:
         answer = http_client.get(f"{self.gateway.url}/jobs/{job_id}", params=query, timeout=30)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
+
+    def answers(self, job_id: str) -> bool:
+        """Return whether the gateway can read the job just now."""
+        return http_client.get(f"{self.gateway.url}/jobs/{job_id}", timeout=30).status_code == httpx.codes.OK
 
     def cancel(self, job_id: str) -> int:
         """Cancel the job; return the status code."""

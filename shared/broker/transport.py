@@ -1,0 +1,66 @@
+"""Kombu's Redis transport, made to survive a broken connection while jobs run.
+
+A job outlives the connection that its message came through. When the job ends, or the worker closes the channel, kombu
+talks to a transport that is already detached, and the `AttributeError` of that ends the worker's main process.
+
+Nothing is lost by leaving such a message with the broker. A job that runs keeps its claim; a message that nobody
+claimed is published again by the keeper; a finished job's message comes back after the visibility timeout, and its
+claim is answered with the stored result.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from kombu.transport import redis, virtual
+
+logger = logging.getLogger(__name__)
+
+
+class QoS(redis.QoS):  # type: ignore[misc]  # kombu ships no types for it
+    """The account of delivered messages; without a connection it changes nothing on the broker."""
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message."""
+        if self._is_detached():
+            logger.info("not acknowledged, its connection is gone: %s", delivery_tag)
+            virtual.QoS.ack(self, delivery_tag)
+        else:
+            super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """Reject a message; with `requeue` it goes back to the head of its queue."""
+        if self._is_detached():
+            logger.info("not rejected, its connection is gone: %s", delivery_tag)
+            virtual.QoS.ack(self, delivery_tag)
+        else:
+            super().reject(delivery_tag, requeue=requeue)
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Put unacknowledged messages back into their queues, once, if the broker still answers."""
+        try:
+            if not self._is_detached():
+                super().restore_unacked_once(stderr)
+                return
+        except self.channel.connection_errors as failure:
+            logger.warning("unacknowledged messages stay with the broker: %r", failure)
+        self._on_collect.cancel()
+        self._delivered.clear()
+        self._delivered.restored = True
+
+    def _is_detached(self) -> bool:
+        transport = self.channel.connection
+        return transport is None or transport.client is None
+
+
+class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types for it
+    """A channel with that account."""
+
+    QoS = QoS
+
+
+class Transport(redis.Transport):  # type: ignore[misc]  # kombu ships no types for it
+    """Kombu's Redis transport with that channel."""
+
+    Channel = Channel

@@ -1,0 +1,63 @@
+"""The broker breaks its connections, or answers with errors, while workers run jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.support.servers.outages import RestartableValkey, restartable_valkey
+from tests.support.servers.services import gateway_server, wait_for
+from tests.support.servers.workers import ACME_ALONE, Crew, Jobs, crew
+
+pytestmark = pytest.mark.chaos
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[tuple[RestartableValkey, Jobs, Crew]]:
+    with restartable_valkey(tmp_path / "valkey") as valkey:
+        env = {**ACME_ALONE, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(tmp_path / "store")}
+        with gateway_server(tmp_path, **env) as gateway, crew(tmp_path, **env) as workers:
+            yield valkey, Jobs(gateway), workers
+
+
+def _all_connections_made_again(jobs: Jobs, job_id: str) -> None:
+    """Wait until the gateway's own connections are no longer those that broke."""
+    wait_for(lambda: jobs.answers(job_id), "an answer of the gateway")
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_busy_worker_outlives_a_restart_of_the_broker(
+    service: tuple[RestartableValkey, Jobs, Crew], tmp_path: Path, end: str
+) -> None:
+    """The job that runs meanwhile ends in its first attempt, and the worker takes the next one."""
+    valkey, jobs, workers = service
+    worker = workers.start(concurrency=2, talks=True)
+    notebook = tmp_path / "notes.txt"
+    running = jobs.submit("acme.take_note", {"notebook": str(notebook), "lasts_s": 6})
+    jobs.in_state(running, "running")
+    getattr(valkey, end)()
+    valkey.start()
+    _all_connections_made_again(jobs, running)
+    job = jobs.ended(running)
+    assert (job["state"], job["attempt"]) == ("succeeded", 1)
+    assert jobs.ended(jobs.submit("acme.take_note", {"notebook": str(notebook)}))["state"] == "succeeded"
+    assert worker.process.poll() is None
+
+
+def test_workers_outlive_a_broker_without_memory(service: tuple[RestartableValkey, Jobs, Crew], tmp_path: Path) -> None:
+    """Writes are refused while jobs run and more wait; afterwards the same workers go on, and nothing is lost."""
+    valkey, jobs, workers = service
+    notebook = tmp_path / "notes.txt"
+    crew_of_two = [workers.start(concurrency=2, talks=True) for _ in range(2)]
+    waiting = [jobs.submit("acme.take_note", {"notebook": str(notebook), "lasts_s": 1}) for _ in range(16)]
+    with redis.Redis.from_url(valkey.redis_url, decode_responses=True) as client:
+        client.config_set("maxmemory", 1)
+        for worker in crew_of_two:  # it takes a message, and cannot note that it did
+            wait_for(lambda worker=worker: "Connection to broker lost" in worker.log.read_text(), "an error reply")
+        client.config_set("maxmemory", 0)
+    more = [jobs.submit("acme.take_note", {"notebook": str(notebook)}) for _ in range(4)]
+    assert {jobs.ended(job_id)["state"] for job_id in (*waiting, *more)} == {"succeeded"}
+    assert [worker.process.poll() for worker in crew_of_two] == [None, None]
