@@ -36,6 +36,12 @@ class WorkerSettings(CallbackSettings):
         default=5, ge=1, description="Transient failures in a row that open a host's or connection's circuit."
     )
     breaker_reset_s: float = Field(default=60, gt=0, description="How long an open circuit refuses, in seconds.")
+    stalled_after_s: float = Field(
+        default=60,
+        ge=5,
+        description="How long a worker's main loop may stand before the process ends itself, for its supervisor to "
+        "start another; in seconds.",
+    )
     connections_file: Path | None = Field(
         default=None, description="TOML file that names the connections; see examples/connections.toml."
     )

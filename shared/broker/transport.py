@@ -18,7 +18,7 @@ from kombu.transport import redis, virtual
 logger = logging.getLogger(__name__)
 
 
-class QoS(redis.QoS):  # type: ignore[misc]  # kombu ships no types for it
+class QoS(redis.QoS):
     """The account of delivered messages; without a connection it changes nothing on the broker."""
 
     def ack(self, delivery_tag: str) -> None:
@@ -39,28 +39,29 @@ class QoS(redis.QoS):  # type: ignore[misc]  # kombu ships no types for it
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Put unacknowledged messages back into their queues, once, if the broker still answers."""
+        account: Any = self  # kombu's types lack what follows
         try:
             if not self._is_detached():
                 super().restore_unacked_once(stderr)
                 return
-        except self.channel.connection_errors as failure:
+        except account.channel.connection_errors as failure:
             logger.warning("unacknowledged messages stay with the broker: %r", failure)
-        self._on_collect.cancel()
-        self._delivered.clear()
-        self._delivered.restored = True
+        account._on_collect.cancel()  # noqa: SLF001 - its own
+        account._delivered.clear()  # noqa: SLF001 - likewise
+        account._delivered.restored = True  # noqa: SLF001 - likewise
 
     def _is_detached(self) -> bool:
-        transport = self.channel.connection
+        transport: Any = self.channel.connection
         return transport is None or transport.client is None
 
 
-class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types for it
+class Channel(redis.Channel):
     """A channel with that account."""
 
     QoS = QoS
 
 
-class Transport(redis.Transport):  # type: ignore[misc]  # kombu ships no types for it
+class Transport(redis.Transport):
     """Kombu's Redis transport with that channel."""
 
     Channel = Channel

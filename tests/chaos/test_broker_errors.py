@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import redis
 
 from tests.support.servers.outages import RestartableValkey, restartable_valkey
 from tests.support.servers.services import gateway_server, wait_for
-from tests.support.servers.workers import ACME_ALONE, Crew, Jobs, crew
+from tests.support.servers.workers import ACME_ALONE, Crew, Jobs, Worker, crew
 
 pytestmark = pytest.mark.chaos
 
@@ -21,6 +22,10 @@ def service(tmp_path: Path) -> Iterator[tuple[RestartableValkey, Jobs, Crew]]:
         env = {**ACME_ALONE, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(tmp_path / "store")}
         with gateway_server(tmp_path, **env) as gateway, crew(tmp_path, **env) as workers:
             yield valkey, Jobs(gateway), workers
+
+
+def _has_lost_its_connection(worker: Worker) -> bool:
+    return "Connection to broker lost" in worker.log.read_text()
 
 
 def _all_connections_made_again(jobs: Jobs, job_id: str) -> None:
@@ -56,7 +61,7 @@ def test_workers_outlive_a_broker_without_memory(service: tuple[RestartableValke
     with redis.Redis.from_url(valkey.redis_url, decode_responses=True) as client:
         client.config_set("maxmemory", 1)
         for worker in crew_of_two:  # it takes a message, and cannot note that it did
-            wait_for(lambda worker=worker: "Connection to broker lost" in worker.log.read_text(), "an error reply")
+            wait_for(partial(_has_lost_its_connection, worker), "an error reply")
         client.config_set("maxmemory", 0)
     more = [jobs.submit("acme.take_note", {"notebook": str(notebook)}) for _ in range(4)]
     assert {jobs.ended(job_id)["state"] for job_id in (*waiting, *more)} == {"succeeded"}

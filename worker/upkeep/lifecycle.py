@@ -24,15 +24,18 @@ from shared.ledger.client import Ledger
 from shared.ledger.server import bounded
 from worker.observability import configure_logging
 from worker.runtime import scratch
+from worker.settings import worker_settings
 from worker.upkeep.custodian import Custodian
 from worker.upkeep.keeper import Keeper
 from worker.upkeep.periodic import Periodic
 from worker.upkeep.presence import SignsOfLife
 from worker.upkeep.pulse import Pulse
+from worker.upkeep.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
 _ROUND_S = 1.0
+_ENDS_WITHIN_S = 30.0  # beyond the soft shutdown: jobs are interrupted, then killed after 10 s
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -42,6 +45,7 @@ class Lifecycle:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._custodian: Custodian | None = None
+        self._watchdog: Watchdog | None = None
         self._threads: list[Periodic] = []
         self._scratch = Path()
 
@@ -64,9 +68,12 @@ class Lifecycle:
         signs = SignsOfLife(ledger, settings, owner=owner, consumer=sender)
         signs.begin()
         self._custodian = Custodian(ledger, settings, owner=owner, broker=broker, scratch=self._scratch, signs=signs)
+        self._watchdog = Watchdog(
+            sender.pulse, stalled_after_s=worker_settings().stalled_after_s, give_back=self._custodian.give_back
+        )
         keeper = Keeper(_ledger(), settings, owner=owner, app=self._app)
         self._threads = [
-            Periodic("custodian", self._custodian.round, interval_s=_ROUND_S),
+            Periodic("custodian", self._round, interval_s=_ROUND_S),
             Periodic("keeper", keeper.round, interval_s=_ROUND_S),
         ]
         for thread in self._threads:
@@ -76,6 +83,14 @@ class Lifecycle:
         """Start the clock of the soft shutdown."""
         if self._custodian is not None and how == "Warm":
             self._custodian.begin_shutdown()
+        if self._watchdog is not None:
+            self._watchdog.begin_shutdown(broker_settings().soft_shutdown_s + _ENDS_WITHIN_S)
+
+    def _round(self) -> None:
+        assert self._watchdog is not None  # noqa: S101 - the thread is started after both are made
+        assert self._custodian is not None  # noqa: S101 - likewise
+        self._watchdog.look()
+        self._custodian.round()
 
     def on_shutdown(self, **_: Any) -> None:
         """Give back what is still held, and stop."""

@@ -22,8 +22,11 @@ from shared import __version__
 from shared.broker.settings import BrokerSettings
 from shared.ledger.client import Ledger
 from shared.ledger.operations import AboutWorker, Presence
+from worker.upkeep.pulse import Pulse
 
 logger = logging.getLogger(__name__)
+
+_STANDS_S = 5.0  # a turn of the loop takes about a second at most
 
 
 class SignsOfLife:
@@ -32,6 +35,7 @@ class SignsOfLife:
     def __init__(self, ledger: Ledger, settings: BrokerSettings, *, owner: str, consumer: Any) -> None:
         self._presence = Presence(ledger, owner=owner, lease_s=settings.lease_s)
         self._queues = consumer.app.amqp.queues
+        self._pulse: Pulse = consumer.pulse
         families = (name.strip() for name in os.environ.get("WORKER_FAMILIES", "").split(","))
         self._about = AboutWorker(
             name=consumer.hostname,
@@ -51,7 +55,9 @@ class SignsOfLife:
             logger.warning("the ledger does not know that this worker has begun: %r", failure)
 
     def give(self, jobs: Iterable[str]) -> None:
-        """Say that this worker lives and has `jobs`."""
+        """Say that this worker lives and has `jobs`. A worker whose main loop stands says nothing: it takes no jobs."""
+        if self._pulse.stands_for_s > _STANDS_S:
+            return
         self._presence.beat(self._about, queues=self._consumed(), jobs=jobs)
 
     def begin_shutdown(self) -> None:
@@ -67,4 +73,6 @@ class SignsOfLife:
 
     def _consumed(self) -> list[str]:
         """Return what it consumes now: an operator may change that by Celery's own control commands."""
-        return [] if self._about.is_stopping else sorted(self._queues.consume_from)
+        if self._about.is_stopping or not self._pulse.is_consuming:
+            return []
+        return sorted(self._queues.consume_from)
