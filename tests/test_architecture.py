@@ -201,3 +201,47 @@ def test_every_module_says_what_it_is_for(source: str) -> None:
     """Each module begins with a docstring."""
     silent = [path for path in (ROOT / source).rglob("*.py") if not ast.get_docstring(ast.parse(path.read_text()))]
     assert silent == []
+
+
+_NAMED = re.compile(r"`((?:api|bench|celeriac|cli|deploy|docs|shared|tests|worker)/[\w./-]*)(?:::([\w.]+))?`")
+_PAGES = [
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "docs" / "architecture.md",
+    *sorted((ROOT / "docs" / "decisions").glob("*.md")),
+]
+_DECISIONS = [path for path in _PAGES if re.match(r"\d{4}-", path.name)]
+
+
+def _defined(path: Path) -> set[str]:
+    """Return what a module defines: functions, classes, constants, and `Class.method`."""
+    found = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            members = [member for member in node.body if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef)]
+            found |= {node.name, *(f"{node.name}.{member.name}" for member in members)}
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
+def test_what_pages_on_the_code_name_exists(page: Path) -> None:
+    """Every `path` and `path::function` on the pages for maintainers is there."""
+    named = _NAMED.findall(page.read_text("utf-8"))
+    missing = [path for path, _ in named if not (ROOT / path).exists()]
+    assert missing == []
+    assert [f"{path}::{name}" for path, name in named if name and name not in _defined(ROOT / path)] == []
+
+
+@pytest.mark.parametrize("page", _DECISIONS, ids=lambda page: page.stem)
+def test_a_decision_says_why_and_what_enforces_it(page: Path) -> None:
+    """A decision has the parts of the template, is in the index under its title, and names a test."""
+    text, index = page.read_text("utf-8"), (page.parent / "README.md").read_text("utf-8")
+    title = text.partition("\n")[0].removeprefix("# ")
+    assert f"| [{int(page.name[:4])}]({page.name}) | {title} |" in index
+    parts = re.findall(r"^\*\*(.+?)\*\*", (page.parent / "template.md").read_text("utf-8"), re.MULTILINE)
+    assert [part for part in parts if f"\n**{part}**" not in text] == []
+    assert "`tests/" in text.partition("**Enforced by**")[2]
