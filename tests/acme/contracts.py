@@ -22,9 +22,20 @@ class NoteSpec(BaseModel):
     """Where to note a run, and how to behave."""
 
     notebook: str = Field(description="File that gets one line a run.")
-    behave: Literal["well", "flaky", "badly", "buggy", "hungry", "deaf", "suicidal", "verbose", "quiet"] = Field(
-        default="well", description="How the body behaves."
-    )
+    behave: Literal[
+        "well",
+        "flaky",
+        "badly",
+        "buggy",
+        "hungry",
+        "deaf",
+        "suicidal",
+        "verbose",
+        "quiet",
+        "exits",
+        "interrupts",
+        "closes",
+    ] = Field(default="well", description="How the body behaves.")
     lasts_s: float = Field(default=0, ge=0, le=600, description="How long the body takes, in seconds.")
 
 

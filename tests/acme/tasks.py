@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def _note(job: NoteSpec, run: Run, line: str) -> Noted:
     notebook = Path(job.notebook)
     with notebook.open("a") as stream:
         stream.write(line)
+    _leave(job)
     _behave(job, run)
     ends_at = time.monotonic() + (0 if job.behave == "quiet" else job.lasts_s)
     while (left_s := ends_at - time.monotonic()) > 0:
@@ -49,6 +51,17 @@ def _note(job: NoteSpec, run: Run, line: str) -> Noted:
     written.write_text(line)
     note = run.publish(written, name="note.txt", role="file", media_type="text/plain")
     return Noted(line_count=len(notebook.read_text().splitlines()), note=note)
+
+
+def _leave(job: NoteSpec) -> None:
+    """Leave the body by what is no `Exception`."""
+    match job.behave:
+        case "exits":
+            sys.exit("usage: a library's command line")
+        case "interrupts":
+            raise KeyboardInterrupt
+        case "closes":
+            raise GeneratorExit
 
 
 def _behave(job: NoteSpec, run: Run) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.broker.settings import BrokerSettings
 from shared.contract.catalogue import catalogue
 from shared.workflows.nodes import WorkflowContract
 from tests.support.servers.services import valkey_server
@@ -54,6 +55,22 @@ def test_other_modules_add_tasks_and_their_queues() -> None:
 def test_a_wrong_configuration_is_refused_with_what_to_do(env: dict[str, str], message: str) -> None:
     """At start, not at the first job."""
     outcome = start(**env)
+    assert outcome.returncode != 0
+    assert message in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"WORKER_FAMILIES": "", "CELERIAC_TASKS": ""}, "Name its families in WORKER_FAMILIES"),
+        ({**ACME, "CELERIAC_STORE_URL": "nosuch://bucket"}, "Protocol not known: nosuch"),
+    ],
+)
+def test_a_worker_is_whole_or_does_not_start(broker: BrokerSettings, env: dict[str, str], message: str) -> None:
+    """One that could run nothing, or whose store cannot be reached, says so and takes no job."""
+    whole = {**os.environ, "CELERY_BROKER_URL": broker.broker_url, **env}
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
+    outcome = subprocess.run(command, cwd=ROOT, env=whole, capture_output=True, text=True, check=False, timeout=60)
     assert outcome.returncode != 0
     assert message in outcome.stderr
 

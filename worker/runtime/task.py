@@ -260,7 +260,7 @@ def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim
             "The job needed more memory than the worker may use.",
             remedy="Give it less data at a time, or run it on workers with more memory.",
         )
-    except Exception as failure:
+    except BaseException as failure:  # sys.exit() in a body, or a cancelled coroutine, is the job's failure too
         logger.exception("unexpected error")
         return TaskFailure(
             "unexpected_error",

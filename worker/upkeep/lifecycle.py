@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from celery import Celery, signals
 
 from shared.broker.safety import refuse_unsafe
 from shared.broker.settings import broker_settings
+from shared.contract.artifacts import ArtifactStore
 from shared.errors import DefinitionError, redact
 from shared.ledger.backend import OWNER_VARIABLE
 from shared.ledger.client import Ledger
 from shared.ledger.server import bounded
 from worker.observability import configure_logging
 from worker.runtime import scratch
+from worker.runtime.task import definitions
 from worker.settings import worker_settings
 from worker.upkeep.custodian import Custodian
 from worker.upkeep.keeper import Keeper
@@ -50,14 +53,18 @@ class Lifecycle:
         self._scratch = Path()
 
     def on_init(self, **_: Any) -> None:
-        """Name this process, before its children are forked, and refuse a broker that loses jobs."""
+        """Name this process, before its children are forked; refuse a broker that loses jobs, and to run nothing."""
+        if not definitions():
+            raise DefinitionError(
+                "This worker has no task, so it could only fail what waits in its queues. "
+                "Name its families in WORKER_FAMILIES, or modules with tasks in CELERIAC_TASKS."
+            )
         os.environ[OWNER_VARIABLE] = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._scratch = scratch.make_root()
         settings = broker_settings()
+        ArtifactStore(settings.store_url)  # a URL that names no store is an error now, not in the first job
         try:
             refuse_unsafe(_client(settings.ledger_url), allow_volatile=settings.allow_volatile_broker)
-        except DefinitionError as unsafe:
-            raise SystemExit(f"{unsafe}") from unsafe  # Celery logs other exceptions of a signal, and goes on
         except redis.RedisError as failure:
             logger.warning("the ledger could not be checked: %s", redact(repr(failure)))
 
@@ -109,13 +116,31 @@ def on_child(**_: Any) -> None:
         os._exit(1)
 
 
+def or_not_at_all(handler: Callable[..., None]) -> Callable[..., None]:
+    """Return `handler` so that an error of it ends the worker: Celery logs what a signal's handler raises, and goes on.
+
+    A worker without its custodian would run jobs whose claims nobody renews.
+    """
+
+    def whole(**arguments: Any) -> None:
+        try:
+            handler(**arguments)
+        except DefinitionError as wrong:
+            raise SystemExit(f"{wrong}") from wrong
+        except Exception as failure:
+            logger.exception("this worker cannot start")
+            raise SystemExit(f"This worker cannot start: {redact(repr(failure))}") from failure
+
+    return whole
+
+
 def attach(app: Celery) -> None:
     """Connect the worker's signals. Celery keeps weak references unless told otherwise."""
     app.steps["consumer"].add(Pulse)
     lifecycle = Lifecycle(app)
     signals.setup_logging.connect(configure_logging, weak=False)
-    signals.worker_init.connect(lifecycle.on_init, weak=False)
-    signals.worker_ready.connect(lifecycle.on_ready, weak=False)
+    signals.worker_init.connect(or_not_at_all(lifecycle.on_init), weak=False)
+    signals.worker_ready.connect(or_not_at_all(lifecycle.on_ready), weak=False)
     signals.worker_shutting_down.connect(lifecycle.on_shutting_down, weak=False)
     signals.worker_shutdown.connect(lifecycle.on_shutdown, weak=False)
     signals.worker_process_init.connect(on_child, weak=False)

@@ -63,6 +63,9 @@ def test_retries_end(jobs: Jobs, tmp_path: Path) -> None:
     [
         ("badly", "bad_note", "It will not pass."),
         ("buggy", "unexpected_error", "ZeroDivisionError: postgresql://db/x is wrong"),
+        ("exits", "unexpected_error", "SystemExit: usage: a library's command line"),
+        ("interrupts", "unexpected_error", "KeyboardInterrupt: "),
+        ("closes", "unexpected_error", "GeneratorExit: "),
         ("hungry", "out_of_memory", "The job needed more memory than the worker may use."),
     ],
 )
