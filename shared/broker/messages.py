@@ -64,6 +64,10 @@ class SilentBackend(LedgerBackend):
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Subscribe to nothing."""
 
+    def add_pending_result(self, result: Any, *_: Any, **__: Any) -> Any:
+        """Subscribe to nothing: nobody here waits for the steps of a group, and their subscriptions would stay."""
+        return result
+
     def remove_pending_result(self, result: Any) -> Any:
         """Unsubscribe from nothing."""
         return result
@@ -93,6 +97,7 @@ class Composer:
     def __init__(self, settings: BrokerSettings) -> None:
         self._settings = settings
         self.app = make_celery(settings, transport=CapturingTransport, backend="shared.broker.messages:SilentBackend")
+        self.app.conf.task_send_sent_event = False  # it would go nowhere, and cost as much as the message
         self._templates: dict[str, dict[str, Any]] = {}
 
     def message(self, contract: AnyContract, job_id: str, params: str, options: MessageOptions, *, queue: str) -> str:
