@@ -27,7 +27,7 @@ from shared.schedules.defaults import default_schedules
 from shared.schedules.terms import ON_TIME_S
 from shared.schedules.timetable import Decision, Due, Planned, Timetable
 from shared.workflows.nodes import PlanRefused
-from shared.workflows.planning import Planner
+from shared.workflows.planning import Planner, prepare
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
     def _entry(self, planned: Planned, slot_ms: int) -> Entry:
         schedule = planned.schedule
         job_id = schedule.job_id(slot_ms)
-        return self._planner.entry(schedule.job(), schedule.options, job_id=job_id, schedule=schedule.id)
+        return self._planner.entry(prepare(schedule.job(), schedule.options), job_id=job_id, schedule=schedule.id)
 
 
 def _trouble(planned: Planned, changed: KeyError | ValidationError | PlanRefused) -> str:

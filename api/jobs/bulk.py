@@ -148,11 +148,11 @@ async def _repeat(record: Record, dispatch: Dispatch, *, dry_run: bool) -> Retri
     if record.retried_as is not None:
         raise _repeated_already(record.retried_as)
     submission = repetition(record, RetryRequest())
-    await dispatch.check([submission])
+    prepared = await dispatch.prepare([submission])
     if dry_run:
         return Retried(retried_from=record.id, id=None, links=None)
     once = Key(_ONCE + record.id, "")
-    accepted, _ = await dispatch.accept([submission], once, retried_from=record.id)
+    accepted, _ = await dispatch.accept(prepared, once, retried_from=record.id)
     (job_id,) = accepted.ids
     if accepted.outcome == "replayed":  # another such call came first
         raise _repeated_already(job_id)

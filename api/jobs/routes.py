@@ -28,7 +28,6 @@ from api.jobs.schemas import (
     JobAccepted,
     JobFilter,
     JobPage,
-    Submission,
     WouldAccept,
     WouldAcceptBatch,
 )
@@ -38,9 +37,8 @@ from api.jobs.waiting import IfNoneMatch, Prefer, WaitS, cached, preferred_wait_
 from api.operations.schemas import RetryRequest
 from shared.contract.artifacts import ArtifactStore
 from shared.errors import redact
-from shared.ledger.ids import uuid7
 from shared.ledger.operations import Operations
-from shared.workflows.nodes import WorkflowContract, lay_out
+from shared.workflows.planning import Prepared
 
 RETRY: Body[RetryRequest] = Body("RetryRequest", RetryRequest, envelope=1)
 
@@ -91,10 +89,10 @@ async def submit_job(
     """Submit one job. 202 means that it is written down and will run; follow `Location` to see it."""
     submission, body = await SUBMISSION.read(request)
     dispatch = dispatch_of(request)
-    await dispatch.check([submission])
+    (prepared,) = await dispatch.prepare([submission])
     if validate_only:
-        return _json(await asyncio.to_thread(would_accept, submission))
-    accepted, (entry,) = await dispatch.accept([submission], key_of(request, body, idempotency_key))
+        return _json(await asyncio.to_thread(would_accept, prepared))
+    accepted, (entry,) = await dispatch.accept([prepared], key_of(request, body, idempotency_key))
     job = view.accepted(entry, accepted.ids[0], accepted.created_at_ms)
     response.headers["Location"] = job.links.self
     _announce(response, replayed=accepted.outcome == "replayed")
@@ -123,11 +121,10 @@ async def submit_batch(
     """Submit jobs that are accepted together or not at all. Errors name the index of the job in their pointer."""
     batch, body = await BATCH.read(request)
     dispatch = dispatch_of(request)
-    submissions: list[Submission] = batch.jobs
-    await dispatch.check(submissions, at="/jobs")
+    prepared = await dispatch.prepare(batch.jobs, at="/jobs")
     if validate_only:
-        return _json(WouldAcceptBatch(jobs=await asyncio.to_thread(lambda: [*map(would_accept, submissions)])))
-    accepted, entries = await dispatch.accept(submissions, key_of(request, body, idempotency_key))
+        return _json(WouldAcceptBatch(jobs=await asyncio.to_thread(lambda: [*map(would_accept, prepared)])))
+    accepted, entries = await dispatch.accept(prepared, key_of(request, body, idempotency_key))
     _announce(response, replayed=accepted.outcome == "replayed")
     jobs = zip(entries, accepted.ids, strict=True)
     return BatchAccepted(jobs=[view.accepted(entry, i, accepted.created_at_ms) for entry, i in jobs])
@@ -211,10 +208,10 @@ async def retry_job(
     refuse_partial(found, wanted)
     submission = repetition(found, wanted)
     dispatch = dispatch_of(request)
-    await dispatch.check([submission])
+    prepared = await dispatch.prepare([submission])
     key = key_of(request, body, idempotency_key)
     reusing = found if wanted.only_failed else None
-    accepted, (entry,) = await dispatch.accept([submission], key, retried_from=found.id, reusing=reusing)
+    accepted, (entry,) = await dispatch.accept(prepared, key, retried_from=found.id, reusing=reusing)
     job = view.accepted(entry, accepted.ids[0], accepted.created_at_ms)
     response.headers["Location"] = job.links.self
     _announce(response, replayed=accepted.outcome == "replayed")
@@ -252,15 +249,14 @@ def _forget_files(store: ArtifactStore, owners: Sequence[str]) -> None:
             _log.warning("the files of a job stay in the store", job_id=owner, cause=redact(repr(failure)))
 
 
-def would_accept(submission: Submission) -> WouldAccept:
+def would_accept(prepared: Prepared) -> WouldAccept:
     """Return what a submission would become."""
-    params = submission.params
-    steps = lay_out(params.plan(), uuid7) if isinstance(params, WorkflowContract) else []
+    spec = prepared.job.spec
     return WouldAccept(
-        kind=submission.kind,
-        queue=submission.options.queue or params.spec.queue,
-        params=params.model_dump(mode="json"),
-        steps=[step.plan.name for step in steps],
+        kind=spec.kind,
+        queue=prepared.options.queue or spec.queue,
+        params=prepared.job.model_dump(mode="json"),
+        steps=[step.plan.name for step in prepared.steps],
     )
 
 

@@ -25,6 +25,7 @@ from shared.contract.options import RunOptions, SubmissionOptions
 from shared.ledger.ids import uuid7
 from shared.schedules import terms as schedules
 from shared.schedules.timetable import AsyncTimetable, Planned
+from shared.workflows.planning import Prepared
 
 SCHEDULE: Body[ScheduleRequest] = Body(
     "ScheduleRequest", submission_shape(catalogue(), base=ScheduleRequest, prefix="Schedule"), envelope=1
@@ -71,7 +72,7 @@ FoundSchedule = Annotated[Planned, Depends(_found)]
 async def create_schedule(request: Request, response: Response, timetable: Timetable) -> Schedule:
     """Make a schedule. Its parameters and options are checked like those of a job; slots count from now on."""
     wanted, _ = await SCHEDULE.read(request)
-    await _refuse(request, wanted.kind, wanted.params, wanted.options)
+    await _prepare(request, wanted.kind, wanted.params, wanted.options)
     now_ms = _now_ms()
     made = _schedule(wanted, id=uuid7(), paused=bool(wanted.paused), created_at_ms=now_ms, starts_at_ms=now_ms)
     if await timetable.add(made) == "full":
@@ -115,7 +116,7 @@ async def get_schedule(found: FoundSchedule) -> Schedule:
 async def replace_schedule(schedule_id: ScheduleId, request: Request, timetable: Timetable) -> Schedule:
     """Give the schedule new terms, all of them. If its slots change, they count from now on."""
     wanted, _ = await SCHEDULE.read(request)
-    await _refuse(request, wanted.kind, wanted.params, wanted.options)
+    await _prepare(request, wanted.kind, wanted.params, wanted.options)
 
     def edited(before: schedules.Schedule) -> schedules.Schedule:
         return _schedule(
@@ -154,7 +155,7 @@ async def pause_schedule(schedule_id: ScheduleId, timetable: Timetable) -> Sched
 )
 async def resume_schedule(found: FoundSchedule, request: Request, timetable: Timetable) -> Schedule:
     """Make jobs again, from the next slot on: those of the pause are not missed. Refused if its jobs could not run."""
-    await _refuse_stored(request, found.schedule)
+    await _prepare_stored(request, found.schedule)
     return await _edit(timetable, found.schedule.id, lambda before: _changed(before, paused=False, note=None))
 
 
@@ -169,8 +170,8 @@ async def resume_schedule(found: FoundSchedule, request: Request, timetable: Tim
 )
 async def run_schedule(found: FoundSchedule, request: Request, response: Response) -> JobAccepted:
     """Make a job of it now, paused or not, whatever its overlap policy says. Its slots stay as they are."""
-    submission = await _refuse_stored(request, found.schedule)
-    accepted, (entry,) = await dispatch_of(request).accept([submission], None, schedule=found.schedule.id)
+    prepared = await _prepare_stored(request, found.schedule)
+    accepted, (entry,) = await dispatch_of(request).accept([prepared], None, schedule=found.schedule.id)
     job = view.accepted(entry, accepted.ids[0], accepted.created_at_ms)
     response.headers["Location"] = job.links.self
     response.headers["Retry-After"] = "1"
@@ -198,15 +199,14 @@ def _changed(schedule: schedules.Schedule, **changes: Any) -> schedules.Schedule
     return schedule.model_copy(update={**changes, "updated_at_ms": _now_ms()})
 
 
-async def _refuse(request: Request, kind: str, params: Any, options: RunOptions) -> Submission:
+async def _prepare(request: Request, kind: str, params: Any, options: RunOptions) -> Prepared:
     """Check what a schema cannot say; return what a tick submits. Raises `Problem` (422)."""
     given = SubmissionOptions.model_validate(options.model_dump(exclude_unset=True))
-    submission = Submission(kind=kind, params=params, options=given)
-    await dispatch_of(request).check([submission])
-    return submission
+    (prepared,) = await dispatch_of(request).prepare([Submission(kind=kind, params=params, options=given)])
+    return prepared
 
 
-async def _refuse_stored(request: Request, schedule: schedules.Schedule) -> Submission:
+async def _prepare_stored(request: Request, schedule: schedules.Schedule) -> Prepared:
     """Check a schedule that was written some time ago: kinds and connections may have changed."""
     try:
         job = schedule.job()
@@ -220,7 +220,7 @@ async def _refuse_stored(request: Request, schedule: schedules.Schedule) -> Subm
         ]
         text = "The kind takes the schedule's parameters no more. Edit them."
         raise Problem(422, "invalid_request", text, errors=errors) from None
-    return await _refuse(request, schedule.kind, job, schedule.options)
+    return await _prepare(request, schedule.kind, job, schedule.options)
 
 
 def _unknown(schedule_id: str) -> Problem:

@@ -304,6 +304,14 @@ class AsyncLedger:
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         return batch
 
+    async def ping(self) -> None:
+        """Return if the ledger answers."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await self.client.ping()
+        except (RedisError, OSError, TimeoutError) as failure:
+            raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
+
     async def published(self, job_ids: Sequence[str]) -> None:
         """Note that the outbox's messages of these jobs have reached the broker."""
         await self._call("published", {"ids": list(job_ids)})

@@ -15,6 +15,7 @@ from shared.contract.catalogue import catalogue
 from shared.contract.definition import KIND_PATTERN, AnyContract, Contract
 from shared.contract.params import Params
 from shared.contract.spelling import did_you_mean
+from shared.ledger.ids import uuid7
 from shared.workflows.feeding import feeding_problems, takes_many
 from shared.workflows.nodes import (
     MAX_DEPTH,
@@ -24,6 +25,9 @@ from shared.workflows.nodes import (
     Group,
     MapStep,
     Node,
+    Path,
+    PlannedStep,
+    PlanProblem,
     PlanRefused,
     StepPlan,
     WorkflowContract,
@@ -35,8 +39,6 @@ ELEMENT_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 _TO_BE_FED = "artifact://00000000-0000-0000-0000-000000000000/0/fed-from-upstream"
 
 _MAX_SHARED_BYTES = 16 << 20  # of a map's shared parameters, once for each item
-
-Path = tuple[str | int, ...]
 
 Kind = Annotated[str, Field(pattern=KIND_PATTERN, max_length=128, examples=["etl.extract_data"])]
 
@@ -60,7 +62,7 @@ class Element(Params):
 class Elements:
     """Makes nodes of elements. Collects every problem rather than stopping at the first."""
 
-    problems: list[tuple[Path, str]] = field(default_factory=list)
+    problems: list[PlanProblem] = field(default_factory=list)
     jobs: list[tuple[Path, Contract[Any]]] = field(default_factory=list)  # what was checked, and where it stands
     _at: Path = ()
     _names: tuple[str, ...] = ()
@@ -68,15 +70,14 @@ class Elements:
     _paths: dict[str, Path] = field(default_factory=dict)  # of steps, by their names
     _count: int = 0
 
-    def check_feeding(self, node: Node) -> None:
-        """Note the steps that those before them cannot feed. `node` is the whole workflow."""
-        if not self.problems:
-            self.problems += [(self._paths[name], what) for name, what in feeding_problems(lay_out(node, _numbers()))]
+    def check_feeding(self, steps: Sequence[PlannedStep]) -> None:
+        """Note the steps that those before them cannot feed. `steps` are all those of the workflow."""
+        self.problems += [(self._paths[name], what) for name, what in feeding_problems(steps)]
 
     def in_turn(self, where: str, elements: Sequence[Element]) -> list[Node]:
         """Return elements each of which follows the one before it."""
         nodes = []
-        for index, (element, name) in enumerate(_named(elements)):
+        for index, (element, name) in enumerate(named(elements)):
             with self._inside(where, index, name=name, fed=self._fed or index > 0):
                 nodes.append(self._node(element))
         return nodes
@@ -84,7 +85,7 @@ class Elements:
     def side_by_side(self, where: str, elements: Sequence[Element]) -> list[Node]:
         """Return elements that follow the same node."""
         nodes = []
-        for index, (element, name) in enumerate(_named(elements)):
+        for index, (element, name) in enumerate(named(elements)):
             with self._inside(where, index, name=name, fed=self._fed):
                 nodes.append(self._node(element))
         return nodes
@@ -161,7 +162,12 @@ class Elements:
         if isinstance(job, CanvasContract):
             with self._inside("params"):
                 return job.nodes(self)
-        return self._renamed(job.plan())
+        try:
+            node = job.plan()
+        except PlanRefused as refused:
+            self.problems += [((*self._at, "params", *path), what) for path, what in refused.problems]
+            return Group()
+        return self._renamed(node)
 
     def _renamed(self, node: Node) -> Node:
         """Return the steps of a kind's own plan under this element's name, with what is to be fed left open."""
@@ -238,16 +244,19 @@ class CanvasContract(WorkflowContract[Any]):
     def nodes(self, elements: Elements) -> Node:
         """Return the steps; `elements` takes what is wrong with them."""
 
-    def inspected(self) -> tuple[Node, Elements]:
-        """Return the steps, with what was found in making them."""
+    def laid_out(self) -> tuple[Node, Sequence[PlannedStep], Elements]:
+        """Return the steps with their ids, and what was found in making them: none, where that is a problem."""
         elements = Elements()
         node = self.nodes(elements)
-        elements.check_feeding(node)
-        return node, elements
+        if elements.problems:  # then there may be more steps than can be laid out
+            return node, (), elements
+        steps = lay_out(node, uuid7)
+        elements.check_feeding(steps)
+        return node, steps, elements
 
     def plan(self) -> Node:
         """Return the steps. Raises `PlanRefused`."""
-        node, elements = self.inspected()
+        node, _, elements = self.laid_out()
         if elements.problems:
             raise PlanRefused(elements.problems)
         return node
@@ -257,15 +266,17 @@ def _is_open(contract: AnyContract, name: str, value: Any) -> bool:
     return name in contract.fed_parameters() and value in (_TO_BE_FED, [_TO_BE_FED])
 
 
-def _named(elements: Sequence[Element]) -> Iterator[tuple[Element, str]]:
+def named(elements: Sequence[Element]) -> Iterator[tuple[Element, str]]:
     """Yield elements with names that are unique among them."""
     taken: set[str] = set()
+    highest: dict[str, int] = {}  # by what was wanted: no number up to it is free
     for element in elements:
-        wanted = element.name or element.kind.partition(".")[2]
-        name, number = wanted, 1
+        wanted = name = element.name or element.kind.partition(".")[2]
+        number = highest.get(wanted, 1)
         while name in taken:
             number += 1
             name = f"{wanted}_{number}"
+        highest[wanted] = number
         taken.add(name)
         yield element, name
 
@@ -283,8 +294,3 @@ def _located(params: Any, location: Sequence[str | int]) -> Path:
             continue
         path.append(part)
     return tuple(path)
-
-
-def _numbers() -> Any:
-    numbers = iter(range(MAX_STEPS * 10))
-    return lambda: str(next(numbers))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from annotated_types import MinLen
@@ -14,6 +16,7 @@ from shared.contract.definition import AnyContract, FedFromUpstream
 from shared.workflows.nodes import MapStep, PlannedStep, StepPlan
 
 MAPPED = "results"  # the one field of a map's result
+_SHOWN = 5  # steps that a problem names
 
 
 def takes_many(contract: AnyContract, parameter: str) -> bool:
@@ -70,7 +73,8 @@ def _only(uris: Sequence[str], contract: AnyContract, name: str, marker: FedFrom
     return uris[0]
 
 
-def gives(contract: AnyContract) -> dict[Role, bool]:
+@cache  # every step of a workflow asks
+def gives(contract: AnyContract) -> Mapping[Role, bool]:
     """Return the roles of the artifacts that a result of `contract` has, each with whether there may be several.
 
     The type of a field says it: `Dataset` gives a dataset; an `Artifact` of no stated role gives a file.
@@ -100,30 +104,38 @@ def _role_of(kind: type[Artifact]) -> Role:
 def feeding_problems(planned: Sequence[PlannedStep]) -> Iterator[tuple[str, str]]:
     """Yield, for each step that the steps before it cannot feed, its name and what is wrong."""
     by_id: Mapping[str, StepPlan] = {step.id: step.plan for step in planned}
+    offers: dict[tuple[str, ...], Counter[Role]] = {}  # by the ids of the steps before: steps in parallel share them
     for later in planned:
-        contract, before = later.plan.contract, [by_id[step_id] for step_id in later.after]
+        contract = later.plan.contract
         for name, marker in contract.fed_parameters().items():
             if name in later.plan.params or not contract.model_fields[name].is_required():
                 continue
             if isinstance(later.plan, MapStep) and all(name in params for params in later.plan.item_params()):
                 continue
-            giving = [plan for plan in before if marker.role in gives(plan.contract)]
+            if later.after not in offers:
+                offers[later.after] = _offered(by_id[step_id] for step_id in later.after)
+            count = offers[later.after][marker.role]
             takes = f"{later.plan.name!r} ({contract.spec.kind}) takes a {marker.role} for {name!r}"
-            if not giving:
-                yield later.plan.name, f"{takes}; {_offer(before)}"
-            elif not takes_many(contract, name) and (len(giving) > 1 or _gives_many(giving[0], marker.role)):
+            if not count:
+                yield later.plan.name, f"{takes}; {_in_words([by_id[step_id] for step_id in later.after[:_SHOWN]])}"
+            elif count > 1 and not takes_many(contract, name):
                 yield later.plan.name, f"{takes}, one only; the steps before it give several. Give {name!r} itself."
 
 
-def _offer(before: Sequence[StepPlan]) -> str:
+def _offered(before: Iterable[StepPlan]) -> Counter[Role]:
+    """Return how many artifacts of each role the steps give; one that may give several counts as two."""
+    offered: Counter[Role] = Counter()
+    for plan in before:
+        for role, many in gives(plan.contract).items():
+            offered[role] += 2 if many or isinstance(plan, MapStep) else 1
+    return offered
+
+
+def _in_words(before: Sequence[StepPlan]) -> str:
     if not before:
         return "no step stands before it. Give the parameter."
     offers = {
         f"{plan.name!r} ({plan.contract.spec.kind}) gives {', '.join(sorted(gives(plan.contract))) or 'nothing'}"
-        for plan in before[:5]
+        for plan in before
     }
     return f"before it, {'; '.join(sorted(offers))}. Give the parameter, or change the order."
-
-
-def _gives_many(plan: StepPlan, role: Role) -> bool:
-    return isinstance(plan, MapStep) or gives(plan.contract)[role]

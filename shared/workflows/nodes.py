@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,9 @@ from shared.contract.definition import AnyContract, Contract, ResultT
 MAX_STEPS = 1_000
 MAX_DEPTH = 8
 _STEP_BYTES = 1_024  # of a step's part of a message, beside its parameters; measured: 750
+
+Path = tuple[str | int, ...]
+PlanProblem = tuple[Path, str]  # where in a workflow's parameters, and what
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class WorkflowContract(Contract[ResultT]):
 class PlanRefused(Exception):
     """The parameters of a workflow make no workflow: each problem is a path in the parameters and a message."""
 
-    def __init__(self, problems: Sequence[tuple[tuple[str | int, ...], str]]) -> None:
+    def __init__(self, problems: Sequence[PlanProblem]) -> None:
         super().__init__("; ".join(message for _, message in problems))
         self.problems = problems
 
@@ -177,37 +180,40 @@ def _parallel(node: Group | Chunks) -> Sequence[Node]:
     return node.parts() if isinstance(node, Chunks) else node.nodes
 
 
-def message_bytes(node: Node, carried: int = 0) -> int:
+def message_bytes(node: Node) -> int:
     """Return about how many bytes of messages there are of `node` at one time.
 
-    A step's message carries all that follows it (`carried` bytes and what is in `node`), so steps in parallel before
-    steps that follow are what makes a workflow large: the product counts.
+    A step's message carries all that follows it, so steps in parallel before steps that follow are what makes a
+    workflow large: the product counts.
     """
+    return _weigh(node, 0)[1]
+
+
+def _weigh(node: Node, carried: int) -> tuple[int, int]:
+    """Return the bytes of the steps of `node`, and of its messages where each carries `carried` bytes beside."""
     match node:
         case StepPlan():
-            return carried + _bytes_of(node)
+            own = _step_bytes(node)
+            return own, own + carried
         case Chain():
-            most = 0
+            own = most = 0
             for part in reversed(node.nodes):
-                most = max(most, message_bytes(part, carried))
-                carried += _bytes_of(part)
-            return most
+                part_own, messages = _weigh(part, carried + own)
+                own, most = own + part_own, max(most, messages)
+            return own, most
         case Chord():
-            parts = (message_bytes(part, carried + _bytes_of(node.body)) for part in node.header)
-            return max(sum(parts), message_bytes(node.body, carried))
+            body_own, body_messages = _weigh(node.body, carried)
+            header_own, header_messages = _weigh_all(node.header, carried + body_own)
+            return header_own + body_own, max(header_messages, body_messages)
         case _:
-            return sum(message_bytes(part, carried) for part in _parallel(node))
+            return _weigh_all(_parallel(node), carried)
 
 
-def _bytes_of(node: Node) -> int:
-    return sum(_step_bytes(planned.plan) for planned in lay_out(node, str))
+def _weigh_all(nodes: Sequence[Node], carried: int) -> tuple[int, int]:
+    weights = [_weigh(part, carried) for part in nodes]
+    return sum(own for own, _ in weights), sum(messages for _, messages in weights)
 
 
 def _step_bytes(plan: StepPlan) -> int:
     given = [plan.params, plan.items] if isinstance(plan, MapStep) else plan.params
     return _STEP_BYTES + len(json.dumps(given)) * 4 // 3  # they travel in base64
-
-
-def names_of(node: Node) -> Iterator[str]:
-    """Yield the names of the steps of `node`, in order."""
-    yield from (planned.plan.name for planned in lay_out(node, str))

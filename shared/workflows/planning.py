@@ -1,9 +1,14 @@
-"""From checked parameters and options to what the ledger accepts: ids, queues, limits, messages, steps."""
+"""From checked parameters and options to what the ledger accepts: ids, queues, limits, messages, steps.
+
+A job is planned once: `prepare` lays its steps out, and whoever checks, measures, names or accepts them takes them from
+what it returns.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import to_json
@@ -16,11 +21,40 @@ from shared.ledger.ids import uuid7
 from shared.ledger.records import Entry, Record
 from shared.ledger.states import StepState
 from shared.workflows.canvas import workflow_messages
-from shared.workflows.nodes import PlannedStep, WorkflowContract, lay_out, without
+from shared.workflows.elements import CanvasContract
+from shared.workflows.nodes import Node, Path, PlannedStep, PlanProblem, PlanRefused, WorkflowContract, lay_out, without
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job and how it is to be run; of a workflow, the steps with their ids, so that it can be accepted once."""
+
+    job: Contract[Any]
+    options: RunOptions
+    node: Node | None = None  # None: a single job, or a workflow with problems
+    steps: Sequence[PlannedStep] = ()
+    problems: Sequence[PlanProblem] = ()  # why its parameters make no workflow
+    elements: Sequence[tuple[Path, Contract[Any]]] = ()  # the jobs that its client named, and where they stand
+
+
+def prepare(job: Contract[Any], options: RunOptions) -> Prepared:
+    """Return the job with its steps laid out. Takes about a second of CPU time for the largest workflow."""
+    if isinstance(job, CanvasContract):
+        node, steps, elements = job.laid_out()
+        if elements.problems:
+            return Prepared(job, options, problems=elements.problems, elements=elements.jobs)
+        return Prepared(job, options, node, steps, elements=elements.jobs)
+    if isinstance(job, WorkflowContract):
+        try:
+            node = job.plan()
+        except PlanRefused as refused:
+            return Prepared(job, options, problems=refused.problems)
+        return Prepared(job, options, node, lay_out(node, uuid7))
+    return Prepared(job, options)
 
 
 class Planner:
-    """Makes entries of jobs. Whoever accepts jobs has one: the gateway, beat, the keeper."""
+    """Makes entries of prepared jobs. Whoever accepts jobs has one: the gateway, beat, the keeper."""
 
     def __init__(self, settings: BrokerSettings, composer: Composer) -> None:
         self._settings = settings
@@ -28,23 +62,25 @@ class Planner:
 
     def entry(
         self,
-        job: Contract[Any],
-        options: RunOptions,
+        prepared: Prepared,
         *,
         job_id: str | None = None,
         reusing: Record | None = None,
         **lineage: str,
     ) -> Entry:
-        """Return the entry of `job` with its messages. Blocks for a workflow: see `workflow_messages`.
+        """Return the entry of a job with its messages. Blocks for a workflow: see `workflow_messages`.
 
         `lineage` are the fields of `Entry` that say where the job comes from. Of a workflow, the steps that
         succeeded in the job `reusing` are not run again: their results stand for those of the new one's steps.
+        Raises `PlanRefused` if the job was prepared with problems.
         """
-        if isinstance(job, WorkflowContract):
-            earlier = reusing.steps if reusing else ()
-            done = {step.step or "": step for step in earlier if step.state == StepState.SUCCEEDED}
-            return self._workflow(job, options, job_id or uuid7(), lineage, done)
-        return self._single(job, options, job_id or uuid7(), lineage)
+        if prepared.problems:
+            raise PlanRefused(prepared.problems)
+        if prepared.node is None:
+            return self._single(prepared.job, prepared.options, job_id or uuid7(), lineage)
+        earlier = reusing.steps if reusing else ()
+        done = {step.step or "": step for step in earlier if step.state == StepState.SUCCEEDED}
+        return self._workflow(prepared, prepared.node, job_id or uuid7(), lineage, done)
 
     def warm_up(self, contract: AnyContract) -> None:
         """Make the template of a kind's message; making one takes milliseconds."""
@@ -64,15 +100,9 @@ class Planner:
         )
 
     def _workflow(
-        self,
-        workflow: WorkflowContract[Any],
-        options: RunOptions,
-        job_id: str,
-        lineage: dict[str, Any],
-        done: Mapping[str, Record],
+        self, prepared: Prepared, node: Node, job_id: str, lineage: dict[str, Any], done: Mapping[str, Record]
     ) -> Entry:
-        node = workflow.plan()
-        planned = lay_out(node, uuid7)
+        planned, options = prepared.steps, prepared.options
         to_do = [step for step in planned if step.plan.name not in done]
         limits = {step.id: limits_of(step.plan.contract, options) for step in to_do}
         left = without(node, done.keys())
@@ -99,9 +129,9 @@ class Planner:
         return Entry(
             id=job_id,
             queue=planned[0].plan.contract.spec.queue,
-            params=workflow.model_dump_json(),
+            params=prepared.job.model_dump_json(),
             steps=tuple(entry(step) for step in planned),
-            **self._policy(type(workflow), options),
+            **self._policy(type(prepared.job), options),
             **wishes,
             **lineage,
         )

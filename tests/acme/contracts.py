@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from shared.contract.artifacts import Artifact, ArtifactUri
 from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
-from shared.workflows.nodes import Chain, Chord, Node, WorkflowContract, fed_step, step
+from shared.workflows.nodes import Chain, Chord, Node, PlanRefused, WorkflowContract, fed_step, step
 
 
 class Noted(BaseModel):
@@ -87,10 +87,12 @@ class NoteMany(
     """Take three notes in parallel and bind them."""
 
     notebook: str = Field(description="File for the notes.")
-    binder: str = Field(description="File for the bound notes.")
+    binder: str = Field(description="File for the bound notes; another one.")
 
     def plan(self) -> Node:
         """Return a chord of three notes with one binding."""
+        if self.notebook == self.binder:
+            raise PlanRefused([(("binder",), "The notes are in that file. Name another file.")])
         notes = [step(f"note_{number}", TakeNote(notebook=self.notebook)) for number in range(3)]
         return Chord(notes, fed_step("bind", BindNotes, NoteSpec(notebook=self.binder)))
 

@@ -20,7 +20,7 @@ from shared.contract.options import RunOptions
 from shared.jobs.callbacks import DeliverCallback
 from shared.ledger.client import Ledger
 from shared.ledger.records import Action
-from shared.workflows.planning import Planner
+from shared.workflows.planning import Planner, prepare
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ class Keeper:
 
     def _call_back(self, job_id: str) -> None:
         """Submit the job that tells the end of this one; its retries, limits and crashes are the ledger's."""
-        callback = self._planner.entry(DeliverCallback(job_id=job_id), RunOptions(tags=["callback"]))
-        self._ledger.call_back(job_id, callback)
+        callback = prepare(DeliverCallback(job_id=job_id), RunOptions(tags=["callback"]))
+        self._ledger.call_back(job_id, self._planner.entry(callback))
 
     @cached_property
     def _planner(self) -> Planner:

@@ -22,9 +22,11 @@ from shared.workflows.planning import Planner
 from tests.support.servers.services import valkey_server
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from api.jobs.schemas import Submission
+    from shared.ledger.records import Accepted, Entry
     from tests.support.servers.services import Server
 
 EXTRACTION = {"kind": "etl.extract_data", "params": {"source": {"kind": "http", "url": "https://example.com/a.csv"}}}
@@ -48,17 +50,22 @@ def submission(**options: Any) -> Any:
     return SUBMISSION.check(json.dumps(EXTRACTION | {"options": options}).encode())
 
 
+async def accept(dispatch: Dispatch, *submissions: Submission) -> tuple[Accepted, Sequence[Entry]]:
+    """Check the jobs and accept them, as a route does."""
+    return await dispatch.accept(await dispatch.prepare(submissions), None)
+
+
 def test_single_job_costs_one_round_trip(tmp_path: Path) -> None:
     """Submissions that come together share one call of the script; alone, each is one."""
 
     async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
-        await dispatch.accept([submission()], None)  # the script is known from here on
+        await accept(dispatch, submission())  # the script is known from here on
         before = await calls(ledger)
         for _ in range(3):
-            await dispatch.accept([submission()], None)
+            await accept(dispatch, submission())
         assert await calls(ledger) - before == 3
         before = await calls(ledger)
-        await asyncio.gather(*(dispatch.accept([submission()], None) for _ in range(50)))
+        await asyncio.gather(*(accept(dispatch, submission()) for _ in range(50)))
         assert await calls(ledger) - before <= 2
         assert await ledger.client.zcard("celeriac:jobs") == 54
 
@@ -80,8 +87,8 @@ def test_accepting_does_not_block_the_loop(empty_valkey: Server) -> None:
 
     async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
         del ledger
-        await dispatch.accept([submission()], None)
-        accepting = asyncio.create_task(dispatch.accept([large], None))
+        await accept(dispatch, submission())
+        accepting = asyncio.create_task(accept(dispatch, large))
         turns = 0
         while not accepting.done():
             await asyncio.sleep(0)
@@ -102,7 +109,7 @@ def test_steps_know_their_neighbours_and_wait_with_their_job(empty_valkey: Serve
 
     async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
         del ledger
-        _, (job,) = await dispatch.accept([SUBMISSION.check(text.encode())], None)
+        _, (job,) = await accept(dispatch, SUBMISSION.check(text.encode()))
         first, second, combine = job.steps
         assert (first.after, first.before) == ((), (combine.id,))
         assert (combine.after, combine.before) == ((first.id, second.id), ())
@@ -122,7 +129,7 @@ def test_time_limit_leaves_time_to_clean_up(limit_s: float | None, expected: lis
 
     async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
         del ledger
-        _, (job,) = await dispatch.accept([submission(time_limit_s=limit_s)], None)
+        _, (job,) = await accept(dispatch, submission(time_limit_s=limit_s))
         assert json.loads(job.message or "")["headers"]["timelimit"] == expected
 
     with_dispatch(settings, body)
@@ -138,8 +145,8 @@ def test_outbox_publishes_on_a_broker_elsewhere(empty_valkey: Server) -> None:
     """The job is accepted first; then kombu publishes its message and the ledger notes it."""
 
     async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
-        accepted, (job,) = await dispatch.accept([submission(priority=9)], None)
-        await dispatch.accept([submission(delay_s=60)], None)  # not before its time
+        accepted, (job,) = await accept(dispatch, submission(priority=9))
+        await accept(dispatch, submission(delay_s=60))  # not before its time
         async with asyncio.timeout(10):
             while await ledger.client.zcard("celeriac:outbox"):  # noqa: ASYNC110 - Redis says nothing of a ZREM
                 await asyncio.sleep(0.01)
@@ -160,7 +167,7 @@ def test_job_is_accepted_while_the_broker_elsewhere_is_down(empty_valkey: Server
 
     async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
         async with asyncio.timeout(2):
-            accepted, _ = await dispatch.accept([submission()], None)
+            accepted, _ = await accept(dispatch, submission())
         assert await ledger.client.zscore("celeriac:outbox", accepted.ids[0]) is not None
         assert await ledger.client.lrange("etl\x06\x165", 0, -1) == []
 
@@ -179,15 +186,15 @@ def test_a_request_of_large_workflows_is_refused_before_they_are_laid_out(empty_
     async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
         del ledger
         with pytest.raises(Problem) as too_large:
-            await dispatch.check([wide])
+            await dispatch.prepare([wide])
         assert (too_large.value.status, too_large.value.errors[0].pointer) == (422, "/params")
         assert "16 MiB" in too_large.value.errors[0].message
         with pytest.raises(Problem) as too_many:
-            await dispatch.check(many, at="/jobs")
+            await dispatch.prepare(many, at="/jobs")
         assert [error.pointer for error in too_many.value.errors] == ["/jobs/16/params"]
-        await dispatch.check(many[:16], at="/jobs")
+        await dispatch.prepare(many[:16], at="/jobs")
         with pytest.raises(Problem) as wrong:
-            await dispatch.check([unknown])
+            await dispatch.prepare([unknown])
         assert [error.pointer for error in wrong.value.errors] == ["/params/steps/2/kind"]  # its size was not measured
 
     with_dispatch(GatewaySettings(broker_url=empty_valkey.redis_url), body)

@@ -25,7 +25,7 @@ from shared.workflows.nodes import (
     message_bytes,
     without,
 )
-from shared.workflows.planning import Planner
+from shared.workflows.planning import Planner, prepare
 
 SOURCE = {"kind": "http", "url": "https://example.com/a.csv"}
 STAGE = {"kind": "etl.extract_data", "params": {"source": SOURCE}}
@@ -214,7 +214,7 @@ def test_the_bytes_of_messages_are_those_that_celery_makes(broker: BrokerSetting
     """What is refused as too large is too large: the estimate is a little more than the messages that go out first."""
     clean = {"kind": "etl.transform_data", "params": {"steps": [{"op": "drop_missing"}], "dataset": URI}}
     wide = workflow("chain", steps=[within("group", steps=[STAGE] * 12), within("group", steps=[clean] * 3), COMBINE])
-    entry = Planner(broker, Composer(broker)).entry(wide, RunOptions())
+    entry = Planner(broker, Composer(broker)).entry(prepare(wide, RunOptions()))
     made = sum(len(step.message or "") for step in entry.steps)
     assert made < message_bytes(wide.plan()) < 2 * made
 

@@ -1,0 +1,116 @@
+"""What a schema cannot say of jobs: connections, options that do not fit the kind, workflows that cannot be made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from api.http.pointers import pointer
+from api.http.problems import FieldError, Problem
+from shared.connections.callbacks import CallbackSettings, problem_with_callback
+from shared.connections.settings import Connections, check_connections
+from shared.contract.definition import Contract, known_queues
+from shared.contract.options import RunOptions, SubmissionOptions
+from shared.contract.spelling import did_you_mean
+from shared.workflows.nodes import Path, WorkflowContract, message_bytes
+from shared.workflows.planning import Prepared
+
+_MOST_STEPS = 5_000  # of the workflows of one request
+_MOST_BYTES = 16 << 20  # of their messages
+
+
+@dataclass
+class Checks:
+    """Checks the jobs of one request, one after another, and collects what is wrong with them."""
+
+    connections: Connections
+    callbacks: CallbackSettings
+    _unknown: list[FieldError] = field(default_factory=list)  # connections
+    _wrong: list[FieldError] = field(default_factory=list)
+    _steps: int = 0  # of all workflows: they are written in one call of the ledger
+    _bytes: int = 0  # of their messages
+
+    def passes(self, job: Prepared, base: str) -> bool:
+        """Return whether this job and all before it can be accepted. `base` is the pointer to it in the body."""
+        wrong = [
+            *_option_problems(job.job, job.options),
+            *_callback_problems(job.options, self.callbacks),
+            *(_at_params(path, message) for path, message in job.problems),
+            *self._size_problems(job),
+        ]
+        unknown = [error for path, one in [((), job.job), *job.elements] for error in self._unknown_in(one, path)]
+        self._wrong += [_below(base, error) for error in wrong]
+        self._unknown += [_below(base, error) for error in unknown]
+        return not (self._wrong or self._unknown)
+
+    def refuse(self) -> None:
+        """Raise `Problem` (422), which names each field, if something is wrong."""
+        errors = [*self._unknown, *self._wrong]
+        if errors:
+            code = "unknown_connection" if self._unknown else "invalid_request"
+            raise Problem(422, code, f"{errors[0].pointer}: {errors[0].message}", errors=errors)
+
+    def _unknown_in(self, job: Contract[Any], path: Path) -> Iterator[FieldError]:
+        for problem in check_connections(job, self.connections):
+            yield _at_params((*path, *problem.path), problem.message)
+
+    def _size_problems(self, job: Prepared) -> Iterator[FieldError]:
+        if job.node is None or self._steps > _MOST_STEPS or self._bytes > _MOST_BYTES:
+            return
+        self._steps += len(job.steps)
+        self._bytes += message_bytes(job.node)
+        if self._steps > _MOST_STEPS:
+            most = f"The workflows of one request have at most {_MOST_STEPS} steps together. Make several requests."
+            yield FieldError(pointer="/params", message=most)
+        elif self._bytes > _MOST_BYTES:
+            what = (
+                f"With it, the messages of this request have more than {_MOST_BYTES >> 20} MiB: each of several "
+                "parallel steps carries all the steps after them. Have fewer of either, or smaller parameters."
+            )
+            yield FieldError(pointer="/params", message=what)
+
+
+def _below(base: str, error: FieldError) -> FieldError:
+    return FieldError(pointer=base + error.pointer, message=error.message)
+
+
+def _at_params(path: Path, message: str) -> FieldError:
+    return FieldError(pointer=pointer(("params", *path)), message=message)
+
+
+def _option_problems(job: Contract[Any], options: RunOptions) -> Iterator[FieldError]:
+    spec = job.spec
+    if not options.model_fields_set:
+        return
+    if options.time_limit_s is not None and options.time_limit_s > spec.limits.hard_s:
+        most = f"{spec.kind} may take at most {spec.limits.hard_s:g} s."
+        yield FieldError(pointer="/options/time_limit_s", message=most)
+    if options.expires_in_s is not None and options.expires_in_s <= _starts_in_s(options):
+        yield FieldError(pointer="/options/expires_in_s", message="It would expire before it is to start.")
+    if options.concurrency_key is not None and isinstance(job, WorkflowContract):
+        own = "A workflow runs as its steps do, each by itself; leave it out, or submit the steps as jobs."
+        yield FieldError(pointer="/options/concurrency_key", message=own)
+    if options.queue is None:
+        return
+    if isinstance(job, WorkflowContract):
+        own = "A workflow's steps go to the queues of their own kinds; leave it out."
+        yield FieldError(pointer="/options/queue", message=own)
+    elif options.queue not in known_queues():
+        hint = did_you_mean(options.queue, known_queues())
+        yield FieldError(pointer="/options/queue", message=f"The queue is not known. {hint}")
+
+
+def _callback_problems(options: RunOptions, settings: CallbackSettings) -> Iterator[FieldError]:
+    url = options.callback_url
+    if url is not None and (problem := problem_with_callback(url, settings)) is not None:
+        yield FieldError(pointer="/options/callback_url", message=problem)
+
+
+def _starts_in_s(options: RunOptions) -> float:
+    if not isinstance(options, SubmissionOptions):
+        return 0.0
+    if options.run_at is not None:
+        return options.run_at.timestamp() - time.time()
+    return options.delay_s or 0.0
