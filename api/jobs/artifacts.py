@@ -20,7 +20,7 @@ from starlette.types import Send
 from api.deps import Store
 from api.http.problems import FieldError, Problem, problems
 from api.http.ranges import requested_range
-from api.jobs.found import FoundJob
+from api.jobs.selection import FoundJob
 from shared.contract.artifacts import Artifact, ArtifactStore
 from shared.errors import TaskFailure
 from shared.ledger.records import Record

@@ -12,9 +12,8 @@ from api.deps import Ledger
 from api.http.bodies import Body
 from api.http.problems import FieldError, Problem, problems
 from api.jobs.dispatch import Dispatch, Key, dispatch_of
-from api.jobs.found import job_among
 from api.jobs.retries import REPEATABLE, refuse_unrepeatable, repetition
-from api.jobs.selection import is_between, selected
+from api.jobs.selection import is_between, job_among, selected
 from api.jobs.view import at, links
 from api.operations.schemas import BULK_MAX, BulkCancelled, BulkRequest, BulkRetried, Refused, Retried, RetryRequest
 from shared.ledger.client import AsyncLedger

@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from api.deps import Ledger
 from api.http.problems import problems
 from api.jobs.changes import Waiters, Watch
-from api.jobs.found import FoundJob
+from api.jobs.selection import FoundJob
 from shared.errors import LedgerUnavailable
 from shared.ledger.client import AsyncLedger
 from shared.ledger.records import Event, Record

@@ -19,7 +19,6 @@ from api.http.problems import Problem, problems
 from api.jobs import view
 from api.jobs.changes import Waiters
 from api.jobs.dispatch import dispatch_of
-from api.jobs.found import FoundJob
 from api.jobs.retries import refuse_partial, refuse_unrepeatable, repetition
 from api.jobs.schemas import (
     BatchAccepted,
@@ -31,7 +30,7 @@ from api.jobs.schemas import (
     WouldAccept,
     WouldAcceptBatch,
 )
-from api.jobs.selection import canonical, is_between, ledger_filter
+from api.jobs.selection import FoundJob, canonical, is_between, ledger_filter
 from api.jobs.submissions import BATCH, SUBMISSION
 from api.jobs.waiting import IfNoneMatch, Prefer, WaitS, cached, preferred_wait_s, when_ended
 from api.operations.schemas import RetryRequest

@@ -1,21 +1,54 @@
-"""From the filter of a request to that of the ledger, and to the jobs that it selects."""
+"""The jobs that a request means: the one that its path names, or those that its filter finds."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Annotated
+from uuid import UUID
 
+from fastapi import Depends, Path
+
+from api.deps import Ledger
 from api.http.page_tokens import next_id_of, page_token
+from api.http.problems import Problem
 from api.jobs.schemas import JobFilter
 from api.operations.schemas import JobSelection
 from shared.ledger.client import AsyncLedger
 from shared.ledger.filters import EXACT, Filter
 from shared.ledger.ids import time_floor
-from shared.ledger.records import Record
+from shared.ledger.records import Gone, Record, Unknown
 from shared.ledger.states import State
 
 _CLOCK_SLACK_S = 60.0  # an id has the gateway's time, `created_at` the ledger's
+
+JobId = Annotated[UUID, Path(description="The job's id.")]
+
+
+async def _found(job_id: JobId, ledger: Ledger) -> Record:
+    """Return the job. Raises `Problem`: 404 if there never was one, 410 if its retention is over."""
+    return job_among(await ledger.read(str(job_id)), str(job_id))
+
+
+def job_among(found: Record | Gone | Unknown, job_id: str) -> Record:
+    """Return what was found under `job_id` if it is a job. Raises `Problem` as `_found` does."""
+    if isinstance(found, Gone):
+        raise Problem(
+            410,
+            "expired_job",
+            f"The job {job_id} is past its retention, or was deleted. Submit it again if you need it.",
+        )
+    if isinstance(found, Unknown):
+        raise Problem(404, "unknown_job", f"There never was a job {job_id}. Is the id complete?")
+    if found.job_id is not None:
+        raise Problem(
+            404, "unknown_job", f"{job_id} is the step {found.step!r} of the job {found.job_id}; ask for that."
+        )
+    return found
+
+
+FoundJob = Annotated[Record, Depends(_found)]
 
 
 def canonical(wanted: JobFilter | JobSelection) -> str:
