@@ -37,7 +37,7 @@ class Outbox:
         """Take the messages of accepted jobs that are to start now."""
         for job in jobs:
             for entry in (job, *job.steps):
-                if entry.message is not None and entry.due_at_ms is None:
+                if entry.message is not None and entry.due_at is None:
                     self._waiting.put_nowait(entry)
 
     async def run(self) -> None:

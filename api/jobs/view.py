@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any, cast
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
 
 from api.jobs.schemas import (
     Attempt,
@@ -15,24 +20,24 @@ from api.jobs.schemas import (
     JobSummary,
     Links,
     Progress,
-    WaitingReason,
 )
 from shared.contract.artifacts import Artifact
 from shared.ledger.records import Entry, Record
-from shared.ledger.states import State, StepState
 
 
 def job(record: Record) -> Job:
     """Return a job with everything the ledger knows of it."""
     artifacts = [item for source in (*record.steps, record) for item in json.loads(source.artifacts)]
     return Job(
-        **_summary(record),
-        params=json.loads(record.params),
-        options=json.loads(record.options),
-        attempts=[_attempt(item) for item in json.loads(record.attempts)],
-        result=_json(record.result),
-        artifacts=[Artifact.model_validate(_reference(item)) for item in artifacts],
-        steps=[_step(step) for step in record.steps],
+        **_summary(record)
+        | {
+            "params": json.loads(record.params),
+            "options": json.loads(record.options),
+            "attempts": [_attempt(item) for item in json.loads(record.attempts)],
+            "result": _json(record.result),
+            "artifacts": [Artifact.model_validate(_reference(item)) for item in artifacts],
+            "steps": [_step(step) for step in record.steps],
+        }
     )
 
 
@@ -43,7 +48,7 @@ def summary(record: Record) -> JobSummary:
 
 def accepted(entry: Entry, job_id: str, created_at_ms: int) -> JobAccepted:
     """Return the answer to a submission. `job_id` is the first one's where the answer is a replay."""
-    waits = entry.due_at_ms is not None and entry.due_at_ms > created_at_ms
+    waits = entry.due_at is not None and entry.due_at > created_at_ms
     return JobAccepted(
         id=job_id,
         kind=entry.kind,
@@ -76,31 +81,24 @@ def at_or_none(ms: int | None) -> datetime | None:
     return None if ms is None else at(ms)
 
 
-def _summary(record: Record) -> dict[str, Any]:
+@cache
+def _shared(model: type[BaseModel]) -> Sequence[str]:
+    """Return the names of the fields that `model` and the ledger's record both have."""
+    return [field.name for field in fields(Record) if field.name in model.model_fields]
+
+
+def _by_name(model: type[BaseModel], record: Record) -> dict[str, Any]:
+    """Return what `model` has under the record's own names. Times are moments, which the ledger has in milliseconds."""
     return {
-        "id": record.id,
-        "kind": record.kind,
-        "queue": record.queue,
-        "state": State(record.state),
-        "priority": record.priority,
-        "tags": json.loads(record.tags),
-        "schedule": record.schedule,
-        "created_at": at(record.created_at),
-        "due_at": at_or_none(record.due_at),
-        "expires_at": at_or_none(record.expires_at),
-        "queued_at": at_or_none(record.queued_at),
-        "started_at": at_or_none(record.started_at),
-        "finished_at": at_or_none(record.finished_at),
-        "waiting_reason": record.waiting_reason,
-        "queue_position": record.queue_position,
-        "attempt": record.attempt,
-        "retries": record.retries,
-        "worker": record.worker,
+        name: at_or_none(getattr(record, name)) if name.endswith("_at") else getattr(record, name)
+        for name in _shared(model)
+    }
+
+
+def _summary(record: Record) -> dict[str, Any]:
+    return _by_name(JobSummary, record) | {
         "progress": _progress(record),
         "error": _error(record.error),
-        "cancel_requested_at": at_or_none(record.cancel_requested_at),
-        "retried_from": record.retried_from,
-        "retried_as": record.retried_as,
         "steps_done": record.done,
         "steps_total": record.total,
         "links": links(record.id),
@@ -109,24 +107,13 @@ def _summary(record: Record) -> dict[str, Any]:
 
 def _step(record: Record) -> JobStep:
     return JobStep(
-        id=record.id,
-        name=record.step or "",
-        kind=record.kind,
-        queue=record.queue,
-        state=StepState(record.state),
-        after=json.loads(record.after),
-        may_fail=bool(record.may_fail),
-        reused_from=record.reused_from,
-        attempt=record.attempt,
-        worker=record.worker,
-        waiting_reason=cast("WaitingReason | None", record.waiting_reason),
-        queue_position=record.queue_position,
-        queued_at=at_or_none(record.queued_at),
-        started_at=at_or_none(record.started_at),
-        finished_at=at_or_none(record.finished_at),
-        progress=_progress(record),
-        result=_json(record.result),
-        error=_error(record.error),
+        **_by_name(JobStep, record)
+        | {
+            "name": record.step,
+            "progress": _progress(record),
+            "result": _json(record.result),
+            "error": _error(record.error),
+        }
     )
 
 

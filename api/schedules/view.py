@@ -37,7 +37,7 @@ def shown(planned: Planned) -> Schedule:
 
 
 def _terms(schedule: schedules.Schedule) -> Mapping[str, Any]:
-    same = ("id", "kind", "params", "crontab", "interval_s", "time_zone", "missed", "overlap", "paused", "note", "name")
+    same = Schedule.model_fields.keys() & schedules.Schedule.model_fields.keys()
     return {name: getattr(schedule, name) for name in same} | {
         "options": schedule.options.model_dump(mode="json", exclude_unset=True)
     }

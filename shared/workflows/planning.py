@@ -116,7 +116,7 @@ class Planner:
                 queue=step.plan.contract.spec.queue,
                 params=to_json(step.plan.params).decode(),
                 message=messages.get(step.id),
-                due_at_ms=None if step.after else wishes.get("due_at_ms"),
+                due_at=None if step.after else wishes.get("due_at"),
                 job_id=job_id,
                 step=step.plan.name,
                 after=step.after,
@@ -141,7 +141,7 @@ class Planner:
         return {
             "kind": spec.kind,
             "priority": options.priority,
-            "retention_s": self._settings.retention_s,
+            "retention_ms": int(self._settings.retention_s * 1000),
             "max_crashes": spec.max_crashes,
             "max_retries": spec.retry.max_retries if options.max_retries is None else options.max_retries,
             "outbox": not self._settings.shares_redis,
@@ -164,7 +164,7 @@ def _wishes(options: RunOptions) -> dict[str, Any]:
         return {}
     now_ms = time.time_ns() // 1_000_000
     wishes = {
-        "expires_at_ms": options.expires_in_s and now_ms + int(options.expires_in_s * 1000),
+        "expires_at": options.expires_in_s and now_ms + int(options.expires_in_s * 1000),
         "tags": tuple(dict.fromkeys(options.tags)),
         "options": options.model_dump_json(exclude_unset=True),
         "concurrency_key": options.concurrency_key,
@@ -172,9 +172,9 @@ def _wishes(options: RunOptions) -> dict[str, Any]:
     }
     if isinstance(options, SubmissionOptions):
         if options.run_at is not None:
-            wishes["due_at_ms"] = int(options.run_at.timestamp() * 1000)
+            wishes["due_at"] = int(options.run_at.timestamp() * 1000)
         elif options.delay_s:
-            wishes["due_at_ms"] = now_ms + int(options.delay_s * 1000)
+            wishes["due_at"] = now_ms + int(options.delay_s * 1000)
     return wishes
 
 

@@ -32,7 +32,7 @@ def entry(**changes: Any) -> Entry:
         queue="etl",
         priority=4,
         params="{}",
-        retention_s=60,
+        retention_ms=60_000,
         max_crashes=MAX_CRASHES,
         max_retries=2,
         message=message,

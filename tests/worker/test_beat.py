@@ -101,7 +101,7 @@ def test_a_slot_makes_a_job_like_any_other(
     (job_id,) = schedule.jobs()
     job, planned = record(ledger, job_id), schedule.planned()
     assert (job.id, job.schedule, job.state) == (schedule.schedule.job_id(slot_ms), schedule.id, "queued")
-    assert (job.priority, job.tags, client.llen("etl")) == (9, '["nightly"]', 1)
+    assert (job.priority, job.tags, client.llen("etl")) == (9, ("nightly",), 1)
     assert (planned.last_job, planned.last_job_state, planned.last_slot_ms) == (job_id, "queued", slot_ms)
     assert planned.cursor_ms == slot_ms
     assert client.zscore("celeriac:redbeat::schedule", schedule.key) == (slot_ms + HOUR_S * 1000) / 1000

@@ -119,7 +119,7 @@ def _told(job: Record) -> dict[str, Any]:
         "id": job.id,
         "kind": job.kind,
         "state": job.state,
-        "tags": json.loads(job.tags),
+        "tags": job.tags,
         "created_at": _iso(job.created_at),
         "started_at": _iso(job.started_at),
         "finished_at": _iso(job.finished_at),

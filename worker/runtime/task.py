@@ -184,7 +184,7 @@ def _claim(ledger: Ledger, contract: AnyContract, delivery: _Delivery) -> Claim 
         queue=spec.queue,
         priority=DEFAULT_PRIORITY,
         params=json.dumps(delivery.kwargs),
-        retention_s=settings.retention_s,
+        retention_ms=int(settings.retention_s * 1000),
         max_crashes=spec.max_crashes,
         max_retries=spec.retry.max_retries,
         message=message,

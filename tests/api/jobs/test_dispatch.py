@@ -113,8 +113,8 @@ def test_steps_know_their_neighbours_and_wait_with_their_job(empty_valkey: Serve
         first, second, combine = job.steps
         assert (first.after, first.before) == ((), (combine.id,))
         assert (combine.after, combine.before) == ((first.id, second.id), ())
-        assert first.due_at_ms == second.due_at_ms == job.due_at_ms
-        assert (combine.due_at_ms, combine.message) == (None, None)
+        assert first.due_at == second.due_at == job.due_at
+        assert (combine.due_at, combine.message) == (None, None)
         assert {step.priority for step in job.steps} == {9}
 
     with_dispatch(settings, body)

@@ -23,7 +23,7 @@ def part(valkey: Server, wanted: JobSelection, most: int) -> tuple[list[str], st
 
 def test_a_selection_goes_on_with_its_token_over_all_states(accept: Any, ledger: Ledger, empty_valkey: Server) -> None:
     """Every job once, newest first, whichever state it is in; also where what was selected has changed meanwhile."""
-    jobs = [entry(due_at_ms=9_999_999_999_999 if n % 3 == 0 else None) for n in range(11)]
+    jobs = [entry(due_at=9_999_999_999_999 if n % 3 == 0 else None) for n in range(11)]
     for job in jobs:
         accept(job)
     seen, token = part(empty_valkey, JobSelection(), 4)

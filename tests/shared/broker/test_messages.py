@@ -138,7 +138,7 @@ def test_accept_puts_the_message_on_kombus_list(
         queue="etl",
         priority=priority,
         params=params,
-        retention_s=60,
+        retention_ms=60_000,
         max_crashes=3,
         max_retries=3,
         message=message,

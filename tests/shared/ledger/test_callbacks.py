@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,6 @@ import redis
 from shared.broker.celery import make_celery
 from shared.broker.settings import BrokerSettings
 from shared.ledger.client import Ledger
-from shared.ledger.records import Entry
 from tests.support.ledgers import RESULT, claimed, entry, record, tended, workflow
 from worker.upkeep.keeper import Keeper
 
@@ -26,7 +26,7 @@ def callbacks(ledger: Ledger) -> list[str]:
 @pytest.mark.parametrize("how", ["succeeded", "cancelled", "expired"])
 def test_every_end_is_handed_out_until_it_is_submitted(accept: Callable[..., Any], ledger: Ledger, how: str) -> None:
     """A keeper that dies between the two leaves it to the next, and a second one submits nothing."""
-    job = entry(options=OPTIONS, expires_at_ms=1 if how == "expired" else None)
+    job = entry(options=OPTIONS, expires_at=1 if how == "expired" else None)
     accept(job)
     if how == "succeeded":
         ledger.succeed(job.id, token=claimed(ledger, job.id).token, result=RESULT)
@@ -53,7 +53,7 @@ def test_who_asked_for_none_gets_none(accept: Callable[..., Any], ledger: Ledger
 def test_a_workflow_has_one_callback(accept: Callable[..., Any], ledger: Ledger) -> None:
     """Its steps end without."""
     job = workflow(["a", "b"], {"b": ["a"]})
-    accept(Entry(**{field: getattr(job, field) for field in Entry.__slots__} | {"options": OPTIONS}))
+    accept(replace(job, options=OPTIONS))
     ledger.succeed(job.steps[0].id, token=claimed(ledger, job.steps[0].id).token, result=RESULT)
     assert callbacks(ledger) == []
     ledger.succeed(job.steps[1].id, token=claimed(ledger, job.steps[1].id).token, result=RESULT)

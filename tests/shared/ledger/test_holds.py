@@ -136,7 +136,7 @@ def test_held_jobs_are_cancelled_and_expire_as_others(
     accept: Any, ledger: Ledger, client: Any, operate: Operate
 ) -> None:
     """And a resume does not bring them back."""
-    cancelled, expiring = entry(), entry(expires_at_ms=9_999_999_999_999)
+    cancelled, expiring = entry(), entry(expires_at=9_999_999_999_999)
     pause(operate)
     accept(cancelled, expiring)
     assert ledger.cancel(cancelled.id, reason="r") == "cancelled"
@@ -148,7 +148,7 @@ def test_held_jobs_are_cancelled_and_expire_as_others(
 
 def test_what_falls_due_while_its_queue_is_paused_is_held(accept: Any, ledger: Ledger, operate: Operate) -> None:
     """It is queued from then on, and waits for the resume."""
-    job = entry(due_at_ms=9_999_999_999_999)
+    job = entry(due_at=9_999_999_999_999)
     accept(job)
     pause(operate)
     ledger.client.zadd("celeriac:due", {job.id: 1})
@@ -343,7 +343,7 @@ def why(ledger: Ledger, job_id: str) -> tuple[str | None, int | None]:
 def test_each_waiting_job_says_why(accept: Any, ledger: Ledger, operate: Operate) -> None:
     """Reasons come in the order in which they would have to go."""
     urgent, runs, limited, last = entry(priority=9), keyed(), keyed(), entry()
-    later = entry(due_at_ms=9_999_999_999_999)
+    later = entry(due_at=9_999_999_999_999)
     for job in (runs, limited, last, urgent, later):
         accept(job)
     assert [why(ledger, job.id)[0] for job in (urgent, last, later)] == ["no_consumer", "no_consumer", "scheduled"]

@@ -55,7 +55,7 @@ def test_a_long_queue_is_not_taken_for_lost(accept: Any, ledger: Ledger, client:
 
 def test_a_scheduled_job_is_published_when_due(accept: Any, ledger: Ledger, client: Any) -> None:
     """Until then no message of it exists anywhere."""
-    job = entry(due_at_ms=9_999_999_999_999)
+    job = entry(due_at=9_999_999_999_999)
     accept(job)
     assert (record(ledger, job.id).state, client.exists("etl\x06\x165")) == ("scheduled", 0)
     client.zadd("celeriac:due", {job.id: 1})
@@ -65,7 +65,7 @@ def test_a_scheduled_job_is_published_when_due(accept: Any, ledger: Ledger, clie
 
 def test_an_expired_job_never_runs(accept: Any, ledger: Ledger) -> None:
     """Whether the keeper or a late delivery notices first."""
-    noticed, delivered = entry(expires_at_ms=1), entry(expires_at_ms=1)
+    noticed, delivered = entry(expires_at=1), entry(expires_at=1)
     accept(noticed, delivered)
     assert claim(ledger, delivered.id) == Refusal("expired", "")
     assert tended(ledger) == [("expired", noticed.id)]
@@ -131,7 +131,7 @@ def test_after_an_outage_of_the_ledger_living_owners_get_a_lease_to_show_it(
 @pytest.mark.parametrize("foreign", ["no JSON", "[]", "{}", '{"headers": {}}', '{"headers": {"id": 7}}'])
 def test_a_foreign_message_does_not_stop_the_keeper(accept: Any, ledger: Ledger, client: Any, foreign: str) -> None:
     """What it cannot read at a list's tail it leaves alone, and does the rest of its round."""
-    job = entry(expires_at_ms=1)
+    job = entry(expires_at=1)
     accept(job)
     client.rpush("etl\x06\x165", foreign)
     assert tended(ledger) == [("expired", job.id)]
@@ -140,7 +140,7 @@ def test_a_foreign_message_does_not_stop_the_keeper(accept: Any, ledger: Ledger,
 def test_a_round_ends_a_bounded_number_of_steps(accept: Any, ledger: Ledger, client: Any) -> None:
     """Large workflows that expire or are forgotten at once would stop the ledger for everybody: they take turns."""
     jobs = [
-        replace(workflow([f"s{n}" for n in range(600)], {}), expires_at_ms=9_999_999_999_999, message=None)
+        replace(workflow([f"s{n}" for n in range(600)], {}), expires_at=9_999_999_999_999, message=None)
         for _ in range(3)
     ]
     accept(*jobs)

@@ -47,7 +47,10 @@ def ended(**changes: Any) -> Record:
         priority=4,
         params='{"source": "secret.csv"}',
         options=json.dumps({"callback_url": URL}),
-        tags='["nightly"]',
+        tags=("nightly",),
+        retention_ms=60_000,
+        max_crashes=3,
+        max_retries=2,
         result='{"rows": 3}',
     )
     return replace(job, **changes)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.support.servers.services import Server
 
 DAY_S = 86_400
+DAY_MS = DAY_S * 1_000
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def old_id(days: float) -> str:
 
 def job(days: float = 0, **changes: Any) -> Entry:
     """Return a job that was submitted so long ago, with a retention of 30 days."""
-    return replace(entry(id=old_id(days)), retention_s=30 * DAY_S, **changes)
+    return replace(entry(id=old_id(days)), retention_ms=30 * DAY_MS, **changes)
 
 
 def test_jobs_that_ended_long_ago_go_with_all_that_is_theirs(house: House) -> None:
@@ -169,8 +170,8 @@ def test_a_file_that_a_schedule_names_stays(house: House) -> None:
 def test_steps_of_a_workflow_go_with_it_and_are_named_like_jobs(house: House) -> None:
     """A step's file keeps the whole job while a live job names it."""
     made = workflow(["one", "two"], {"two": ["one"]})
-    made = replace(made, retention_s=30 * DAY_S, id=old_id(5))
-    made = replace(made, steps=tuple(replace(step, job_id=made.id, retention_s=30 * DAY_S) for step in made.steps))
+    made = replace(made, retention_ms=30 * DAY_MS, id=old_id(5))
+    made = replace(made, steps=tuple(replace(step, job_id=made.id, retention_ms=30 * DAY_MS) for step in made.steps))
     house.accept(made)
     for step in made.steps:
         house.ledger.succeed(step.id, token=claimed(house.ledger, step.id).token, result=RESULT)

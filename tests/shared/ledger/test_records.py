@@ -1,0 +1,51 @@
+"""A field of the record is declared once: what accept writes is what a reading gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+from shared.ledger.client import Ledger
+from shared.ledger.records import Entry, Record
+from tests.support.ledgers import entry, record, workflow
+
+FULL = {
+    "options": '{"priority": 4}',
+    "tags": ("nightly", "team/a"),
+    "due_at": 9_999_999_999_998,
+    "expires_at": 9_999_999_999_999,
+    "schedule": "01900000-0000-7000-8000-000000000000",
+    "outbox": True,
+    "concurrency_key": "crm",
+    "concurrency_limit": 3,
+    "retried_from": "01900000-0000-7000-8000-000000000001",
+}
+OF_STEPS = {"job_id", "step", "after", "before", "may_fail"}
+
+
+def kept(found: Entry | Record, names: set[str]) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in names}
+
+
+def test_every_field_that_is_written_is_read_again(accept: Callable[..., Any], ledger: Ledger) -> None:
+    """Under the same name and with the same value, whatever its type; a field of an option needs no other place."""
+    both = {field.name for field in fields(Entry)} & {field.name for field in fields(Record)} - {"steps"}
+    job = entry(**FULL)
+    accept(job)
+    assert {name for name in both if getattr(job, name) in {None, False}} == OF_STEPS
+    assert kept(record(ledger, job.id), both) == kept(job, both)
+
+
+def test_the_fields_of_a_step_are_read_again(accept: Callable[..., Any], ledger: Ledger) -> None:
+    """With the steps before and after it, which a job of its own does not have."""
+    job = workflow(["a", "b"], {"b": ["a"]})
+    first, second = job.steps
+    accept(replace(job, steps=(first, replace(second, may_fail=True))))
+    expected = [kept(first, OF_STEPS), kept(second, OF_STEPS) | {"may_fail": True}]
+    assert [kept(step, OF_STEPS) for step in record(ledger, job.id).steps] == expected
+
+
+def test_what_is_not_there_is_not_written() -> None:
+    """A job without wishes has no fields for them; each would cost memory in every record."""
+    assert {"due_at", "schedule", "outbox", "after", "may_fail", "message"} & set(entry(message=None).record()) == set()
