@@ -110,13 +110,13 @@ class _FileResponse(StreamingResponse):
 
 
 def _artifacts(job: Record) -> Iterator[JobArtifact]:
-    for owner in (job, *job.steps):
-        for recorded in json.loads(owner.artifacts):
+    for record in (job, *job.steps):
+        for recorded in json.loads(record.artifacts):
             # A dataset has fields beyond a reference's; they are in its job's result.
             artifact = Artifact.model_validate({name: recorded[name] for name in Artifact.model_fields})
-            query = f"?step={quote(owner.step, safe='')}" if owner.step else ""
+            query = f"?step={quote(record.step, safe='')}" if record.step else ""
             href = f"/jobs/{job.id}/artifacts/{quote(artifact.name, safe='')}{query}"
-            yield JobArtifact(artifact=artifact, step=owner.step, href=href)
+            yield JobArtifact(artifact=artifact, step=record.step, href=href)
 
 
 def _named(job: Record, name: str, step: str | None) -> JobArtifact:

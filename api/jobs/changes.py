@@ -65,7 +65,7 @@ class Changes:
     """The jobs that somebody waits for, and the subscription that wakes them.
 
     It is subscribed only while somebody waits and for `idle_s` after, so a gateway that only accepts jobs
-    does not read about each of them. A connection silent for `quiet_s` is asked for a sign of life.
+    does not read about each of them. A connection silent for `quiet_s` is pinged.
     """
 
     def __init__(self, url: str, *, max_watches: int = 10_000, idle_s: float = 10.0, quiet_s: float = 5.0) -> None:

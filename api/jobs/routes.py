@@ -240,12 +240,12 @@ async def delete_job(found: FoundJob, ledger: Ledger, store: Store) -> None:
     await asyncio.to_thread(_forget_files, store, rest)
 
 
-def _forget_files(store: ArtifactStore, owners: Sequence[str]) -> None:
-    for owner in owners:
+def _forget_files(store: ArtifactStore, file_owners: Sequence[str]) -> None:
+    for file_owner in file_owners:
         try:
-            store.forget(owner)
+            store.forget(file_owner)
         except OSError as failure:
-            _log.warning("the files of a job stay in the store", job_id=owner, cause=redact(repr(failure)))
+            _log.warning("the files of a job stay in the store", job_id=file_owner, cause=redact(repr(failure)))
 
 
 def would_accept(prepared: Prepared) -> WouldAccept:

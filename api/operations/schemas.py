@@ -78,7 +78,7 @@ class Worker(_Out):
         description="`stopping` while it ends what it has; `lost` if it has been silent for longer than a lease."
     )
     started_at: AwareDatetime = Field(description="When it was ready.")
-    last_seen_at: AwareDatetime = Field(description="When it gave its last sign of life, about one a second.")
+    last_seen_at: AwareDatetime = Field(description="When it gave its last heartbeat, about one a second.")
     active: list[ActiveJob] = Field(description="What it runs now.")
 
 

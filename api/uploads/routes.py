@@ -77,7 +77,7 @@ async def upload_file(
         return await asyncio.to_thread(
             store.put,
             staged,
-            owner=upload_id,
+            file_owner=upload_id,
             attempt=0,
             name=name,
             role="file",

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from shared.errors import TaskFailure
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-_OWNER = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-ARTIFACT_URI_PATTERN = rf"^artifact://{_OWNER}/[0-9]{{1,9}}/{_NAME}$"
+_FILE_OWNER = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+ARTIFACT_URI_PATTERN = rf"^artifact://{_FILE_OWNER}/[0-9]{{1,9}}/{_NAME}$"
 _URI = re.compile(ARTIFACT_URI_PATTERN)
 _NAME_RE = re.compile(_NAME)
 
@@ -109,15 +109,15 @@ class Usage(NamedTuple):
     written_at: float  # seconds since 1970; 0 if there is nothing
 
 
-def artifact_uri(owner: str, attempt: int, name: str) -> str:
-    """Return the uri of the file `name` that attempt `attempt` of `owner` (a job or upload id) wrote.
+def artifact_uri(file_owner: str, attempt: int, name: str) -> str:
+    """Return the uri of the file `name` that attempt `attempt` of `file_owner` (a job or upload id) wrote.
 
-    The attempt is part of it, so that a late owner can never overwrite what its successor wrote.
+    The attempt is part of it, so that a late attempt can never overwrite what its successor wrote.
     """
-    uri = f"artifact://{owner}/{attempt}/{name}"
+    uri = f"artifact://{file_owner}/{attempt}/{name}"
     if not _URI.fullmatch(uri):
         raise ValueError(
-            f"{name!r} cannot name an artifact of {owner!r}: use letters, digits, '.', '_' and '-', "
+            f"{name!r} cannot name an artifact of {file_owner!r}: use letters, digits, '.', '_' and '-', "
             "at most 128 of them, the first a letter or digit."
         )
     return uri
@@ -171,9 +171,9 @@ class ArtifactStore:
         finally:
             target.unlink(missing_ok=True)
 
-    def put(self, local: Path, *, owner: str, attempt: int, name: str, role: Role, media_type: str) -> Artifact:
+    def put(self, local: Path, *, file_owner: str, attempt: int, name: str, role: Role, media_type: str) -> Artifact:
         """Move the finished local file `local` into the store and return its reference."""
-        uri = artifact_uri(owner, attempt, name)
+        uri = artifact_uri(file_owner, attempt, name)
         target = self.path(uri)
         artifact = Artifact(
             uri=uri,
@@ -195,30 +195,30 @@ class ArtifactStore:
             local.unlink()
         return artifact
 
-    def owners(self) -> Iterator[str]:
+    def file_owners(self) -> Iterator[str]:
         """Yield the ids of jobs and uploads that have files, one after another."""
         if self.is_local:
             root = Path(self._root)
             found: Iterator[str] = (entry.name for entry in os.scandir(root)) if root.is_dir() else iter(())
         else:
             found = (str(path).rsplit("/", 1)[-1] for path in self.fs.ls(self._root, detail=False))
-        return (name for name in found if re.fullmatch(_OWNER, name))
+        return (name for name in found if re.fullmatch(_FILE_OWNER, name))
 
-    def usage(self, owner: str) -> Usage:
+    def usage(self, file_owner: str) -> Usage:
         """Return how many files a job or upload has, their size, and when the newest was written."""
-        files = self.fs.find(f"{self._root}/{owner}", withdirs=self.is_local, detail=True)
+        files = self.fs.find(f"{self._root}/{file_owner}", withdirs=self.is_local, detail=True)
         sizes = [int(info["size"] or 0) for info in files.values() if info["type"] == "file"]
         written = [self.fs.modified(path).timestamp() for path in files]
         return Usage(len(sizes), sum(sizes), max(written, default=0.0))
 
-    def forget(self, owner: str) -> None:
+    def forget(self, file_owner: str) -> None:
         """Remove every file of a job or upload. Does nothing where there is none.
 
         Only a UUID can own files; a job that somebody's Celery client sent under another id has none.
         """
-        if not re.fullmatch(_OWNER, owner):
+        if not re.fullmatch(_FILE_OWNER, file_owner):
             return
-        folder = f"{self._root}/{owner}"
+        folder = f"{self._root}/{file_owner}"
         if self.fs.exists(folder):
             self.fs.rm(folder, recursive=True)
 

@@ -59,7 +59,7 @@ class LedgerBackend(RedisBackend):
             self._fail(task_id, result)
         elif state == states.REVOKED:  # by Flower, or Celery's own control commands
             self.ledger.cancel(task_id, reason="Revoked through Celery.")
-            self.ledger.release(task_id, owner=owner())  # its child is gone already, if there was one
+            self.ledger.release(task_id, owner=claim_owner())  # its child is gone already, if there was one
         return result
 
     def _fail(self, task_id: str, failure: Exception) -> None:
@@ -71,7 +71,7 @@ class LedgerBackend(RedisBackend):
                 redact(f"No worker could run it: {failure!r}"),
                 remedy="Check that the workers of its queue load the kind's family and have its version.",
             ).document()
-        self.ledger.fail_as_owner(task_id, owner=owner(), error=json.dumps(error), unclaimed=True)
+        self.ledger.fail_as_owner(task_id, owner=claim_owner(), error=json.dumps(error), unclaimed=True)
 
     def mark_as_failure(self, task_id: str, exc: Exception, *args: Any, **kwargs: Any) -> None:
         """Give a job back that failed for no reason of its own; Celery hears of a failure only if that ends it.
@@ -80,7 +80,7 @@ class LedgerBackend(RedisBackend):
         keeper publishes it again.
         """
         if isinstance(exc, _NOT_THE_JOBS_FAULT) and not settled(kwargs.get("request")):
-            became = self.ledger.release(task_id, owner=owner(), crashed=True)
+            became = self.ledger.release(task_id, owner=claim_owner(), crashed=True)
             if became in {"republished", "released", "refused"} and isinstance(self.ledger.read(task_id), Record):
                 return
         if self._is_tolerated(task_id, exc, kwargs.get("request")):
@@ -97,7 +97,7 @@ class LedgerBackend(RedisBackend):
         return True
 
 
-def owner() -> str:
+def claim_owner() -> str:
     """Return the id of the worker process that this process is, or is a child of."""
     return os.environ.get(OWNER_VARIABLE, "")
 

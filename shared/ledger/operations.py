@@ -74,14 +74,14 @@ class WorkerState:
 
 
 class Presence:
-    """A worker's signs of life."""
+    """A worker's heartbeats."""
 
     def __init__(self, ledger: Ledger, *, owner: str, lease_s: float) -> None:
         self._ledger = ledger
         self._owner = owner
         self._lease_s = lease_s
 
-    def beat(self, about: AboutWorker, *, queues: Iterable[str], jobs: Iterable[str]) -> None:
+    def heartbeat(self, about: AboutWorker, *, queues: Iterable[str], jobs: Iterable[str]) -> None:
         """Say that this worker lives, consumes `queues` and has `jobs`, and will say so again within a lease."""
         self._ledger.call(
             "beat",

@@ -77,7 +77,7 @@ def exported(valkey: Server) -> dict[str, set[str]]:
         told = [f"failed|TaskFailure|w1@host|{kind}|etl", f"succeeded|w1@host|{kind}|etl"]
         client.hset(EVENT_COUNTERS, mapping=dict.fromkeys([*told, f"ran_us|w1@host|{kind}|etl"], 1))
         about = AboutWorker("w1@host", "host", 1, ("etl",), concurrency=1, started_at=0, versions={})
-        Presence(Ledger(client), owner="w1", lease_s=60).beat(about, queues=["etl"], jobs=[])
+        Presence(Ledger(client), owner="w1", lease_s=60).heartbeat(about, queues=["etl"], jobs=[])
         app = FastAPI(redirect_slashes=False)
         metrics.install(app).register(TaskMetrics(client))
         text = asyncio.run(scrape(app))

@@ -79,13 +79,13 @@ def most_at_once(jobs: Jobs, ids: list[str]) -> int:
 def test_a_job_waits_without_a_consumer_until_a_worker_comes(
     service: tuple[Jobs, Crew], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """The queue and the job say so; the worker that comes is shown. Its signs of life need no thread of their own."""
+    """The queue and the job say so; the worker that comes is shown. Its heartbeats need no thread of their own."""
     jobs, _ = service
     job_id = note(jobs, tmp_path)
     assert (queue(jobs, "etl")["waiting_reason"], jobs.get(job_id)["waiting_reason"]) == ("no_consumer", "no_consumer")
     pair: Worker = request.getfixturevalue("pair")
     assert jobs.ended(job_id)["state"] == "succeeded"
-    shown = wait_for(lambda: workers(jobs).get("w0@test"), "the worker's sign of life")
+    shown = wait_for(lambda: workers(jobs).get("w0@test"), "the worker's heartbeat")
     assert (shown["pid"], shown["concurrency"], shown["queues"]) == (pair.process.pid, 2, ["etl", "report"])
     assert (shown["state"], shown["versions"]["celeriac"]) == ("online", "0.1.0")
     assert len(list(Path(f"/proc/{pair.process.pid}/task").iterdir())) == 3

@@ -89,10 +89,10 @@ class Cleanup:
         youngest = time_floor(int((time.time() - self.older_than_s) * 1000))
         for ids in _batches(self._jobs_before(youngest)):
             replies = self._call("clean", ids=ids, older_than_ms=int(self.older_than_s * 1000))
-            for what, *owners in replies:
+            for what, *file_owners in replies:
                 self._counts[what] += 1
-                for owner in owners:
-                    self._remove(owner, "files", "bytes")
+                for file_owner in file_owners:
+                    self._remove(file_owner, "files", "bytes")
             self._tell(len(ids))
 
     def _jobs_before(self, youngest: str) -> Iterator[str]:
@@ -148,19 +148,19 @@ class Cleanup:
 
     def _files(self) -> None:
         before = time.time() - self.orphans_older_than_s
-        for owners in _batches(self.store.owners()):
+        for file_owners in _batches(self.store.file_owners()):
             gone = {
-                owner for owner in owners if owner in self._strays.get("steps", ())
+                file_owner for file_owner in file_owners if file_owner in self._strays.get("steps", ())
             }  # also where they only would be
-            for owner in gone.union(self._call("stray", what="files", ids=owners, age_ms=0)):
-                if self.store.usage(owner).written_at <= before:
-                    self._remove(owner, "orphan_files", "orphan_bytes")
-            self._tell(len(owners))
+            for file_owner in gone.union(self._call("stray", what="files", ids=file_owners, age_ms=0)):
+                if self.store.usage(file_owner).written_at <= before:
+                    self._remove(file_owner, "orphan_files", "orphan_bytes")
+            self._tell(len(file_owners))
 
-    def _remove(self, owner: str, files: str, size: str) -> None:
-        usage = self.store.usage(owner)
+    def _remove(self, file_owner: str, files: str, size: str) -> None:
+        usage = self.store.usage(file_owner)
         if not self.dry_run:
-            self.store.forget(owner)
+            self.store.forget(file_owner)
         self._counts[files] += usage.file_count
         self._counts[size] += usage.size_bytes
 

@@ -89,7 +89,7 @@ class Run:
         """Move the finished file `local` into the store and return its reference."""
         self.report()  # do not copy a large file for a job that is no longer ours
         artifact = self.store.put(
-            local, owner=self.job_id, attempt=self.attempt, name=name, role=role, media_type=media_type
+            local, file_owner=self.job_id, attempt=self.attempt, name=name, role=role, media_type=media_type
         )
         self.artifacts.append(artifact)
         return artifact

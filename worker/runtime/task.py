@@ -26,7 +26,7 @@ from shared.contract.artifacts import ArtifactStore
 from shared.contract.definition import AnyContract, Contract, Retry
 from shared.contract.options import DEFAULT_PRIORITY
 from shared.errors import ClaimLost, DefinitionError, TaskFailure, TimeLimitReached, TransientFailure, redact
-from shared.ledger.backend import owner
+from shared.ledger.backend import claim_owner
 from shared.ledger.client import Ledger
 from shared.ledger.records import Claim, Entry, Refusal
 from shared.ledger.states import State
@@ -192,7 +192,7 @@ def _claim(ledger: Ledger, contract: AnyContract, delivery: _Delivery) -> Claim 
     )
     return ledger.claim(
         request.id,
-        owner=owner(),
+        owner=claim_owner(),
         worker=request.hostname,
         lease_s=settings.lease_s,
         message=message,
@@ -274,7 +274,7 @@ def _interrupted(run: Run, contract: AnyContract, delivery: _Delivery) -> TaskFa
     if time.monotonic() - delivery.started >= soft_s - 1:
         return TimeLimitReached(soft_s)
     # The signal was meant for the job that this child ran before: this one is queued again, without blame.
-    run.ledger.release(run.job_id, owner=owner())
+    run.ledger.release(run.job_id, owner=claim_owner())
     raise ClaimLost("interrupted by a stray signal")
 
 

@@ -21,7 +21,7 @@ from celery.worker import state
 from shared.broker.settings import BrokerSettings
 from shared.ledger.client import Ledger
 from worker.runtime.scratch import sweep
-from worker.upkeep.presence import SignsOfLife
+from worker.upkeep.presence import Heartbeat
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,10 @@ class Custodian:
         owner: str,
         broker: redis.Redis | None,
         scratch: Path,
-        signs: SignsOfLife,
+        heartbeat: Heartbeat,
     ) -> None:
         self._scratch = scratch
-        self._signs = signs
+        self._heartbeat = heartbeat
         self._ledger = ledger
         self._settings = settings
         self._owner = owner
@@ -54,14 +54,14 @@ class Custodian:
     def begin_shutdown(self) -> None:
         """Let running jobs go on for the soft shutdown time, then give them back."""
         self._give_back_at = time.monotonic() + self._settings.soft_shutdown_s
-        self._signs.begin_shutdown()
+        self._heartbeat.begin_shutdown()
 
     def round(self) -> None:
-        """Renew, interrupt what must stop, and give a sign of life."""
+        """Renew, interrupt what must stop, and give a heartbeat."""
         requests = {request.id: request for request in _requests()}
         sweep(self._scratch, requests.keys())
         self._keep(requests)
-        self._signs.give(requests)
+        self._heartbeat.give(requests)
 
     def _keep(self, requests: dict[str, Any]) -> None:
         if not requests:
@@ -87,7 +87,7 @@ class Custodian:
         """Release whatever this worker still holds; called when it ends."""
         for request in _requests():
             self._ledger.release(request.id, owner=self._owner)
-        self._signs.end()
+        self._heartbeat.end()
 
     def _renew_deliveries(self, requests: Iterable[Any]) -> None:
         """Tell kombu's Redis transport that these messages are still being worked on."""

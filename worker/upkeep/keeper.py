@@ -52,11 +52,11 @@ class Keeper:
             if action.what == "callback":
                 self._call_back(action.id)
 
-    def _forget(self, owner: str) -> None:
+    def _forget(self, file_owner: str) -> None:
         try:
-            self._store.forget(owner)
+            self._store.forget(file_owner)
         except OSError as failure:
-            logger.warning("the files of %s stay in the store: %r", owner, failure)
+            logger.warning("the files of %s stay in the store: %r", file_owner, failure)
 
     def _publish(self, job_ids: list[str]) -> None:
         with self._app.connection_for_write() as connection, connection.Producer() as producer:

@@ -31,7 +31,7 @@ from worker.settings import worker_settings
 from worker.upkeep.custodian import Custodian
 from worker.upkeep.keeper import Keeper
 from worker.upkeep.periodic import Periodic
-from worker.upkeep.presence import SignsOfLife
+from worker.upkeep.presence import Heartbeat
 from worker.upkeep.pulse import Pulse
 from worker.upkeep.watchdog import Watchdog
 
@@ -72,9 +72,11 @@ class Lifecycle:
         """Start custodian and keeper, each with connections of its own. `sender` is Celery's consumer."""
         settings, owner = broker_settings(), os.environ[OWNER_VARIABLE]
         broker, ledger = _client(settings.broker_url) if settings.uses_redis else None, _ledger()
-        signs = SignsOfLife(ledger, settings, owner=owner, consumer=sender)
-        signs.begin()
-        self._custodian = Custodian(ledger, settings, owner=owner, broker=broker, scratch=self._scratch, signs=signs)
+        heartbeat = Heartbeat(ledger, settings, owner=owner, consumer=sender)
+        heartbeat.begin()
+        self._custodian = Custodian(
+            ledger, settings, owner=owner, broker=broker, scratch=self._scratch, heartbeat=heartbeat
+        )
         self._watchdog = Watchdog(
             sender.pulse, stalled_after_s=worker_settings().stalled_after_s, give_back=self._custodian.give_back
         )

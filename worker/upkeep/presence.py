@@ -1,4 +1,4 @@
-"""A worker's signs of life in the ledger: who it is, what it consumes, what it runs.
+"""A worker's heartbeats in the ledger: who it is, what it consumes, what it runs.
 
 They tell `/workers`, `/queues` and why a job waits. Given by the custodian's thread, so a body that holds the
 interpreter of a child, or a long warm shutdown, does not silence them.
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _STANDS_S = 5.0  # a turn of the loop takes about a second at most
 
 
-class SignsOfLife:
+class Heartbeat:
     """Says who this worker is, again and again, and that it is going."""
 
     def __init__(self, ledger: Ledger, settings: BrokerSettings, *, owner: str, consumer: Any) -> None:
@@ -58,7 +58,7 @@ class SignsOfLife:
         """Say that this worker lives and has `jobs`. A worker whose main loop stands says nothing: it takes no jobs."""
         if self._pulse.stands_for_s > _STANDS_S:
             return
-        self._presence.beat(self._about, queues=self._consumed(), jobs=jobs)
+        self._presence.heartbeat(self._about, queues=self._consumed(), jobs=jobs)
 
     def begin_shutdown(self) -> None:
         """Say, with the next sign, that this worker takes no more jobs."""

@@ -52,7 +52,7 @@ def put(store: ArtifactStore, run: HandRun, scratch: Path, name: str, content: b
     """Store a file as a worker does; return its reference."""
     local = scratch / "content"
     local.write_bytes(content)
-    artifact = store.put(local, owner=run.id, attempt=1, name=name, role="file", media_type="text/csv")
+    artifact = store.put(local, file_owner=run.id, attempt=1, name=name, role="file", media_type="text/csv")
     return artifact.model_dump()
 
 

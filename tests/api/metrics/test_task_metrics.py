@@ -115,7 +115,7 @@ def test_queues_and_workers_are_those_that_the_operator_sees(
     claimed(ledger, running.id)
     accept(waiting)
     client.zincrby("celeriac:backlog:etl", -5_000, waiting.id)  # it has waited for 5 s more
-    Presence(ledger, owner="w1", lease_s=60).beat(about, queues=["etl"], jobs=[running.id])
+    Presence(ledger, owner="w1", lease_s=60).heartbeat(about, queues=["etl"], jobs=[running.id])
     ledger.call("pause", {"queue": "ml"})
     etl = {"queue_name": "etl"}
     assert registry.get_sample_value("celery_queue_length", etl) == 1

@@ -1,4 +1,4 @@
-"""Workers as their signs of life in the ledger tell; real ones are in tests/integration/test_operator.py."""
+"""Workers as their heartbeats in the ledger tell; real ones are in tests/integration/test_operator.py."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_worker_is_shown_with_what_it_is_and_runs(api: httpx.Client, book: Led
     for job in (running, reserved):
         book.call("accept", [{"jobs": [job.record()]}])
     claimed(book, running.id, owner="w1")
-    Presence(book, owner="w1", lease_s=60).beat(ABOUT, queues=["etl"], jobs=[running.id, reserved.id])
+    Presence(book, owner="w1", lease_s=60).heartbeat(ABOUT, queues=["etl"], jobs=[running.id, reserved.id])
     (shown,) = workers(api)
     (active,) = shown.pop("active")
     assert (active["id"], active["job_id"], active["kind"], active["step"]) == (
@@ -75,8 +75,8 @@ def test_a_worker_is_shown_with_what_it_is_and_runs(api: httpx.Client, book: Led
 def test_a_silent_worker_is_lost_and_consumes_nothing(api: httpx.Client, book: Ledger) -> None:
     """Its lease is over. One that ends says so and is gone."""
     lost, ends = Presence(book, owner="w1", lease_s=-1), Presence(book, owner="w2", lease_s=60)
-    lost.beat(ABOUT, queues=["etl"], jobs=[])
-    ends.beat(ABOUT, queues=["etl", "ml"], jobs=[])
+    lost.heartbeat(ABOUT, queues=["etl"], jobs=[])
+    ends.heartbeat(ABOUT, queues=["etl", "ml"], jobs=[])
     assert [worker["state"] for worker in workers(api)] == ["lost", "online"]
     assert consumers(api) == {"etl": 1, "maintenance": 0, "ml": 1, "report": 0}
     ends.leave()
@@ -87,10 +87,10 @@ def test_a_silent_worker_is_lost_and_consumes_nothing(api: httpx.Client, book: L
 def test_what_a_worker_consumes_is_what_it_said_last(api: httpx.Client, book: Ledger) -> None:
     """It can be told to consume other queues, and consumes none while it shuts down."""
     presence = Presence(book, owner="w1", lease_s=60)
-    presence.beat(ABOUT, queues=["etl", "ml"], jobs=[])
-    presence.beat(ABOUT, queues=["ml"], jobs=[])
+    presence.heartbeat(ABOUT, queues=["etl", "ml"], jobs=[])
+    presence.heartbeat(ABOUT, queues=["ml"], jobs=[])
     assert (consumers(api)["etl"], consumers(api)["ml"], workers(api)[0]["queues"]) == (0, 1, ["ml"])
-    presence.beat(ABOUT, queues=[], jobs=[])
+    presence.heartbeat(ABOUT, queues=[], jobs=[])
     assert (consumers(api)["ml"], workers(api)[0]["queues"]) == (0, [])
 
 

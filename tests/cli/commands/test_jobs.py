@@ -143,7 +143,7 @@ def test_a_deleted_job_is_gone(celeriac: Celeriac) -> None:
 
 @pytest.fixture
 def presence(valkey: Server) -> Iterator[Presence]:
-    """Return the signs of life of a worker that says that it is there; it leaves at the end."""
+    """Return the heartbeats of a worker that says that it is there; it leaves at the end."""
     about = AboutWorker(
         name="ml@host",
         host="host",
@@ -155,7 +155,7 @@ def presence(valkey: Server) -> Iterator[Presence]:
     )
     with redis.Redis(port=valkey.port, decode_responses=True) as client:
         present = Presence(Ledger(client), owner="9" * 8, lease_s=30)
-        present.beat(about, queues=["ml"], jobs=[])
+        present.heartbeat(about, queues=["ml"], jobs=[])
         yield present
         present.leave()
 

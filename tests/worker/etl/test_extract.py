@@ -124,7 +124,9 @@ def test_from_an_artifact(tmp_path: Path, empty_valkey: Server) -> None:
     bench = Bench(tmp_path, empty_valkey)
     upload = tmp_path / "upload"
     upload.write_bytes(CSV)
-    artifact = bench.store.put(upload, owner=uuid7(), attempt=1, name="sales.csv", role="file", media_type="text/csv")
+    artifact = bench.store.put(
+        upload, file_owner=uuid7(), attempt=1, name="sales.csv", role="file", media_type="text/csv"
+    )
     extracted, rows = bench.extract(kind="artifact", uri=artifact.uri)
     assert (rows, artifact.uri) == (ROWS, extracted.source)
     assert len(CSV) == bench.store.size_bytes(artifact.uri)

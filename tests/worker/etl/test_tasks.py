@@ -53,7 +53,7 @@ def staged(run: Run, content: bytes) -> Dataset:
     """Return the dataset of an extracted CSV."""
     upload = run.scratch.parent / uuid7()
     upload.write_bytes(content)
-    file = run.store.put(upload, owner=uuid7(), attempt=1, name="a.csv", role="file", media_type="text/csv")
+    file = run.store.put(upload, file_owner=uuid7(), attempt=1, name="a.csv", role="file", media_type="text/csv")
     run.job_id = uuid7()
     for left in run.scratch.glob("*.parquet"):
         left.unlink()

@@ -45,9 +45,9 @@ class House:
 
     def clean(self) -> CleanupResult:
         """Clean up what is older than a day, first without doing it: the counts must be the same."""
-        before = sorted(self.client.scan_iter()), sorted(self.store.owners())
+        before = sorted(self.client.scan_iter()), sorted(self.store.file_owners())
         would = self._clean(dry_run=True)
-        assert (sorted(self.client.scan_iter()), sorted(self.store.owners())) == before
+        assert (sorted(self.client.scan_iter()), sorted(self.store.file_owners())) == before
         did = self._clean(dry_run=False)
         assert did == would.model_copy(update={"dry_run": False})
         again = self._clean(dry_run=True)
@@ -68,7 +68,7 @@ class House:
         """Store a file of five bytes, written so long ago, and return its uri."""
         local = self.folder / uuid7()
         local.write_bytes(b"12345")
-        uri = self.store.put(local, owner=owner, attempt=1, name="a.bin", role="file", media_type="x/y").uri
+        uri = self.store.put(local, file_owner=owner, attempt=1, name="a.bin", role="file", media_type="x/y").uri
         path, written = Path(self.store.path(uri)), time.time() - days * DAY_S
         for touched in (path, path.parent, path.parent.parent):
             os.utime(touched, (written, written))
@@ -110,7 +110,7 @@ def test_jobs_that_ended_long_ago_go_with_all_that_is_theirs(house: House) -> No
     assert list(house.client.scan_iter(f"*{old.id}*")) == []
     assert house.client.exists("celeriac:tag:a") == 0
     assert type(house.ledger.read(old.id)).__name__ == "Gone"
-    assert sorted(house.store.owners()) == sorted([young.id, live.id])
+    assert sorted(house.store.file_owners()) == sorted([young.id, live.id])
 
 
 def test_a_file_that_a_live_job_names_stays(house: House) -> None:
@@ -123,11 +123,11 @@ def test_a_file_that_a_live_job_names_stays(house: House) -> None:
     house.accept(naming)
     result = house.clean()
     assert (result.job_count, result.kept_job_count, result.orphan_file_count) == (0, 1, 0)
-    assert sorted(house.store.owners()) == sorted([made.id, lost])
+    assert sorted(house.store.file_owners()) == sorted([made.id, lost])
     house.end(naming.id)
     result = house.clean()
     assert (result.job_count, result.kept_job_count, result.orphan_file_count, result.orphan_bytes) == (1, 0, 1, 5)
-    assert list(house.store.owners()) == []
+    assert list(house.store.file_owners()) == []
 
 
 def test_the_keeper_spares_what_a_live_job_names(house: House, empty_valkey: Server) -> None:
@@ -160,11 +160,11 @@ def test_a_file_that_a_schedule_names_stays(house: House) -> None:
 
     first, second = (house.put(one.id) for one in (made, other))
     put(first, second)
-    assert (house.clean().job_count, sorted(house.store.owners())) == (0, sorted([made.id, other.id]))
+    assert (house.clean().job_count, sorted(house.store.file_owners())) == (0, sorted([made.id, other.id]))
     put(second)
-    assert (house.clean().job_count, list(house.store.owners())) == (1, [other.id])
+    assert (house.clean().job_count, list(house.store.file_owners())) == (1, [other.id])
     house.ledger.call("schedule_delete", {"id": "weekly"})
-    assert (house.clean().job_count, list(house.store.owners())) == (1, [])
+    assert (house.clean().job_count, list(house.store.file_owners())) == (1, [])
 
 
 def test_steps_of_a_workflow_go_with_it_and_are_named_like_jobs(house: House) -> None:

@@ -53,7 +53,7 @@ def staged(run: Run, rows: int) -> str:
     """Put a dataset into the store and return its uri."""
     path = run.scratch.parent / "data.parquet"
     sales(rows).to_parquet(path)
-    return run.store.put(path, owner=uuid7(), attempt=1, name="d.parquet", role="dataset", media_type="x/y").uri
+    return run.store.put(path, file_owner=uuid7(), attempt=1, name="d.parquet", role="dataset", media_type="x/y").uri
 
 
 def test_every_kind_has_a_task() -> None:
