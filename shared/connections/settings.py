@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -49,13 +49,21 @@ class _Database(_Connection):
     lock_timeout_s: Seconds = Field(default=30.0, description="How long to wait for another's lock, in seconds.")
 
 
-class PostgresqlInfo(_Database):
-    """A PostgreSQL database."""
+class FileDatabaseInfo(_Database):
+    """A database that is a file."""
 
-    kind: Literal["postgresql"] = Field(description="Discriminator.")
+    path: Path = Field(description="The file; relative to the folder of the connections file.")
+
+
+class ServerDatabaseInfo(_Database):
+    """A database on a server, which a URL names."""
+
+    schemes: ClassVar[tuple[str, ...]]
+    """How its URL may begin; the first is the one to recommend."""
+
     url: str | None = Field(
         default=None,
-        description="`postgresql://user@host/database`, no password: for peer or certificate login.",
+        description="Such as `postgresql://user@host/database`, no password: for peer or certificate login.",
     )
     url_env: VariableName | None = Field(default=None, description="Variable with the URL and its password.")
     connect_timeout_s: Seconds = Field(default=10.0, description="How long connecting may take, in seconds.")
@@ -67,25 +75,31 @@ class PostgresqlInfo(_Database):
             raise ValueError("give either 'url_env' or 'url' (without a password)")
         if self.url is not None:
             parts = urlsplit(self.url)
-            if parts.scheme not in {"postgresql", "postgres"}:
-                raise ValueError("'url' begins with postgresql://")
+            if parts.scheme not in self.schemes:
+                raise ValueError(f"'url' begins with {self.schemes[0]}://")
             if parts.password is not None or redact(parts.query) != parts.query:
                 raise ValueError(f"'url': {_HIDE_URL}")
         return self
 
 
-class SqliteInfo(_Database):
+class PostgresqlInfo(ServerDatabaseInfo):
+    """A PostgreSQL database."""
+
+    schemes = ("postgresql", "postgres")
+
+    kind: Literal["postgresql"] = Field(description="Discriminator.")
+
+
+class SqliteInfo(FileDatabaseInfo):
     """A SQLite file."""
 
     kind: Literal["sqlite"] = Field(description="Discriminator.")
-    path: Path = Field(description="The file; relative to the folder of the connections file.")
 
 
-class DuckdbInfo(_Database):
+class DuckdbInfo(FileDatabaseInfo):
     """A DuckDB file. One process at a time can write it."""
 
     kind: Literal["duckdb"] = Field(description="Discriminator.")
-    path: Path = Field(description="The file; relative to the folder of the connections file.")
 
 
 class StoreInfo(_Connection):
@@ -126,14 +140,22 @@ class HttpInfo(_Connection):
         return self
 
 
-ConnectionInfo = Annotated[PostgresqlInfo | SqliteInfo | DuckdbInfo | StoreInfo | HttpInfo, Field(discriminator="kind")]
+SqlInfo = PostgresqlInfo | SqliteInfo | DuckdbInfo
+"""Every engine that there is; `worker.tables.databases.registry` has an object for each."""
+
+ConnectionInfo = Annotated[SqlInfo | StoreInfo | HttpInfo, Field(discriminator="kind")]
 Connections = Mapping[str, ConnectionInfo]
 FieldPath = tuple[str | int, ...]
 
+
+def _kinds(*infos: type[_Connection]) -> frozenset[str]:
+    return frozenset(kind for info in infos for kind in typing.get_args(info.model_fields["kind"].annotation))
+
+
 KINDS_OF: Mapping[ConnectionGroup, frozenset[str]] = {
-    "sql": frozenset({"postgresql", "sqlite", "duckdb"}),
-    "store": frozenset({"store"}),
-    "http": frozenset({"http"}),
+    "sql": _kinds(*typing.get_args(SqlInfo)),
+    "store": _kinds(StoreInfo),
+    "http": _kinds(HttpInfo),
 }
 _FILE: TypeAdapter[dict[str, ConnectionInfo]] = TypeAdapter(
     dict[ConnectionName, ConnectionInfo], config=ConfigDict(hide_input_in_errors=True)
@@ -247,7 +269,7 @@ def _marker_in(annotation: Any) -> NamesConnection | None:
 
 
 def _anchored(info: ConnectionInfo, folder: Path) -> ConnectionInfo:
-    if isinstance(info, (SqliteInfo, DuckdbInfo)):
+    if isinstance(info, FileDatabaseInfo):
         return info.model_copy(update={"path": folder / info.path})
     if isinstance(info, StoreInfo) and "://" not in info.url and "::" not in info.url:
         return info.model_copy(update={"url": str(folder / info.url)})

@@ -1,4 +1,4 @@
-"""The three database engines, each with a connection of ours and an independent way to look into the database."""
+"""The database engines, each with a connection of ours and an independent way to look into the database."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +19,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shared.jobs.data.places import TableDestination
-from worker.reach.connections import DuckdbConnection, PostgresqlConnection, SqlConnection, SqliteConnection
+from shared.connections.settings import KINDS_OF, DuckdbInfo, PostgresqlInfo, SqliteInfo
+from shared.jobs.data.places import SqlSource, TableDestination
+from worker.tables.databases.duckdb.database import Duckdb
+from worker.tables.databases.postgresql.database import Postgresql
+from worker.tables.databases.sqlite.database import Sqlite
 from worker.tables.load import Loaded, load_table
+from worker.tables.read import read_table, stage_sql
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from multiprocessing.connection import Connection
+
+    from worker.tables.databases.base import Database
+    from worker.tables.inference import Candidate
 
 _FRESH = multiprocessing.get_context("forkserver")  # forks from a process that has imported and done nothing else
 _FRESH.set_forkserver_preload(["tests.support.engines"])
-ENGINES = ("postgresql", "sqlite", "duckdb")
+ENGINES = sorted(KINDS_OF["sql"])  # those of the registry: a new one is tested by the suites as it comes
 
 
 def ignore_progress(done: int, total: int | None) -> None:
@@ -37,28 +44,51 @@ def ignore_progress(done: int, total: int | None) -> None:
 
 @dataclass(frozen=True)
 class Engine:
-    """One database, empty at first."""
+    """One database, empty at first. A new engine is a function in `_STARTED` below, and a client for `run`."""
 
     kind: str
-    connection: SqlConnection
+    database: Database
     folder: Path
+    typed: bool = True
+    """Whether its columns hold values of their type only; else times and decimals are texts there."""
+    schemas: bool = True
+    """Whether it has schemas that one can make."""
 
     def run(self, *statements: str) -> list[tuple[Any, ...]]:
         """Run statements in one transaction through the engine's own client; return the rows of the last."""
-        if isinstance(self.connection, PostgresqlConnection):
-            with psycopg.connect(self.connection.url) as postgresql:
-                for statement in statements:
-                    cursor = postgresql.execute(statement.encode())
-                return cursor.fetchall() if cursor.description else []
-        if isinstance(self.connection, DuckdbConnection):
-            with duckdb.connect(str(self.connection.path)) as file:
-                for statement in statements:
-                    file.execute(statement)
-                return file.fetchall()
-        with closing(sqlite3.connect(self.connection.path)) as sqlite, sqlite:
-            for statement in statements:
-                rows = sqlite.execute(statement).fetchall()
-            return rows
+        match self.database:
+            case Postgresql(url=url):
+                with psycopg.connect(url) as postgresql:
+                    for statement in statements:
+                        cursor = postgresql.execute(statement.encode())
+                    return cursor.fetchall() if cursor.description else []
+            case Duckdb(info=info):
+                with duckdb.connect(str(info.path)) as file:
+                    for statement in statements:
+                        file.execute(statement)
+                    return file.fetchall()
+            case Sqlite(info=info):
+                with closing(sqlite3.connect(info.path)) as session, session:
+                    for statement in statements:
+                        rows = session.execute(statement).fetchall()
+                    return rows
+        raise NotImplementedError(f"a client for {self.kind}")
+
+    def stage(self, **what: str) -> tuple[list[dict[str, Any]], dict[str, Candidate]]:
+        """Stage a `table` or a `query`; return the staged rows and what their columns may become."""
+        staged = self.folder / f"{secrets.token_hex(4)}.parquet"
+        source = SqlSource.model_validate({"kind": "sql", "connection": "warehouse", **what})
+        candidates = stage_sql(self.database, source, staged, memory_limit_bytes=64 * 1024**2, on_rows=lambda _: None)
+        return pq.read_table(staged).to_pylist(), candidates
+
+    def read(self, table: str = "sales", **options: Any) -> pa.Table:
+        """Read a table as copies and backups do."""
+        output = self.folder / f"{secrets.token_hex(4)}.parquet"
+        read_table(
+            self.database, table, output, scratch=self.folder, memory_limit_bytes=64 * 1024**2,
+            on_rows=lambda _: None, **options,
+        )  # fmt: skip
+        return pq.read_table(output)
 
     def load(
         self,
@@ -81,7 +111,7 @@ class Engine:
             {"kind": "table", "connection": "warehouse", "table": into, "mode": mode, "key": key or []}
         )
         return load_table(
-            self.connection,
+            self.database,
             destination,
             dataset,
             load_id=load_id,
@@ -90,14 +120,36 @@ class Engine:
         )
 
 
+def postgresql_at(url: str, folder: Path, **bounds: float) -> Engine:
+    """Return the PostgreSQL database at `url`; `bounds` are timeouts of its connection."""
+    info = PostgresqlInfo.model_validate({"kind": "postgresql", "url_env": "WAREHOUSE_URL", **bounds})
+    return Engine("postgresql", Postgresql("warehouse", info, url), folder)
+
+
+def sqlite_at(path: Path, **bounds: float) -> Engine:
+    """Return the SQLite file `path`."""
+    info = SqliteInfo.model_validate({"kind": "sqlite", "path": path, **bounds})
+    return Engine("sqlite", Sqlite("warehouse", info), path.parent, typed=False, schemas=False)
+
+
+def duckdb_at(path: Path, **bounds: float) -> Engine:
+    """Return the DuckDB file `path`."""
+    info = DuckdbInfo.model_validate({"kind": "duckdb", "path": path, **bounds})
+    return Engine("duckdb", Duckdb("warehouse", info), path.parent)
+
+
+_STARTED: dict[str, Callable[[Path, pytest.FixtureRequest], Engine]] = {
+    "postgresql": lambda folder, request: postgresql_at(
+        request.getfixturevalue("postgres_url"), folder, lock_timeout_s=10
+    ),
+    "sqlite": lambda folder, _: sqlite_at(folder / "warehouse.db", lock_timeout_s=10),
+    "duckdb": lambda folder, _: duckdb_at(folder / "warehouse.duckdb", lock_timeout_s=10),
+}
+
+
 def make_engine(kind: str, folder: Path, request: pytest.FixtureRequest) -> Engine:
-    """Return an empty database; a PostgreSQL one comes from the session's server."""
-    if kind == "postgresql":
-        url = request.getfixturevalue("postgres_url")
-        return Engine(kind, PostgresqlConnection("warehouse", url, lock_timeout_s=10), folder)
-    if kind == "sqlite":
-        return Engine(kind, SqliteConnection("warehouse", folder / "warehouse.db", lock_timeout_s=10), folder)
-    return Engine(kind, DuckdbConnection("warehouse", folder / "warehouse.duckdb", lock_timeout_s=10), folder)
+    """Return an empty database; one on a server comes from the session's server."""
+    return _STARTED[kind](folder, request)
 
 
 def exit_code_of_load(

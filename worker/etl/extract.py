@@ -12,6 +12,7 @@ from worker.etl.reading.readers import ReadLimits, SourceFile, read_file
 from worker.reach.addresses import AllowedHosts
 from worker.reach.breaker import Breaker
 from worker.reach.fetch import FetchLimits, fetch
+from worker.tables.databases.registry import database
 from worker.tables.inference import settle
 from worker.tables.parquet.staging import columns_of
 from worker.tables.read import stage_sql
@@ -146,7 +147,7 @@ class Extractor:
         return Extracted(row_count, columns_of(output), read_bytes, where)
 
     def _from_sql(self, source: SqlSource, output: Path) -> Extracted:
-        connection = self.connections.sql(source.connection)
+        source_database = database(self.connections, source.connection)
         staged = self.scratch / "staged.parquet"
         rows = 0
 
@@ -156,16 +157,16 @@ class Extractor:
             self.on_progress(count, None, "rows")
 
         candidates = self._guarded(
-            f"connection:{connection.name}",
+            f"connection:{source.connection}",
             lambda: stage_sql(
-                connection, source, staged, memory_limit_bytes=self.settings.memory_limit_bytes, on_rows=on_rows
+                source_database, source, staged, memory_limit_bytes=self.settings.memory_limit_bytes, on_rows=on_rows
             ),
         )
         if candidates:
             settle(staged, output, candidates, lambda _: self.on_progress(rows, None, "rows"))
         else:
             staged.rename(output)
-        return Extracted(rows, columns_of(output), 0, f"{connection.name}:{source.table or 'query'}")
+        return Extracted(rows, columns_of(output), 0, f"{source.connection}:{source.table or 'query'}")
 
     def _guarded(self, name: str, attempt: Callable[[], T]) -> T:
         breaker = Breaker(

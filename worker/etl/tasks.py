@@ -23,6 +23,7 @@ from worker.etl.writing.load_file import load_file
 from worker.reach.connections import connections
 from worker.runtime.task import Run, runs
 from worker.settings import worker_settings
+from worker.tables.databases.registry import database
 from worker.tables.load import load_table
 from worker.tables.parquet.staging import columns_of
 
@@ -77,7 +78,7 @@ def load_data(job: LoadData, run: Run) -> LoadResult:
     with run.store.local_copy(job.dataset, run.scratch) as dataset:
         if isinstance(destination, TableDestination):
             loaded = load_table(
-                connections().sql(destination.connection),
+                database(connections(), destination.connection),
                 destination,
                 dataset,
                 load_id=run.idempotency_key,

@@ -23,6 +23,7 @@ from worker.maintenance.sync.sync import Sync
 from worker.reach.connections import connections
 from worker.runtime.task import Run, runs
 from worker.settings import worker_settings
+from worker.tables.databases.registry import database
 
 
 @runs(SyncData)
@@ -31,8 +32,8 @@ def sync_data(job: SyncData, run: Run) -> SyncResult:
     settings, known = worker_settings(), connections()
     return Sync(
         job,
-        known.sql(job.source.connection),
-        known.sql(job.destination.connection),
+        database(known, job.source.connection),
+        database(known, job.destination.connection),
         job_key=run.idempotency_key,
         scratch=run.scratch,
         memory_limit_bytes=settings.memory_limit_bytes,
@@ -46,7 +47,7 @@ def backup_data(job: BackupData, run: Run) -> BackupResult:
     """Write ``backup.zip``. A rerun makes a new one under its own attempt, and a new copy in place of the old."""
     known, source, target = connections(), job.source, run.scratch / "backup.zip"
     if isinstance(source, WholeTable):
-        manifest = back_up_table(known.sql(source.connection), source.table, target, _bounds(run))
+        manifest = back_up_table(database(known, source.connection), source.table, target, _bounds(run))
     else:
         manifest = back_up_store(known.store(source.connection), source.prefix, target, _bounds(run))
     kept_at = None
@@ -72,7 +73,7 @@ def restore_data(job: RestoreData, run: Run) -> RestoreResult:
     known, target, replace = connections(), job.destination, job.mode == "replace"
     with run.store.local_copy(job.backup, run.scratch) as file:
         if isinstance(target, WholeTable):
-            where, sql = f"{target.connection}:{target.table}", known.sql(target.connection)
+            where, sql = f"{target.connection}:{target.table}", database(known, target.connection)
             manifest = restore_table(
                 file, sql, target.table, replace=replace, load_id=run.idempotency_key, bounds=_bounds(run)
             )

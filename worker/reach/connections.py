@@ -17,10 +17,9 @@ import fsspec
 
 from shared.connections.settings import (
     Connections,
-    DuckdbInfo,
     HttpInfo,
-    PostgresqlInfo,
-    SqliteInfo,
+    ServerDatabaseInfo,
+    SqlInfo,
     StoreInfo,
     load_connections,
     problem_with,
@@ -37,43 +36,12 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
-class PostgresqlConnection:
-    """A PostgreSQL database with its credentials."""
+class SqlConnection:
+    """A database: what the connections file says of it and, for one on a server, its URL with the credentials."""
 
     name: str
-    url: str = field(repr=False)
-    connect_timeout_s: float = 10.0
-    statement_timeout_s: float = 1_800.0
-    lock_timeout_s: float = 30.0
-
-    def scrub(self, text: str) -> str:
-        """Return `text` without this connection's URL and password, wherever a driver may have put them."""
-        password = urlsplit(self.url).password
-        for secret in (self.url, password, unquote(password) if password else None):
-            if secret:
-                text = text.replace(secret, "***")
-        return redact(text)
-
-
-@dataclass(frozen=True, slots=True)
-class SqliteConnection:
-    """A SQLite file."""
-
-    name: str
-    path: Path
-    lock_timeout_s: float = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class DuckdbConnection:
-    """A DuckDB file. One process at a time can write it."""
-
-    name: str
-    path: Path
-    lock_timeout_s: float = 30.0
-
-
-SqlConnection = PostgresqlConnection | SqliteConnection | DuckdbConnection
+    info: SqlInfo
+    url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +108,13 @@ class WorkerConnections:
 
     def sql(self, name: str) -> SqlConnection:
         """Return the SQL connection `name`. Raises `TaskFailure` if it is unknown or not set up."""
-        info = self._find(name, "sql")
-        if isinstance(info, SqliteInfo):
-            return SqliteConnection(name, info.path, info.lock_timeout_s)
-        if isinstance(info, DuckdbInfo):
-            return DuckdbConnection(name, info.path, info.lock_timeout_s)
-        assert isinstance(info, PostgresqlInfo)  # noqa: S101 - _find has checked the kind
-        url = info.url if info.url_env is None else self._secret(name, info.url_env)
-        if url is None or urlsplit(url).scheme not in {"postgresql", "postgres"}:
-            raise _misconfigured(name, f"{info.url_env} is no postgresql:// URL")
-        return PostgresqlConnection(name, url, info.connect_timeout_s, info.statement_timeout_s, info.lock_timeout_s)
+        info: SqlInfo = self._find(name, "sql")
+        if not isinstance(info, ServerDatabaseInfo):
+            return SqlConnection(name, info)
+        url = info.url or self._secret(name, info.url_env or "")
+        if urlsplit(url).scheme not in info.schemes:
+            raise _misconfigured(name, f"{info.url_env} is no {info.schemes[0]}:// URL")
+        return SqlConnection(name, info, url)
 
     def store(self, name: str) -> StoreConnection:
         """Return the store `name`. Raises `TaskFailure` if it is unknown or not set up."""
@@ -200,6 +165,15 @@ class WorkerConnections:
         if not isinstance(value, dict):
             raise _misconfigured(name, f"{variable} is no JSON object")
         return value
+
+
+def scrubbed(text: str, url: str) -> str:
+    """Return `text` without `url` and its password, wherever a driver may have put them."""
+    password = urlsplit(url).password
+    for secret in (url, password, unquote(password) if password else None):
+        if secret:
+            text = text.replace(secret, "***")
+    return redact(text)
 
 
 @lru_cache

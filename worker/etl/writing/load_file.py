@@ -23,8 +23,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from shared.errors import TaskFailure, TransientFailure, redact
-from worker.tables.load_plan import Loaded, open_streaming
-from worker.tables.load_types import plain, shape_of
+from worker.tables.databases.plan import Loaded, open_streaming
+from worker.tables.databases.types import plain, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

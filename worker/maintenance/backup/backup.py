@@ -17,14 +17,15 @@ from worker.maintenance.backup.digest import files_digest, rows_digest
 from worker.maintenance.backup.files import paths_below, sha256_in, unreachable, write_file
 from worker.tables.load import load_table
 from worker.tables.parquet.staging import columns_of
-from worker.tables.read_table import read_table
+from worker.tables.read import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from worker.maintenance.backup.archive import Archive
-    from worker.reach.connections import SqlConnection, StoreConnection
+    from worker.reach.connections import StoreConnection
+    from worker.tables.databases.base import Database
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class Bounds:
         return {"scratch": self.scratch, "memory_limit_bytes": self.memory_limit_bytes, "threads": self.threads}
 
 
-def back_up_table(connection: SqlConnection, table: str, target: Path, bounds: Bounds) -> Manifest:
+def back_up_table(database: Database, table: str, target: Path, bounds: Bounds) -> Manifest:
     """Write a backup of `table` to the new file `target`. Raises what reading raises."""
     rows = bounds.scratch / TABLE
     row_count = read_table(
-        connection,
+        database,
         table,
         rows,
         scratch=bounds.scratch,
@@ -58,7 +59,7 @@ def back_up_table(connection: SqlConnection, table: str, target: Path, bounds: B
         writer.add(TABLE, content, lambda _: bounds.on_progress(row_count, row_count, "rows"), packed=True)
         manifest = Manifest(
             kind="table",
-            source=f"{connection.name}:{table}",
+            source=f"{database.name}:{table}",
             created_at=datetime.now(UTC).isoformat(),
             digest=digest,
             row_count=row_count,
@@ -104,7 +105,7 @@ def back_up_store(store: StoreConnection, prefix: str, target: Path, bounds: Bou
 
 
 def restore_table(
-    backup: Path, connection: SqlConnection, table: str, *, replace: bool, load_id: str, bounds: Bounds
+    backup: Path, database: Database, table: str, *, replace: bool, load_id: str, bounds: Bounds
 ) -> Manifest:
     """Restore a backup into `table` and compare what is there then with the backup.
 
@@ -117,9 +118,9 @@ def restore_table(
             shutil.copyfileobj(content, unpacked)
     _refuse_other_rows(rows, manifest, bounds)
     mode = "replace" if replace else "append"
-    target = {"kind": "table", "connection": connection.name, "table": table, "mode": mode}
+    target = {"kind": "table", "connection": database.name, "table": table, "mode": mode}
     load_table(
-        connection,
+        database,
         TableDestination.model_validate(target),
         rows,
         load_id=load_id,
@@ -128,7 +129,7 @@ def restore_table(
         **bounds.engine(),
     )
     read_table(
-        connection,
+        database,
         table,
         there,
         scratch=bounds.scratch,
@@ -137,7 +138,7 @@ def restore_table(
     )
     found = rows_digest(there, like=rows, **bounds.engine(), on_fraction=lambda _: bounds.on_progress(0, None, "rows"))
     if found != (manifest.row_count, manifest.digest):
-        raise _not_exact(f"{connection.name}:{table} has {found[0]} rows with the digest {found[1]}", manifest)
+        raise _not_exact(f"{database.name}:{table} has {found[0]} rows with the digest {found[1]}", manifest)
     return manifest
 
 

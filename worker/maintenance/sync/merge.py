@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from shared.errors import TaskFailure
+from worker.tables.databases.statements import delete_missing, insert_missing
 from worker.tables.load import fitting_target, refuse_bad_keys, staged_value
-from worker.tables.load_sql import delete_missing, insert_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.tables.load import Database
-    from worker.tables.load_plan import TablePlan
+    from worker.tables.databases.base import Transaction
+    from worker.tables.databases.plan import TablePlan
 
 
 class Merged(NamedTuple):
@@ -23,32 +23,33 @@ class Merged(NamedTuple):
     unchanged: int
 
 
-def merge(database: Database, plan: TablePlan, on_progress: Callable[[int, int | None], None]) -> Merged:
+def merge(transaction: Transaction, plan: TablePlan, on_progress: Callable[[int, int | None], None]) -> Merged:
     """Bring the plan's dataset into its target. Raises `TaskFailure` for keys or columns that do not fit."""
-    existing = fitting_target(database, plan)
-    database.keep_writers_out(plan)
-    database.stage(plan, on_progress)
-    value = staged_value(database, existing)
-    refuse_bad_keys(database, plan, value)
-    differing = database.drop_unchanged(plan, existing, value)
+    existing = fitting_target(transaction, plan)
+    transaction.keep_writers_out(plan)
+    transaction.stage(plan, on_progress)
+    value = staged_value(plan.dialect, existing)
+    refuse_bad_keys(transaction, plan, value)
+    transaction.drop_unchanged(plan, existing, value)
+    differing = transaction.staged_count()
     only_keys = set(plan.columns) == set(plan.key)
-    updated = database.update(plan, existing, value) if differing and not only_keys else 0
-    inserted = database.change(insert_missing(plan, value)) if differing else 0
+    updated = transaction.update(plan, existing, value) if differing and not only_keys else 0
+    inserted = transaction.change(insert_missing(plan, value)) if differing else 0
     return Merged(inserted, updated, plan.row_count - differing)
 
 
 def delete_others(
-    database: Database, plan: TablePlan, on_progress: Callable[[int, int | None], None], *, most_ratio: float
+    transaction: Transaction, plan: TablePlan, on_progress: Callable[[int, int | None], None], *, most_ratio: float
 ) -> int:
     """Delete the target's rows whose key is not in the plan's dataset, which has the key only; return how many.
 
     Raises `TaskFailure` (``too_many_deletions``) if that is more than `most_ratio` (0..1) of the target's rows.
     """
-    existing = database.columns(plan) or []
-    database.keep_writers_out(plan)
-    ((before,),) = database.rows(f"SELECT count(*) FROM {plan.target}")  # noqa: S608 - a quoted name
-    database.stage(plan, on_progress)
-    deleted = database.change(delete_missing(plan, staged_value(database, existing)))
+    existing = transaction.columns(plan) or []
+    transaction.keep_writers_out(plan)
+    ((before,),) = transaction.rows(f"SELECT count(*) FROM {plan.target}")  # noqa: S608 - a quoted name
+    transaction.stage(plan, on_progress)
+    deleted = transaction.change(delete_missing(plan, staged_value(plan.dialect, existing)))
     if deleted > before * most_ratio:
         raise TaskFailure(
             "too_many_deletions",

@@ -24,14 +24,11 @@ from worker.maintenance.sync.merge import delete_others, merge
 from worker.maintenance.sync.parts import parts_of
 from worker.maintenance.sync.sync_state import read_state, write_state
 from worker.maintenance.sync.watermark import kind_of, watermark_in
-from worker.reach.connections import SqliteConnection
+from worker.tables.databases.plan import bare_plan, plan_table
 from worker.tables.duck.engine import locked_engine, parquet
-from worker.tables.load import planned, transaction
-from worker.tables.load_plan import bare_plan
-from worker.tables.load_sqlite import affinity
 from worker.tables.parquet.columns import need_columns, quoted
 from worker.tables.parquet.staging import ParquetSink, batches_of, empty_columns, schema_of
-from worker.tables.read_table import read_table
+from worker.tables.read import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,17 +38,11 @@ if TYPE_CHECKING:
     from shared.jobs.maintenance import SyncData
     from worker.maintenance.sync.sync_state import SyncState
     from worker.maintenance.sync.watermark import Watermark
-    from worker.reach.connections import SqlConnection
-    from worker.tables.load import Database
-    from worker.tables.load_plan import ExistingColumn
+    from worker.tables.databases.base import Database, Transaction
+    from worker.tables.databases.dialect import Dialect
+    from worker.tables.databases.plan import TablePlan
 
 _ROW_BYTES = 512  # a guess, for the size of row groups while sorting
-_EMPTY_TYPES = {  # what a column without a value may be, so that it fits a column of the destination
-    "bool": pa.bool_(), "int": pa.int16(), "float": pa.int16(), "decimal": pa.int16(), "binary": pa.binary(),
-    "date": pa.date32(), "timestamp": pa.timestamp("us"), "timestamptz": pa.timestamp("us", "UTC"),
-    "time": pa.time64("us"),
-}  # fmt: skip
-_EMPTY_BY_AFFINITY = {"INTEGER": pa.int16(), "NUMERIC": pa.int16(), "REAL": pa.int16(), "BLOB": pa.binary()}
 
 
 @dataclass
@@ -62,8 +53,8 @@ class Sync:
     """
 
     job: SyncData
-    source: SqlConnection
-    destination: SqlConnection
+    source: Database
+    destination: Database
     job_key: str
     scratch: Path
     memory_limit_bytes: int
@@ -99,15 +90,16 @@ class Sync:
 
     def _staged(self) -> Path:
         """Read the state, then the source: what is read is not older than what the state says."""
-        with self._transaction() as database:
-            self._state = read_state(database, self.job, job_key=self.job_key)
-            existing = database.columns(bare_plan(self.destination.name, self._target()))
-            database.commit()
-        if existing is None:  # a table that was dropped is filled again
+        dialect = self.destination.dialect
+        with self._transaction() as transaction:
+            self._state = read_state(transaction, self.job, job_key=self.job_key)
+            there = transaction.columns(bare_plan(self.destination.name, self._target(), dialect))
+            transaction.commit()
+        if there is None:  # a table that was dropped is filled again
             self._state = self._state.from_the_beginning()
         mode, condition = self.job.mode, ""
         if isinstance(mode, ByWatermark) and self._state.watermark:
-            condition = _since(mode, self._state.watermark, sqlite=isinstance(self.source, SqliteConnection))
+            condition = _since(mode, self._state.watermark, self.source.dialect)
         found = self.scratch / "found.parquet"
         self._read_count = read_table(
             self.source,
@@ -118,7 +110,7 @@ class Sync:
             on_rows=lambda _: self.on_progress(0, None),
             condition=condition,
             temporal=[mode.column] if isinstance(mode, ByWatermark) else [],
-            when_empty=_empty_types(existing or []),
+            when_empty={column.name: dialect.when_empty(column) for column in there or []},
         )
         self.on_progress(0, self._read_count)
         return self._sorted(found)
@@ -158,13 +150,13 @@ class Sync:
         return target
 
     def _merge(self, part: Path, watermark: Watermark | None) -> None:
-        plan = planned(self.destination, self._target(), part, load_id=self._state.sync_id)
-        with self._transaction() as database:
-            merged = merge(database, plan, lambda rows, _: self.on_progress(self._done + rows, self._read_count))
+        plan = self._planned(part)
+        with self._transaction() as transaction:
+            merged = merge(transaction, plan, lambda rows, _: self.on_progress(self._done + rows, self._read_count))
             state = self._state.advanced(watermark).with_counts(inserted=merged.inserted, updated=merged.updated)
-            written = write_state(database, state)
+            written = write_state(transaction, state)
             self.on_progress(self._done + plan.row_count, self._read_count)
-            database.commit()
+            transaction.commit()
         self._state = written
         self._unchanged += merged.unchanged
         self._done += plan.row_count
@@ -175,24 +167,29 @@ class Sync:
         with ParquetSink(keys, pa.schema([schema.field(name) for name in columns])) as sink:
             for batch in batches_of(staged, columns):
                 sink.write(batch.select(columns))
-        plan = planned(self.destination, self._target(), keys, load_id=self._state.sync_id)
-        with self._transaction() as database:
-            if database.columns(plan) is None:
+        plan = self._planned(keys)
+        with self._transaction() as transaction:
+            if transaction.columns(plan) is None:
                 return
             deleted = delete_others(
-                database, plan, lambda *_: self.on_progress(self._done, None), most_ratio=most_ratio
+                transaction, plan, lambda *_: self.on_progress(self._done, None), most_ratio=most_ratio
             )
-            written = write_state(database, self._state.with_counts(deleted=deleted))
-            database.commit()
+            written = write_state(transaction, self._state.with_counts(deleted=deleted))
+            transaction.commit()
         self._state = written
+
+    def _planned(self, dataset: Path) -> TablePlan:
+        destination = self.destination
+        return plan_table(
+            destination.name, self._target(), dataset, load_id=self._state.sync_id, dialect=destination.dialect
+        )
 
     def _target(self) -> TableDestination:
         target = {"kind": "table", **self.job.destination.model_dump(), "mode": "upsert", "key": self.job.key}
         return TableDestination.model_validate(target)
 
-    def _transaction(self) -> AbstractContextManager[Database]:
-        return transaction(
-            self.destination,
+    def _transaction(self) -> AbstractContextManager[Transaction]:
+        return self.destination.transaction(
             f"sync {self.job.destination.table}",
             scratch=self.scratch,
             memory_limit_bytes=self.memory_limit_bytes,
@@ -200,20 +197,10 @@ class Sync:
         )
 
 
-def _since(mode: ByWatermark, watermark: Watermark, *, sqlite: bool) -> str:
+def _since(mode: ByWatermark, watermark: Watermark, dialect: Dialect) -> str:
     """Return the condition for rows to look at: not below the watermark, less the overlap, or without one.
 
     Not only above it: rows with the same watermark may have been committed after the others were read.
     """
-    column = quoted(mode.column)
-    return f"({column} >= {watermark.before(mode).literal(sqlite=sqlite)} OR {column} IS NULL)"
-
-
-def _empty_types(existing: list[ExistingColumn]) -> dict[str, pa.DataType]:
-    types: dict[str, pa.DataType] = {}
-    for column in existing:
-        if column.shape.family == "other":  # SQLite: any value may be anywhere, and affinity decides
-            types[column.name] = _EMPTY_BY_AFFINITY.get(affinity(column.declared), pa.string())
-        else:
-            types[column.name] = _EMPTY_TYPES.get(column.shape.family, pa.string())
-    return types
+    lowest = dialect.at_least(mode.column, watermark.before(mode).value)
+    return f"({lowest} OR {dialect.quoted(mode.column)} IS NULL)"

@@ -17,11 +17,11 @@ from worker.maintenance.sync.watermark import Watermark
 
 if TYPE_CHECKING:
     from shared.jobs.maintenance import SyncData
-    from worker.tables.load import Database
+    from worker.tables.databases.base import Transaction
 
 _TABLE = "celeriac_syncs"
 _COLUMNS = """
-    sync_id TEXT PRIMARY KEY, description TEXT NOT NULL, version BIGINT NOT NULL, job TEXT NOT NULL,
+    sync_id {short_text} PRIMARY KEY, description TEXT NOT NULL, version BIGINT NOT NULL, job TEXT NOT NULL,
     watermark_column TEXT NOT NULL, watermark_kind TEXT NOT NULL, watermark TEXT NOT NULL, began_at TEXT NOT NULL,
     inserted_count BIGINT NOT NULL, updated_count BIGINT NOT NULL, deleted_count BIGINT NOT NULL,
     synced_at {instant} NOT NULL DEFAULT CURRENT_TIMESTAMP
@@ -81,14 +81,14 @@ def sync_id_of(job: SyncData) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def read_state(database: Database, job: SyncData, *, job_key: str) -> SyncState:
+def read_state(transaction: Transaction, job: SyncData, *, job_key: str) -> SyncState:
     """Return the state as it is; a new job starts with counts of its own, a new column without a watermark."""
-    database.ensure(_TABLE, _COLUMNS)
+    transaction.ensure(_TABLE, _COLUMNS)
     source, destination = job.source, job.destination
     description = f"{source.connection}:{source.table} -> {destination.connection}:{destination.table}"
     fresh = SyncState(sync_id_of(job), description, job_key)
     wanted = job.mode.column if isinstance(job.mode, ByWatermark) else None
-    for version, owner, column, kind, text, began_at, *counts in database.rows(_READ, fresh.sync_id):
+    for version, owner, column, kind, text, began_at, *counts in transaction.rows(_READ, fresh.sync_id):
         if wanted not in {None, column}:
             return replace(fresh, version=int(version), column=wanted or "")
         watermark = Watermark.parse(kind, text) if kind else None
@@ -99,13 +99,13 @@ def read_state(database: Database, job: SyncData, *, job_key: str) -> SyncState:
     return replace(fresh, column=wanted or "")
 
 
-def write_state(database: Database, state: SyncState) -> SyncState:
+def write_state(transaction: Transaction, state: SyncState) -> SyncState:
     """Write `state` and return it with its new version.
 
     Raises `TransientFailure` (``sync_overtaken``) if somebody has written since it was read: what this attempt has
     read of the source may be older than what that one has copied.
     """
-    found = database.rows(_READ, state.sync_id)
+    found = transaction.rows(_READ, state.sync_id)
     if (int(found[0][0]) if found else 0) != state.version:
         raise TransientFailure(
             "sync_overtaken",
@@ -118,7 +118,7 @@ def write_state(database: Database, state: SyncState) -> SyncState:
     counts = (state.inserted_count, state.updated_count, state.deleted_count)
     values = (state.version, state.job, state.column, *reached, state.began_at, *counts, state.sync_id)
     if found:
-        database.change(_UPDATE, *values)
+        transaction.change(_UPDATE, *values)
     else:
-        database.change(_INSERT, *values, state.description)
+        transaction.change(_INSERT, *values, state.description)
     return state

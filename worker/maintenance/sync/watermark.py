@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from shared.jobs.maintenance import ByWatermark
 
 Kind = Literal["integer", "decimal", "float", "date", "timestamp", "timestamptz"]
-_SQL_TYPES = {"date": "DATE", "timestamp": "TIMESTAMP", "timestamptz": "TIMESTAMPTZ"}
 _NANOSECONDS_A_MICROSECOND = 1_000
 
 
@@ -73,23 +72,6 @@ class Watermark:
         if isinstance(self.value, date):  # the start of the day that the overlap reaches into
             return Watermark(self.kind, self.value - timedelta(days=-(-mode.overlap_s // 86_400)))
         return Watermark(self.kind, self.value - mode.overlap_count)
-
-    def literal(self, *, sqlite: bool) -> str:
-        """Return the value in SQL; not above any way in which SQLite's texts may spell it.
-
-        There a time is a text and compared as such: the shortest spelling comes before longer ones of the same time.
-        """
-        if not isinstance(self.value, date):
-            return f"{self.value:f}" if isinstance(self.value, Decimal) else repr(self.value)
-        if not sqlite:
-            return f"{_SQL_TYPES[self.kind]} '{self.value}'"
-        if not isinstance(self.value, datetime):
-            return f"'{self.value.isoformat()}'"
-        text = f"{self.value:%Y-%m-%d %H:%M:%S.%f}".rstrip("0").rstrip(".")
-        if self.value.microsecond:
-            return f"'{text}'"
-        text = f"{self.value:%Y-%m-%d %H:%M:%S}"
-        return f"'{text.removesuffix(':00').removesuffix(' 00:00')}'"
 
 
 def kind_of(column: str, found: pa.DataType) -> Kind:

@@ -11,7 +11,7 @@ from shared.contract.artifacts import Column
 from shared.errors import TaskFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 MAX_COLUMNS = 2_000
@@ -89,6 +89,24 @@ class ParquetSink:
         if self._waiting_rows:
             self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
         self._waiting, self._waiting_bytes, self._waiting_rows = [], 0, 0
+
+
+def write_batches(
+    batches: Iterable[pa.RecordBatch], found: pa.Schema, path: Path, on_rows: Callable[[int], None]
+) -> list[str]:
+    """Write batches of the schema `found` to a Parquet file and return its clean column names.
+
+    What an extension adds to a type is left out. `on_rows` gets the number of rows so far.
+    """
+    names = column_names(found.names)
+    kinds = [kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind for kind in found.types]
+    schema = pa.schema(zip(names, kinds, strict=True))
+    with ParquetSink(path, schema) as sink:
+        for batch in batches:
+            columns = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in batch.columns]
+            sink.write(pa.RecordBatch.from_arrays(columns, schema=schema))
+            on_rows(sink.row_count)
+    return names
 
 
 def batches_of(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:

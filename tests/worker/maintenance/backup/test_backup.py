@@ -47,7 +47,7 @@ def engine_in(kind: str, folder: Path, request: pytest.FixtureRequest) -> Engine
 def restored(backup: Path, engine: Engine, *, replace: bool = False, load_id: str = "one") -> Manifest:
     """Restore into the table `copy`."""
     return restore_table(
-        backup, engine.connection, "copy", replace=replace, load_id=load_id, bounds=bounds(backup.parent)
+        backup, engine.database, "copy", replace=replace, load_id=load_id, bounds=bounds(backup.parent)
     )
 
 
@@ -81,7 +81,7 @@ def test_a_table_comes_back_as_it_was(
         f"INSERT INTO sales VALUES {', '.join(VALUES)}",  # noqa: S608 - the test's own values
     )
     backup = tmp_path / "backup.zip"
-    manifest = back_up_table(made.connection, "sales", backup, bounds(tmp_path))
+    manifest = back_up_table(made.database, "sales", backup, bounds(tmp_path))
     assert (manifest.row_count, manifest.kind, manifest.source) == (4, "table", "warehouse:sales")
     assert restored(backup, target) == restored(backup, target) == manifest
     columns = "id, name, CAST(price AS REAL), weight, CAST(day AS TEXT), CAST(seen_at AS TEXT), paid"
@@ -108,7 +108,7 @@ def test_types_that_engines_store_in_their_own_way_are_proved(
         "18446744073709551615, 0.1, -3, 1234567890123456789.000000001), (NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
     )
     backup = tmp_path / "backup.zip"
-    manifest = back_up_table(made.connection, "sales", backup, bounds(tmp_path))
+    manifest = back_up_table(made.database, "sales", backup, bounds(tmp_path))
     assert restored(backup, target) == manifest
 
 
@@ -116,7 +116,7 @@ def test_the_digest_is_what_it_says(tmp_path: Path, request: pytest.FixtureReque
     """It is the sum over rows of two words of the SHA-256 of their text: recomputed here row by row."""
     engine = engine_in("sqlite", tmp_path / "made", request)
     engine.run("CREATE TABLE sales (name TEXT, id INTEGER)", "INSERT INTO sales VALUES ('a', 1), (NULL, 20), ('ü', 3)")
-    manifest = back_up_table(engine.connection, "sales", tmp_path / "b.zip", bounds(tmp_path))
+    manifest = back_up_table(engine.database, "sales", tmp_path / "b.zip", bounds(tmp_path))
     digests = [hashlib.sha256(row.encode()).digest() for row in ("1:11:a", "2:20-", "1:31:ü")]
     words = (sum(int.from_bytes(one[at : at + 8], "big") for one in digests) for at in (0, 8))
     assert manifest.digest == "-".join(f"{word:x}" for word in words)
@@ -127,7 +127,7 @@ def test_a_table_that_is_there_is_not_overwritten(tmp_path: Path, request: pytes
     engine = engine_in("sqlite", tmp_path / "made", request)
     engine.run("CREATE TABLE sales (id INTEGER)", "INSERT INTO sales VALUES (1), (2)")
     backup = tmp_path / "backup.zip"
-    back_up_table(engine.connection, "sales", backup, bounds(tmp_path))
+    back_up_table(engine.database, "sales", backup, bounds(tmp_path))
     engine.run("CREATE TABLE copy (id INTEGER)", "INSERT INTO copy VALUES (9)")
     with pytest.raises(TaskFailure) as failure:
         restored(backup, engine)

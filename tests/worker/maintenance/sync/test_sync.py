@@ -59,8 +59,8 @@ class Pair:
         scratch.mkdir()
         return Sync(
             job,
-            self.source.connection,
-            self.destination.connection,
+            self.source.database,
+            self.destination.database,
             job_key=job_key or uuid7(),
             scratch=scratch,
             memory_limit_bytes=64 * 1024**2,

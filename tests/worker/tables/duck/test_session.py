@@ -92,3 +92,14 @@ def test_a_connection_has_the_bounds_that_it_is_given(tmp_path: Path) -> None:
     assert (settings["memory_limit"], settings["threads"]) == ("256.0 MiB", "3")
     assert settings["temp_directory"] == str(tmp_path)
     assert settings["python_enable_replacements"] == "false"
+
+
+def test_nobody_else_opens_duckdb() -> None:
+    """`duckdb.connect` stands in one module of the workers, so its settings are the same for all families."""
+    root = Path(__file__).parents[4]
+    opening = [
+        str(path.relative_to(root))
+        for path in (root / "worker").rglob("*.py")
+        if "duckdb.connect(" in path.read_text("utf-8")
+    ]
+    assert opening == ["worker/tables/duck/session.py"]

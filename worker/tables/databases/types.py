@@ -1,4 +1,4 @@
-"""Types between a dataset (Arrow) and the tables of the engines.
+"""Types between a dataset (Arrow) and the tables of the engines, and what the columns of a table can hold.
 
 | Arrow                   | PostgreSQL                 | SQLite (storage)             | DuckDB                    |
 | ----------------------- | -------------------------- | ---------------------------- | ------------------------- |
@@ -47,6 +47,17 @@ class Shape:
 
     family: Family
     size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingColumn:
+    """A column of a table that is there."""
+
+    name: str
+    declared: str
+    required: bool
+    """Whether a row cannot do without it: not nullable and without a default."""
+    shape: Shape
 
 
 def plain(kind: pa.DataType) -> pa.DataType:

@@ -6,16 +6,21 @@ Codes are those of PostgreSQL's documentation, appendix A ("PostgreSQL Error Cod
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from adbc_driver_manager import OperationalError
+from adbc_driver_manager import dbapi as adbc
+
 from shared.errors import TaskFailure, TransientFailure
+from worker.reach.connections import scrubbed
+from worker.tables.databases.failures import query_failed, unavailable
 
 if TYPE_CHECKING:
-    from adbc_driver_manager import dbapi as adbc
-
-    from worker.reach.connections import PostgresqlConnection
+    from collections.abc import Iterator
 
 _UNAVAILABLE = ("08", "53", "57P", "58")  # connection, resources, operator intervention, system
+_PASSING_FOR_READERS = ("08", "40001", "40P01", "53300", "55P03", "57P01", "57P03")
 _BUSY = ("40", "55P03", "57014")  # serialisation and deadlock, lock timeout, statement timeout
 _REFUSED = (
     ("28", "database_access_denied", "Check the user and the password of the connection."),
@@ -28,6 +33,9 @@ _REFUSED = (
 _TEXT_CHARACTERS = 500
 _NOISE = re.compile(r"\s*(Query was:.*|\.?\s*SQLSTATE: \w+\s*)$", re.DOTALL)
 _DRIVER = re.compile(r"^[A-Z_]+: (\[libpq\] )?")
+_SQLSTATE = re.compile(r"SQLSTATE: (\w{5})")
+_LOST = re.compile("server closed the connection|could not receive data|no connection to the server")
+_NOT_CONNECTED = "Failed to connect"
 _FROM_NETWORK = re.compile(r"connection to server|could not translate host name|could not connect to server")
 _LOGIN_REFUSED = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|role .* does not exist"
@@ -35,13 +43,39 @@ _LOGIN_REFUSED = re.compile(
 )
 
 
-def failure_of(error: adbc.Error, connection: PostgresqlConnection) -> TaskFailure:
-    """Return the job's failure for an error of the driver. Without a SQLSTATE it came from connecting or the wire."""
+@contextmanager
+def reading_failures(name: str, url: str) -> Iterator[None]:
+    """Turn what reading the connection `name` at `url` raises into the job's failure."""
+    try:
+        yield
+    except (adbc.Error, OSError) as failed:  # OSError: what Arrow makes of an error while rows arrive
+        if _NOT_CONNECTED in str(failed):
+            raise _not_connected(str(failed), name, url) from None
+        message = scrubbed(str(failed), url)
+        noted = _SQLSTATE.search(message)
+        state = getattr(failed, "sqlstate", None) or (noted[1] if noted else "")
+        lost = _LOST.search(message) is not None or (isinstance(failed, OperationalError) and not state)
+        if lost or state.startswith(_PASSING_FOR_READERS):
+            raise unavailable(name, message) from None
+        raise query_failed(name, message) from None
+
+
+@contextmanager
+def loading_failures(name: str, url: str) -> Iterator[None]:
+    """Turn what loading into the connection `name` at `url` raises into the job's failure."""
+    try:
+        yield
+    except adbc.Error as error:
+        raise _loading_failure(error, name, url) from None  # the driver's text may quote the URL
+
+
+def _loading_failure(error: adbc.Error, name: str, url: str) -> TaskFailure:
+    """Return the job's failure for an error of the driver. Without a SQLSTATE it came from the wire."""
     state = error.sqlstate or ""
     text = str(error)
-    if "Failed to connect" in text:
-        return _not_connected(text, connection)
-    message = f"PostgreSQL says of the connection {connection.name!r}: {_readable(text, connection)}"
+    if _NOT_CONNECTED in text:
+        return _not_connected(text, name, url)
+    message = f"PostgreSQL says of the connection {name!r}: {_readable(text, url)}"
     if state.startswith(_BUSY):
         return TransientFailure(
             "database_busy",
@@ -57,21 +91,21 @@ def failure_of(error: adbc.Error, connection: PostgresqlConnection) -> TaskFailu
     return TaskFailure("database_refused", message, remedy="Check the table's definition.", sqlstate=state)
 
 
-def _not_connected(text: str, connection: PostgresqlConnection) -> TaskFailure:
+def _not_connected(text: str, name: str, url: str) -> TaskFailure:
     if not _FROM_NETWORK.search(text):  # libpq quotes what it cannot parse: part of it may be the password
         return TaskFailure(
             "connection_misconfigured",
-            f"The URL of the connection {connection.name!r} is not one that PostgreSQL's library understands.",
+            f"The URL of the connection {name!r} is not one that PostgreSQL's library understands.",
             remedy="Percent-encode special characters in user and password; check host, port and parameters.",
         )
-    message = f"No connection to {connection.name!r}: {_readable(text, connection)}"
+    message = f"No connection to {name!r}: {_readable(text, url)}"
     if _LOGIN_REFUSED.search(text):
         return TaskFailure("database_access_denied", message, remedy="Check user, password and database name.")
     return TransientFailure("database_unavailable", message, remedy="Check that the server is up and reachable.")
 
 
-def _readable(text: str, connection: PostgresqlConnection) -> str:
+def _readable(text: str, url: str) -> str:
     """Return the server's own words, in one line, without driver noise and credentials."""
     stripped = _DRIVER.sub("", _NOISE.sub("", text))
     one_line = " ".join(stripped.replace("[PGRES_FATAL_ERROR]", "").split())
-    return connection.scrub(one_line)[:_TEXT_CHARACTERS]
+    return scrubbed(one_line, url)[:_TEXT_CHARACTERS]

@@ -1,11 +1,8 @@
-"""Databases that refuse, wait, crawl or die; and workers that do."""
+"""PostgreSQL: what only it has, and servers that refuse, wait, crawl or die."""
 
 from __future__ import annotations
 
-import signal
 import socket
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -14,8 +11,7 @@ import pyarrow as pa
 import pytest
 
 from shared.errors import TaskFailure, TransientFailure
-from tests.support.engines import ENGINES, Engine, exit_code_of_load, make_engine
-from worker.reach.connections import DuckdbConnection, PostgresqlConnection, SqliteConnection
+from tests.support.engines import Engine, make_engine, postgresql_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,13 +21,9 @@ TABLE = pa.table({"id": [1, 2, 3]})
 SECRET = "s3cr3t/p@ss w%rd"  # noqa: S105 - not a secret of anything
 
 
-def engine_at(url: str, folder: Path, **bounds: float) -> Engine:
-    return Engine("postgresql", PostgresqlConnection("warehouse", url, **bounds), folder)
-
-
 @pytest.fixture
 def postgresql(postgres_url: str, tmp_path: Path) -> Engine:
-    return engine_at(postgres_url, tmp_path, lock_timeout_s=0.2, statement_timeout_s=10)
+    return postgresql_at(postgres_url, tmp_path, lock_timeout_s=0.2, statement_timeout_s=10)
 
 
 @pytest.fixture
@@ -46,7 +38,7 @@ def test_a_wrong_password_is_final_and_appears_nowhere(postgres_url: str, tmp_pa
     parts = urlsplit(postgres_url)
     url = f"postgresql://celeriac:{quote(SECRET, safe='')}@127.0.0.1:{parts.port}{parts.path}"
     with pytest.raises(TaskFailure) as caught:
-        engine_at(url, tmp_path).load(TABLE)
+        postgresql_at(url, tmp_path).load(TABLE)
     assert (caught.value.code, caught.value.retryable) == ("database_access_denied", False)
     chain = f"{caught.value.document()} {caught.value!r} {caught.value.__cause__!r}"
     for secret in (SECRET, quote(SECRET, safe=""), "s3cr3t"):
@@ -65,7 +57,7 @@ def test_a_wrong_password_is_final_and_appears_nowhere(postgres_url: str, tmp_pa
 def test_a_url_that_cannot_be_read_is_not_repeated(url: str, tmp_path: Path) -> None:
     """Libpq quotes what it does not understand, which may be a part of the password; the failure does not."""
     with pytest.raises(TaskFailure) as caught:
-        engine_at(url, tmp_path).load(TABLE)
+        postgresql_at(url, tmp_path).load(TABLE)
     assert "s3cr3t" not in f"{caught.value.document()} {caught.value.__cause__!r}"
 
 
@@ -74,7 +66,7 @@ def test_a_server_that_is_not_there_can_come_back(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(TransientFailure) as caught:
-        engine_at(f"postgresql://u:{SECRET[:6]}@127.0.0.1:{port}/x", tmp_path).load(TABLE)
+        postgresql_at(f"postgresql://u:{SECRET[:6]}@127.0.0.1:{port}/x", tmp_path).load(TABLE)
     assert caught.value.code == "database_unavailable"
     assert SECRET[:6] not in str(caught.value.document())
 
@@ -82,14 +74,14 @@ def test_a_server_that_is_not_there_can_come_back(tmp_path: Path) -> None:
 def test_a_silent_server_is_given_up(silent_port: int, tmp_path: Path) -> None:
     """Connecting has a bound (libpq's smallest is 2 s)."""
     with pytest.raises(TransientFailure) as caught:
-        engine_at(f"postgresql://u@127.0.0.1:{silent_port}/x", tmp_path, connect_timeout_s=1).load(TABLE)
+        postgresql_at(f"postgresql://u@127.0.0.1:{silent_port}/x", tmp_path, connect_timeout_s=1).load(TABLE)
     assert caught.value.code == "database_unavailable"
 
 
 def test_a_database_that_does_not_exist_is_final(postgres_url: str, tmp_path: Path) -> None:
     """Trying again would not make it."""
     with pytest.raises(TaskFailure) as caught:
-        engine_at(postgres_url.rsplit("/", 1)[0] + "/nowhere", tmp_path).load(TABLE)
+        postgresql_at(postgres_url.rsplit("/", 1)[0] + "/nowhere", tmp_path).load(TABLE)
     assert (caught.value.code, caught.value.retryable) == ("database_access_denied", False)
 
 
@@ -101,7 +93,7 @@ def test_missing_privileges_are_final(postgresql: Engine, postgres_url: str, tmp
     parts = urlsplit(postgres_url)
     try:
         with pytest.raises(TaskFailure) as caught:
-            engine_at(f"postgresql://{role}:reader@127.0.0.1:{parts.port}{parts.path}", tmp_path).load(TABLE)
+            postgresql_at(f"postgresql://{role}:reader@127.0.0.1:{parts.port}{parts.path}", tmp_path).load(TABLE)
     finally:
         postgresql.run(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
     assert (caught.value.code, caught.value.retryable) == ("database_access_denied", False)
@@ -138,7 +130,7 @@ def test_a_statement_that_takes_too_long_is_ended(postgresql: Engine, postgres_u
         "CREATE TRIGGER slow BEFORE INSERT ON sales FOR EACH ROW EXECUTE FUNCTION slow()",
     )
     with pytest.raises(TransientFailure) as caught:
-        engine_at(postgres_url, tmp_path, statement_timeout_s=0.3).load(TABLE)
+        postgresql_at(postgres_url, tmp_path, statement_timeout_s=0.3).load(TABLE)
     assert (caught.value.code, caught.value.details) == ("database_busy", {"sqlstate": "57014"})
 
 
@@ -185,82 +177,25 @@ def test_readers_see_the_old_rows_while_a_replace_runs(postgresql: Engine) -> No
     assert postgresql.run("SELECT count(*) FROM sales") == [(3,)]
 
 
-def test_sqlite_readers_go_on_and_writers_wait_with_a_bound(tmp_path: Path) -> None:
-    """A file that a load made is in WAL mode. A second writer gives up after its bound, and can try again."""
-    engine = Engine("sqlite", SqliteConnection("warehouse", tmp_path / "w.db", lock_timeout_s=0.1), tmp_path)
-    engine.load(pa.table({"id": [7]}), load_id="old")
-    seen: list[object] = []
-
-    def look(_done: int, _total: int | None) -> None:
-        seen.append(engine.run("SELECT * FROM sales"))
-        with pytest.raises(TransientFailure) as caught:
-            engine.load(TABLE, load_id="another")
-        assert caught.value.code == "database_busy"
-
-    engine.load(TABLE, mode="replace", on_progress=look)
-    assert seen
-    assert all(rows == [(7,)] for rows in seen)
-
-
-def test_a_file_that_is_no_database_is_final(tmp_path: Path) -> None:
-    """Nothing is written into a file of another kind."""
-    path = tmp_path / "notes.txt"
-    path.write_text("not a database, but more than one hundred bytes of text: " * 20)
-    for connection in (SqliteConnection("w", path), DuckdbConnection("w", path)):
-        with pytest.raises(TaskFailure) as caught:
-            Engine("", connection, tmp_path).load(TABLE)
-        assert (caught.value.code, caught.value.retryable) == ("database_refused", False)
+@pytest.mark.parametrize("mode", ["append", "upsert"])
+def test_texts_are_parsed_for_types_that_check_them(mode: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """uuid, jsonb and enumerations take texts and refuse wrong ones."""
+    engine = make_engine("postgresql", tmp_path, request)
+    engine.run("CREATE TYPE mood AS ENUM ('ok')", "CREATE TABLE sales (id UUID, doc JSONB, mood mood, s VARCHAR(3))")
+    row = {"id": ["0192f0c1-2a4b-7c3d-8e5f-0123456789ab"], "doc": ['{"a": 1}'], "mood": ["ok"], "s": ["abc"]}
+    key = ["id"] if mode == "upsert" else []
+    engine.load(pa.table(row), mode=mode, key=key)
+    assert engine.run("SELECT id::text, doc::text, mood::text, s FROM sales") == [
+        (row["id"][0], '{"a": 1}', "ok", "abc")
+    ]
+    with pytest.raises(TaskFailure) as caught:  # never cut
+        engine.load(pa.table({**row, "s": ["abcd"]}), mode=mode, key=key, load_id="second")
+    assert caught.value.code == "value_refused"
 
 
-def test_a_duckdb_file_that_another_process_has_open_can_come_free(tmp_path: Path) -> None:
-    """The failure says that one process at a time can have it open."""
-    path = tmp_path / "w.duckdb"
-    holder = f"import duckdb, sys; c = duckdb.connect({str(path)!r}); print('open', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"open\n"
-        engine = Engine("duckdb", DuckdbConnection("w", path, lock_timeout_s=0.3), tmp_path)
-        with pytest.raises(TransientFailure, match="lock") as caught:
-            engine.load(TABLE)
-        assert "One process at a time" in caught.value.remedy
-        process.communicate()
-    assert engine.load(TABLE).inserted_count == 3
-
-
-ROW_COUNT = 200_000  # several batches
-NEW = pa.table({"id": pa.array(range(ROW_COUNT)), "x": pa.array([1] * ROW_COUNT)})
-
-
-@pytest.mark.parametrize("kind", ENGINES)
-@pytest.mark.parametrize(("mode", "key"), [("append", []), ("replace", []), ("upsert", ["id"])])
-def test_a_load_killed_at_any_moment_is_untouched_or_complete(
-    kind: str, mode: str, key: list[str], request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    """SIGKILL before, among and after the rows, and after the commit; the next delivery makes it whole, once."""
-    engine = make_engine(kind, tmp_path, request)
-    engine.load(pa.table({"id": pa.array(range(-10, 10)), "x": pa.array([0] * 20)}), load_id="old")
-    what = "SELECT count(*), sum(x) FROM sales"
-    after = {"append": (ROW_COUNT + 20, ROW_COUNT), "replace": (ROW_COUNT, ROW_COUNT)}.get(
-        mode, (ROW_COUNT + 10, ROW_COUNT)
-    )
-    for kill_at in (0, 1, ROW_COUNT // 2, ROW_COUNT):
-        assert exit_code_of_load(engine, NEW, kill_at=kill_at, mode=mode, key=key) == -signal.SIGKILL
-        assert engine.run(what) == [(20, 0)]
-    assert exit_code_of_load(engine, NEW, kill_at=None, mode=mode, key=key) == -signal.SIGKILL
-    assert engine.run(what) == [after]
-    assert engine.load(NEW, mode=mode, key=key).already_loaded
-    assert engine.run(what) == [after]
-
-
-@pytest.mark.parametrize("kind", ENGINES)
-def test_a_killed_first_load_leaves_no_table(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """The table's definition is part of the transaction."""
-    engine = make_engine(kind, tmp_path, request)
-    assert exit_code_of_load(engine, NEW, kill_at=ROW_COUNT // 2) == -signal.SIGKILL
-    catalogue = {
-        "postgresql": "SELECT relname FROM pg_class WHERE relname = 'sales'",
-        "sqlite": "SELECT name FROM sqlite_schema WHERE name = 'sales'",
-        "duckdb": "SELECT table_name FROM duckdb_tables() WHERE table_name = 'sales'",
-    }
-    assert engine.run(catalogue[kind]) == []
-    assert engine.load(NEW).inserted_count == ROW_COUNT
+def test_a_name_that_would_be_cut_is_refused(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """A column name of more than 63 bytes is refused."""
+    engine = make_engine("postgresql", tmp_path, request)
+    with pytest.raises(TaskFailure) as caught:
+        engine.load(pa.table({"ü" * 32: [1]}))
+    assert caught.value.code == "column_name_refused"

@@ -1,4 +1,4 @@
-"""Tables are read with types that their definition gives, as far as their values agree."""
+"""SQLite: what only it has. Tables are read with types that their definition gives, as far as their values agree."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from contextlib import closing
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 import pytest
 
-from shared.errors import TaskFailure
-from worker.reach.connections import SqliteConnection
-from worker.tables.read_table import read_table
+from shared.errors import TaskFailure, TransientFailure
+from tests.support.engines import Engine, sqlite_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,17 +19,13 @@ if TYPE_CHECKING:
 
 def read(folder: Path, declared: str, *values: Any, **options: Any) -> tuple[str, list[Any]]:
     """Return type and values of the one column of a SQLite table."""
-    path, output = folder / "w.db", folder / "output.parquet"
+    path = folder / "w.db"
     with closing(sqlite3.connect(path)) as session, session:
         session.execute("DROP TABLE IF EXISTS t")
         session.execute(f"CREATE TABLE t (x {declared})")
         session.executemany("INSERT INTO t VALUES (?)", [(value,) for value in values])
-    connection = SqliteConnection("warehouse", path)
-    count = read_table(
-        connection, "t", output, scratch=folder, memory_limit_bytes=2**26, on_rows=lambda _: None, **options
-    )
-    table = pq.read_table(output)
-    assert count == table.num_rows
+    table = sqlite_at(path).read("t", **options)
+    assert table.num_rows == len(values) or options
     return str(table.schema.field("x").type), table["x"].to_pylist()
 
 
@@ -96,16 +91,66 @@ def test_a_condition_narrows_both_rows_and_types(tmp_path: Path) -> None:
     assert (kind, values) == ("date32[day]", [date(2026, 1, 2)])
 
 
-def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """The database's own words say which."""
-    sqlite3.connect(tmp_path / "w.db").close()
-    connection = SqliteConnection("warehouse", tmp_path / "w.db")
-    with pytest.raises(TaskFailure, match="no such table: nowhere"):
-        read_table(
-            connection,
-            "nowhere",
-            tmp_path / "o.parquet",
-            scratch=tmp_path,
-            memory_limit_bytes=2**26,
-            on_rows=lambda _: None,
-        )
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Engine:
+    """Return a SQLite file with columns of several kinds."""
+    engine = sqlite_at(tmp_path / "w.db", lock_timeout_s=0.1)
+    engine.run(
+        "CREATE TABLE sales (id TEXT, n INTEGER, r REAL, mixed, blob BLOB)",
+        "INSERT INTO sales VALUES ('007', 1, 1e300, 'x', x'00ff'), ('8', NULL, 0.5, 2, NULL)",
+    )
+    return engine
+
+
+def test_values_of_any_type_are_staged_as_text(sqlite: Engine) -> None:
+    """Values of any type survive as text; columns of numbers alone are to become numbers."""
+    rows, candidates = sqlite.stage(table="sales")
+    assert rows == [
+        {"id": "007", "n": "1", "r": "1e+300", "mixed": "x", "blob": "00ff"},
+        {"id": "8", "n": None, "r": "0.5", "mixed": "2", "blob": None},
+    ]
+    assert candidates == {"id": "text", "n": "number", "r": "number", "mixed": "text", "blob": "text"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "DELETE FROM sales",
+        "SELECT 1; DELETE FROM sales",
+        "WITH x AS (SELECT 1) DELETE FROM sales",
+        "SELECT load_extension('x')",
+    ],
+)
+def test_nothing_can_be_written(sqlite: Engine, query: str) -> None:
+    """Only reading is authorized."""
+    with pytest.raises(TaskFailure) as raised:
+        sqlite.stage(query=query)
+    assert raised.value.code in {"query_refused", "query_failed"}
+    assert len(sqlite.stage(table="sales")[0]) == 2
+
+
+def test_a_lock_of_another_can_pass(sqlite: Engine, tmp_path: Path) -> None:
+    """Another's exclusive lock is waited for, then tried again later."""
+    with closing(sqlite3.connect(tmp_path / "w.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TransientFailure) as raised:
+            sqlite.stage(table="sales")
+        other.rollback()
+    assert raised.value.code == "database_unavailable"
+
+
+def test_readers_go_on_and_writers_wait_with_a_bound(tmp_path: Path) -> None:
+    """A file that a load made is in WAL mode. A second writer gives up after its bound, and can try again."""
+    engine = sqlite_at(tmp_path / "w.db", lock_timeout_s=0.1)
+    engine.load(pa.table({"id": [7]}), load_id="old")
+    seen: list[object] = []
+
+    def look(_done: int, _total: int | None) -> None:
+        seen.append(engine.run("SELECT * FROM sales"))
+        with pytest.raises(TransientFailure) as caught:
+            engine.load(pa.table({"id": [1, 2, 3]}), load_id="another")
+        assert caught.value.code == "database_busy"
+
+    engine.load(pa.table({"id": [1, 2, 3]}), mode="replace", on_progress=look)
+    assert seen
+    assert all(rows == [(7,)] for rows in seen)

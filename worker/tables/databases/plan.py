@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,18 +12,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shared.errors import TaskFailure
-from worker.tables.load_types import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from shared.jobs.data.places import TableDestination
+    from worker.tables.databases.dialect import Dialect
+    from worker.tables.databases.types import ExistingColumn
 
 Mode = Literal["append", "replace", "upsert"]
+Progress = Callable[[int, "int | None"], None]
+"""Takes the rows so far and, where it is known, their number in all; what it raises ends the load and undoes it."""
 
-LEDGER = "celeriac_loads"
-STAGE = "celeriac_stage"
-_SYSTEM_SCHEMAS = ("pg_", "information_schema", "temp", "system")
 _BATCH_BYTES = 4 * 1024 * 1024
 _BATCH_ROWS = 16_384
 _SAMPLE_ROWS = 256
@@ -42,17 +43,6 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class ExistingColumn:
-    """A column of the target table."""
-
-    name: str
-    declared: str
-    required: bool
-    """Whether a row cannot do without it: not nullable and without a default."""
-    shape: Shape
-
-
-@dataclass(frozen=True, slots=True)
 class TablePlan:
     """One load into one table."""
 
@@ -65,6 +55,7 @@ class TablePlan:
     columns: Mapping[str, pa.DataType]
     row_count: int
     batch_rows: int
+    dialect: Dialect
 
     @property
     def destination(self) -> str:
@@ -74,17 +65,7 @@ class TablePlan:
     @property
     def target(self) -> str:
         """The quoted name of the table, with its schema if one was given."""
-        return ".".join(quote(part) for part in self.table.split("."))
-
-
-def quote(name: str) -> str:
-    """Return a name as an SQL identifier, in the way of the standard and of all three engines."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def fold_ascii(name: str) -> str:
-    """Return a name as engines compare it that ignore the case of ASCII letters."""
-    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
+        return self.dialect.target(self.table)
 
 
 def plan_table(
@@ -93,18 +74,17 @@ def plan_table(
     dataset: Path,
     *,
     load_id: str,
-    represent: Callable[[pa.DataType], pa.DataType],
-    fold: Callable[[str], str],
+    dialect: Dialect,
 ) -> TablePlan:
-    """Return the plan, with each column in the type that `represent` says the engine stores.
+    """Return the plan, with each column in the type that the engine stores.
 
     Raises `TaskFailure` for a reserved table, columns that cannot be told apart, or a key that is not there.
     """
-    _refuse_reserved(destination.table)
+    _refuse_reserved(destination.table, dialect)
     with open_streaming(dataset) as file:
         schema, metadata = file.schema_arrow, file.metadata
         batch_rows = _batch_rows(file)
-    _refuse_ambiguous(schema.names, fold)
+    _refuse_ambiguous(schema.names, dialect.fold)
     if missing := [name for name in destination.key if name not in schema.names]:
         raise TaskFailure(
             "key_column_missing",
@@ -118,16 +98,17 @@ def plan_table(
         mode=destination.mode,
         key=tuple(destination.key),
         dataset=dataset,
-        columns={field.name: represent(field.type) for field in schema},
+        columns={field.name: dialect.represent(field.type) for field in schema},
         row_count=metadata.num_rows,
         batch_rows=batch_rows,
+        dialect=dialect,
     )
 
 
-def bare_plan(connection: str, destination: TableDestination) -> TablePlan:
+def bare_plan(connection: str, destination: TableDestination, dialect: Dialect) -> TablePlan:
     """Return the plan of a load without rows, to look at the target. Raises `TaskFailure` for a reserved table."""
-    _refuse_reserved(destination.table)
-    return TablePlan("", connection, destination.table, destination.mode, (), Path(), {}, 0, 1)
+    _refuse_reserved(destination.table, dialect)
+    return TablePlan("", connection, destination.table, destination.mode, (), Path(), {}, 0, 1, dialect)
 
 
 def open_streaming(dataset: Path) -> pq.ParquetFile:
@@ -138,7 +119,7 @@ def open_streaming(dataset: Path) -> pq.ParquetFile:
     return pq.ParquetFile(dataset, memory_map=False, pre_buffer=False, buffer_size=_READ_BUFFER_BYTES)
 
 
-def read_batches(plan: TablePlan, on_progress: Callable[[int, int | None], None]) -> Iterator[pa.RecordBatch]:
+def read_batches(plan: TablePlan, on_progress: Progress) -> Iterator[pa.RecordBatch]:
     """Yield the dataset in batches of the plan's types and report the rows once each batch has been taken.
 
     Raises `TaskFailure` (``value_not_exact``) for a value that the type cannot hold exactly.
@@ -160,12 +141,12 @@ def check_fits(
     plan: TablePlan,
     existing: Sequence[ExistingColumn],
     fits: Callable[[ExistingColumn, pa.DataType], bool],
-    fold: Callable[[str], str],
 ) -> None:
     """Raise `TaskFailure` (``columns_do_not_fit``) that names every column that does not fit, with both types.
 
     The table may have further columns if they are nullable or have a default: they get that.
     """
+    fold = plan.dialect.fold
     known = {fold(column.name): column for column in existing}
     named = {fold(name) for name in plan.columns}
     problems = []
@@ -187,15 +168,6 @@ def check_fits(
             remedy="Rename, cast, select or derive these columns in a transform step, or change the table.",
             problem_count=len(problems),
         )
-
-
-def unloadable(kind: pa.DataType, engine: str) -> TaskFailure:
-    """Return the failure for a type that an engine has no exact place for."""
-    return TaskFailure(
-        "type_not_loadable",
-        f"A column of type {kind} cannot be stored exactly in {engine}.",
-        remedy="Cast it in a transform step, for example to a string, or leave it out.",
-    )
 
 
 def _batch_rows(file: pq.ParquetFile) -> int:
@@ -223,9 +195,9 @@ def _exact(column: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
         ) from None
 
 
-def _refuse_reserved(table: str) -> None:
+def _refuse_reserved(table: str, dialect: Dialect) -> None:
     *schema, name = table.lower().split(".")
-    if name.startswith(("celeriac_", "sqlite_")) or (schema and schema[0].startswith(_SYSTEM_SCHEMAS)):
+    if name.startswith(("celeriac_", "sqlite_")) or (schema and schema[0].startswith(dialect.system_schemas)):
         raise TaskFailure(
             "table_reserved",
             f"The table {table!r} belongs to the database or to this service.",

@@ -1,23 +1,21 @@
-"""The SQL that all engines understand alike. Names are quoted; values are bound."""
+"""The SQL that all engines understand alike. Names are quoted in the plan's dialect; values are bound."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.tables.load_plan import LEDGER, STAGE, quote
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
-    import pyarrow as pa
+    from worker.tables.databases.dialect import Dialect
+    from worker.tables.databases.plan import TablePlan
 
-    from worker.tables.load_plan import TablePlan
-
-CREATE_LEDGER = f"""
-    CREATE TABLE IF NOT EXISTS {LEDGER} (
-        load_id TEXT PRIMARY KEY, destination TEXT NOT NULL, mode TEXT NOT NULL,
-        inserted_count BIGINT NOT NULL, updated_count BIGINT NOT NULL, deleted_count BIGINT NOT NULL,
-        loaded_at {{instant}} NOT NULL DEFAULT CURRENT_TIMESTAMP)
+STAGE = "celeriac_stage"
+LEDGER = "celeriac_loads"
+LEDGER_COLUMNS = """
+    load_id {short_text} PRIMARY KEY, destination TEXT NOT NULL, mode TEXT NOT NULL,
+    inserted_count BIGINT NOT NULL, updated_count BIGINT NOT NULL, deleted_count BIGINT NOT NULL,
+    loaded_at {instant} NOT NULL DEFAULT CURRENT_TIMESTAMP
 """
 RECORDED = f"""
     SELECT destination, mode, inserted_count, updated_count, deleted_count FROM {LEDGER} WHERE load_id = ?
@@ -28,25 +26,29 @@ RECORD = f"""
 """  # noqa: S608 - a constant of ours
 
 
-def create_table(plan: TablePlan, declare: Callable[[pa.DataType], str], *, primary_key: bool) -> str:
+def select(dialect: Dialect, table: str, condition: str = "") -> str:
+    """Return the query for all rows of a table, or those that meet a condition of this worker's own."""
+    return f"SELECT * FROM {dialect.target(table)}{f' WHERE {condition}' if condition else ''}"  # noqa: S608 - quoted names
+
+
+def create_table(plan: TablePlan) -> str:
     """Return the DDL of a target with the dataset's columns; nullable but for the key of an upsert."""
-    parts = [f"{quote(name)} {declare(kind)}" for name, kind in plan.columns.items()]
-    if primary_key and plan.key:
-        parts.append(f"PRIMARY KEY ({_list(plan.key)})")
+    parts = _declared(plan)
+    if plan.dialect.primary_keys and plan.key:
+        parts.append(f"PRIMARY KEY ({names_in(plan, plan.key)})")
     return f"CREATE TABLE {plan.target} ({', '.join(parts)})"
 
 
-def create_stage(plan: TablePlan, declare: Callable[[pa.DataType], str]) -> str:
+def create_stage(plan: TablePlan) -> str:
     """Return the DDL of the temporary table that a dataset passes through."""
-    columns = ", ".join(f"{quote(name)} {declare(kind)}" for name, kind in plan.columns.items())
-    return f"CREATE TEMPORARY TABLE {STAGE} ({columns})"
+    return f"CREATE TEMPORARY TABLE {STAGE} ({', '.join(_declared(plan))})"
 
 
 def insert_staged(plan: TablePlan, value: Callable[[str], str]) -> str:
     """Return the statement that appends the staged rows; `value` gives the expression for a column."""
     names = list(plan.columns)
     return (
-        f"INSERT INTO {plan.target} ({_list(names)}) "  # noqa: S608 - quoted names
+        f"INSERT INTO {plan.target} ({names_in(plan, names)}) "  # noqa: S608 - quoted names
         f"SELECT {', '.join(map(value, names))} FROM {STAGE} AS s"
     )
 
@@ -54,7 +56,7 @@ def insert_staged(plan: TablePlan, value: Callable[[str], str]) -> str:
 def update_matching(plan: TablePlan, value: Callable[[str], str]) -> str:
     """Return the statement that updates the rows whose key is staged."""
     changed = (name for name in plan.columns if name not in plan.key)
-    assignments = ", ".join(f"{quote(name)} = {value(name)}" for name in changed)
+    assignments = ", ".join(f"{plan.dialect.quoted(name)} = {value(name)}" for name in changed)
     return f"UPDATE {plan.target} AS t SET {assignments} FROM {STAGE} AS s WHERE {matches(plan, value)}"  # noqa: S608 - quoted names
 
 
@@ -65,28 +67,28 @@ def insert_missing(plan: TablePlan, value: Callable[[str], str]) -> str:
     """
     names = list(plan.columns)
     return (
-        f"INSERT INTO {plan.target} ({_list(names)}) "  # noqa: S608 - quoted names
+        f"INSERT INTO {plan.target} ({names_in(plan, names)}) "  # noqa: S608 - quoted names
         f"SELECT {', '.join(map(value, names))} FROM {STAGE} AS s "
-        f"LEFT JOIN {plan.target} AS t ON {matches(plan, value)} WHERE t.{quote(plan.key[0])} IS NULL"
+        f"LEFT JOIN {plan.target} AS t ON {matches(plan, value)} WHERE t.{plan.dialect.quoted(plan.key[0])} IS NULL"
     )
 
 
 def find_missing_keys(plan: TablePlan) -> str:
     """Return the query that counts staged rows without a complete key."""
-    return f"SELECT count(*) FROM {STAGE} WHERE {' OR '.join(f'{quote(k)} IS NULL' for k in plan.key)}"  # noqa: S608 - quoted names
+    return f"SELECT count(*) FROM {STAGE} WHERE {' OR '.join(f'{plan.dialect.quoted(k)} IS NULL' for k in plan.key)}"  # noqa: S608 - quoted names
 
 
 def find_duplicate_key(plan: TablePlan, value: Callable[[str], str]) -> str:
     """Return the query for one key that is staged more than once, as texts, with how often."""
     keys = [value(name) for name in plan.key]
-    texts = ", ".join(f"CAST({key} AS TEXT)" for key in keys)
+    texts = ", ".join(plan.dialect.as_text(key) for key in keys)
     grouped = ", ".join(keys)
     return f"SELECT {texts}, count(*) FROM {STAGE} AS s GROUP BY {grouped} HAVING count(*) > 1 LIMIT 1"  # noqa: S608 - quoted names
 
 
 def matches(plan: TablePlan, value: Callable[[str], str]) -> str:
     """Return the condition that a row `t` of the target has the key of a staged row `s`."""
-    return " AND ".join(f"t.{quote(name)} = {value(name)}" for name in plan.key)
+    return " AND ".join(f"t.{plan.dialect.quoted(name)} = {value(name)}" for name in plan.key)
 
 
 def is_unchanged(plan: TablePlan, equal: Callable[[str], str]) -> str:
@@ -103,5 +105,11 @@ def delete_missing(plan: TablePlan, value: Callable[[str], str]) -> str:
     return f"DELETE FROM {plan.target} AS t WHERE NOT EXISTS ({staged})"  # noqa: S608 - quoted names
 
 
-def _list(names: Iterable[str] | Sequence[str]) -> str:
-    return ", ".join(map(quote, names))
+def names_in(plan: TablePlan, names: Iterable[str]) -> str:
+    """Return quoted names, separated by commas."""
+    return ", ".join(map(plan.dialect.quoted, names))
+
+
+def _declared(plan: TablePlan) -> list[str]:
+    dialect = plan.dialect
+    return [f"{dialect.quoted(name)} {dialect.declare(kind)}" for name, kind in plan.columns.items()]

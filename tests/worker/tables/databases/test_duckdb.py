@@ -1,0 +1,61 @@
+"""DuckDB as a database: what only it has."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+
+from shared.errors import TaskFailure, TransientFailure
+from tests.support.engines import Engine, duckdb_at
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def duck(tmp_path: Path) -> Engine:
+    """Return a DuckDB file with a table."""
+    engine = duckdb_at(tmp_path / "w.duckdb")
+    engine.run("CREATE TABLE sales AS SELECT range AS id, 'n' || range AS name FROM range(25000)")
+    return engine
+
+
+def test_a_query_in_the_engines_own_dialect(duck: Engine) -> None:
+    """It is read in several batches, with its types."""
+    rows, candidates = duck.stage(query="FROM sales ORDER BY id")
+    assert (len(rows), rows[-1], candidates) == (25_000, {"id": 24_999, "name": "n24999"}, {})
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * FROM read_text('/etc/hostname')",
+        "SELECT 1; DELETE FROM sales",
+        "WITH x AS (SELECT 1) DELETE FROM sales",
+        "FROM duckdb_secrets(), no_such",
+    ],
+)
+def test_a_query_reaches_nothing_else(duck: Engine, query: str) -> None:
+    """Neither files nor writes are within a query's reach."""
+    with pytest.raises(TaskFailure) as raised:
+        duck.stage(query=query)
+    assert raised.value.code in {"query_refused", "query_failed"}
+
+
+def test_a_file_that_another_process_has_open_can_come_free(tmp_path: Path) -> None:
+    """The failure says that one process at a time can have it open."""
+    path, table = tmp_path / "w.duckdb", pa.table({"id": [1, 2, 3]})
+    holder = f"import duckdb, sys; c = duckdb.connect({str(path)!r}); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        engine = duckdb_at(path, lock_timeout_s=0.3)
+        with pytest.raises(TransientFailure, match="lock") as caught:
+            engine.load(table)
+        assert "One process at a time" in caught.value.remedy
+        process.communicate()
+    assert engine.load(table).inserted_count == 3

@@ -1,0 +1,129 @@
+"""What an engine can do: the face of a database, and of one transaction of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from worker.tables.databases.statements import STAGE, select, update_matching
+from worker.tables.databases.types import holds, shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from worker.tables.databases.dialect import Dialect
+    from worker.tables.databases.plan import Progress, TablePlan
+    from worker.tables.databases.types import ExistingColumn
+    from worker.tables.inference import Candidate
+
+
+class Database(ABC):
+    """One database: what its engine knows, and where this one is. Nothing is opened before something is asked.
+
+    What goes wrong comes out as `TransientFailure` if it can pass and as `TaskFailure` if it cannot, never with a
+    credential.
+    """
+
+    dialect: ClassVar[Dialect]
+    name: str
+    """The name of its connection."""
+
+    @abstractmethod
+    def stage_query(
+        self, query: str, staged: Path, *, memory_limit_bytes: int, on_rows: Callable[[int], None]
+    ) -> dict[str, Candidate]:
+        """Write the rows of one SELECT to the Parquet file `staged`, in a transaction that can only read.
+
+        `on_rows` gets the number of rows so far. Returns what the columns may become that came as text although they
+        are something else; the other columns have their types.
+        """
+
+    def stage_table(
+        self,
+        table: str,
+        condition: str,
+        staged: Path,
+        *,
+        temporal: Collection[str],  # noqa: ARG002 - for engines that have no types of their own
+        memory_limit_bytes: int,
+        on_rows: Callable[[int], None],
+    ) -> dict[str, Candidate]:
+        """Write the rows of a table that meet `condition`, if that is not empty, with types that the table gives.
+
+        The types do not depend on which rows are read. Columns in `temporal` are to become dates or times also where
+        the engine knows them as text only. For the rest see `stage_query`.
+        """
+        query = select(self.dialect, table, condition)
+        return self.stage_query(query, staged, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows)
+
+    @abstractmethod
+    def transaction(
+        self, load_id: str, *, scratch: Path | None, memory_limit_bytes: int, threads: int
+    ) -> AbstractContextManager[Transaction]:
+        """Open a transaction that is rolled back unless committed; others with the same `load_id` wait for its end.
+
+        The table `celeriac_loads` is there in it.
+        """
+
+
+class Transaction(ABC):
+    """One transaction of a database. It is rolled back unless `commit` was called."""
+
+    dialect: ClassVar[Dialect]
+
+    def fits(self, column: ExistingColumn, kind: pa.DataType) -> bool:
+        """Return whether a column of the target takes every value of `kind` exactly, or refuses it."""
+        return self.dialect.declare(kind) == column.declared or holds(column.shape, shape_of(kind))
+
+    @abstractmethod
+    def rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
+        """Return the rows of a query; values are bound to its question marks."""
+
+    @abstractmethod
+    def change(self, sql: str, *values: str | int) -> int:
+        """Run a statement and return how many rows it changed."""
+
+    def ensure(self, table: str, columns: str) -> None:
+        """Make a table of this service's own if it is not there.
+
+        In `columns`, `{instant}` is the type of a moment and `{short_text}` that of a text that can be a key.
+        """
+        dialect = self.dialect
+        declared = columns.format(instant=dialect.instant, short_text=dialect.short_text)
+        self.change(f"CREATE TABLE IF NOT EXISTS {table} ({declared})")
+
+    @abstractmethod
+    def columns(self, plan: TablePlan) -> list[ExistingColumn] | None:
+        """Return the columns of the target, or None if it is not there (and nobody else is making it)."""
+
+    @abstractmethod
+    def keep_writers_out(self, plan: TablePlan) -> None:
+        """Make other writers of the target wait for this transaction; readers go on."""
+
+    @abstractmethod
+    def insert(self, plan: TablePlan, existing: list[ExistingColumn], on_progress: Progress) -> int:
+        """Append the dataset to the target and return the number of rows."""
+
+    @abstractmethod
+    def stage(self, plan: TablePlan, on_progress: Progress) -> None:
+        """Make the dataset readable as `celeriac_stage`, indexed by its key where that helps."""
+
+    @abstractmethod
+    def drop_unchanged(self, plan: TablePlan, existing: list[ExistingColumn], value: Callable[[str], str]) -> None:
+        """Take out of the stage the rows that the target has with the same values; `value` as in `statements`."""
+
+    def staged_count(self) -> int:
+        """Return the number of rows in the stage."""
+        return int(self.rows(f"SELECT count(*) FROM {STAGE}")[0][0])  # noqa: S608 - a constant of ours
+
+    def update(self, plan: TablePlan, existing: list[ExistingColumn], value: Callable[[str], str]) -> int:  # noqa: ARG002 - for engines that rewrite whole rows
+        """Update the target's rows whose key is staged and return how many; `value` as in `statements`."""
+        return self.change(update_matching(plan, value))
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Make all of it visible and lasting at once."""

@@ -1,0 +1,1 @@
+"""DuckDB, as a database that others keep their tables in."""

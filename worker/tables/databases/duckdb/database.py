@@ -1,0 +1,99 @@
+"""A DuckDB file: how it is opened, for reading and for loading. One process at a time can write it.
+
+Another process that has it open is waited for, up to the connection's `lock_timeout_s`, when loading.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from worker.tables.databases.base import Database
+from worker.tables.databases.duckdb.dialect import DuckdbDialect
+from worker.tables.databases.duckdb.failures import is_locked, loading_failures, reading_failures
+from worker.tables.databases.duckdb.transaction import DuckdbTransaction
+from worker.tables.databases.statements import LEDGER, LEDGER_COLUMNS
+from worker.tables.duck.session import connect, interruptible, lock
+from worker.tables.parquet.staging import write_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pyarrow as pa
+
+    from shared.connections.settings import DuckdbInfo
+    from worker.tables.inference import Candidate
+
+_BATCH_ROWS = 10_000
+_POLL_INTERVAL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Duckdb(Database):
+    """A DuckDB file."""
+
+    name: str
+    info: DuckdbInfo
+    dialect = DuckdbDialect()
+
+    def stage_query(
+        self, query: str, staged: Path, *, memory_limit_bytes: int, on_rows: Callable[[int], None]
+    ) -> dict[str, Candidate]:
+        """Stage the rows of a query, which has their types and reaches nothing but this file."""
+        with (
+            reading_failures(self.name),
+            connect(str(self.info.path), read_only=True, memory_limit_bytes=memory_limit_bytes, threads=1) as session,
+        ):
+            lock(session)
+            # not execute(), which would hold all rows in memory
+            reader = interruptible(session, lambda: session.sql(query).to_arrow_reader(_BATCH_ROWS))
+            write_batches(_interruptibly(session, reader), reader.schema, staged, on_rows)
+            return {}
+
+    @contextmanager
+    def transaction(
+        self,
+        load_id: str,  # noqa: ARG002 - any second process waits
+        *,
+        scratch: Path | None,
+        memory_limit_bytes: int,
+        threads: int,
+    ) -> Iterator[DuckdbTransaction]:
+        """Yield a transaction that is rolled back unless committed. It spills into `scratch` beyond the memory."""
+        with (
+            tempfile.TemporaryDirectory(dir=scratch, prefix="duckdb-") as spill,
+            loading_failures(self.name),
+            closing(self._opened(Path(spill), memory_limit_bytes, threads)) as link,
+        ):
+            link.execute("BEGIN")
+            transaction = DuckdbTransaction(link)
+            transaction.ensure(LEDGER, LEDGER_COLUMNS)
+            yield transaction
+
+    def _opened(self, spill: Path, memory_limit_bytes: int, threads: int) -> duckdb.DuckDBPyConnection:
+        """Open the file, waiting for whoever has it open."""
+        deadline = time.monotonic() + self.info.lock_timeout_s
+        while True:
+            try:
+                return connect(
+                    str(self.info.path),
+                    memory_limit_bytes=memory_limit_bytes,
+                    threads=threads,
+                    spill=spill,
+                    keeps_order=False,
+                )
+            except (duckdb.IOException, duckdb.ConnectionException) as error:
+                if not is_locked(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_INTERVAL_S)
+
+
+def _interruptibly(session: duckdb.DuckDBPyConnection, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    while (batch := interruptible(session, lambda: next(reader, None))) is not None:
+        yield batch

@@ -1,0 +1,81 @@
+"""DuckDB's names and types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from worker.tables.databases.dialect import Dialect, fold_ascii
+from worker.tables.databases.types import Shape, plain, shape_of
+
+if TYPE_CHECKING:
+    from worker.tables.databases.types import ExistingColumn
+
+_MAX_PRECISION = 38
+_TEMPLATES: dict[pa.DataType, str] = {
+    pa.bool_(): "BOOLEAN", pa.string(): "VARCHAR", pa.binary(): "BLOB", pa.date32(): "DATE",
+    pa.int8(): "TINYINT", pa.int16(): "SMALLINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT",
+    pa.uint8(): "UTINYINT", pa.uint16(): "USMALLINT", pa.uint32(): "UINTEGER", pa.uint64(): "UBIGINT",
+    pa.float32(): "FLOAT", pa.float64(): "DOUBLE",
+    pa.timestamp("s"): "TIMESTAMP", pa.timestamp("ms"): "TIMESTAMP", pa.timestamp("us"): "TIMESTAMP",
+    pa.timestamp("ns"): "TIMESTAMP_NS",
+    pa.time32("s"): "TIME", pa.time32("ms"): "TIME", pa.time64("us"): "TIME",
+}  # fmt: skip
+_SHAPES = {
+    **{declared: shape_of(kind) for kind, declared in _TEMPLATES.items()},
+    "HUGEINT": Shape("int", 128),
+    "TIMESTAMP": Shape("timestamp", 6),
+    "TIMESTAMP WITH TIME ZONE": Shape("timestamptz", 6),
+    "TIMESTAMPTZ": Shape("timestamptz", 6),
+    "UUID": Shape("checked_text"),
+    "JSON": Shape("checked_text"),
+}
+
+
+class DuckdbDialect(Dialect):
+    """DuckDB's SQL."""
+
+    engine = "DuckDB"
+    instant = "TIMESTAMPTZ"
+    primary_keys = False  # its index would be checked row by row against what the transaction itself has changed
+
+    def fold(self, name: str) -> str:
+        """Return the name without the case of ASCII letters."""
+        return fold_ascii(name)
+
+    def represent(self, kind: pa.DataType) -> pa.DataType:
+        """Return the type without encodings."""
+        stored = plain(kind)
+        self.declare(stored)
+        return stored
+
+    def declare(self, kind: pa.DataType) -> str:
+        """Return DuckDB's type."""
+        types = pa.types
+        if kind in _TEMPLATES:
+            return _TEMPLATES[kind]
+        if types.is_decimal(kind) and kind.precision <= _MAX_PRECISION:
+            return f"DECIMAL({kind.precision},{kind.scale})"
+        if types.is_timestamp(kind) and kind.tz and kind.unit != "ns":
+            return "TIMESTAMP WITH TIME ZONE"
+        if types.is_list(kind) or types.is_large_list(kind):
+            return f"{self.declare(plain(kind.value_type))}[]"
+        if types.is_struct(kind):
+            fields = (f"{self.quoted(field.name)} {self.declare(plain(field.type))}" for field in kind)
+            return f"STRUCT({', '.join(fields)})"
+        if types.is_map(kind):
+            return f"MAP({self.declare(plain(kind.key_type))}, {self.declare(plain(kind.item_type))})"
+        raise self.unloadable(kind)
+
+    def cast(self, column: ExistingColumn) -> str:
+        """Return the staged column, cast only to types that a text must be parsed for."""
+        staged = super().cast(column)
+        return f"CAST({staged} AS {column.declared})" if column.shape.family == "checked_text" else staged
+
+
+def shape_in(declared: str) -> Shape:
+    """Return what a column holds that `duckdb_columns()` calls `declared`."""
+    if declared.startswith("DECIMAL("):
+        return Shape("decimal", int(declared.rstrip(")").split(",")[1]))
+    return Shape("checked_text") if declared.startswith("ENUM(") else _SHAPES.get(declared, Shape("other"))

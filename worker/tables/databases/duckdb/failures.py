@@ -1,0 +1,59 @@
+"""What a failure of a DuckDB file means for a job: whether it can pass, and what to do."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from shared.errors import TaskFailure, TransientFailure
+from worker.tables.databases.failures import query_failed, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def reading_failures(name: str) -> Iterator[None]:
+    """Turn what reading the connection `name` raises into the job's failure."""
+    try:
+        yield
+    except duckdb.IOException as locked:
+        raise unavailable(name, str(locked)) from None
+    except duckdb.Error as failed:
+        raise query_failed(name, str(failed)) from None
+
+
+@contextmanager
+def loading_failures(name: str) -> Iterator[None]:
+    """Turn what loading into the connection `name` raises into the job's failure."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise _loading_failure(error, name) from error
+
+
+def is_locked(error: duckdb.Error) -> bool:
+    """Return whether somebody else has the file open."""
+    return "Could not set lock on file" in str(error) or "different configuration" in str(error)
+
+
+def _loading_failure(error: duckdb.Error, name: str) -> TaskFailure:
+    first_line = str(error).strip().splitlines()[0]
+    text = f"DuckDB says of the connection {name!r}: {first_line}"
+    if is_locked(error) or isinstance(error, duckdb.TransactionException):
+        return TransientFailure(
+            "database_busy",
+            text,
+            remedy="One process at a time can have a DuckDB file open: close the other, or load one job at a time.",
+        )
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return TaskFailure("memory_exhausted", text, remedy="Raise CELERIAC_MEMORY_LIMIT_BYTES of the workers.")
+    if isinstance(error, duckdb.ConstraintException):
+        return TaskFailure("constraint_violated", text, remedy="Remove the rows that violate it in a transform step.")
+    if isinstance(error, (duckdb.ConversionException, duckdb.OutOfRangeException)):
+        return TaskFailure("value_refused", text, remedy="Cast or correct the values in a transform step.")
+    return TaskFailure(
+        "database_refused", text, remedy="Check the path, the rights on the file and the table's definition."
+    )

@@ -1,0 +1,125 @@
+"""Load into a DuckDB file. DuckDB reads the Parquet file itself; one process at a time can have the file open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from worker.tables.databases.base import Transaction
+from worker.tables.databases.duckdb.dialect import DuckdbDialect, shape_in
+from worker.tables.databases.statements import STAGE, insert_staged, is_unchanged, matches, names_in
+from worker.tables.databases.types import ExistingColumn, holds, shape_of
+from worker.tables.duck.session import interruptible
+from worker.tables.parquet.columns import text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import duckdb
+    import pyarrow as pa
+
+    from worker.tables.databases.plan import Progress, TablePlan
+
+_CHANGED = "celeriac_changed"
+_DIFFERING = "celeriac_differing"
+
+
+class DuckdbTransaction(Transaction):
+    """One transaction of a DuckDB file."""
+
+    dialect = DuckdbDialect()
+
+    def __init__(self, link: duckdb.DuckDBPyConnection) -> None:
+        self._link = link
+
+    def fits(self, column: ExistingColumn, kind: pa.DataType) -> bool:
+        """Return whether the column takes every value of `kind` exactly, or refuses it."""
+        ((spelled,),) = self.rows(
+            f"SELECT typeof(CAST(NULL AS {self.dialect.declare(kind)}))"
+        )  # as duckdb_columns() does
+        return bool(spelled == column.declared) or holds(column.shape, shape_of(kind))
+
+    def rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        return self._link.execute(sql, list(values)).fetchall()
+
+    def change(self, sql: str, *values: str | int) -> int:
+        """Run a statement and return how many rows it changed."""
+        return _count(interruptible(self._link, lambda: self._link.execute(sql, list(values)).fetchall()))
+
+    def columns(self, plan: TablePlan) -> list[ExistingColumn] | None:
+        """Return the columns of the target, or None if it is not there."""
+        *schema, table = plan.table.split(".")
+        found = self.rows(
+            "SELECT column_name, data_type, NOT is_nullable AND column_default IS NULL FROM duckdb_columns() "
+            "WHERE database_name = current_database() AND lower(table_name) = lower(?) "
+            "AND lower(schema_name) = lower(?) ORDER BY column_index",
+            table,
+            schema[0] if schema else "main",
+        )
+        columns = [
+            ExistingColumn(name, declared, bool(required), shape_in(declared)) for name, declared, required in found
+        ]
+        return columns or None
+
+    def keep_writers_out(self, plan: TablePlan) -> None:
+        """Do nothing: no other process can have the file open."""
+
+    def insert(self, plan: TablePlan, _existing: list[ExistingColumn], on_progress: Progress) -> int:
+        """Append the dataset to the target and return the number of rows."""
+        self.stage(plan, on_progress)
+        insertion = insert_staged(plan, lambda name: f"s.{self.dialect.quoted(name)}")
+        answer = interruptible(
+            self._link,
+            lambda: self._link.execute(insertion).fetchall(),
+            lambda done: on_progress(int(plan.row_count * done), plan.row_count),
+        )
+        count = _count(answer)
+        on_progress(count, plan.row_count)
+        return count
+
+    def stage(self, plan: TablePlan, _on_progress: Progress) -> None:
+        """Make a view over the Parquet file; nothing is copied."""
+        columns = ", ".join(
+            f"CAST({self.dialect.quoted(name)} AS {self.dialect.declare(kind)}) AS {self.dialect.quoted(name)}"
+            for name, kind in plan.columns.items()
+        )
+        self.change(f"CREATE TEMPORARY VIEW {STAGE} AS SELECT {columns} FROM read_parquet({text(str(plan.dataset))})")  # noqa: S608 - quoted
+
+    def drop_unchanged(self, plan: TablePlan, _existing: list[ExistingColumn], value: Callable[[str], str]) -> None:
+        """Put the rows that differ aside and let the view show them."""
+        same = is_unchanged(plan, lambda name: f"t.{self.dialect.quoted(name)} IS NOT DISTINCT FROM {value(name)}")
+        differs = f"t.{self.dialect.quoted(plan.key[0])} IS NULL OR NOT ({same})"
+        self.change(
+            f"CREATE TEMPORARY TABLE {_DIFFERING} AS SELECT s.* FROM {STAGE} AS s "  # noqa: S608 - quoted names
+            f"LEFT JOIN {plan.target} AS t ON {matches(plan, value)} WHERE {differs}"
+        )
+        self.change(f"DROP VIEW {STAGE}")
+        self.change(f"CREATE TEMPORARY VIEW {STAGE} AS SELECT * FROM {_DIFFERING}")  # noqa: S608 - constants of ours
+
+    def update(self, plan: TablePlan, existing: list[ExistingColumn], value: Callable[[str], str]) -> int:
+        """Put the changed rows aside, delete the old ones and insert the changed ones.
+
+        DuckDB keeps what an UPDATE overwrites in memory until the commit; this can go to the disk.
+        """
+        given = {self.dialect.fold(name): name for name in plan.columns}
+        columns = ", ".join(
+            f"{value(given[self.dialect.fold(name)])} AS {self.dialect.quoted(name)}"
+            if self.dialect.fold(name) in given
+            else f"t.{self.dialect.quoted(name)}"
+            for name in (column.name for column in existing)
+        )
+        self.change(
+            f"CREATE TEMPORARY TABLE {_CHANGED} AS SELECT {columns} "  # noqa: S608 - quoted names
+            f"FROM {plan.target} AS t JOIN {STAGE} AS s ON {matches(plan, value)}"
+        )
+        keys = names_in(plan, plan.key)
+        self.change(f"DELETE FROM {plan.target} WHERE ({keys}) IN (SELECT ({keys}) FROM {_CHANGED})")  # noqa: S608 - quoted names
+        return self.change(f"INSERT INTO {plan.target} BY NAME SELECT * FROM {_CHANGED}")  # noqa: S608 - quoted names
+
+    def commit(self) -> None:
+        """Commit the transaction."""
+        self._link.execute("COMMIT")
+
+
+def _count(answer: list[tuple[Any, ...]]) -> int:
+    return int(answer[0][0]) if answer and isinstance(answer[0][0], int) else 0

@@ -1,0 +1,104 @@
+"""A PostgreSQL database: how it is connected to, read, and opened for loading."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import pyarrow as pa
+from adbc_driver_postgresql import dbapi as postgresql
+
+from worker.tables.databases.base import Database
+from worker.tables.databases.postgresql.dialect import PostgresqlDialect
+from worker.tables.databases.postgresql.failures import loading_failures, reading_failures
+from worker.tables.databases.postgresql.transaction import PostgresqlTransaction
+from worker.tables.databases.statements import LEDGER, LEDGER_COLUMNS
+from worker.tables.parquet.staging import write_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from adbc_driver_manager import dbapi as adbc
+
+    from shared.connections.settings import PostgresqlInfo
+    from worker.tables.inference import Candidate
+
+_BATCH_BYTES = 4 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Postgresql(Database):
+    """A PostgreSQL database with its credentials."""
+
+    name: str
+    info: PostgresqlInfo
+    url: str = field(repr=False)
+    dialect = PostgresqlDialect()
+
+    def stage_query(
+        self,
+        query: str,
+        staged: Path,
+        *,
+        memory_limit_bytes: int,  # noqa: ARG002 - batches of some MiB stay far below it
+        on_rows: Callable[[int], None],
+    ) -> dict[str, Candidate]:
+        """Stage the rows of a query, batch by batch. A numeric comes as text, to lose no digit."""
+        with reading_failures(self.name, self.url), closing(self._connected()) as link, link.cursor() as cursor:
+            cursor.execute("SET TRANSACTION READ ONLY")
+            cursor.execute(f"SET LOCAL statement_timeout = {int(self.info.statement_timeout_s * 1_000)}")
+            cursor.execute(f"SET LOCAL lock_timeout = {int(self.info.lock_timeout_s * 1_000)}")
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
+            cursor.execute(f"{query}\n")  # the driver wraps it: a comment at its end must not swallow what follows
+            reader = cursor.fetch_record_batch()
+            names = write_batches(reader, reader.schema, staged, on_rows)
+            return {name: "decimal" for name, column in zip(names, reader.schema, strict=True) if _is_numeric(column)}
+
+    @contextmanager
+    def transaction(
+        self,
+        load_id: str,
+        *,
+        scratch: Path | None,  # noqa: ARG002 - what is large is on the server
+        memory_limit_bytes: int,  # noqa: ARG002 - batches of some MiB stay far below it
+        threads: int,  # noqa: ARG002 - one session has one
+    ) -> Iterator[PostgresqlTransaction]:
+        """Yield a transaction that holds the lock of `load_id` and is rolled back unless committed."""
+        with (
+            loading_failures(self.name, self.url),
+            closing(self._connected()) as link,
+            closing(link.cursor()) as cursor,
+        ):
+            transaction = PostgresqlTransaction(link, cursor)
+            try:
+                transaction.begin(self.info)
+                if not transaction.has(LEDGER):
+                    transaction.ensure(LEDGER, LEDGER_COLUMNS)
+                    transaction.commit()
+                    transaction.begin(self.info)
+                transaction.lock(f"load {load_id}")
+                yield transaction
+            finally:
+                link.rollback()
+
+    def _connected(self) -> adbc.Connection:
+        """Connect, with bounds on connecting and on a silent network, unless the URL sets its own."""
+        parts = urlsplit(self.url)
+        defaults = {
+            "connect_timeout": str(max(1, round(self.info.connect_timeout_s))),
+            "tcp_user_timeout": "60000",
+            "keepalives_idle": "30",
+            "application_name": "celeriac",
+        }
+        query = {**defaults, **dict(parse_qsl(parts.query, keep_blank_values=True))}
+        bounded = urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
+        link: adbc.Connection = postgresql.connect(bounded)
+        return link
+
+
+def _is_numeric(column: pa.Field) -> bool:
+    """Return whether a column is PostgreSQL's numeric, which the driver hands over as text to lose no digit."""
+    return isinstance(column.type, pa.OpaqueType) and column.type.type_name == "numeric"

@@ -1,0 +1,182 @@
+"""Load into PostgreSQL: ADBC's binary COPY, inside one READ COMMITTED transaction.
+
+Deliveries of the same load_id wait for each other on an advisory lock. Where the target's types are the dataset's,
+the rows are copied straight into it; otherwise they pass through a temporary table and PostgreSQL converts them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from adbc_driver_manager import dbapi as adbc
+
+from shared.errors import TaskFailure
+from worker.tables.databases.base import Transaction
+from worker.tables.databases.plan import read_batches
+from worker.tables.databases.postgresql.dialect import PostgresqlDialect, shape_in
+from worker.tables.databases.statements import STAGE, create_stage, insert_staged, is_unchanged, matches
+from worker.tables.databases.types import ExistingColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from shared.connections.settings import PostgresqlInfo
+    from worker.tables.databases.plan import Progress, TablePlan
+
+_NAME_BYTES = 63
+_DEAD_PEER_CHECK_S = 10
+
+
+class PostgresqlTransaction(Transaction):
+    """One transaction of a PostgreSQL database."""
+
+    dialect = PostgresqlDialect()
+
+    def __init__(self, link: adbc.Connection, cursor: adbc.Cursor) -> None:
+        self._link = link
+        self._cursor = cursor
+
+    def begin(self, info: PostgresqlInfo) -> None:
+        """Begin a transaction with bounded statements and waits.
+
+        READ COMMITTED whatever the database's default is: what is read after a lock must see what its last owner
+        committed. The server looks whether this client is still there also while it computes.
+        """
+        self.change("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        for name, seconds in (
+            ("statement_timeout", info.statement_timeout_s),
+            ("lock_timeout", info.lock_timeout_s),
+            ("client_connection_check_interval", _DEAD_PEER_CHECK_S),  # since PostgreSQL 14
+        ):
+            self.rows(
+                "SELECT set_config(name, ?, true) FROM pg_settings WHERE name = ?",
+                f"{int(seconds * 1000)}ms",
+                name,
+            )
+
+    def lock(self, what: str) -> None:
+        """Wait for the lock that this service calls `what`, and hold it until the transaction ends."""
+        self.rows("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))::text", f"celeriac {what}")
+
+    def rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
+        """Return the rows of a query. A failure shows only when they are fetched, so all are."""
+        self._cursor.execute(_numbered(sql) if values else sql, values or None)
+        return self._cursor.fetchall()
+
+    def change(self, sql: str, *values: str | int) -> int:
+        """Run a statement and return how many rows it changed."""
+        self._cursor.execute(_numbered(sql) if values else sql, values or None)
+        return max(0, self._cursor.rowcount)
+
+    def has(self, table: str) -> bool:
+        """Return whether a table, given as an SQL identifier, is there."""
+        return bool(self.rows("SELECT to_regclass(?) IS NOT NULL", table)[0][0])
+
+    def ensure(self, table: str, columns: str) -> None:
+        """Make a table of this service's own if it is not there."""
+        if not self.has(table):
+            self.lock(table)  # CREATE IF NOT EXISTS fails when two run it at once
+            super().ensure(table, columns)
+
+    def columns(self, plan: TablePlan) -> list[ExistingColumn] | None:
+        """Return the columns of the target; None if it is not there, and then nobody else of ours makes it."""
+        for name in plan.columns:
+            _refuse_long(name)
+        if not self.has(plan.target):
+            self.lock(f"table {plan.table}")
+            if not self.has(plan.target):
+                return None
+        found = self.rows(
+            "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), t.typtype::text, "
+            "a.attnotnull AND NOT a.atthasdef AND a.attidentity::text = '' "
+            "FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
+            "WHERE a.attrelid = to_regclass(?) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+            plan.target,
+        )
+        return [
+            ExistingColumn(name, declared, bool(required), shape_in(declared, is_enumeration=typtype == "e"))
+            for name, declared, typtype, required in found
+        ]
+
+    def keep_writers_out(self, plan: TablePlan) -> None:
+        """Lock the table against other writers, so that what is deleted or matched next is all there is."""
+        self.change(f"LOCK TABLE {plan.target} IN SHARE ROW EXCLUSIVE MODE")
+
+    def insert(self, plan: TablePlan, existing: list[ExistingColumn], on_progress: Progress) -> int:
+        """Append the dataset to the target and return the number of rows."""
+        by_name = {column.name: column for column in existing}
+        if all(self.dialect.declare(kind) == by_name[name].declared for name, kind in plan.columns.items()):
+            *schema, table = plan.table.split(".")
+            return self._copy(table, plan, on_progress, db_schema_name=schema[0] if schema else None)
+        self.stage(plan, on_progress)
+        return self.change(insert_staged(plan, lambda name: self.dialect.cast(by_name[name])))
+
+    def stage(self, plan: TablePlan, on_progress: Progress) -> None:
+        """Copy the dataset into a temporary table, which PostgreSQL drops with the session."""
+        self.change(create_stage(plan) + " ON COMMIT DROP")
+        self._copy(STAGE, plan, on_progress, temporary=True)
+        self.change(f"ANALYZE {STAGE}")
+
+    def drop_unchanged(self, plan: TablePlan, existing: list[ExistingColumn], value: Callable[[str], str]) -> None:
+        """Delete the staged rows that the target has."""
+        without_equality = {column.name for column in existing if column.declared == "json"}
+
+        def equal(name: str) -> str:
+            as_text = "::text" if name in without_equality else ""
+            return f"t.{self.dialect.quoted(name)}{as_text} IS NOT DISTINCT FROM {value(name)}{as_text}"
+
+        self.change(
+            f"DELETE FROM {STAGE} AS s USING {plan.target} AS t "  # noqa: S608 - quoted names
+            f"WHERE {matches(plan, value)} AND {is_unchanged(plan, equal)}"
+        )
+
+    def commit(self) -> None:
+        """Commit the transaction."""
+        self._link.commit()
+
+    def _copy(self, table: str, plan: TablePlan, on_progress: Progress, **where: Any) -> int:
+        raised: list[BaseException] = []  # the driver would make texts of them
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            try:
+                for batch in read_batches(plan, on_progress):
+                    _refuse_nul(batch)
+                    yield batch
+            except BaseException as error:
+                raised.append(error)
+                raise
+
+        reader = pa.RecordBatchReader.from_batches(pa.schema(list(plan.columns.items())), batches())
+        try:
+            return self._cursor.adbc_ingest(table, reader, mode="append", **where)
+        except adbc.Error:
+            if raised:
+                raise raised[0] from None
+            raise
+
+
+def _numbered(sql: str) -> str:
+    head, *rest = sql.split("?")
+    return head + "".join(f"${index}{part}" for index, part in enumerate(rest, start=1))
+
+
+def _refuse_nul(batch: pa.RecordBatch) -> None:
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_string(column.type) and pc.any(pc.match_substring(column, "\0")).as_py():
+            raise TaskFailure(
+                "value_not_storable",
+                f"The column {name!r} has texts with a NUL character, which PostgreSQL cannot store.",
+                remedy="Remove it in a transform step, for example with replace(column, chr(0), '').",
+                column=name,
+            )
+
+
+def _refuse_long(name: str) -> None:
+    if len(name.encode()) > _NAME_BYTES:
+        raise TaskFailure(
+            "column_name_refused",
+            f"The column name {name!r} is longer than {_NAME_BYTES} bytes, which PostgreSQL would cut.",
+            remedy="Rename the column in a transform step.",
+        )

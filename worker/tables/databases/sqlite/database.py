@@ -1,0 +1,113 @@
+"""A SQLite file: how it is opened, for reading and for loading."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.tables.databases.base import Database
+from worker.tables.databases.sqlite.dialect import SqliteDialect
+from worker.tables.databases.sqlite.failures import loading_failures, reading_failures
+from worker.tables.databases.sqlite.reading import stage_rows, stage_typed_rows
+from worker.tables.databases.sqlite.transaction import SqliteTransaction
+from worker.tables.databases.statements import LEDGER, LEDGER_COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
+
+    from shared.connections.settings import SqliteInfo
+    from worker.tables.inference import Candidate
+
+_CHECK_EVERY = 100_000  # of SQLite's virtual instructions
+_LONGEST_QUERY_S = 1_800.0
+
+
+@dataclass(frozen=True)
+class Sqlite(Database):
+    """A SQLite file."""
+
+    name: str
+    info: SqliteInfo
+    dialect = SqliteDialect()
+
+    def stage_query(
+        self,
+        query: str,
+        staged: Path,
+        *,
+        memory_limit_bytes: int,  # noqa: ARG002 - batches of some rows stay far below it
+        on_rows: Callable[[int], None],
+    ) -> dict[str, Candidate]:
+        """Stage the rows of a query as text, for a column can have values of any type; numbers become numbers again."""
+        with self._reading() as session:
+            session.set_authorizer(_only_reading)
+            return stage_rows(session.execute(query), staged, on_rows)
+
+    def stage_table(
+        self,
+        table: str,
+        condition: str,
+        staged: Path,
+        *,
+        temporal: Collection[str],
+        memory_limit_bytes: int,  # noqa: ARG002 - batches of some rows stay far below it
+        on_rows: Callable[[int], None],
+    ) -> dict[str, Candidate]:
+        """Stage the rows of a table with the types of its definition, as far as the values agree with them."""
+        *schema, name = table.split(".")
+        with self._reading() as session:
+            session.execute("BEGIN")  # all looks at the table see the same rows
+            declared = session.execute(
+                "SELECT name, upper(type) FROM pragma_table_info(?, ?) ORDER BY cid", (name, *(schema or ["main"]))
+            ).fetchall()
+            session.set_authorizer(_only_reading)
+            query = f"SELECT * FROM {self.dialect.target(table)} WHERE {condition or 'true'}"  # noqa: S608 - a quoted name
+            return stage_typed_rows(session, query, declared, staged, temporal=temporal, on_rows=on_rows)
+
+    @contextmanager
+    def transaction(
+        self,
+        load_id: str,  # noqa: ARG002 - any second writer waits
+        *,
+        scratch: Path | None,  # noqa: ARG002 - SQLite has temporary files of its own
+        memory_limit_bytes: int,  # noqa: ARG002 - batches of some MiB stay far below it
+        threads: int,  # noqa: ARG002 - it has one
+    ) -> Iterator[SqliteTransaction]:
+        """Yield a write transaction that is rolled back unless committed.
+
+        A file that is made here is set to WAL mode, so that readers go on while a load writes; an existing file keeps
+        its mode.
+        """
+        path = self.info.path
+        with loading_failures(self.name):
+            is_new = not path.exists()
+            with closing(sqlite3.connect(path, timeout=self.info.lock_timeout_s, isolation_level=None)) as session:
+                if is_new:
+                    session.execute("PRAGMA journal_mode = WAL")
+                session.execute("BEGIN IMMEDIATE")
+                transaction = SqliteTransaction(session)
+                transaction.ensure(LEDGER, LEDGER_COLUMNS)
+                yield transaction
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """Yield a session that cannot write and whose queries end by themselves."""
+        deadline = time.monotonic() + _LONGEST_QUERY_S
+        uri = f"{self.info.path.resolve().as_uri()}?mode=ro"
+        with (
+            reading_failures(self.name),
+            closing(sqlite3.connect(uri, uri=True, timeout=self.info.lock_timeout_s)) as session,
+        ):
+            session.execute("PRAGMA query_only = true")
+            session.set_progress_handler(lambda: int(time.monotonic() > deadline), _CHECK_EVERY)
+            yield session
+
+
+def _only_reading(action: int, *_: object) -> int:
+    """Let SQLite's authorizer refuse whatever does not read."""
+    allowed = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+    return sqlite3.SQLITE_OK if action in allowed else sqlite3.SQLITE_DENY

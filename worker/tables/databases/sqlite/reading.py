@@ -1,0 +1,160 @@
+"""Give the rows of SQLite types, where any value may be anywhere.
+
+What a query gives is staged as text, and its values say what it becomes. A table's types come from its definition, as
+far as the values agree with it: a copy, or a backup, of some rows now and others later needs the same types each time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from shared.errors import TaskFailure
+from worker.tables.databases.sqlite.dialect import affinity
+from worker.tables.parquet.columns import quoted
+from worker.tables.parquet.staging import ParquetSink, column_names
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Collection
+    from pathlib import Path
+
+    from worker.tables.inference import Candidate
+
+_EXACT_IN_FLOAT = 2**53
+_COLUMNS_A_QUERY = 200
+_BATCH_ROWS = 10_000
+_CLASSES = ("integer", "real", "text", "blob")
+
+
+def stage_rows(cursor: sqlite3.Cursor, staged: Path, on_rows: Callable[[int], None]) -> dict[str, Candidate]:
+    """Write the rows of a query as texts, bytes in hexadecimal; return what each column may become."""
+    names = column_names(column[0] for column in cursor.description)
+    schema = pa.schema([(name, pa.string()) for name in names])
+    only_numbers = [True] * len(names)
+    with ParquetSink(staged, schema) as sink:
+        while rows := list(islice(cursor, _BATCH_ROWS)):
+            columns = list(zip(*rows, strict=True))
+            for at, column in enumerate(columns):
+                only_numbers[at] &= all(value is None or isinstance(value, (int, float)) for value in column)
+            arrays = [pa.array(map(_text, column), pa.string()) for column in columns]
+            sink.write(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            on_rows(sink.row_count)
+    return {name: "number" if numbers else "text" for name, numbers in zip(names, only_numbers, strict=True)}
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if value is None or isinstance(value, str) else repr(value)
+
+
+def stage_typed_rows(
+    session: sqlite3.Connection,
+    query: str,
+    declared: list[tuple[str, str]],
+    staged: Path,
+    *,
+    temporal: Collection[str],
+    on_rows: Callable[[int], None],
+) -> dict[str, Candidate]:
+    """Write the rows of `query`, whose columns are `declared` (name, type in upper case), in types that fit them all.
+
+    Returns which columns of text may become dates or times: those declared so, and those in `temporal`.
+    """
+    if not declared:
+        session.execute(query)  # says that there is no such table
+    found = [one for at in range(0, len(declared), _COLUMNS_A_QUERY)
+             for one in _look(session, query, declared[at : at + _COLUMNS_A_QUERY])]  # fmt: skip
+    names = column_names(one.name for one in found)
+    schema_found = pa.schema([(name, one.type()) for name, one in zip(names, found, strict=True)])
+    _refuse_mixed_bytes(found)
+    cursor = session.execute(query)
+    with ParquetSink(staged, schema_found) as sink:
+        while rows := list(islice(cursor, _BATCH_ROWS)):
+            columns = zip(*rows, strict=True)
+            arrays = [_array(column, field.type) for column, field in zip(columns, schema_found, strict=True)]
+            sink.write(pa.RecordBatch.from_arrays(arrays, schema=schema_found))
+            on_rows(sink.row_count)
+    return {
+        name: "temporal"
+        for name, one in zip(names, found, strict=True)
+        if one.classes == {"text"} and (one.is_temporal or one.name in temporal)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a SQLite column has: its declared type, storage classes, and the range of its integers."""
+
+    name: str
+    declared: str
+    classes: frozenset[str]
+    smallest: int
+    largest: int
+
+    @property
+    def is_temporal(self) -> bool:
+        return any(word in self.declared for word in ("DATE", "TIME"))
+
+    def type(self) -> pa.DataType:
+        """Return the Arrow type that takes every value exactly, text where they are of several kinds."""
+        numeric = {"INTEGER": pa.int64(), "REAL": pa.float64(), "NUMERIC": pa.float64()}.get(affinity(self.declared))
+        in_float = self.smallest >= -_EXACT_IN_FLOAT and self.largest <= _EXACT_IN_FLOAT
+        if "BOOL" in self.declared and self.classes <= {"integer"} and self.smallest >= 0 and self.largest <= 1:
+            return pa.bool_()
+        if self.classes == {"blob"} or (not self.classes and self.declared == "BLOB"):
+            return pa.binary()
+        if not self.classes:
+            return self._empty() if self.is_temporal else numeric or pa.string()
+        if self.classes == {"integer"}:
+            return pa.float64() if numeric == pa.float64() and in_float and not self.is_temporal else pa.int64()
+        if self.classes <= {"integer", "real"} and in_float:
+            return pa.float64()
+        return pa.string()
+
+    def _empty(self) -> pa.DataType:
+        if "TIME" not in self.declared:
+            return pa.date32()
+        if self.declared == "TIME":
+            return pa.string()
+        return pa.timestamp("us", "UTC" if "Z" in self.declared else None)
+
+
+def _look(session: sqlite3.Connection, query: str, declared: list[tuple[str, str]]) -> list[_Found]:
+    parts = []
+    for name, _ in declared:
+        column = quoted(name)
+        parts += [f"max(typeof({column}) = '{one}')" for one in _CLASSES]
+        parts += [f"{edge}(CASE WHEN typeof({column}) = 'integer' THEN {column} END)" for edge in ("min", "max")]
+    row: tuple[Any, ...] = session.execute(f"SELECT {', '.join(parts)} FROM ({query})").fetchone()  # noqa: S608 - quoted names
+    width, found = len(_CLASSES) + 2, []
+    for at, (name, kind) in enumerate(declared):
+        *seen, smallest, largest = row[at * width : (at + 1) * width]
+        classes = frozenset(one for one, there in zip(_CLASSES, seen, strict=True) if there)
+        found.append(_Found(name, kind, classes, smallest or 0, largest or 0))
+    return found
+
+
+def _refuse_mixed_bytes(found: list[_Found]) -> None:
+    for one in found:
+        if "blob" in one.classes and len(one.classes) > 1:
+            raise TaskFailure(
+                "unsupported_type",
+                f"The column {one.name!r} has bytes in some rows and other values in others.",
+                remedy="Store one kind of value in a column.",
+                column=one.name,
+            )
+
+
+def _array(values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_string(kind):
+        return pa.array((v if v is None or isinstance(v, str) else repr(v) for v in values), kind)
+    if pa.types.is_boolean(kind):
+        return pa.array((None if v is None else bool(v) for v in values), kind)
+    if pa.types.is_floating(kind):
+        return pa.array((None if v is None else float(v) for v in values), kind)
+    return pa.array(values, kind)

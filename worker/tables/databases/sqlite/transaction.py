@@ -1,0 +1,110 @@
+"""Load into a SQLite file: one `BEGIN IMMEDIATE` transaction, so a second delivery waits for the first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shared.errors import TaskFailure
+from worker.tables.databases.base import Transaction
+from worker.tables.databases.plan import read_batches
+from worker.tables.databases.sqlite.dialect import SqliteDialect, keeps
+from worker.tables.databases.statements import STAGE, create_stage, is_unchanged, matches, names_in
+from worker.tables.databases.types import ExistingColumn, Shape, shape_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator, Sequence
+
+    from worker.tables.databases.plan import Progress, TablePlan
+
+_ANY = Shape("other")  # affinity decides, see `fits`
+
+
+class SqliteTransaction(Transaction):
+    """One write transaction of a SQLite file."""
+
+    dialect = SqliteDialect()
+
+    def __init__(self, session: sqlite3.Connection) -> None:
+        self._session = session
+
+    def fits(self, column: ExistingColumn, kind: pa.DataType) -> bool:
+        """Return whether the column's affinity keeps values of `kind` as they are written."""
+        return keeps(column.declared, kind)
+
+    def rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        return self._session.execute(sql, values).fetchall()
+
+    def change(self, sql: str, *values: str | int) -> int:
+        """Run a statement and return how many rows it changed."""
+        return max(0, self._session.execute(sql, values).rowcount)
+
+    def columns(self, plan: TablePlan) -> list[ExistingColumn] | None:
+        """Return the columns of the target, or None if it is not there."""
+        *schema, table = plan.table.split(".")
+        found = self.rows(
+            "SELECT name, type, \"notnull\" AND dflt_value IS NULL AND NOT (pk AND upper(type) = 'INTEGER') "
+            "FROM pragma_table_info(?, ?) ORDER BY cid",
+            table,
+            schema[0] if schema else "main",
+        )
+        columns = [ExistingColumn(name, declared, bool(required), _ANY) for name, declared, required in found]
+        return columns or None
+
+    def keep_writers_out(self, plan: TablePlan) -> None:
+        """Do nothing: `BEGIN IMMEDIATE` has done it for the whole file."""
+
+    def insert(self, plan: TablePlan, _existing: list[ExistingColumn], on_progress: Progress) -> int:
+        """Append the dataset to the target and return the number of rows."""
+        return self._insert_into(plan.target, plan, on_progress)
+
+    def stage(self, plan: TablePlan, on_progress: Progress) -> None:
+        """Copy the dataset into a temporary table (a file of SQLite's own), indexed by the key."""
+        self.change(create_stage(plan))
+        self._insert_into(STAGE, plan, on_progress)
+        self.change(f"CREATE INDEX temp.celeriac_stage_key ON {STAGE} ({names_in(plan, plan.key)})")
+
+    def drop_unchanged(self, plan: TablePlan, _existing: list[ExistingColumn], value: Callable[[str], str]) -> None:
+        """Delete the staged rows that the target has."""
+        same = is_unchanged(plan, lambda name: f"t.{self.dialect.quoted(name)} IS {value(name)}")
+        self.change(
+            f"DELETE FROM {STAGE} WHERE rowid IN (SELECT s.rowid FROM {STAGE} AS s "  # noqa: S608 - quoted names
+            f"JOIN {plan.target} AS t ON {matches(plan, value)} WHERE {same})"
+        )
+
+    def commit(self) -> None:
+        """Commit the transaction."""
+        self._session.execute("COMMIT")
+
+    def _insert_into(self, table: str, plan: TablePlan, on_progress: Progress) -> int:
+        marks = ", ".join("?" * len(plan.columns))
+        rows = (row for batch in read_batches(plan, on_progress) for row in _rows(batch))
+        insertion = f"INSERT INTO {table} ({names_in(plan, plan.columns)}) VALUES ({marks})"  # noqa: S608 - quoted names
+        return self._session.executemany(insertion, rows).rowcount
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a batch as SQLite stores them."""
+    columns = [_stored(column, name) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
+    return zip(*columns, strict=True)
+
+
+def _stored(column: pa.Array, name: str) -> Sequence[Any]:
+    family = shape_of(column.type).family
+    if family == "decimal":
+        return [None if value is None else format(value, "f") for value in column.to_pylist()]
+    if family in {"date", "timestamp", "timestamptz", "time"}:
+        column = pc.cast(column, pa.string())
+    elif family == "float" and pc.any(pc.is_nan(column)).as_py():
+        raise TaskFailure(
+            "value_not_storable",
+            f"The column {name!r} has NaN values, which SQLite would turn into missing ones.",
+            remedy="Replace NaN in a transform step, for example by a missing value.",
+            column=name,
+        )
+    values: list[Any] = column.to_pylist()
+    return values
