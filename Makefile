@@ -19,12 +19,16 @@ up: $(INSTALLED) ## start everything on 127.0.0.1 and keep it running
 test: $(INSTALLED) ## run the tests; ARGS go to pytest: make test ARGS="-k ledger"
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: $(INSTALLED) ## formatting, lint, spelling, types, import rules, drift of openapi.json
+check: $(INSTALLED) ## formatting, lint (Python and Lua), spelling, types, import rules, drift of openapi.json
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if command -v luacheck >/dev/null; then \
+	  luacheck --quiet --no-color shared/ledger/script && $(BIN)/python -m shared.ledger.script | luacheck --quiet --no-color -; \
+	elif [ "$$CI" = true ]; then echo "luacheck is missing: install the Debian package lua-check" >&2; exit 1; \
+	else echo "luacheck is missing, the ledger's script is not checked: install the Debian package lua-check" >&2; fi
 	@fresh=$$(mktemp) && trap 'rm -f "$$fresh"' EXIT && $(BIN)/python -m api.document "$$fresh" \
 	  && diff -u openapi.json "$$fresh" || { echo "openapi.json is not what the code says: make openapi" >&2; exit 1; }
 

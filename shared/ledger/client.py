@@ -1,6 +1,6 @@
 """The ledger: every job's record, and the only way to change its state.
 
-The transitions are one Lua script (`transitions/`, the state machine is drawn in `states.py`); this module gives
+The transitions are one Lua script (`script/`, the state machine is drawn in `states.py`); this module gives
 it typed callers: `AsyncLedger` for the gateway, `Ledger` for the workers. Both run the same script.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any, cast
 
 import redis
@@ -18,7 +17,6 @@ from pydantic_core import to_json
 from redis.exceptions import RedisError
 
 from shared.errors import ClaimLost, LedgerUnavailable
-from shared.ledger.counters import lua_bounds
 from shared.ledger.filters import Filter
 from shared.ledger.ids import uuid7
 from shared.ledger.records import (
@@ -37,30 +35,12 @@ from shared.ledger.records import (
     parse_read,
     parse_record,
 )
+from shared.ledger.script import source
 
 PREFIX = "celeriac:"
 CELERY_RESULT_PREFIX = "celery-task-meta-"
 CHANGES_CHANNEL = f"{PREFIX}changes"  # carries the id of a job whenever one of its events is written
 CANCELS_CHANNEL = f"{PREFIX}cancels"  # carries the id of a running task that is to stop
-# Each part uses what those before it define. The second half is only set up for a transition that the first does not
-# have: setting up is paid with every call, and it was a third of the cost of a small one.
-_OFTEN = ("records", "references", "holds", "endings", "submission", "work", "requests")
-_SELDOM = ("callbacks", "schedules", "keeper", "cleanup", "operator", "metrics")
-
-
-def _text(parts: Sequence[str]) -> str:
-    folder = resources.files("shared.ledger").joinpath("script")
-    return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)
-
-
-_SCRIPT = f"""{lua_bounds()}
-{_text(_OFTEN)}
-if not T[ARGV[1]] then
-{_text(_SELDOM)}
-end
-local reply = T[ARGV[1]](cjson.decode(ARGV[2]))
-write_counts()
-return reply"""
 _MAX_BATCH = 256  # records that share a round trip, unless one submission has more; one takes about 0.1 ms
 
 
@@ -76,7 +56,7 @@ class Ledger:
 
     def __init__(self, client: redis.Redis, *, list_prefix: str = "") -> None:
         self.client = client
-        self._script = client.register_script(_SCRIPT)
+        self._script = client.register_script(source())
         self._list_prefix = list_prefix
 
     def _call(self, transition: str, **arguments: Any) -> Any:
@@ -256,7 +236,7 @@ class AsyncLedger:
     _reading: dict[str, asyncio.Task[Record | Gone | Unknown]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._script = self.client.register_script(_SCRIPT)
+        self._script = self.client.register_script(source())
 
     async def _call(self, transition: str, arguments: Any) -> Any:
         try:

@@ -1,26 +1,15 @@
 -- The keeper's round: what is due, lost, expired, or past its retention.
 
-local STEPS_A_ROUND = 1000 -- of the workflows that expire or are forgotten: 0.2 ms each, and all others wait meanwhile
+-- luacheck: read globals FINAL NOW P int load set (records)
+-- luacheck: read globals count emit_state (events)
+-- luacheck: read globals POSTPONED_MS is_postponed is_referred (files)
+-- luacheck: read globals enter id_in list_of note_published publish published_key tend_holds (queues)
+-- luacheck: read globals close_steps (steps)
+-- luacheck: read globals expire (endings)
+-- luacheck: read globals lost (claims)
+-- luacheck: read globals forget (forgetting)
 
--- Take everything of a job out of the ledger, leaving a mark that it was there. Returns its and its steps' ids.
-local function forget(record)
-  local ids = { record.id }
-  for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do ids[#ids + 1] = id end
-  for _, name in ipairs({ 'jobs', 'ended', 'kind:' .. record.kind, 'queue:' .. record.queue, 'state:' .. record.state }) do
-    redis.call('ZREM', P .. name, record.id)
-  end
-  for _, tag in ipairs(cjson.decode(record.tags)) do redis.call('ZREM', P .. 'tag:' .. tag, record.id) end
-  if record.schedule then redis.call('ZREM', P .. 'schedule:' .. record.schedule, record.id) end
-  for _, id in ipairs(ids) do
-    local state, queue = unpack(redis.call('HMGET', record_key(id), 'state', 'queue'))
-    if state == 'running' then redis.call('ZREM', P .. 'running:' .. queue, id) end -- a step that did not stop in time
-    redis.call('DEL', record_key(id), META .. id)
-  end
-  redis.call('DEL', P .. 'events:' .. record.id)
-  redis.call('ZREM', P .. 'callbacks', record.id)
-  redis.call('ZADD', P .. 'gone', NOW, record.id)
-  return ids
-end
+local STEPS_A_ROUND = 1000 -- of the workflows that expire or are forgotten: 0.2 ms each, and all others wait meanwhile
 
 local function older(key, bound, limit)
   return redis.call('ZRANGE', key, '-inf', bound, 'BYSCORE', 'LIMIT', 0, limit)
@@ -65,7 +54,11 @@ local function republish(record)
   end
   if before[1] then rearm_chord(before[1], #before) end
   for _, part in ipairs(before) do
-    if part.outbox == '1' then redis.call('ZADD', P .. 'outbox', NOW, part.id) else redis.call('LPUSH', list_of(part), part.message) end
+    if part.outbox == '1' then
+      redis.call('ZADD', P .. 'outbox', NOW, part.id)
+    else
+      redis.call('LPUSH', list_of(part), part.message)
+    end
   end
 end
 

@@ -3,15 +3,22 @@
 --
 --   document   the schedule as shared/schedules/terms.py writes it      definition  the same in RedBeat's words
 --   revision   counts the edits: who acts on an older one is refused
---   cursor     slots up to this time have been dealt with         buffered    a slot whose job waits for the last one's end
+--   cursor     slots up to this time have been dealt with
+--   buffered   a slot whose job waits for the last one's end
 --   last_job, last_slot, skipped, skipped_slot, skipped_why, trouble          what came of it
+
+-- luacheck: read globals FINAL NOW P int record_key (records)
+-- luacheck: read globals refer unrefer (files)
+-- luacheck: read globals write (submission)
 
 local SCHEDULES = P .. 'redbeat::schedule'
 local LIVE_LOOKED_AT = 100
 
 local function schedule_key(id) return P .. 'redbeat:' .. id end
 
-local function look_at(id, at_ms) redis.call('ZADD', SCHEDULES, string.format('%.3f', at_ms / 1000), schedule_key(id)) end
+local function look_at(id, at_ms)
+  redis.call('ZADD', SCHEDULES, string.format('%.3f', at_ms / 1000), schedule_key(id))
+end
 
 -- The files that the parameters of a schedule name stay as long as it does.
 local function name_files(id, document)
@@ -91,15 +98,16 @@ function T.schedules_due(a)
 end
 
 local function has_live_job(schedule)
-  for _, id in ipairs(redis.call('ZRANGE', P .. 'schedule:' .. schedule, '+', '-', 'BYLEX', 'REV', 'LIMIT', 0, LIVE_LOOKED_AT)) do
+  local jobs = P .. 'schedule:' .. schedule
+  for _, id in ipairs(redis.call('ZRANGE', jobs, '+', '-', 'BYLEX', 'REV', 'LIMIT', 0, LIVE_LOOKED_AT)) do
     local state = redis.call('HGET', record_key(id), 'state')
     if state and not FINAL[state] then return true end
   end
   return false
 end
 
--- schedule_tick: {id, revision, slot, next, job_id, overlap, poll_ms, missed?, trouble?, job?}: decide over one slot and
--- do it, at once. Without `job` a tick that may run is answered 'free': make the job and ask again.
+-- schedule_tick: {id, revision, slot, next, job_id, overlap, poll_ms, missed?, trouble?, job?}: decide over one slot
+-- and do it, at once. Without `job` a tick that may run is answered 'free': make the job and ask again.
 -- Replies 'accepted' | 'replayed' (this slot's job exists, or another beat dealt with it) | 'skipped' | 'buffered'
 -- | 'waiting' (the buffered one, still) | 'troubled' | 'free' | 'stale' (edited, paused or deleted meanwhile).
 function T.schedule_tick(a)

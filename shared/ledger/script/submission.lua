@@ -1,5 +1,11 @@
 -- Accepting jobs.
 
+-- luacheck: read globals NOW P int load record_key (records)
+-- luacheck: read globals count emit_state (events)
+-- luacheck: read globals store_celery_result (results)
+-- luacheck: read globals keep_lineage refer (files)
+-- luacheck: read globals enter note_published publish (queues)
+
 local function index(record)
   local id = record.id
   redis.call('ZADD', P .. 'jobs', 0, id)
@@ -79,7 +85,8 @@ function T.accept(a)
     local known = key and redis.call('GET', key)
     if known then
       known = cjson.decode(known)
-      replies[n] = known.fingerprint == submission.fingerprint and { 'replayed', known.created_at, unpack(known.ids) } or { 'conflict' }
+      local is_same = known.fingerprint == submission.fingerprint
+      replies[n] = is_same and { 'replayed', known.created_at, unpack(known.ids) } or { 'conflict' }
     else
       local ids = write(submission.jobs)
       if key then
@@ -90,4 +97,14 @@ function T.accept(a)
     end
   end
   return replies
+end
+
+-- published: {ids}. What the outbox held has reached the broker.
+function T.published(a)
+  for _, id in ipairs(a.ids) do
+    redis.call('ZREM', P .. 'outbox', id)
+    local record = load(id)
+    if record and record.state == 'queued' then note_published(record) end
+  end
+  return 'ok'
 end

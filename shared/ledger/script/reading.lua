@@ -1,41 +1,7 @@
--- What clients ask for beside submitting, and what the gateway tells.
+-- What clients read: a job with its steps, or a list.
 
--- cancel: {id, reason}. Replies {'unknown'} | {'ended', state} | {'cancelled'} | {'requested'}.
-function T.cancel(a)
-  local record = load(a.id)
-  if not record then return { 'unknown' } end
-  if FINAL[record.state] then return { 'ended', record.state } end
-  local document = error_document('cancelled', a.reason, '')
-  if record.steps then
-    settle(record, 'cancelled', { error = document })
-    close_steps(record, 'cancelled', a.reason)
-    return { 'cancelled' }
-  end
-  if record.state == 'running' then
-    set(record, { cancel_requested_at = NOW, cancel_reason = a.reason })
-    emit(record, 'cancel_requested', cjson.encode({ reason = a.reason }))
-    redis.call('PUBLISH', P .. 'cancels', record.id)
-    return { 'requested' }
-  end
-  settle(record, 'cancelled', { error = document })
-  return { 'cancelled' }
-end
-
--- published: {ids}. What the outbox held has reached the broker.
-function T.published(a)
-  for _, id in ipairs(a.ids) do
-    redis.call('ZREM', P .. 'outbox', id)
-    local record = load(id)
-    if record and record.state == 'queued' then note_published(record) end
-  end
-  return 'ok'
-end
-
--- upload: {id, retention_ms}. An upload is about to begin: its files go after this time, whether it ends well or not.
-function T.upload(a)
-  redis.call('ZADD', P .. 'uploads', NOW + a.retention_ms, a.id)
-  return 'ok'
-end
+-- luacheck: read globals P record_key (records)
+-- luacheck: read globals shown (queues)
 
 -- read: {id}. Replies {record fields...} and the fields of each step, or an empty array.
 function T.read(a)
@@ -69,7 +35,8 @@ function T.list(a)
     for _, id in ipairs(ids) do
       scanned = scanned + 1
       upper = '(' .. id
-      local state, kind, queue, tags, schedule = unpack(redis.call('HMGET', record_key(id), 'state', 'kind', 'queue', 'tags', 'schedule'))
+      local state, kind, queue, tags, schedule =
+        unpack(redis.call('HMGET', record_key(id), 'state', 'kind', 'queue', 'tags', 'schedule'))
       local tagged = state and (not a.tag or has_tag(tags, a.tag))
       if state and tagged and (not a.states or a.states[state]) and (not a.kind or kind == a.kind)
         and (not a.queue or queue == a.queue) and (not a.schedule or schedule == a.schedule) then

@@ -7,12 +7,33 @@
 -- running:<queue> and running-key:<key> have those under way. admitted-key:<key> has those that a free place was given
 -- to and that have not started yet, by the time of that. A workflow's own entry is in none of them: its steps are.
 
+-- luacheck: read globals LISTS NOW P int load record_key set (records)
+-- luacheck: read globals emit_state (events)
+
+local PRIORITY_SEPARATOR = '\6\22' -- kombu.transport.redis: Channel.sep
 local BAND = 4398046511104 -- 2^42 ms: wider than any time, so that each priority has a band of scores of its own
 local ADMITTED_AT_ONCE = 100
 local WAITS = { scheduled = true, retrying = true, queued = true }
 local STEPS_LOOKED_AT = 100
 local PLACES_LOOKED_AT = 10 -- of each key in a round of the keeper
 local ADMISSION_MS = 60000 -- a place given to a job that does not start within this time is given to another, too
+
+local function list_of(record)
+  local redis_priority = 9 - tonumber(record.priority)
+  if redis_priority == 0 then return LISTS .. record.queue end
+  return LISTS .. record.queue .. PRIORITY_SEPARATOR .. redis_priority
+end
+
+local function published_key(list) return P .. 'published:' .. list end
+
+local function note_published(record)
+  if record.outbox ~= '1' then -- a broker elsewhere keeps its own account of what it has delivered
+    local list = list_of(record)
+    redis.call('SADD', P .. 'lists', list)
+    redis.call('ZADD', published_key(list), NOW, record.id)
+  end
+  set(record, { published_at = NOW, publishes = tonumber(record.publishes or '0') + 1 })
+end
 
 local function order(record) return (9 - tonumber(record.priority)) * BAND + tonumber(record.queued_at) end
 
@@ -209,7 +230,9 @@ local function tend_holds(limit, note)
   end
   for _, key in ipairs(redis.call('SRANDMEMBER', P .. 'limited-keys', limit)) do
     for _, id in ipairs(redis.call('SRANDMEMBER', P .. 'running-key:' .. key, PLACES_LOOKED_AT)) do
-      if redis.call('HGET', record_key(id), 'state') ~= 'running' then redis.call('SREM', P .. 'running-key:' .. key, id) end
+      if redis.call('HGET', record_key(id), 'state') ~= 'running' then
+        redis.call('SREM', P .. 'running-key:' .. key, id)
+      end
     end
     redis.call('ZREMRANGEBYSCORE', P .. 'admitted-key:' .. key, '-inf', NOW - ADMISSION_MS)
     admit(key)
@@ -252,4 +275,3 @@ local function shown(id)
   end
   return flat
 end
-

@@ -1,16 +1,20 @@
 -- What workers do with a job: claim, renew, progress, finish, retry, release.
 
-local function quarantine(record)
-  settle(record, 'quarantined', { error = error_document('quarantined',
-    'It lost ' .. record.crashes .. ' workers, so it is not tried again.',
-    'Look at the attempts and the workers\' logs: out of memory, a crash in native code, or a kill. Then retry it.') })
-end
+-- luacheck: read globals FINAL NOW P int load record_key set (records)
+-- luacheck: read globals emit emit_state (events)
+-- luacheck: read globals celery_exception error_document note_celery_result (results)
+-- luacheck: read globals refer (files)
+-- luacheck: read globals enter held_at_claim publish unlist (queues)
+-- luacheck: read globals drop_messages_before is_tolerated settle upstream_of (steps)
+-- luacheck: read globals close_attempt expire quarantine (endings)
+-- luacheck: read globals create index (submission)
 
 -- A job whose owner is gone: stop it, set it aside, or queue it again. Returns what was done. The message goes
 -- out again unless the caller has one `in_hand`.
 local function lost(record, in_hand)
   if record.cancel_requested_at then
-    settle(record, 'cancelled', { error = error_document('cancelled', record.cancel_reason or 'Cancelled on request.', '') })
+    local document = error_document('cancelled', record.cancel_reason or 'Cancelled on request.', '')
+    settle(record, 'cancelled', { error = document })
     return 'cancelled'
   end
   local crashes = tonumber(record.crashes or '0') + 1
@@ -29,41 +33,20 @@ local function lost(record, in_hand)
   return 'republished'
 end
 
-local function expire(record)
-  settle(record, 'expired', { error = error_document('expired', 'It did not start before its expiry.', 'Submit it again, with a longer expires_in_s.') })
-end
-
--- What the steps before a step returned, in order: JSON text. Null stands for one that failed and may.
-local function upstream_of(record)
-  local results = {}
-  for n, id in ipairs(cjson.decode(record.after or '[]')) do
-    results[n] = redis.call('HGET', record_key(id), 'result') or 'null'
-  end
-  return '[' .. table.concat(results, ', ') .. ']'
-end
-
--- A step that runs has its message, so those before it need not bring it again: see republish. One that several
--- follow keeps its own until the job ends.
-local function drop_messages_before(record)
-  for _, id in ipairs(cjson.decode(record.after or '[]')) do
-    if redis.call('HGET', record_key(id), 'before') == '["' .. record.id .. '"]' then drop_message(id) end
-  end
-end
-
 local function right_to_run(record)
   return { 'run', record.token, record.attempt, record.retries or '0', record.max_retries, upstream_of(record) }
 end
 
--- claim: {id, root?, owner, worker, lease_ms, message, delivery, adopt?}. `root` is the job that a step's message is of. `delivery` is new with every delivery, so that a
--- claim whose answer was lost can be asked for again. `adopt` is a record for a job that came past the gateway,
--- from somebody's own Celery client.
--- Replies {'run', token, attempt, retries, max_retries, upstream} or {'busy'|'early'|'held'|'unknown'} or a final state, 'succeeded' with the result.
+-- claim: {id, root?, owner, worker, lease_ms, message, delivery, adopt?}. `root` is the job that a step's message is
+-- of. `delivery` is new with every delivery, so that a claim whose answer was lost can be asked for again. `adopt` is a
+-- record for a job that came past the gateway, from somebody's own Celery client.
+-- Replies {'run', token, attempt, retries, max_retries, upstream} or {'busy'|'early'|'held'|'unknown'} or a final
+-- state, 'succeeded' with the result.
 function T.claim(a)
   local record = load(a.id)
   if not record then
-    if not a.adopt or redis.call('ZSCORE', P .. 'gone', a.id) or a.root and redis.call('ZSCORE', P .. 'gone', a.root) then
-      return { 'unknown' }
-    end
+    local is_gone = redis.call('ZSCORE', P .. 'gone', a.id) or a.root and redis.call('ZSCORE', P .. 'gone', a.root)
+    if not a.adopt or is_gone then return { 'unknown' } end
     record = a.adopt
     create(record)
     index(record)
@@ -94,14 +77,13 @@ function T.claim(a)
   unlist(record)
   enter(record, 'running')
   set(record, {
-    token = token, owner = a.owner, worker = a.worker, attempt = attempt, attempts = cjson.encode(attempts), attempt_open = '1',
-    delivery = a.delivery, started_at = record.started_at or NOW, claim_until = NOW + a.lease_ms, due_at = false, progress = false,
-    message = record.message or a.message,
+    token = token, owner = a.owner, worker = a.worker, delivery = a.delivery, claim_until = NOW + a.lease_ms,
+    attempt = attempt, attempts = cjson.encode(attempts), attempt_open = '1', started_at = record.started_at or NOW,
+    due_at = false, progress = false, message = record.message or a.message,
   })
   redis.call('ZADD', P .. 'claims', NOW + a.lease_ms, record.id)
   emit_state(record, '"worker": ' .. cjson.encode(a.worker))
-  local value = '{"status": "STARTED", "result": {"hostname": ' .. cjson.encode(a.worker) .. '}, "traceback": null, "children": [], "date_done": null, "task_id": "' .. record.id .. '"}'
-  redis.call('SET', META .. record.id, value, 'PX', record.retention_ms)
+  note_celery_result(record, 'STARTED', '{"hostname": ' .. cjson.encode(a.worker) .. '}')
   if record.job_id then
     if attempt == 1 then drop_messages_before(record) end
     local job = load(record.job_id)
@@ -157,8 +139,7 @@ function T.progress(a)
   if a.progress then
     set(record, { progress = a.progress })
     emit(record, 'progress', a.progress)
-    local value = '{"status": "PROGRESS", "result": ' .. a.progress .. ', "traceback": null, "children": [], "date_done": null, "task_id": "' .. record.id .. '"}'
-    redis.call('SET', META .. record.id, value, 'PX', record.retention_ms)
+    note_celery_result(record, 'PROGRESS', a.progress)
   end
   return record.cancel_requested_at and 'cancel' or 'ok'
 end
@@ -173,7 +154,8 @@ function T.finish(a)
   if not holds(record, a) and not unclaimed then return 'refused' end
   local owner = record.owner or ''
   if record.cancel_requested_at and a.state ~= 'succeeded' then
-    settle(record, 'cancelled', { error = error_document('cancelled', record.cancel_reason or 'Cancelled on request.', ''), artifacts = a.artifacts })
+    local document = error_document('cancelled', record.cancel_reason or 'Cancelled on request.', '')
+    settle(record, 'cancelled', { error = document, artifacts = a.artifacts })
   else
     settle(record, a.state, a)
   end
@@ -186,15 +168,20 @@ function T.retry(a)
   local record = load(a.id)
   if repeated(record, 'retry ', a) then return 'ok' end
   if not holds(record, a) then return 'refused' end
-  if record.cancel_requested_at then return T.finish({ id = a.id, token = a.token, state = 'failed', error = a.error }) end
+  if record.cancel_requested_at then
+    return T.finish({ id = a.id, token = a.token, state = 'failed', error = a.error })
+  end
   close_attempt(record, 'retrying')
   unlist(record)
   enter(record, 'retrying')
-  set(record, { due_at = NOW + a.delay_ms, error = a.error, retries = tonumber(record.retries or '0') + 1, last_call = 'retry ' .. a.token, token = false, owner = false, claim_until = false })
+  set(record, {
+    due_at = NOW + a.delay_ms, error = a.error, retries = tonumber(record.retries or '0') + 1,
+    last_call = 'retry ' .. a.token, token = false, owner = false, claim_until = false,
+  })
   redis.call('ZADD', P .. 'due', record.due_at, record.id)
   emit_state(record, '"due_at_ms": ' .. record.due_at .. ', "error": ' .. a.error)
-  redis.call('SET', META .. record.id, '{"status": "RETRY", "result": ' .. celery_exception('TransientFailure', 'shared.errors', cjson.decode(a.error).message)
-    .. ', "traceback": null, "children": [], "date_done": null, "task_id": "' .. record.id .. '"}', 'PX', record.retention_ms)
+  local exception = celery_exception('TransientFailure', 'shared.errors', cjson.decode(a.error).message)
+  note_celery_result(record, 'RETRY', exception)
   return 'ok'
 end
 

@@ -3,6 +3,8 @@
 --
 --   references:<id>   the live jobs that name a file of this job, step or upload; `schedule:<id>` for a schedule
 
+-- luacheck: read globals NOW P load record_key (records)
+
 local POSTPONED_MS = 3600000
 
 local function owners_named_by(record)
@@ -39,4 +41,27 @@ local function is_postponed(record)
   for _, id in ipairs(ids) do redis.call('PEXPIRE', record_key(id), 2 * POSTPONED_MS, 'GT') end
   redis.call('PEXPIRE', P .. 'events:' .. record.id, 2 * POSTPONED_MS, 'GT')
   return true
+end
+
+-- The files of the jobs whose steps a job uses again stay as long as its own.
+local function keep_lineage(record)
+  if record.reuses ~= '1' then return end
+  local retention_ms = tonumber(record.retention_ms)
+  local source = record.retried_from and load(record.retried_from)
+  while source do
+    if redis.call('ZSCORE', P .. 'ended', source.id) then
+      redis.call('ZADD', P .. 'ended', 'GT', NOW + retention_ms, source.id)
+    end
+    local ids = source.steps and cjson.decode(source.steps) or {}
+    ids[#ids + 1] = source.id
+    for _, id in ipairs(ids) do redis.call('PEXPIRE', record_key(id), retention_ms + 86400000, 'GT') end
+    redis.call('PEXPIRE', P .. 'events:' .. source.id, retention_ms + 86400000, 'GT')
+    source = source.retried_from and load(source.retried_from)
+  end
+end
+
+-- upload: {id, retention_ms}. An upload is about to begin: its files go after this time, whether it ends well or not.
+function T.upload(a)
+  redis.call('ZADD', P .. 'uploads', NOW + a.retention_ms, a.id)
+  return 'ok'
 end

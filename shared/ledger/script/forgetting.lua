@@ -1,14 +1,40 @@
--- What `maintenance.cleanup_old_data` asks for: ended jobs before their retention is over, and what nobody owns.
--- With `dry_run` nothing is changed, and the replies are the same.
+-- Taking jobs out of the ledger: past their retention, on request, or as `maintenance.cleanup_old_data` asks for; and
+-- what nobody owns. With `dry_run` nothing is changed, and the replies are the same.
+
+-- luacheck: read globals FINAL META NOW P load record_key (records)
+-- luacheck: read globals is_referred (files)
+-- luacheck: read globals unlist (queues)
 
 local CHORDS = 'celery-taskset-meta-' -- Celery: GroupResult's counters, and the size of a chord's header
+
+-- Take everything of a job out of the ledger, leaving a mark that it was there. Returns its and its steps' ids.
+local function forget(record)
+  local ids = { record.id }
+  for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do ids[#ids + 1] = id end
+  local indexes = { 'jobs', 'ended', 'kind:' .. record.kind, 'queue:' .. record.queue, 'state:' .. record.state }
+  for _, name in ipairs(indexes) do
+    redis.call('ZREM', P .. name, record.id)
+  end
+  for _, tag in ipairs(cjson.decode(record.tags)) do redis.call('ZREM', P .. 'tag:' .. tag, record.id) end
+  if record.schedule then redis.call('ZREM', P .. 'schedule:' .. record.schedule, record.id) end
+  for _, id in ipairs(ids) do
+    local state, queue = unpack(redis.call('HMGET', record_key(id), 'state', 'queue'))
+    if state == 'running' then redis.call('ZREM', P .. 'running:' .. queue, id) end -- a step that did not stop in time
+    redis.call('DEL', record_key(id), META .. id)
+  end
+  redis.call('DEL', P .. 'events:' .. record.id)
+  redis.call('ZREM', P .. 'callbacks', record.id)
+  redis.call('ZADD', P .. 'gone', NOW, record.id)
+  return ids
+end
 
 local function clean(id, a)
   local record = load(id)
   if not record then return { 'unknown' } end
   local until_ms = redis.call('ZSCORE', P .. 'ended', id)
   if not FINAL[record.state] or not until_ms then return { 'live' } end
-  -- The score and not the time of its end: the files of a job whose steps another one uses again stay as long as that.
+  -- The score and not the time of its end: the files of a job whose steps another one uses again stay as long as
+  -- that.
   if until_ms - record.retention_ms > NOW - a.older_than_ms then return { 'young' } end
   local ids = { record.id, unpack(record.steps and cjson.decode(record.steps) or {}) }
   for _, each in ipairs(ids) do
@@ -19,9 +45,9 @@ local function clean(id, a)
   return { 'forgotten', unpack(ids) }
 end
 
--- clean: {ids, older_than_ms, dry_run}: forget the jobs that ended so long ago. Replies, one a job: {'forgotten', id...}
--- (its and its steps') | {'live'} | {'young'} | {'referred'} (a live job names one of its files, or its end is still to
--- be told) | {'unknown'}.
+-- clean: {ids, older_than_ms, dry_run}: forget the jobs that ended so long ago. Replies, one a job:
+-- {'forgotten', id...} (its and its steps') | {'live'} | {'young'} | {'referred'} (a live job names one of its files, or
+-- its end is still to be told) | {'unknown'}.
 function T.clean(a)
   local replies = {}
   for i, id in ipairs(a.ids) do replies[i] = clean(id, a) end
@@ -98,4 +124,14 @@ function T.unindex(a)
     end
   end
   return n
+end
+
+-- forget: {id}. Take a finished job out of the ledger now. Replies as `clean` does: 'referred' where a live job, a
+-- schedule, or a later job that uses its steps again needs its files, or where its end is still to be told.
+function T.forget(a)
+  local record = load(a.id)
+  local until_ms = record and redis.call('ZSCORE', P .. 'ended', a.id)
+  local is_prolonged = until_ms and until_ms - record.retention_ms > tonumber(record.finished_at) -- see keep_lineage
+  if is_prolonged then return { 'referred' } end
+  return clean(a.id, { older_than_ms = 0 })
 end

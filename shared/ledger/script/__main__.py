@@ -1,0 +1,10 @@
+"""Print the whole script, for luacheck."""
+
+from __future__ import annotations
+
+import sys
+
+from shared.ledger.script import source
+
+if __name__ == "__main__":
+    sys.stdout.write(source())

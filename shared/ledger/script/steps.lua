@@ -1,0 +1,95 @@
+-- The steps of a workflow: what they wait for, and what the end of one means for the others.
+
+-- luacheck: read globals FINAL NOW P int load record_key set (records)
+-- luacheck: read globals emit emit_state (events)
+-- luacheck: read globals error_document (results)
+-- luacheck: read globals enter note_published (queues)
+
+local settle -- defined below; a job and its steps end each other
+
+local function steps_of(job)
+  local steps = {}
+  for _, id in ipairs(cjson.decode(job.steps)) do steps[#steps + 1] = load(id) end
+  return steps
+end
+
+-- End every step of a job that has not ended: those under way are asked to stop, the others are closed.
+local function close_steps(job, state, reason)
+  for _, step in ipairs(steps_of(job)) do
+    if step.state == 'running' then
+      set(step, { cancel_requested_at = NOW, cancel_reason = reason })
+      redis.call('PUBLISH', P .. 'cancels', step.id)
+    elseif not FINAL[step.state] then
+      settle(step, state, { error = error_document(state, reason, '') }, true)
+    end
+  end
+end
+
+-- What is never published again need not be kept: a step's message carries all the steps after it.
+local function drop_message(id)
+  redis.call('HDEL', record_key(id), 'message')
+  redis.call('ZREM', P .. 'outbox', id)
+end
+
+-- A step that may fail, and did: what follows it goes on without its result.
+local function is_tolerated(record)
+  return record.may_fail == '1' and (record.state == 'failed' or record.state == 'quarantined')
+end
+
+-- The result of a workflow is that of its last step; of several in parallel, how many of all steps did what.
+local function workflow_result(job, last)
+  -- A job of a version before `ends` was written down has the result of the step that ended last.
+  local ends, failed = job.ends and cjson.decode(job.ends) or { last.id }, tonumber(job.tolerated or '0')
+  if #ends == 1 then return redis.call('HGET', record_key(ends[1]), 'result') or 'null' end
+  return '{"succeeded_count": ' .. int(tonumber(job.done) - failed) .. ', "failed_count": ' .. int(failed) .. '}'
+end
+
+-- What the end of a step means for its job and for the steps after it.
+local function step_ended(step)
+  local job = load(step.job_id)
+  if not job then return end
+  local tolerated = is_tolerated(step)
+  if step.state == 'succeeded' or tolerated then
+    set(job, { done = tonumber(job.done or '0') + 1 })
+    if tolerated then set(job, { tolerated = tonumber(job.tolerated or '0') + 1 }) end
+    for _, id in ipairs(cjson.decode(step.before or '[]')) do
+      local follower = load(id)
+      if follower and follower.state == 'waiting' then
+        local waits_for = tonumber(follower.waits_for) - 1
+        set(follower, { waits_for = waits_for })
+        if waits_for == 0 then -- Celery publishes it now; the keeper looks after it if that fails
+          enter(follower, 'queued')
+          note_published(follower)
+          emit_state(follower)
+        end
+      end
+    end
+    if FINAL[job.state] then return end
+    if tonumber(job.done) == tonumber(job.total) then
+      settle(job, 'succeeded', { result = workflow_result(job, step) })
+    else
+      local progress = { current = tonumber(job.done), total = tonumber(job.total), unit = 'steps', message = '' }
+      emit(job, 'progress', cjson.encode(progress))
+    end
+  elseif not FINAL[job.state] then
+    settle(job, step.state, { error = '{"step": ' .. cjson.encode(step.step) .. ', ' .. string.sub(step.error, 2) })
+    close_steps(job, 'skipped', 'The step ' .. step.step .. ' ' .. step.state .. '.')
+  end
+end
+
+-- What the steps before a step returned, in order: JSON text. Null stands for one that failed and may.
+local function upstream_of(record)
+  local results = {}
+  for n, id in ipairs(cjson.decode(record.after or '[]')) do
+    results[n] = redis.call('HGET', record_key(id), 'result') or 'null'
+  end
+  return '[' .. table.concat(results, ', ') .. ']'
+end
+
+-- A step that runs has its message, so those before it need not bring it again: see republish. One that several
+-- follow keeps its own until the job ends.
+local function drop_messages_before(record)
+  for _, id in ipairs(cjson.decode(record.after or '[]')) do
+    if redis.call('HGET', record_key(id), 'before') == '["' .. record.id .. '"]' then drop_message(id) end
+  end
+end

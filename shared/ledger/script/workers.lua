@@ -1,0 +1,57 @@
+-- The workers: that they live, and what they have.
+
+-- luacheck: read globals NOW P int record_key (records)
+
+local function leave_queues(owner)
+  local queues = redis.call('HGET', P .. 'worker:' .. owner, 'queues')
+  for _, queue in ipairs(cjson.decode(queues or '[]')) do redis.call('ZREM', P .. 'consumers:' .. queue, owner) end
+end
+
+-- beat: {owner, about, queues, jobs, lease_ms, keep_ms}. A worker says that it lives: what it is (JSON text), which
+-- queues it consumes and which jobs it has. It counts as a consumer for `lease_ms`, and is shown for `keep_ms`.
+function T.beat(a)
+  local key, until_ms = P .. 'worker:' .. a.owner, NOW + a.lease_ms
+  leave_queues(a.owner)
+  redis.call('HSET', key, 'about', a.about, 'queues', cjson.encode(a.queues), 'jobs', cjson.encode(a.jobs),
+    'seen_at', int(NOW), 'until', int(until_ms))
+  redis.call('PEXPIRE', key, a.keep_ms)
+  redis.call('ZREMRANGEBYSCORE', P .. 'workers', '-inf', NOW - a.keep_ms)
+  redis.call('ZADD', P .. 'workers', NOW, a.owner)
+  for _, queue in ipairs(a.queues) do
+    redis.call('ZREMRANGEBYSCORE', P .. 'consumers:' .. queue, '-inf', NOW)
+    redis.call('ZADD', P .. 'consumers:' .. queue, until_ms, a.owner)
+  end
+  return 'ok'
+end
+
+-- leave: {owner}. A worker has ended.
+function T.leave(a)
+  leave_queues(a.owner)
+  redis.call('ZREM', P .. 'workers', a.owner)
+  redis.call('DEL', P .. 'worker:' .. a.owner)
+  return 'ok'
+end
+
+-- workers: {}. Replies, one a worker: {owner, about, queues, seen_at, is_lost, {id, kind, job_id, step, started_at,
+-- ...}}.
+function T.workers()
+  local replies = {}
+  for _, owner in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do
+    local about, queues, jobs, seen_at, until_ms =
+      unpack(redis.call('HMGET', P .. 'worker:' .. owner, 'about', 'queues', 'jobs', 'seen_at', 'until'))
+    if about then
+      local active = {}
+      for _, id in ipairs(cjson.decode(jobs)) do
+        local state, by, kind, job_id, step, attempts =
+          unpack(redis.call('HMGET', record_key(id), 'state', 'owner', 'kind', 'job_id', 'step', 'attempts'))
+        if state == 'running' and by == owner then
+          local list = cjson.decode(attempts)
+          local says = { id, kind, job_id or '', step or '', int(list[#list].started_at_ms) }
+          for _, value in ipairs(says) do active[#active + 1] = value end
+        end
+      end
+      replies[#replies + 1] = { owner, about, queues, seen_at, tonumber(until_ms) < NOW and 1 or 0, active }
+    end
+  end
+  return replies
+end
