@@ -46,7 +46,7 @@ local function clean(id, a)
 end
 
 -- clean: {ids, older_than_ms, dry_run}: forget the jobs that ended so long ago. Replies, one a job:
--- {'forgotten', id...} (its and its steps') | {'live'} | {'young'} | {'referred'} (a live job names one of its files, or
+-- {'forgotten', id...} (its and its steps') | {'live'} | {'young'} | {'referred'} (a live job names one of its files or
 -- its end is still to be told) | {'unknown'}.
 function T.clean(a)
   local replies = {}
