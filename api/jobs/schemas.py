@@ -19,7 +19,7 @@ from shared.ledger.states import State, StepState
 BATCH_MAX = 1_000
 
 
-WaitingReason = Literal["scheduled", "queue_paused", "rate_limited", "no_consumer", "behind"]
+WaitingReason = Literal["scheduled", "queue_paused", "concurrency_limited", "no_consumer", "behind"]
 _WHY_IT_WAITS = (
     "Why it does not run yet: it is to start, or to be tried again, at `due_at`; its queue is paused; as many jobs of "
     "its concurrency key run as may; no worker takes jobs from its queue; or it is `behind` `queue_position` others. "

@@ -67,7 +67,7 @@ def _shown(state: QueueState) -> Queue:
         paused_at=at_or_none(state.paused_at),
         depth=state.depth,
         held=state.held,
-        rate_limited=state.limited,
+        concurrency_limited=state.limited,
         running=state.running,
         consumers=state.consumers,
         oldest_waiting=state.oldest_id,

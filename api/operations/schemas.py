@@ -30,7 +30,7 @@ class Queue(_Out):
     paused_at: AwareDatetime | None = Field(description="Since when it is paused.")
     depth: int = Field(ge=0, description="Jobs that wait, over all priorities and for whatever reason.")
     held: int = Field(ge=0, description="Of these, jobs held back by the pause. Others are held when a worker asks.")
-    rate_limited: int = Field(ge=0, description="Of these, jobs that wait for a place of their concurrency key.")
+    concurrency_limited: int = Field(ge=0, description="Of these, jobs that wait for a place of their concurrency key.")
     running: int = Field(ge=0, description="Jobs under way.")
     consumers: int = Field(ge=0, description="Workers that take jobs from it.")
     oldest_waiting: str | None = Field(description="The job (or step) that has waited longest.")

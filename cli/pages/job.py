@@ -60,7 +60,7 @@ def waiting_text(part: Mapping[str, Any]) -> str:
         None: "",
         "no_consumer": f"no worker takes jobs from queue {queue}",
         "queue_paused": f"queue {queue} is paused",
-        "rate_limited": "as many jobs of its concurrency key run as may",
+        "concurrency_limited": "as many jobs of its concurrency key run as may",
     }.get(reason, str(reason))
 
 

@@ -40,7 +40,7 @@ def show_queues(queues: Iterable[Mapping[str, Any]], out: Console) -> None:
             queue["name"],
             f"{queue['depth']:,}",
             "" if oldest_s is None else span(oldest_s),
-            *(f"{queue[name]:,}" for name in ("running", "held", "rate_limited", "consumers")),
+            *(f"{queue[name]:,}" for name in ("running", "held", "concurrency_limited", "consumers")),
             _trouble(queue),
         )
     show_table(table, out)

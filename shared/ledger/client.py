@@ -285,7 +285,7 @@ class AsyncLedger:
         return batch
 
     async def ping(self) -> None:
-        """Return if the ledger answers."""
+        """Ask whether the ledger is there. Raises `LedgerUnavailable` within `timeout_s` if it is not."""
         try:
             async with asyncio.timeout(self.timeout_s):
                 await self.client.ping()

@@ -140,7 +140,7 @@ class Record(_Written):
     steps: tuple[Record, ...] = ()
     done: int = 0
     total: int = 0
-    held_by: str | None = None  # why its message is not with the broker: queue_paused, rate_limited
+    held_by: str | None = None  # why its message is not with the broker: queue_paused, concurrency_limited
     waiting_reason: str | None = None  # as the script says when it is read; see `schemas.WaitingReason`
     queue_position: int | None = None  # how many are before it in its queue
     retried_as: str | None = None  # the latest job that repeats this one

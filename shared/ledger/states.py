@@ -10,7 +10,7 @@
 A queued job is with the broker, or held; it is `queued` all the while, and `waiting_reason` tells:
 
     with the broker ──claim (or publish) while its queue is paused──► queue_paused ──resume──► with the broker
-    with the broker ──claim while its concurrency key is taken up──► rate_limited ──a place is free──► with the broker
+    with the broker ──claim while its concurrency key is full──► concurrency_limited ──a place is free──► the broker
 
 `shared/ledger/script` holds the transitions; a step can also be ``waiting`` (its predecessor has not
 ended) and ``skipped`` (a predecessor did not succeed).

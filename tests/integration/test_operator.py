@@ -167,7 +167,7 @@ def test_no_more_jobs_of_a_key_run_at_once_than_it_allows_even_if_a_worker_dies(
     for job_id in stuck:
         jobs.in_state(job_id, "running")
     waits = note(jobs, tmp_path, queue="ml", **key)
-    wait_for(lambda: jobs.get(waits)["waiting_reason"] == "rate_limited", "the job told to wait for its key")
+    wait_for(lambda: jobs.get(waits)["waiting_reason"] == "concurrency_limited", "the job told to wait for its key")
     pair.kill()
     assert jobs.ended(waits)["state"] == "succeeded"
     wait_for(lambda: workers(jobs)["w0@test"]["state"] == "lost", "the worker taken for lost")

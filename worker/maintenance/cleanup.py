@@ -1,6 +1,6 @@
 """Remove ended jobs and orphans: from the ledger, from Celery's keys beside it, and from the store.
 
-Whether something may go is decided by the ledger's script (`script/forgetting.lua`) in the step that removes
+Whether something may go is decided by the ledger's script (`forgetting.lua`) in the step that removes
 it, so a job that is accepted meanwhile keeps what it names. Everything is walked in batches.
 """
 

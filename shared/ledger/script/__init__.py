@@ -11,8 +11,6 @@ from importlib import resources
 
 from shared.ledger.counters import lua_bounds
 
-# The second half is only set up for a transition that the first does not have: setting up is paid with every call, and
-# it was a third of the cost of a small one.
 OFTEN = (
     "records",
     "events",
@@ -26,12 +24,15 @@ OFTEN = (
     "cancelling",
     "reading",
 )
+# Only set up for a transition that the parts above do not have: setting up is paid with every call, and it was a third
+# of the cost of a small one.
 SELDOM = ("callbacks", "schedules", "forgetting", "keeper", "pauses", "workers", "metrics")
 
 
 def part(name: str) -> str:
     """Return the text of one part."""
-    return resources.files(__name__).joinpath(f"{name}.lua").read_text("utf-8")
+    folder = "often" if name in OFTEN else "seldom"
+    return resources.files(__name__).joinpath(folder, f"{name}.lua").read_text("utf-8")
 
 
 def source() -> str:

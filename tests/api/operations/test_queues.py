@@ -121,7 +121,7 @@ def test_a_concurrency_key_is_for_jobs_and_not_for_workflows(
     assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/options/concurrency_key")
 
 
-def test_jobs_over_the_limit_of_their_key_are_rate_limited(
+def test_jobs_over_the_limit_of_their_key_are_held_back(
     api: httpx.Client, book: Ledger, extraction: dict[str, Any]
 ) -> None:
     """They say so, the queue counts them, and they follow when a place is free."""
@@ -129,8 +129,8 @@ def test_jobs_over_the_limit_of_their_key_are_rate_limited(
     token = claimed(book, first).token
     assert claim(book, second) == Refusal("held", "")
     consume(book, "etl")
-    assert (queue(api)["depth"], queue(api)["rate_limited"], queue(api)["held"]) == (1, 1, 0)
-    assert api.get(f"/jobs/{second}").json()["waiting_reason"] == "rate_limited"
+    assert (queue(api)["depth"], queue(api)["concurrency_limited"], queue(api)["held"]) == (1, 1, 0)
+    assert api.get(f"/jobs/{second}").json()["waiting_reason"] == "concurrency_limited"
     book.succeed(first, token=token, result="{}")
     assert api.get(f"/jobs/{second}").json()["waiting_reason"] == "behind"
     claimed(book, second)

@@ -353,7 +353,7 @@ def test_each_waiting_job_says_why(accept: Any, ledger: Ledger, operate: Operate
     assert claim(ledger, limited.id) == HELD
     assert [why(ledger, job.id) for job in (runs, limited, last)] == [
         (None, None),
-        ("rate_limited", None),
+        ("concurrency_limited", None),
         ("behind", 1),
     ]
     pause(operate)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from shared.ledger.client import Ledger
+from shared.ledger.client import PREFIX, Ledger
 from shared.ledger.records import Refusal
 from tests.support.ledgers import ERROR, claim, claimed, entry, record, tended
 
@@ -54,3 +54,15 @@ def test_a_retry_that_waits_for_a_place_gets_it_or_gives_it_up(
         assert claimed(ledger, first.id).attempt == 2
     assert client.zrange("celeriac:limited-key:erp", 0, -1) == []
     assert client.zrange("celeriac:due", 0, -1) == []
+
+
+def test_a_job_that_an_older_version_held_is_limited_still(accept: Any, ledger: Ledger, client: redis.Redis) -> None:
+    """Its record has the name of that time."""
+    runs, limited = (entry(concurrency_key="erp") for _ in range(2))
+    accept(runs, limited)
+    token = claimed(ledger, runs.id).token
+    assert claim(ledger, limited.id) == HELD
+    client.hset(f"{PREFIX}job:{limited.id}", "held_by", "rate_limited")
+    assert record(ledger, limited.id).waiting_reason == "concurrency_limited"
+    ledger.succeed(runs.id, token=token, result="null")
+    claimed(ledger, limited.id)

@@ -40,12 +40,17 @@ end
 
 local function record_key(id) return P .. 'job:' .. id end
 
-local function load(id)
-  local flat = redis.call('HGETALL', record_key(id))
-  if #flat == 0 then return nil end
+-- A record from the fields that Redis gave.
+local function record_of(flat)
   local record = {}
   for i = 1, #flat, 2 do record[flat[i]] = flat[i + 1] end
+  if record.held_by == 'rate_limited' then record.held_by = 'concurrency_limited' end -- its name until 0.1
   return record
+end
+
+local function load(id)
+  local flat = redis.call('HGETALL', record_key(id))
+  return #flat > 0 and record_of(flat) or nil
 end
 
 -- Write fields of a record and keep the copy in hand true. A value of false deletes the field.

@@ -7,7 +7,7 @@
 -- running:<queue> and running-key:<key> have those under way. admitted-key:<key> has those that a free place was given
 -- to and that have not started yet, by the time of that. A workflow's own entry is in none of them: its steps are.
 
--- luacheck: read globals LISTS NOW P int load record_key set (records)
+-- luacheck: read globals LISTS NOW P int load record_key record_of set (records)
 -- luacheck: read globals emit_state (events)
 
 local PRIORITY_SEPARATOR = '\6\22' -- kombu.transport.redis: Channel.sep
@@ -41,7 +41,7 @@ local function is_paused(queue) return redis.call('HEXISTS', P .. 'paused', queu
 
 local function waiting_set(record)
   if record.held_by == 'queue_paused' then return P .. 'held:' .. record.queue end
-  if record.held_by == 'rate_limited' then return P .. 'limited:' .. record.queue end
+  if record.held_by == 'concurrency_limited' then return P .. 'limited:' .. record.queue end
   return P .. 'backlog:' .. record.queue
 end
 
@@ -94,7 +94,7 @@ local function hold(record, why)
   local key = record.concurrency_key
   if not key then return end
   redis.call('ZREM', P .. 'admitted-key:' .. key, record.id)
-  if why == 'rate_limited' then
+  if why == 'concurrency_limited' then
     redis.call('ZADD', P .. 'limited-key:' .. key, order(record), record.id)
     redis.call('SADD', P .. 'limited-keys', key)
   else
@@ -190,8 +190,8 @@ end
 -- Hold a queued job that a worker asks for and that may not run now; `message` is what it came with. Returns whether.
 local function held_at_claim(record, message)
   local key = record.concurrency_key
-  local why = is_paused(record.queue) and 'queue_paused'
-    or key and redis.call('SCARD', P .. 'running-key:' .. key) >= tonumber(record.concurrency_limit) and 'rate_limited'
+  local is_full = key and redis.call('SCARD', P .. 'running-key:' .. key) >= tonumber(record.concurrency_limit)
+  local why = is_paused(record.queue) and 'queue_paused' or is_full and 'concurrency_limited'
   if not why then return false end
   if not record.message then set(record, { message = message }) end
   if record.state ~= 'queued' then -- its time has come, and its message came before the keeper did
@@ -251,7 +251,7 @@ local function waiting(record)
     return
   end
   if is_paused(record.queue) then return 'queue_paused' end
-  if record.held_by == 'rate_limited' then return 'rate_limited' end
+  if record.held_by == 'concurrency_limited' then return 'concurrency_limited' end
   if redis.call('ZCOUNT', P .. 'consumers:' .. record.queue, NOW, '+inf') == 0 then return 'no_consumer' end
   return 'behind', redis.call('ZRANK', waiting_set(record), record.id)
 end
@@ -259,12 +259,10 @@ end
 -- A record as clients read it: its fields, and why it waits.
 local function shown(id)
   local flat = redis.call('HGETALL', record_key(id))
-  local record = {}
   for i = 1, #flat, 2 do
     if flat[i] == 'state' and not WAITS[flat[i + 1]] then return flat end
-    record[flat[i]] = flat[i + 1]
   end
-  local why, position = waiting(record)
+  local why, position = waiting(record_of(flat))
   if why then
     flat[#flat + 1] = 'waiting_reason'
     flat[#flat + 1] = why
