@@ -9,34 +9,10 @@ import typer
 
 from cli.client.calls import Exit, announce, follow_to_end, gateway_at, show
 from cli.client.gateway import DEFAULT_URL, segment
-from cli.commands.arguments import options_of
+from cli.commands.fields import with_options
 from cli.commands.jobs import cancel, delete, retry
 from cli.commands.operations import queues, workers
-from cli.commands.options import (
-    Assignments,
-    CallbackUrl,
-    ConcurrencyKey,
-    ConcurrencyLimit,
-    CreatedAfter,
-    CreatedBefore,
-    ExpiresInS,
-    JobId,
-    Json,
-    MaxRetries,
-    OfKind,
-    OfQueue,
-    OfSchedule,
-    OfState,
-    OfTag,
-    Params,
-    Priority,
-    Queue,
-    Tags,
-    TimeLimitS,
-    Url,
-    Wait,
-    typed_params,
-)
+from cli.commands.options import Assignments, Criteria, JobId, JobOptions, Json, Params, Url, Wait, typed_params
 from cli.commands.schedules import schedules
 from cli.local.ports import CannotStart
 from cli.pages import kind as kind_page
@@ -51,22 +27,13 @@ app = typer.Typer(
 
 
 @app.command()
+@with_options
 def submit(
     kind: Annotated[str, typer.Argument(help="What to run, such as etl.run_pipeline; see `celeriac kinds`.")],
     *,
     params: Params = None,
     assignments: Assignments = None,
-    priority: Priority = None,
-    queue: Queue = None,
-    delay_s: Annotated[float | None, typer.Option("--delay-s", help="Start this many seconds from now.")] = None,
-    run_at: Annotated[str | None, typer.Option(help="Start at this time (RFC 3339).")] = None,
-    expires_in_s: ExpiresInS = None,
-    time_limit_s: TimeLimitS = None,
-    max_retries: MaxRetries = None,
-    tags: Tags = None,
-    concurrency_key: ConcurrencyKey = None,
-    concurrency_limit: ConcurrencyLimit = None,
-    callback_url: CallbackUrl = None,
+    options: JobOptions,
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key and request again give the same job, not another.")
     ] = None,
@@ -78,23 +45,7 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Submit a job."""
-    given = typed_params(params, assignments)
-    options = options_of(
-        {
-            "priority": priority,
-            "queue": queue,
-            "delay_s": delay_s,
-            "run_at": run_at,
-            "expires_in_s": expires_in_s,
-            "time_limit_s": time_limit_s,
-            "max_retries": max_retries,
-            "tags": tags,
-            "concurrency_key": concurrency_key,
-            "concurrency_limit": concurrency_limit,
-            "callback_url": callback_url,
-        }
-    )
-    body = {"kind": kind, "params": given} | ({"options": options} if options else {})
+    body = {"kind": kind, "params": typed_params(params, assignments)} | ({"options": options} if options else {})
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
     with gateway_at(url, as_json=as_json) as gateway:
         answer = gateway.post("/jobs", body, headers=headers, validate_only=True if validate_only else None)
@@ -130,15 +81,10 @@ def wait(
 
 
 @app.command("list")
+@with_options
 def list_jobs(
     *,
-    state: OfState = None,
-    kind: OfKind = None,
-    queue: OfQueue = None,
-    tag: OfTag = None,
-    schedule: OfSchedule = None,
-    created_after: CreatedAfter = None,
-    created_before: CreatedBefore = None,
+    chosen: Criteria,
     page_size: Annotated[int | None, typer.Option(help="At most so many; 50 unless said.")] = None,
     page_token: Annotated[str | None, typer.Option(help="Go on where another list ended.")] = None,
     url: Url = DEFAULT_URL,
@@ -146,18 +92,7 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     with gateway_at(url, as_json=as_json) as gateway:
-        answer = gateway.get(
-            "/jobs",
-            state=state,
-            kind=kind,
-            queue=queue,
-            tag=tag,
-            schedule=schedule,
-            created_after=created_after,
-            created_before=created_before,
-            page_size=page_size,
-            page_token=page_token,
-        )
+        answer = gateway.get("/jobs", **chosen, page_size=page_size, page_token=page_token)
         if as_json:
             typer.echo(answer.text)
             return

@@ -29,11 +29,6 @@ def read_params(
     return params
 
 
-def options_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were given; what is None or empty was not."""
-    return {name: value for name, value in given.items() if value is not None and value != []}
-
-
 def _object(source: str) -> dict[str, Any]:
     text, where = _text(source)
     try:

@@ -8,24 +8,8 @@ import typer
 
 from cli.client.calls import Exit, announce, gateway_at
 from cli.client.gateway import DEFAULT_URL, Gateway, segment
-from cli.commands.arguments import options_of
-from cli.commands.options import (
-    Assignments,
-    CreatedAfter,
-    CreatedBefore,
-    DryRun,
-    JobId,
-    Json,
-    OfKind,
-    OfQueue,
-    OfSchedule,
-    OfState,
-    OfTag,
-    Params,
-    Url,
-    Wait,
-    typed_params,
-)
+from cli.commands.fields import with_options
+from cli.commands.options import Assignments, Criteria, DryRun, JobId, Json, Params, Url, Wait, typed_params
 from cli.pages import operations as page
 from cli.pages import output
 
@@ -37,31 +21,17 @@ JobIds = Annotated[
 ]
 
 
+@with_options
 def cancel(
     job_ids: JobIds = None,
     *,
-    state: OfState = None,
-    kind: OfKind = None,
-    queue: OfQueue = None,
-    tag: OfTag = None,
-    schedule: OfSchedule = None,
-    created_after: CreatedAfter = None,
-    created_before: CreatedBefore = None,
+    chosen: Criteria,
     dry_run: DryRun = False,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
     """Cancel a job, several, or all that the options choose: they do not start, or they stop."""
-    wanted = _wanted(
-        job_ids,
-        state=state,
-        kind=kind,
-        queue=queue,
-        tag=tag,
-        schedule=schedule,
-        created_after=created_after,
-        created_before=created_before,
-    )
+    wanted = _wanted(job_ids, chosen)
     with gateway_at(url, as_json=as_json) as gateway:
         if (only := _single(wanted)) and not dry_run:
             answer = gateway.post(f"/jobs/{segment(only)}/cancel")
@@ -74,6 +44,7 @@ def cancel(
         _call_for_many(gateway, "/jobs/cancel", {**wanted, "dry_run": dry_run}, page.show_cancelled, as_json=as_json)
 
 
+@with_options
 def retry(
     job_ids: JobIds = None,
     *,
@@ -83,28 +54,13 @@ def retry(
         bool, typer.Option("--only-failed", help="Of a workflow, run only the steps that did not succeed.")
     ] = False,
     wait: Wait = False,
-    state: OfState = None,
-    kind: OfKind = None,
-    queue: OfQueue = None,
-    tag: OfTag = None,
-    schedule: OfSchedule = None,
-    created_after: CreatedAfter = None,
-    created_before: CreatedBefore = None,
+    chosen: Criteria,
     dry_run: DryRun = False,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
     """Run jobs that did not succeed again, each as a new one. A single job may get other parameters."""
-    wanted = _wanted(
-        job_ids,
-        state=state,
-        kind=kind,
-        queue=queue,
-        tag=tag,
-        schedule=schedule,
-        created_after=created_after,
-        created_before=created_before,
-    )
+    wanted = _wanted(job_ids, chosen)
     only = _single(wanted)
     if (not only or dry_run) and (params is not None or assignments or only_failed or wait):
         raise typer.BadParameter("--params, --set, --only-failed and --wait are for one job, by its id.")
@@ -129,14 +85,13 @@ def delete(job_id: JobId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> N
             typer.echo("forgotten")
 
 
-def _wanted(job_ids: Sequence[str] | None, **criteria: Any) -> dict[str, Any]:
+def _wanted(job_ids: Sequence[str] | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return which jobs are meant, as the gateway takes it. Raises `typer.BadParameter`."""
-    chosen = options_of(criteria)
     if bool(job_ids) == bool(chosen):
         raise typer.BadParameter(
             "Name jobs by their ids, or choose them with --state, --kind, --tag, ...: one of both."
         )
-    return {"ids": job_ids} if job_ids else {"filter": chosen}
+    return {"ids": job_ids} if job_ids else {"filter": dict(chosen)}
 
 
 def _single(wanted: Mapping[str, Any]) -> str | None:

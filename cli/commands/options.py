@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.commands.arguments import Mistyped, read_params
+from cli.commands.fields import OptionsOf
+from shared.contract.options import RunOptions, SubmissionOptions
+from shared.ledger.filters import JobCriteria
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,29 +25,9 @@ Assignments = Annotated[
     typer.Option("--set", help="Set one parameter: a.b=VALUE. JSON, else text.", metavar="NAME=VALUE"),
 ]
 
-# How a job is to be run
-Priority = Annotated[int | None, typer.Option(help="0 to 9; 9 is most urgent, 4 is usual.")]
-Queue = Annotated[str | None, typer.Option(help="Another queue than the kind's own.")]
-ExpiresInS = Annotated[
-    float | None, typer.Option("--expires-in-s", help="Do not start later than this many seconds from now.")
-]
-TimeLimitS = Annotated[float | None, typer.Option("--time-limit-s", help="Longest run of one attempt, in seconds.")]
-MaxRetries = Annotated[int | None, typer.Option(help="Retries after the first attempt.")]
-Tags = Annotated[list[str] | None, typer.Option("--tag", help="A word to find it by; repeatable.")]
-ConcurrencyKey = Annotated[
-    str | None, typer.Option(help="Of jobs with this word only so many run at once; the rest wait.")
-]
-ConcurrencyLimit = Annotated[int | None, typer.Option(help="How many of them; 1 unless said.")]
-CallbackUrl = Annotated[str | None, typer.Option(help="Where to send a signed POST when the job has ended.")]
-
-# Which jobs
-OfState = Annotated[list[str] | None, typer.Option("--state", help="Only this state; repeatable.")]
-OfKind = Annotated[str | None, typer.Option("--kind", help="Only this kind.")]
-OfQueue = Annotated[str | None, typer.Option("--queue", help="Only this queue.")]
-OfTag = Annotated[str | None, typer.Option("--tag", help="Only with this tag.")]
-OfSchedule = Annotated[str | None, typer.Option("--schedule", help="Only made by this schedule (its id).")]
-CreatedAfter = Annotated[str | None, typer.Option(help="Only after this time (RFC 3339).")]
-CreatedBefore = Annotated[str | None, typer.Option(help="Only before this time (RFC 3339).")]
+JobOptions = Annotated[dict[str, Any], OptionsOf(SubmissionOptions)]  # how a job is to be run, and when
+ScheduleOptions = Annotated[dict[str, Any], OptionsOf(RunOptions)]  # how each job of a schedule is to be run
+Criteria = Annotated[dict[str, Any], OptionsOf(JobCriteria)]  # which jobs
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 
 

@@ -8,28 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
+from pydantic import BaseModel, Field
 
 from cli.client.calls import announce, gateway_at
 from cli.client.gateway import DEFAULT_URL, Answer, Gateway, segment
-from cli.commands.arguments import options_of
+from cli.commands.fields import OptionsOf, with_options
 from cli.commands.operations import ListedUnlessNamed
-from cli.commands.options import (
-    Assignments,
-    CallbackUrl,
-    ConcurrencyKey,
-    ConcurrencyLimit,
-    ExpiresInS,
-    Json,
-    MaxRetries,
-    Params,
-    Priority,
-    Queue,
-    Tags,
-    TimeLimitS,
-    Url,
-    Wait,
-    typed_params,
-)
+from cli.commands.options import Assignments, Json, Params, ScheduleOptions, Url, Wait, typed_params
 from cli.pages import output
 from cli.pages import schedule as page
 
@@ -41,15 +26,25 @@ schedules = typer.Typer(
 )
 
 Which = Annotated[str, typer.Argument(help="The schedule's id, or its name.", metavar="SCHEDULE")]
-Cron = Annotated[
-    str | None, typer.Option(help='When, as five fields: minute, hour, day, month, weekday: "0 9 * * mon-fri".')
-]
-EveryS = Annotated[float | None, typer.Option("--every-s", help="Every so many seconds, in place of --cron.")]
-TimeZone = Annotated[str | None, typer.Option(help="Of --cron, such as Europe/Berlin; UTC unless said.")]
-Missed = Annotated[str | None, typer.Option(help="What becomes of missed times: skip (unless said) or run_once.")]
-Overlap = Annotated[
-    str | None, typer.Option(help="While its last job goes on: skip (unless said), allow or buffer_one.")
-]
+
+
+class _Rhythm(BaseModel):
+    """When a schedule runs, as a person types it; the gateway checks it."""
+
+    cron: str | None = Field(
+        default=None, description='When, as five fields: minute, hour, day, month, weekday: "0 9 * * mon-fri".'
+    )
+    every_s: float | None = Field(default=None, description="Every so many seconds, in place of --cron.")
+    time_zone: str | None = Field(default=None, description="Of --cron, such as Europe/Berlin; UTC unless said.")
+    missed: str | None = Field(
+        default=None, description="What becomes of missed times: skip (unless said) or run_once."
+    )
+    overlap: str | None = Field(
+        default=None, description="While its last job goes on: skip (unless said), allow or buffer_one."
+    )
+
+
+Rhythm = Annotated[dict[str, Any], OptionsOf(_Rhythm)]
 _CRON_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 _PAGE_SIZE = 200
 _TERMS = ("name", "kind", "params", "options", "crontab", "interval_s", "time_zone", "missed", "overlap")
@@ -74,50 +69,28 @@ def get_schedule(which: Which, *, url: Url = DEFAULT_URL, as_json: Json = False)
 
 
 @schedules.command("create")
+@with_options
 def create_schedule(
     kind: Annotated[str, typer.Argument(help="The kind of its jobs; see `celeriac kinds`.")],
     *,
     name: Annotated[str, typer.Option(help="What to call it.")],
-    cron: Cron = None,
-    every_s: EveryS = None,
-    time_zone: TimeZone = None,
-    missed: Missed = None,
-    overlap: Overlap = None,
+    rhythm: Rhythm,
     paused: Annotated[bool, typer.Option("--paused", help="Make no jobs before it is resumed.")] = False,
     params: Params = None,
     assignments: Assignments = None,
-    priority: Priority = None,
-    queue: Queue = None,
-    expires_in_s: ExpiresInS = None,
-    time_limit_s: TimeLimitS = None,
-    max_retries: MaxRetries = None,
-    tags: Tags = None,
-    concurrency_key: ConcurrencyKey = None,
-    concurrency_limit: ConcurrencyLimit = None,
-    callback_url: CallbackUrl = None,
+    options: ScheduleOptions,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
     """Make a schedule. Its job's parameters and options are those of `celeriac submit`."""
-    if (cron is None) == (every_s is None):
+    if ("cron" in rhythm) == ("every_s" in rhythm):
         raise typer.BadParameter("Say when it runs: with --cron or with --every-s.")
-    options = _options(
-        priority=priority,
-        queue=queue,
-        expires_in_s=expires_in_s,
-        time_limit_s=time_limit_s,
-        max_retries=max_retries,
-        tags=tags,
-        concurrency_key=concurrency_key,
-        concurrency_limit=concurrency_limit,
-        callback_url=callback_url,
-    )
     body = {
         "name": name,
         "kind": kind,
         "params": typed_params(params, assignments),
-        **_rhythm(cron, every_s),
-        **_options(time_zone=time_zone, missed=missed, overlap=overlap, options=options or None),
+        **_terms(**rhythm),
+        **({"options": options} if options else {}),
         **({"paused": True} if paused else {}),
     }
     with gateway_at(url, as_json=as_json) as gateway:
@@ -125,50 +98,28 @@ def create_schedule(
 
 
 @schedules.command("update")
+@with_options
 def update_schedule(
     which: Which,
     *,
     name: Annotated[str | None, typer.Option(help="What to call it from now on.")] = None,
-    cron: Cron = None,
-    every_s: EveryS = None,
-    time_zone: TimeZone = None,
-    missed: Missed = None,
-    overlap: Overlap = None,
+    rhythm: Rhythm,
     params: Params = None,
     assignments: Assignments = None,
-    priority: Priority = None,
-    queue: Queue = None,
-    expires_in_s: ExpiresInS = None,
-    time_limit_s: TimeLimitS = None,
-    max_retries: MaxRetries = None,
-    tags: Tags = None,
-    concurrency_key: ConcurrencyKey = None,
-    concurrency_limit: ConcurrencyLimit = None,
-    callback_url: CallbackUrl = None,
+    options: ScheduleOptions,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
     """Change what is named here; the rest stays as it is. --set changes single parameters."""
-    if cron is not None and every_s is not None:
+    if "cron" in rhythm and "every_s" in rhythm:
         raise typer.BadParameter("Say when it runs: with --cron or with --every-s.")
-    options = _options(
-        priority=priority,
-        queue=queue,
-        expires_in_s=expires_in_s,
-        time_limit_s=time_limit_s,
-        max_retries=max_retries,
-        tags=tags,
-        concurrency_key=concurrency_key,
-        concurrency_limit=concurrency_limit,
-        callback_url=callback_url,
-    )
     with gateway_at(url, as_json=as_json) as gateway:
         path = _path(gateway, which)
         before = gateway.get(path).document
         after = {
             **{term: before[term] for term in _TERMS},
-            **_rhythm(cron, every_s),
-            **_options(name=name, time_zone=time_zone, missed=missed, overlap=overlap),
+            **_terms(**rhythm),
+            **({"name": name} if name else {}),
             "params": typed_params(params, assignments, of=before["params"]),
             "options": before["options"] | options,
         }
@@ -227,22 +178,18 @@ def _path(gateway: Gateway, which: str) -> str:
     return f"/schedules/{segment(named[0])}"
 
 
-def _rhythm(cron: str | None, every_s: float | None) -> dict[str, Any]:
-    """Return the terms that say when; none if neither is given. Raises `typer.BadParameter`."""
+def _terms(*, cron: str | None = None, every_s: float | None = None, **same: Any) -> dict[str, Any]:
+    """Return a rhythm as the gateway takes it. Raises `typer.BadParameter`."""
     if every_s is not None:
-        return {"crontab": None, "interval_s": every_s}
+        return same | {"crontab": None, "interval_s": every_s}
     if cron is None:
-        return {}
+        return same
     fields = cron.split()
     if len(fields) != len(_CRON_FIELDS):
         raise typer.BadParameter(
             f"--cron {cron!r}: write five fields (minute, hour, day, month, weekday), such as '0 9 * * *'."
         )
-    return {"crontab": dict(zip(_CRON_FIELDS, fields, strict=True)), "interval_s": None}
-
-
-def _options(**given: Any) -> dict[str, Any]:
-    return options_of(given)
+    return same | {"crontab": dict(zip(_CRON_FIELDS, fields, strict=True)), "interval_s": None}
 
 
 def _show(answer: Answer, *, as_json: bool) -> None:

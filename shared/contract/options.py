@@ -50,7 +50,9 @@ class RunOptions(BaseModel):
 class SubmissionOptions(RunOptions):
     """How a job is to be run, and when."""
 
-    run_at: AwareDatetime | None = Field(default=None, description="Do not start before; with an offset from UTC.")
+    run_at: AwareDatetime | None = Field(
+        default=None, description="Do not start before this time (RFC 3339, with an offset from UTC)."
+    )
     delay_s: Annotated[float, Field(ge=0, le=YEAR_S)] | None = Field(
         default=None, description="Do not start before so many seconds have passed."
     )

@@ -36,8 +36,8 @@ class JobCriteria(BaseModel):
     queue: str | None = Field(default=None, max_length=64, description="This queue.")
     tag: Tag | None = Field(default=None, description="This tag.")
     schedule: UUID | None = Field(default=None, description="Made by this schedule.")
-    created_after: Moment | None = Field(default=None, description="Accepted at or after this time.")
-    created_before: Moment | None = Field(default=None, description="Accepted before this time.")
+    created_after: Moment | None = Field(default=None, description="Accepted at or after this time (RFC 3339).")
+    created_before: Moment | None = Field(default=None, description="Accepted before this time (RFC 3339).")
 
 
 @dataclass(frozen=True, slots=True)

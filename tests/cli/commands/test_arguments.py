@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cli.commands.arguments import Mistyped, options_of, read_params
+from cli.commands.arguments import Mistyped, read_params
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,8 +74,3 @@ def test_what_cannot_be_read_is_named(source: str | None, assignments: list[str]
     """A mistyped argument is refused with its name and the reason."""
     with pytest.raises(Mistyped, match=named.replace(".", r"\.")):
         read_params(source, assignments)
-
-
-def test_options_that_were_not_given_are_left_out() -> None:
-    """Nothing is sent for an option that was not given; a zero is sent."""
-    assert options_of({"priority": 0, "queue": None, "tags": []}) == {"priority": 0}
