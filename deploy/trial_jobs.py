@@ -13,10 +13,11 @@ import urllib.request
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from shared.contract.families import FAMILIES
 from shared.ledger.states import FINAL_STATES, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 ROW_COUNT = 20_000
@@ -43,28 +44,26 @@ def sales() -> tuple[str, dict[str, int]]:
 class Jobs:
     """Submits jobs to a gateway and waits for their results."""
 
-    def __init__(self, gateway: str, source: str, warehouse: Path, expected: Mapping[str, int]) -> None:
+    def __init__(
+        self, gateway: str, source: str, warehouse: Path, expected: Mapping[str, int], told: Sequence[str]
+    ) -> None:
         self._gateway = gateway
         self._source = source  # where the workers find the CSV
         self._warehouse = warehouse  # the SQLite file behind the connection `warehouse`
         self._expected = expected
+        self._told = told  # what has been posted to the source's address
         self._dataset = ""
 
-    def run(self, families: list[str]) -> None:
-        """Run the job of each family, that of `etl` first: the others take what it made. Raises `TrialError`."""
-        jobs: dict[str, Callable[[], str]] = {
-            "etl": self._load,
-            "ml": self._train,
-            "report": self._report,
-            "maintenance": self._back_up,
-        }
-        if missing := set(families) ^ set(jobs):
-            raise TrialError(f"no image, or no job in {__name__}, for: {', '.join(sorted(missing))}")
-        for family, job in jobs.items():
-            begun = time.monotonic()
-            print(f"{family}: {job()} in {time.monotonic() - begun:.1f} s", flush=True)
+    def run(self) -> None:
+        """Run the job of each family in the order of the register: the others take what `etl` made.
 
-    def _load(self) -> str:
+        Raises `TrialError`.
+        """
+        for family in FAMILIES:
+            begun = time.monotonic()
+            print(f"{family}: {JOBS[family](self)} in {time.monotonic() - begun:.1f} s", flush=True)
+
+    def load(self) -> str:
         """Stage the CSV, sum it up by category, and load the sums into a table."""
         source = {"kind": "http", "url": self._source}
         self._dataset = self._result("etl.extract_data", {"source": source})["dataset"]["uri"]
@@ -82,7 +81,7 @@ class Jobs:
         _expect("the table of sums", self._expected, loaded)
         return f"{ROW_COUNT} rows, sums of {len(loaded)} categories as computed here"
 
-    def _train(self) -> str:
+    def train(self) -> str:
         """Train on the staged rows, and predict for them with the stored model."""
         training = {
             "dataset": self._dataset,
@@ -96,7 +95,7 @@ class Jobs:
         _expect("the rows of all classes", ROW_COUNT, sum(predicted["class_counts"].values()))
         return f"a forest of {model['size_bytes']} bytes, {ROW_COUNT} rows predicted"
 
-    def _report(self) -> str:
+    def report(self) -> str:
         """Render the staged rows as a page with a chart and a table, and as a workbook."""
         totals = {"value": {"function": "sum", "column": "value"}}
         blocks = [
@@ -116,19 +115,32 @@ class Jobs:
         _expect("what the page lacks", [], absent)
         return f"a page of {page['size_bytes']} bytes with every sum, a workbook of {workbook['size_bytes']} bytes"
 
-    def _back_up(self) -> str:
+    def back_up(self) -> str:
         """Back the table of sums up."""
         source = {"kind": "table", "connection": "warehouse", "table": "trial"}
         backup = self._result("maintenance.backup_data", {"source": source})
         _expect("the rows backed up", len(CATEGORIES), backup["row_count"])
         return f"{backup['row_count']} rows, digest {backup['digest'][:12]}"
 
+    def call_back(self) -> str:
+        """Have the end of a job told to the address of the CSV."""
+        extraction = {"source": {"kind": "http", "url": self._source}}
+        job = self._job("etl.extract_data", extraction, callback_url=self._source)
+        deadline = time.monotonic() + _JOB_BOUND_S
+        while not self._told:
+            if time.monotonic() > deadline:
+                raise TrialError(f"no callback within {_JOB_BOUND_S:.0f} s")
+            time.sleep(0.2)
+        told = json.loads(self._told[0])
+        _expect("what the callback tells", ("job.succeeded", job["id"]), (told["type"], told["data"]["id"]))
+        return f"{told['type']} told"
+
     def _result(self, kind: str, params: Mapping[str, Any]) -> Any:
         return self._job(kind, params)["result"]
 
-    def _job(self, kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    def _job(self, kind: str, params: Mapping[str, Any], **options: Any) -> dict[str, Any]:
         """Return the job when it has succeeded. Raises `TrialError`."""
-        job = self._call("/jobs", {"kind": kind, "params": params})
+        job = self._call("/jobs", {"kind": kind, "params": params, "options": options})
         deadline = time.monotonic() + _JOB_BOUND_S
         while job["state"] not in FINAL_STATES:
             if time.monotonic() > deadline:
@@ -151,6 +163,15 @@ class Jobs:
                 return read
         except urllib.error.HTTPError as refused:
             raise TrialError(f"{path}: {refused.code} {refused.read().decode()}") from refused
+
+
+JOBS: dict[str, Callable[[Jobs], str]] = {
+    "etl": Jobs.load,
+    "ml": Jobs.train,
+    "report": Jobs.report,
+    "maintenance": Jobs.back_up,
+    "callbacks": Jobs.call_back,
+}
 
 
 def _expect(what: str, expected: object, actual: object) -> None:

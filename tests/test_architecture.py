@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
-from deploy.images import families
+from shared.contract.families import FAMILIES
+from tests.support.images import copies_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("api", "celeriac", "cli", "shared", "worker")
@@ -84,24 +85,6 @@ def test_flower_and_beat_load_the_application_without_any_family(tmp_path: Path)
     assert loaded.stderr == ""
 
 
-def _copies_of(family: str) -> list[str]:
-    """Return what Dockerfile.worker copies of the tree for a family, stage by stage."""
-    stages: dict[str, tuple[str, list[str]]] = {}
-    for line in (ROOT / "Dockerfile.worker").read_text("utf-8").replace("${FAMILY}", family).splitlines():
-        words = line.split()
-        if words[:1] == ["FROM"]:
-            name = words[-1]
-            stages[name] = (words[1], [])
-        elif words[:1] == ["COPY"] and not words[1].startswith("--from="):
-            stages[name][1].extend(words[1:-1])
-    copies: list[str] = []
-    stage = "worker"
-    while stage in stages:
-        stage, of_stage = stages[stage]
-        copies += of_stage
-    return copies
-
-
 @cache
 def _distributions() -> Mapping[str, list[str]]:
     return packages_distributions()
@@ -118,10 +101,10 @@ def _absent_from(lock: Path) -> set[str]:
     return set(here) - brought - {"shared", "worker"}
 
 
-@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_image_has_all_that_its_workers_import(family: str, tmp_path: Path) -> None:
     """What Dockerfile.worker copies for a family loads as its worker, with the packages of its own pins alone."""
-    _copied(tmp_path, *_copies_of(family))
+    _copied(tmp_path, *copies_of(family) or ())
     blocked = _absent_from(ROOT / "requirements" / f"worker-{family}.txt")
     assert {"fastapi", "api", "weasyprint"} <= blocked
     command = [sys.executable, "-P", "-c", f"{_IMPORT_ALL}\nimport worker.app", f"worker.{family}", ",".join(blocked)]

@@ -1,6 +1,7 @@
 """The Celery application of a worker: `celery -A worker.app worker`.
 
-`WORKER_FAMILIES` (comma-separated) names the families whose tasks it loads and whose queues it consumes;
+`WORKER_FAMILIES` (comma-separated) names the families whose tasks it loads and whose queues it consumes (a family may
+also run what lies in its queue of another: see `shared.contract.families`);
 `CELERIAC_TASKS` names further modules with tasks.
 """
 
@@ -21,7 +22,8 @@ from celery import Celery  # noqa: E402
 from shared.broker.celery import make_celery  # noqa: E402
 from shared.broker.settings import broker_settings  # noqa: E402
 from shared.contract.catalogue import catalogue  # noqa: E402
-from shared.contract.definition import FAMILY_QUEUES, AnyContract  # noqa: E402
+from shared.contract.definition import AnyContract  # noqa: E402
+from shared.contract.families import FAMILIES, with_those_also_run  # noqa: E402
 from shared.errors import DefinitionError  # noqa: E402
 from shared.workflows.nodes import WorkflowContract  # noqa: E402
 from worker.runtime.task import definitions, register  # noqa: E402
@@ -60,13 +62,13 @@ def make_app() -> Celery:
     """Return the application with the tasks that this process is to run."""
     families = _names("WORKER_FAMILIES")
     app = make_celery(broker_settings())
-    contracts = load_tasks(families, _names("CELERIAC_TASKS"))
+    loaded = with_those_also_run(families)
+    contracts = load_tasks(loaded, _names("CELERIAC_TASKS"))
     register(app, definitions().values())
-    queues = sorted(
-        {contract.spec.queue for contract in contracts.values()} | {f for f in families if f in FAMILY_QUEUES}
-    )
-    if queues:
-        app.amqp.queues.select(queues)
+    guests = set(loaded) - set(families)
+    own = {contract.spec.queue for contract in contracts.values() if contract.spec.family not in guests}
+    if queues := own | (FAMILIES.keys() & families):
+        app.amqp.queues.select(sorted(queues))
     lifecycle.attach(app)
     return app
 

@@ -236,7 +236,7 @@ class JobKindSummary(_Out):
     """A kind in the catalogue."""
 
     kind: str = Field(pattern=KIND_PATTERN, description="Its name.", examples=["etl.extract_data"])
-    family: str = Field(description="Its family: the part before the dot.")
+    family: str = Field(description="Its family: whose workers run it.")
     summary: str = Field(description="What it does, in a line.")
     queue: str = Field(description="Its queue.")
     limits: Limits = Field(description="How long one attempt may take.")

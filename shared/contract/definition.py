@@ -24,10 +24,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.contract.artifacts import Role
+from shared.contract.families import FAMILIES
 from shared.errors import DefinitionError
 
 KIND_PATTERN = r"^[a-z][a-z0-9]*\.[a-z][a-z0-9_]*$"
-FAMILY_QUEUES = ("etl", "ml", "report", "maintenance")
 MAX_JSON_DEPTH = 32
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
@@ -71,6 +71,7 @@ class Spec:
     """What a contract's class keywords say of its kind."""
 
     kind: str
+    family: str  # a worker loads whole families
     queue: str
     limits: Limits
     retry: Retry
@@ -81,17 +82,13 @@ class Spec:
     summary: str
     description: str
 
-    @property
-    def family(self) -> str:
-        """The part of the kind before the dot; a worker loads whole families."""
-        return self.kind.partition(".")[0]
-
 
 class Contract(BaseModel, Generic[ResultT]):
     """Base of all contracts: its fields are the job's parameters, its type argument is the result.
 
     Class keywords:
         kind: stable name `family.verb_noun`; also the Celery task name. Never renamed.
+        family: whose workers run it; default is the part of the kind before the dot.
         queue: where its messages go; default is the family.
         limits: soft and hard time limit. There is no default: a job without a limit can hang for ever.
         retry: policy for failures that can pass.
@@ -108,6 +105,7 @@ class Contract(BaseModel, Generic[ResultT]):
         cls,
         *,
         kind: str | None = None,
+        family: str | None = None,
         queue: str | None = None,
         limits: Limits | None = None,
         retry: Retry | None = None,
@@ -124,6 +122,7 @@ class Contract(BaseModel, Generic[ResultT]):
         cls,
         *,
         kind: str | None = None,
+        family: str | None = None,
         queue: str | None = None,
         limits: Limits | None = None,
         retry: Retry | None = None,
@@ -138,9 +137,11 @@ class Contract(BaseModel, Generic[ResultT]):
         if limits is None:
             _refuse(cls, "it has no hard time limit", "Add limits=Limits(soft_s=..., hard_s=...).")
         summary, _, description = (cls.__doc__ or "").strip().partition("\n")
+        family = family or kind.partition(".")[0]
         cls.spec = Spec(
             kind=kind,
-            queue=queue or kind.partition(".")[0],
+            family=family,
+            queue=queue or family,
             limits=limits,
             retry=retry or Retry(),
             max_crashes=max_crashes,
@@ -180,7 +181,7 @@ AnyContract = type[Contract[Any]]
 def known_queues() -> tuple[str, ...]:
     """Return the queues that a contract may name: one a family, and those in `CELERIAC_QUEUES`."""
     extra = (name.strip() for name in os.environ.get("CELERIAC_QUEUES", "").split(","))
-    return (*FAMILY_QUEUES, *(name for name in extra if name and name not in FAMILY_QUEUES))
+    return (*FAMILIES, *(name for name in extra if name and name not in FAMILIES))
 
 
 _kinds: dict[str, AnyContract] = {}

@@ -1,4 +1,4 @@
-"""The contract of the maintenance family that tells a job's end to whoever asked for it."""
+"""The contract of the callbacks family: tell a job's end to whoever asked for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class CallbackDelivered(BaseModel):
 
 class DeliverCallback(
     Contract[CallbackDelivered],
-    kind="maintenance.deliver_callback",
+    kind="maintenance.deliver_callback",  # from before callbacks were a family; a kind is never renamed
+    family="callbacks",
     limits=Limits(soft_s=60, hard_s=75),
     # The sum of the waits is at most 26 hours, and 13 on average: a receiver may be down overnight.
     retry=Retry(max_retries=12, backoff_s=60, backoff_max_s=21_600),

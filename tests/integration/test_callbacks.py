@@ -41,11 +41,10 @@ def jobs(folder: Path, valkey: Server, receiver: Receiver) -> Iterator[Jobs]:
         "CELERIAC_STORE_URL": str(folder / "store"),
         "CELERIAC_WEBHOOK_SECRET": SECRET,
         "CELERIAC_HTTP_ALLOW_HOSTS": f"127.0.0.1:{receiver.port}",
-        "WORKER_FAMILIES": "maintenance",
         **ACME,
     }
     with crew(folder, **env) as workers, gateway_server(folder, **env) as gateway:
-        workers.start(queues="etl,report,maintenance", concurrency=2)
+        workers.start(concurrency=2, WORKER_FAMILIES="callbacks")
         yield Jobs(gateway)
 
 

@@ -38,6 +38,17 @@ def test_registered_tasks_are_the_catalogue_of_the_loaded_families() -> None:
     assert queues == ["etl"]
 
 
+def test_a_family_runs_what_lies_in_its_queue_of_another() -> None:
+    """Maintenance workers have the task of callbacks, which had no queue once; they do not take from the new one."""
+    tasks, queues = json.loads(start(WORKER_FAMILIES="maintenance").stdout)
+    assert "maintenance.deliver_callback" in tasks
+    assert queues == ["maintenance"]
+    tasks, queues = json.loads(start(WORKER_FAMILIES="callbacks").stdout)
+    assert (tasks, queues) == (["maintenance.deliver_callback"], ["callbacks"])
+    tasks, queues = json.loads(start(WORKER_FAMILIES="callbacks,maintenance").stdout)
+    assert queues == ["callbacks", "maintenance"]
+
+
 def test_other_modules_add_tasks_and_their_queues() -> None:
     """CELERIAC_TASKS brings the kinds of a team's own package, without a family of the service."""
     tasks, queues = json.loads(start(**ACME).stdout)

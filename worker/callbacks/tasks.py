@@ -25,7 +25,7 @@ def deliver_callback(job: DeliverCallback, run: Run) -> CallbackDelivered:
         raise TransientFailure(
             "webhook_secret_missing",
             "This worker has nothing to sign callbacks with.",
-            remedy="Set CELERIAC_WEBHOOK_SECRET of the maintenance workers to that of the gateway.",
+            remedy="Set CELERIAC_WEBHOOK_SECRET of the callbacks workers to that of the gateway.",
         )
     if problem := problem_with_callback(callback.url, settings):
         raise TaskFailure("callback_refused", problem, remedy="Retry the job with another options.callback_url.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import worker.callbacks.tasks  # noqa: F401 - declares its task
 from shared.broker.settings import broker_settings
 from shared.contract.artifacts import BackupFile
 from shared.jobs.maintenance import (

@@ -78,10 +78,10 @@ def test_a_silent_worker_is_lost_and_consumes_nothing(api: httpx.Client, book: L
     lost.heartbeat(ABOUT, queues=["etl"], jobs=[])
     ends.heartbeat(ABOUT, queues=["etl", "ml"], jobs=[])
     assert [worker["state"] for worker in workers(api)] == ["lost", "online"]
-    assert consumers(api) == {"etl": 1, "maintenance": 0, "ml": 1, "report": 0}
+    assert consumers(api) == {"callbacks": 0, "etl": 1, "maintenance": 0, "ml": 1, "report": 0}
     ends.leave()
     assert [worker["state"] for worker in workers(api)] == ["lost"]
-    assert consumers(api) == {"etl": 0, "maintenance": 0, "ml": 0, "report": 0}
+    assert consumers(api) == {"callbacks": 0, "etl": 0, "maintenance": 0, "ml": 0, "report": 0}
 
 
 def test_what_a_worker_consumes_is_what_it_said_last(api: httpx.Client, book: Ledger) -> None:

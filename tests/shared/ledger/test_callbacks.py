@@ -72,6 +72,6 @@ def test_the_keeper_submits_a_job_of_its_own(
     keeper.round()
     (callback_id,) = cast("list[str]", client.zrange("celeriac:tag:callback", 0, -1))
     callback = record(ledger, callback_id)
-    assert (callback.kind, callback.queue, callback.state) == ("maintenance.deliver_callback", "maintenance", "queued")
+    assert (callback.kind, callback.queue, callback.state) == ("maintenance.deliver_callback", "callbacks", "queued")
     assert json.loads(callback.params) == {"job_id": job.id}
     assert json.loads(callback.options) == {"tags": ["callback"]}
