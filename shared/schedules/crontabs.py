@@ -124,20 +124,36 @@ class Crontab(BaseModel):
         return _Fields(*(sorted(getattr(read, name)) for name in _Fields._fields))
 
     def after(self, at_ms: int, time_zone: str) -> Iterator[int]:
-        """Yield the moments after `at_ms`, one after the other, in milliseconds since 1970."""
-        return (moment for day in self._days(at_ms, time_zone, 1) for moment in day if moment > at_ms)
+        """Yield the moments after `at_ms` in ascending order, each once, in milliseconds since 1970.
+
+        Where clocks jump over midnight, a day's last times come on the next day, among that day's own.
+        """
+        zone, late = ZoneInfo(time_zone), set[int]()
+        for day, moments in self._days(at_ms, time_zone, 1):
+            next_day_ms = int(datetime.combine(day + _DAY, time(), zone).timestamp()) * _MS
+            known = late.union(moments)
+            late = {moment for moment in known if moment >= next_day_ms}
+            yield from (moment for moment in sorted(known - late) if moment > at_ms)
 
     def latest(self, at_ms: int, time_zone: str) -> int:
         """Return the last moment at or before `at_ms`."""
-        return next(moment for day in self._days(at_ms, time_zone, -1) for moment in reversed(day) if moment <= at_ms)
+        latest: int | None = None
+        for _, moments in self._days(at_ms, time_zone, -1):
+            passed = [moment for moment in moments if moment <= at_ms]
+            if latest is not None:  # the day before may have moments on this one: see `after`
+                return max(latest, *passed)
+            latest = max(passed, default=None)
+        if latest is None:
+            raise AssertionError("a crontab comes at least once in the days that are searched")
+        return latest
 
-    def _days(self, at_ms: int, time_zone: str, direction: int) -> Iterator[tuple[int, ...]]:
-        """Yield the moments of one day after the other, from the day before (or after) `at_ms` on."""
+    def _days(self, at_ms: int, time_zone: str, direction: int) -> Iterator[tuple[date, tuple[int, ...]]]:
+        """Yield one matching day after the other with its moments, from the day before (or after) `at_ms` on."""
         start = datetime.fromtimestamp(at_ms / _MS, ZoneInfo(time_zone)).date() - direction * _DAY
         for n in range(_SEARCHED_DAYS):
             day = start + direction * n * _DAY
             if _matches(self._fields, day):
-                yield _moments(self, time_zone, day)
+                yield day, _moments(self, time_zone, day)
 
 
 def _check_part(part: str, field: str, allowed: _FieldRange) -> None:
@@ -152,8 +168,11 @@ def _check_part(part: str, field: str, allowed: _FieldRange) -> None:
     numbers = [int(number) for number in matched.group(1, 2) if number and number.isdigit()]
     if any(not allowed.least <= number <= allowed.most for number in numbers):
         raise ValueError(f"{field}: {part!r} is out of range; it goes from {allowed}.")
-    if matched[3] and int(matched[3][1:]) == 0:
-        raise ValueError(f"{field}: the step of {part!r} is 0; make it 1 or more.")
+    least, most = numbers if len(numbers) == 2 else (allowed.least, allowed.most)  # noqa: PLR2004 - a range's ends
+    if matched[3] and not 1 <= int(matched[3][1:]) <= max(1, most - least):
+        raise ValueError(
+            f"{field}: the step of {part!r} is not from 1 to {most - least}, so only its first value comes."
+        )
 
 
 def _matches(fields: _Fields, day: date) -> bool:

@@ -89,9 +89,26 @@ def test_a_midnight_that_does_not_exist() -> None:
     ]
 
 
+def test_times_that_clocks_move_over_midnight_come_in_order_and_once() -> None:
+    """In Nuuk clocks go from 23:00 on Saturday to 00:00: what is to come then comes on Sunday, with Sunday's own."""
+    assert slots(Crontab(minute="*/30"), "America/Nuuk", "2027-03-27T22:00-02:00", 5) == [
+        "2027-03-27T22:30-02:00",
+        "2027-03-28T00:00-01:00",
+        "2027-03-28T00:30-01:00",
+        "2027-03-28T01:00-01:00",
+        "2027-03-28T01:30-01:00",
+    ]
+    assert slots(Crontab(minute="30", hour="23"), "America/Nuuk", "2027-03-27T00:00-02:00", 2) == [
+        "2027-03-28T00:30-01:00",
+        "2027-03-28T23:30-01:00",
+    ]
+
+
 @settings(max_examples=25, deadline=None)
 @given(
-    zone=st.sampled_from(["Europe/Berlin", "America/New_York", "America/St_Johns", "Asia/Kathmandu", "UTC"]),
+    zone=st.sampled_from(
+        ["Europe/Berlin", "America/New_York", "America/Nuuk", "America/St_Johns", "Asia/Kathmandu", "UTC"]
+    ),
     start=st.datetimes(datetime(2024, 1, 1), datetime(2027, 12, 31)).map(lambda at: at.replace(tzinfo=UTC)),  # noqa: DTZ001 - made aware
     minutes=st.sets(st.integers(0, 59), min_size=1, max_size=3),
 )
@@ -107,10 +124,16 @@ def test_hourly_slots_are_the_minutes_whose_wall_clock_matches(zone: str, start:
 
 
 @given(
-    zone=st.sampled_from(["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Beirut"]),
+    zone=st.sampled_from(["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Beirut", "America/Nuuk"]),
     at_s=st.integers(1_700_000_000, 1_900_000_000),
     crontab=st.sampled_from(
-        [NIGHTLY, HOURLY, Crontab(minute="*/7", hour="0-3"), Crontab(minute="0", hour="2", day_of_week="sun")]
+        [
+            NIGHTLY,
+            HOURLY,
+            Crontab(minute="30,45", hour="23,0"),
+            Crontab(minute="*/7", hour="0-3"),
+            Crontab(minute="0", hour="2", day_of_week="sun"),
+        ]
     ),
 )
 def test_latest_and_after_are_neighbours(zone: str, at_s: int, crontab: Crontab) -> None:
@@ -145,6 +168,9 @@ def test_weekdays_days_and_months_must_all_match() -> None:
         ("minute", "1,,2", "not understood"),
         ("minute", "-1", "not understood"),
         ("minute", "*/0", "step"),
+        ("minute", "*/70", "not from 1 to 59"),
+        ("hour", "*/24", "not from 1 to 23"),
+        ("minute", "10-20/15", "not from 1 to 10"),
         ("hour", "24", "out of range"),
         ("day_of_week", "7", "0 to 6 or sun to sat"),
         ("day_of_month", "0", "out of range"),
