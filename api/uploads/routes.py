@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import errno
 import hashlib
 import mimetypes
 import re
@@ -21,7 +20,8 @@ from starlette.requests import ClientDisconnect
 
 from api.deps import Ledger, Settings, Store
 from api.http.problems import FieldError, Problem, problems
-from shared.contract.artifacts import Artifact, ArtifactStore, artifact_uri
+from shared.contract.artifacts import Artifact, ArtifactStore, artifact_uri, is_full
+from shared.errors import TransientFailure
 from shared.ledger.ids import uuid7
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"  # what artifact_uri takes
@@ -98,9 +98,15 @@ async def _staging(store: ArtifactStore, upload_id: str, name: str) -> AsyncIter
     except BaseException as failure:
         with anyio.CancelScope(shield=True):
             await asyncio.to_thread(store.forget, upload_id)
-        if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        if _is_full(failure):
             raise Problem(507, "store_full", "The store has no room for the file. Tell the operator.") from failure
         raise
+
+
+def _is_full(failure: BaseException) -> bool:
+    if isinstance(failure, OSError):
+        return is_full(failure)
+    return isinstance(failure, TransientFailure) and failure.code == "store_full"
 
 
 def _staging_folder(store: ArtifactStore, uri: str) -> tempfile.TemporaryDirectory[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -15,7 +16,7 @@ from typing import IO, Annotated, Any, Literal, NamedTuple
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.errors import TaskFailure
+from shared.errors import TaskFailure, TransientFailure
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _FILE_OWNER = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -172,7 +173,10 @@ class ArtifactStore:
             target.unlink(missing_ok=True)
 
     def put(self, local: Path, *, file_owner: str, attempt: int, name: str, role: Role, media_type: str) -> Artifact:
-        """Move the finished local file `local` into the store and return its reference."""
+        """Move the finished local file `local` into the store and return its reference.
+
+        Raises `TransientFailure` (``store_full``) where it has no room, and leaves nothing there then.
+        """
         uri = artifact_uri(file_owner, attempt, name)
         target = self.path(uri)
         artifact = Artifact(
@@ -183,17 +187,32 @@ class ArtifactStore:
             size_bytes=local.stat().st_size,
             sha256=sha256_of(local),
         )
-        if self.is_local:
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
-            aside = f"{target}.{secrets.token_hex(4)}.part"  # on the store's own disk, so that the rename is atomic
-            shutil.move(local, aside)
-            with Path(aside).open("rb") as written:
-                os.fsync(written.fileno())
-            Path(aside).replace(target)
-        else:  # object stores make a whole object visible at once
+        try:
+            self._move_in(local, target)
+        except OSError as failure:
+            if not is_full(failure):
+                raise
+            raise TransientFailure(
+                "store_full",
+                f"The artifact store has no room for {name} ({artifact.size_bytes} bytes).",
+                remedy="Free space in the store or enlarge it; the job is tried again until its retries are used up.",
+            ) from failure
+        return artifact
+
+    def _move_in(self, local: Path, target: str) -> None:
+        if not self.is_local:  # object stores make a whole object visible at once
             self.fs.put_file(str(local), target)
             local.unlink()
-        return artifact
+            return
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(f"{target}.{secrets.token_hex(4)}.part")  # on the store's own disk, so that the rename is atomic
+        try:
+            shutil.move(local, aside)
+            with aside.open("rb") as written:
+                os.fsync(written.fileno())
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)  # half a file would take the room that others need
 
     def file_owners(self) -> Iterator[str]:
         """Yield the ids of jobs and uploads that have files, one after another."""
@@ -221,6 +240,11 @@ class ArtifactStore:
         folder = f"{self._root}/{file_owner}"
         if self.fs.exists(folder):
             self.fs.rm(folder, recursive=True)
+
+
+def is_full(failure: OSError) -> bool:
+    """Return whether a file system, or its quota, has no room left."""
+    return failure.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def sha256_of(path: Path) -> str:

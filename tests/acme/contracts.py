@@ -35,6 +35,7 @@ class NoteSpec(BaseModel):
         "exits",
         "interrupts",
         "closes",
+        "full",
     ] = Field(default="well", description="How the body behaves.")
     lasts_s: float = Field(default=0, ge=0, le=600, description="How long the body takes, in seconds.")
 

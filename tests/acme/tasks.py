@@ -54,7 +54,7 @@ def _note(job: NoteSpec, run: Run, line: str) -> Noted:
 
 
 def _leave(job: NoteSpec) -> None:
-    """Leave the body by what is no `Exception`."""
+    """Leave the body by what the task's author did not have in mind."""
     match job.behave:
         case "exits":
             sys.exit("usage: a library's command line")
@@ -62,6 +62,9 @@ def _leave(job: NoteSpec) -> None:
             raise KeyboardInterrupt
         case "closes":
             raise GeneratorExit
+        case "full":
+            with Path("/dev/full").open("w") as full:
+                full.write("no room")
 
 
 def _behave(job: NoteSpec, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -30,13 +31,18 @@ def make_root() -> Path:
 def attempt_folder(job_id: str) -> Iterator[Path]:
     """Yield an empty folder for one attempt at a job; it is gone afterwards."""
     root = os.environ.get(_VARIABLE)
-    with tempfile.TemporaryDirectory(prefix=f"{job_id}-", dir=root, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"{_name(job_id)}-", dir=root, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 def sweep(root: Path, running: Collection[str]) -> None:
     """Remove the folders of attempts whose child was killed: a minute old, and of no running job."""
+    in_use = {_name(job_id) for job_id in running}
     for folder in root.iterdir():
-        job_id = folder.name.rsplit("-", 1)[0]
-        if job_id not in running and time.time() - folder.stat().st_mtime > _ABANDONED_AFTER_S:
+        if folder.name.rpartition("-")[0] not in in_use and time.time() - folder.stat().st_mtime > _ABANDONED_AFTER_S:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _name(job_id: str) -> str:
+    """Return a folder's name for a job. Other Celery clients choose ids freely, `../../x` among them."""
+    return hashlib.sha256(job_id.encode()).hexdigest()[:32]

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 
 from shared.broker.settings import broker_settings
-from shared.contract.artifacts import ArtifactStore
+from shared.contract.artifacts import ArtifactStore, is_full
 from shared.contract.definition import AnyContract, Contract, Retry
 from shared.contract.options import DEFAULT_PRIORITY
 from shared.errors import ClaimLost, DefinitionError, TaskFailure, TimeLimitReached, TransientFailure, redact
@@ -254,19 +254,35 @@ def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim
     except SoftTimeLimitExceeded:
         run.report()  # the signal also says that the job is to stop: then this raises
         return _interrupted(run, definition.contract, delivery)
+    except OSError as failure:
+        return _broken(failure)
     except MemoryError:
         return TaskFailure(
             "out_of_memory",
             "The job needed more memory than the worker may use.",
             remedy="Give it less data at a time, or run it on workers with more memory.",
         )
-    except BaseException as failure:  # sys.exit() in a body, or a cancelled coroutine, is the job's failure too
-        logger.exception("unexpected error")
-        return TaskFailure(
-            "unexpected_error",
-            redact(f"{type(failure).__name__}: {failure}")[:2_000],
-            remedy="This is a defect of the task, not of the request; the worker's log has the traceback.",
+    except BaseException as failure:  # noqa: BLE001 - sys.exit() in a body is the job's failure, too
+        return _unexpected(failure)
+
+
+def _broken(failure: OSError) -> TaskFailure:
+    if is_full(failure):
+        return TransientFailure(
+            "scratch_full",
+            "The worker's disk has no room for the job's temporary files.",
+            remedy="Free space in the worker's temporary folder or enlarge it, or give the job less data.",
         )
+    return _unexpected(failure)
+
+
+def _unexpected(failure: BaseException) -> TaskFailure:
+    logger.error("unexpected error", exc_info=failure)
+    return TaskFailure(
+        "unexpected_error",
+        redact(f"{type(failure).__name__}: {failure}")[:2_000],
+        remedy="This is a defect of the task, not of the request; the worker's log has the traceback.",
+    )
 
 
 def _interrupted(run: Run, contract: AnyContract, delivery: _Delivery) -> TaskFailure:

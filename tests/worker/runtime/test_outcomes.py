@@ -76,6 +76,12 @@ def test_every_failure_is_typed(jobs: Jobs, tmp_path: Path, behave: str, code: s
     assert job["attempt"] == 1
 
 
+def test_a_full_disk_is_transient(jobs: Jobs, tmp_path: Path) -> None:
+    """It is no defect of the task: the job is tried again, and the failure says what to do."""
+    job = ended(jobs, tmp_path / "n", behave="full", options={"max_retries": 1})
+    assert (job["state"], job["attempt"], job["error"]["code"]) == ("failed", 2, "scratch_full")
+
+
 def test_the_log_has_a_traceback_of_a_defect_only(service: tuple[Jobs, Worker], tmp_path: Path) -> None:
     """A job that fails is a line in the worker's log; what nobody foresaw is there with its traceback."""
     jobs, worker = service

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,18 @@ def test_a_dead_workers_folder_is_removed_by_the_next(root: Path) -> None:
 
 def test_what_a_killed_child_left_is_swept_after_a_minute(root: Path) -> None:
     """Neither a running job's folder nor a fresh one is touched."""
-    old, running, fresh = (root / f"{name}-x" for name in ("old", "running", "fresh"))
-    for folder in (old, running, fresh):
-        folder.mkdir()
-    for folder in (old, running):
-        os.utime(folder, (1, 1))
-    scratch.sweep(root, {"running"})
-    assert sorted(folder.name for folder in root.iterdir()) == ["fresh-x", "running-x"]
+    with ExitStack() as attempts:
+        old, running, fresh = (
+            attempts.enter_context(scratch.attempt_folder(name)) for name in ("old", "running", "fresh")
+        )
+        for folder in (old, running):
+            os.utime(folder, (1, 1))
+        scratch.sweep(root, {"running"})
+        assert sorted(root.iterdir()) == sorted([running, fresh])
+
+
+@pytest.mark.parametrize("job_id", ["../../x", "/etc", "a/b", "", "x" * 300, "\N{PILE OF POO}"])
+def test_a_jobs_id_is_never_a_path(root: Path, job_id: str) -> None:
+    """Other Celery clients choose ids of any form; the folder lies in the worker's own all the same."""
+    with scratch.attempt_folder(job_id) as folder:
+        assert folder.parent == root
