@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from shared.contract.artifacts import ArtifactStore
+from tests.support.servers.disks import small_disk
 from tests.support.servers.services import Server, gateway_server, http_client, wait_for
 
 pytestmark = pytest.mark.integration
@@ -142,3 +143,15 @@ def test_many_uploads_at_once_do_not_hold_up_other_requests(gateway: Server) -> 
     finally:
         for connection in slow:
             connection.close()
+
+
+def test_a_full_store_says_so_and_keeps_nothing(valkey: Server, tmp_path: Path) -> None:
+    """507 with a code of its own; what fits afterwards is stored."""
+    with small_disk(tmp_path / "store", 1024 * 1024) as disk:
+        env = {"CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(disk)}
+        with gateway_server(tmp_path, **env) as small:
+            url = f"{small.url}/uploads?name=a.bin"
+            answer = http_client.post(url, content=b"x" * 2 * 1024**2)
+            assert (answer.status_code, answer.json()["code"]) == (507, "store_full")
+            assert stored(disk) == set()
+            assert http_client.post(url, content=b"x").status_code == 201
