@@ -174,3 +174,17 @@ def test_no_more_jobs_of_a_key_run_at_once_than_it_allows_even_if_a_worker_dies(
     assert jobs.get(stuck[0])["waiting_reason"] == "no_consumer"
     single.stop()
     assert workers(jobs).keys() == {"w0@test"}  # that one said goodbye
+
+
+def test_a_worker_that_scales_itself_tells_how_many_it_runs(
+    jobs: Jobs, service: tuple[Jobs, Crew], tmp_path: Path
+) -> None:
+    """Under --autoscale the number of processes follows the work, and so does what is shown."""
+    scaling = service[1].start("--autoscale=3,1", queues="maintenance", CELERIAC_TASKS="tests.acme.tasks")
+    name = f"w{len(service[1].workers) - 1}@test"
+    wait_for(lambda: workers(jobs).get(name, {}).get("concurrency") == 1, "one process")
+    running = [note(jobs, tmp_path, lasts_s=60, queue="maintenance") for _ in range(3)]
+    wait_for(lambda: workers(jobs)[name]["concurrency"] == 3, "three processes")
+    for job_id in running:
+        jobs.cancel(job_id)
+    scaling.stop()

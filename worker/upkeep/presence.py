@@ -36,13 +36,14 @@ class Heartbeat:
         self._presence = Presence(ledger, owner=owner, lease_s=settings.lease_s)
         self._queues = consumer.app.amqp.queues
         self._pulse: Pulse = consumer.pulse
+        self._pool = consumer.pool
         families = (name.strip() for name in os.environ.get("WORKER_FAMILIES", "").split(","))
         self._about = AboutWorker(
             name=consumer.hostname,
             host=socket.gethostname(),
             pid=os.getpid(),
             families=tuple(sorted(name for name in families if name)),
-            concurrency=consumer.controller.concurrency,
+            concurrency=self._pool.num_processes,
             started_at=time.time_ns() // 1_000_000,
             versions={"celeriac": __version__, "celery": version("celery"), "python": platform.python_version()},
         )
@@ -58,6 +59,7 @@ class Heartbeat:
         """Say that this worker lives and has `jobs`. A worker whose main loop stands says nothing: it takes no jobs."""
         if self._pulse.stands_for_s > _STANDS_S:
             return
+        self._about = replace(self._about, concurrency=self._pool.num_processes)  # it changes under --autoscale
         self._presence.heartbeat(self._about, queues=self._consumed(), jobs=jobs)
 
     def begin_shutdown(self) -> None:

@@ -58,10 +58,11 @@ class Crew:
     env: dict[str, str]
     workers: list[Worker] = field(default_factory=list)
 
-    def start(self, *, queues: str = "", concurrency: int = 1, talks: bool = False, **env: str) -> Worker:
+    def start(self, *arguments: str, queues: str = "", concurrency: int = 1, talks: bool = False, **env: str) -> Worker:
         """Start a worker process of its own and wait until it consumes; `queues` narrows which.
 
-        It `talks` to other workers (Celery's mingle and gossip) only if asked to: that makes its start slower.
+        `arguments` go to `celery worker`. It `talks` to other workers (Celery's mingle and gossip) only if asked to:
+        that makes its start slower.
         """
         name = f"w{len(self.workers)}"
         log = self.folder / f"{name}-{time.monotonic_ns()}.log"
@@ -69,6 +70,7 @@ class Crew:
         command += ["-n", f"{name}@test", "-c", str(concurrency)]
         command += [] if talks else ["--without-mingle", "--without-gossip"]
         command += ["-Q", queues] if queues else []
+        command += arguments
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
