@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Header, Request
 from pydantic_core import from_json
-
-from api.jobs.dispatch import Key
 
 IdempotencyKey = Annotated[
     str | None,
@@ -21,6 +20,14 @@ IdempotencyKey = Annotated[
         "with another body it is refused.",
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An idempotency key, and the digest of the request that came with it."""
+
+    key: str
+    fingerprint: str
 
 
 def key_of(request: Request, body: bytes, idempotency_key: str | None) -> Key | None:

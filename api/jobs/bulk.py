@@ -10,12 +10,13 @@ from fastapi import APIRouter, Request
 
 from api.deps import Ledger
 from api.http.bodies import Body
+from api.http.idempotency import Key
 from api.http.problems import FieldError, Problem, problems
-from api.jobs.dispatch import Dispatch, Key, dispatch_of
-from api.jobs.retries import REPEATABLE, refuse_unrepeatable, repetition
-from api.jobs.selection import is_between, job_among, selected
+from api.jobs.dispatch import Dispatch, dispatch_of
+from api.jobs.reruns import REPEATABLE, RetryRequest, refuse_unrepeatable, repetition
+from api.jobs.schemas import BulkCancelled, BulkRetried, Refused, Retried
+from api.jobs.selection import BULK_MAX, BulkRequest, is_between, job_among, selected
 from api.jobs.view import at, links
-from api.operations.schemas import BULK_MAX, BulkCancelled, BulkRequest, BulkRetried, Refused, Retried, RetryRequest
 from shared.ledger.client import AsyncLedger
 from shared.ledger.records import Record
 from shared.ledger.states import State

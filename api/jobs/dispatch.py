@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from api.http.idempotency import Key
 from api.http.problems import FieldError, Problem
 from api.jobs.checks import Checks
-from api.jobs.schemas import Submission
+from api.jobs.submissions import Submission
 from api.outbox import Outbox
 from api.settings import GatewaySettings
 from shared.connections.settings import Connections
@@ -27,14 +27,6 @@ from shared.workflows.planning import Planner, Prepared, prepare
 
 _COMPOSING_S = 30.0  # the messages of a thousand steps take less than a second of CPU time
 _WORKFLOWS_AT_ONCE = 4  # threads that plan workflows; the others wait their turn
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """An idempotency key, and the digest of the request that came with it."""
-
-    key: str
-    fingerprint: str
 
 
 class Dispatch:

@@ -19,21 +19,19 @@ from api.http.problems import Problem, problems
 from api.jobs import view
 from api.jobs.changes import Waiters
 from api.jobs.dispatch import dispatch_of
-from api.jobs.retries import refuse_partial, refuse_unrepeatable, repetition
+from api.jobs.reruns import RetryRequest, refuse_partial, refuse_unrepeatable, repetition
 from api.jobs.schemas import (
     BatchAccepted,
     CancelRequest,
     Job,
     JobAccepted,
-    JobFilter,
     JobPage,
     WouldAccept,
     WouldAcceptBatch,
 )
-from api.jobs.selection import FoundJob, canonical, is_between, ledger_filter
+from api.jobs.selection import FoundJob, JobFilter, canonical, is_between, ledger_filter
 from api.jobs.submissions import BATCH, SUBMISSION
 from api.jobs.waiting import IfNoneMatch, Prefer, WaitS, cached, preferred_wait_s, when_ended
-from api.operations.schemas import RetryRequest
 from shared.contract.artifacts import ArtifactStore
 from shared.errors import redact
 from shared.ledger.operations import Operations

@@ -1,23 +1,14 @@
-"""What goes in and out as JSON. Output models have no defaults: every field is always there.
-
-A job's own part of a submission is its contract; there is no second description of it here.
-"""
+"""What the calls for jobs answer. What they take lies with what is done with it: see submissions, selection, reruns."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Union
+from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model
+from pydantic import AwareDatetime, Field
 
+from api.http.models import Out
 from shared.contract.artifacts import Artifact
-from shared.contract.catalogue import Catalogue
-from shared.contract.definition import KIND_PATTERN, Limits, Retry
-from shared.contract.options import SubmissionOptions
-from shared.ledger.filters import JobCriteria
 from shared.ledger.states import State, StepState
-
-BATCH_MAX = 1_000
-
 
 WaitingReason = Literal["scheduled", "queue_paused", "concurrency_limited", "no_consumer", "behind"]
 _WHY_IT_WAITS = (
@@ -28,66 +19,7 @@ _WHY_IT_WAITS = (
 _HOW_MANY_BEFORE = "How many jobs of its queue, over all priorities, are before it if it is `behind`; 0: it is next."
 
 
-class _In(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class _Out(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Submission(_In):
-    """A job to be. The models of the kinds derive from this one and give `kind` and `params` their types."""
-
-    kind: str = Field(description="What kind of job it is; see `GET /job-kinds`.")
-    params: Any = Field(description="The parameters of the kind.")
-    options: SubmissionOptions = Field(default_factory=SubmissionOptions, description="How it is to be run.")
-
-
-def submission_shape(catalogue: Catalogue, *, base: type[BaseModel] = Submission, prefix: str = "Submit") -> Any:
-    """Return the type of one submission: the union of all kinds, told apart by `kind`; each derives from `base`."""
-    models = tuple(
-        create_model(
-            prefix + "".join(part.capitalize() for part in kind.replace(".", "_").split("_")),
-            __base__=base,
-            __doc__=contract.spec.summary,
-            kind=(_exactly(kind), Field(description="The kind of job.")),
-            params=(contract, Field(description=contract.spec.summary)),
-        )
-        for kind, contract in catalogue.items()
-    )
-    if len(models) == 1:
-        return models[0]
-    return Annotated[Union[models], Field(discriminator="kind")]  # noqa: UP007 - the members are known at run time
-
-
-def _exactly(kind: str) -> Any:
-    return Literal[kind]
-
-
-def batch_shape(submission: Any) -> type[BaseModel]:
-    """Return the type of a batch of submissions."""
-    return create_model(
-        "BatchSubmission",
-        __base__=_In,
-        __doc__="Jobs that are accepted together or not at all.",
-        jobs=(
-            list[submission],
-            Field(min_length=1, max_length=BATCH_MAX, description="The jobs, in order."),
-        ),
-    )
-
-
-class JobFilter(JobCriteria):
-    """Which jobs a list shows. What is left out does not matter."""
-
-    page_size: int = Field(default=50, ge=1, le=200, description="Jobs a page, at most.")
-    page_token: str | None = Field(
-        default=None, max_length=200, description="`next_page_token` of the page before, with the same filters."
-    )
-
-
-class Links(_Out):
+class Links(Out):
     """Where to go on."""
 
     self: str = Field(description="The job.")
@@ -98,7 +30,7 @@ class Links(_Out):
     retry: str = Field(description="POST here to run it again, as a new job, if it did not succeed.")
 
 
-class JobAccepted(_Out):
+class JobAccepted(Out):
     """A job that is written down and will run."""
 
     id: str = Field(description="Its id, a UUID that sorts by time.")
@@ -108,13 +40,13 @@ class JobAccepted(_Out):
     links: Links = Field(description="Where to go on.")
 
 
-class BatchAccepted(_Out):
+class BatchAccepted(Out):
     """Jobs that are written down and will run."""
 
     jobs: list[JobAccepted] = Field(description="The jobs, in the order of the submission.")
 
 
-class WouldAccept(_Out):
+class WouldAccept(Out):
     """A submission that would have been accepted; nothing was."""
 
     kind: str = Field(description="Its kind.")
@@ -123,13 +55,13 @@ class WouldAccept(_Out):
     steps: list[str] = Field(description="Names of its steps, if it is a workflow.")
 
 
-class WouldAcceptBatch(_Out):
+class WouldAcceptBatch(Out):
     """A batch that would have been accepted; nothing was."""
 
     jobs: list[WouldAccept] = Field(description="The submissions, in order.")
 
 
-class Attempt(_Out):
+class Attempt(Out):
     """One claim of a job by a worker."""
 
     attempt: int = Field(ge=1, description="Its number, from 1.")
@@ -139,7 +71,7 @@ class Attempt(_Out):
     outcome: str | None = Field(description="How it ended: a final state, `retrying`, `released` or `lost`.")
 
 
-class Progress(_Out):
+class Progress(Out):
     """How far a job is."""
 
     current: float = Field(description="Units done.")
@@ -149,7 +81,7 @@ class Progress(_Out):
     ratio: float | None = Field(description="`current` / `total`, 0 to 1; null if the total is not known.")
 
 
-class JobError(_Out):
+class JobError(Out):
     """Why a job did not succeed."""
 
     code: str = Field(description="Stable name of the failure, for programs.")
@@ -160,7 +92,7 @@ class JobError(_Out):
     step: str | None = Field(description="The step of a workflow that failed.")
 
 
-class JobStep(_Out):
+class JobStep(Out):
     """A step of a workflow."""
 
     id: str = Field(description="Its id.")
@@ -183,7 +115,7 @@ class JobStep(_Out):
     error: JobError | None = Field(description="Why it did not succeed.")
 
 
-class JobSummary(_Out):
+class JobSummary(Out):
     """A job in a list."""
 
     id: str = Field(description="Its id.")
@@ -225,45 +157,52 @@ class Job(JobSummary):
     steps: list[JobStep] = Field(description="The steps of a workflow, in order.")
 
 
-class JobPage(_Out):
+class JobPage(Out):
     """Some jobs, newest first."""
 
     jobs: list[JobSummary] = Field(description="The jobs. May be fewer than asked for although more follow.")
     next_page_token: str | None = Field(description="Give it as `page_token` for the next page; null at the end.")
 
 
-class JobKindSummary(_Out):
-    """A kind in the catalogue."""
-
-    kind: str = Field(pattern=KIND_PATTERN, description="Its name.", examples=["etl.extract_data"])
-    family: str = Field(description="Its family: whose workers run it.")
-    summary: str = Field(description="What it does, in a line.")
-    queue: str = Field(description="Its queue.")
-    limits: Limits = Field(description="How long one attempt may take.")
-    retry: Retry = Field(description="How failures that can pass are tried again.")
-    is_workflow: bool = Field(description="Whether it runs as several steps.")
-
-
-class JobKind(JobKindSummary):
-    """A kind with its schemas."""
-
-    description: str = Field(description="What it does, at length; may be empty.")
-    max_crashes: int = Field(ge=1, description="Workers it may take down before it is quarantined.")
-    params_schema: dict[str, Any] = Field(description="JSON Schema of the parameters.")
-    result_schema: dict[str, Any] = Field(description="JSON Schema of the result.")
-    examples: list[dict[str, Any]] = Field(description="Valid parameters.")
-
-
-class JobKindList(_Out):
-    """The catalogue."""
-
-    kinds: list[JobKindSummary] = Field(description="The kinds, in alphabetical order.")
-
-
-class CancelRequest(_Out):
+class CancelRequest(Out):
     """What became of a request to cancel."""
 
     id: str = Field(description="The job.")
     state: Literal["cancelled", "cancel_requested"] = Field(
         description="`cancelled`, or `cancel_requested` while the worker that runs it is told to stop."
     )
+
+
+class Refused(Out):
+    """A job that a call for many did not touch."""
+
+    id: str = Field(description="The job.")
+    code: str = Field(description="Why, as the call for this job alone would say it.", examples=["job_ended"])
+    message: str = Field(description="Why, in words.")
+
+
+class BulkCancelled(Out):
+    """What became of a call to cancel many jobs."""
+
+    dry_run: bool = Field(description="Whether this only tells what would be done.")
+    cancelled: list[str] = Field(description="Jobs that are cancelled.")
+    requested: list[str] = Field(description="Jobs whose worker is told to stop them.")
+    refused: list[Refused] = Field(description="Jobs that it could not be done to.")
+    next_page_token: str | None = Field(description="Give it in the filter to go on; null if that was all.")
+
+
+class Retried(Out):
+    """A job that is repeated."""
+
+    retried_from: str = Field(description="The job that was repeated.")
+    id: str | None = Field(description="The new job; null in a dry run.")
+    links: Links | None = Field(description="Where to go on; null in a dry run.")
+
+
+class BulkRetried(Out):
+    """What became of a call to repeat many jobs."""
+
+    dry_run: bool = Field(description="Whether this only tells what would be done.")
+    retried: list[Retried] = Field(description="Jobs that run again as new ones.")
+    refused: list[Refused] = Field(description="Jobs that it could not be done to.")
+    next_page_token: str | None = Field(description="Give it in the filter to go on; null if that was all.")

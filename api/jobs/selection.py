@@ -5,23 +5,62 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Self
 from uuid import UUID
 
 from fastapi import Depends, Path
+from pydantic import ConfigDict, Field, model_validator
 
 from api.deps import Ledger
+from api.http.models import In
 from api.http.page_tokens import next_id_of, page_token
 from api.http.problems import Problem
-from api.jobs.schemas import JobFilter
-from api.operations.schemas import JobSelection
 from shared.ledger.client import AsyncLedger
-from shared.ledger.filters import EXACT, Filter
+from shared.ledger.filters import EXACT, Filter, JobCriteria
 from shared.ledger.ids import time_floor
 from shared.ledger.records import Gone, Record, Unknown
 from shared.ledger.states import State
 
+BULK_MAX = 1_000
 _CLOCK_SLACK_S = 60.0  # an id has the gateway's time, `created_at` the ledger's
+
+
+class JobFilter(JobCriteria):
+    """Which jobs a list shows. What is left out does not matter."""
+
+    page_size: int = Field(default=50, ge=1, le=200, description="Jobs a page, at most.")
+    page_token: str | None = Field(
+        default=None, max_length=200, description="`next_page_token` of the page before, with the same filters."
+    )
+
+
+class JobSelection(JobCriteria):
+    """Jobs by a filter, as in `GET /jobs`. What is left out does not matter."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    page_token: str | None = Field(
+        default=None, max_length=200, description="`next_page_token` of the answer before, with the same filter."
+    )
+
+
+class BulkRequest(In):
+    """Which jobs: by their ids or by a filter, one of both."""
+
+    ids: Annotated[list[UUID], Field(min_length=1, max_length=BULK_MAX)] | None = Field(
+        default=None, description=f"These jobs, at most {BULK_MAX:,}."
+    )
+    filter: JobSelection | None = Field(
+        default=None, description=f"Jobs like these, newest first, at most {BULK_MAX:,} a call."
+    )
+    dry_run: bool = Field(default=False, description="Tell what would be done, and do nothing.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.ids is None) == (self.filter is None):
+            raise ValueError("give either 'ids' or 'filter'")
+        return self
+
 
 JobId = Annotated[UUID, Path(description="The job's id.")]
 

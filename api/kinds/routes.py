@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from api.http.problems import Problem, problems
-from api.jobs.schemas import JobKind, JobKindList, JobKindSummary
+from api.kinds.schemas import JobKind, JobKindList, JobKindSummary
 from shared.contract.catalogue import catalogue
 from shared.contract.definition import AnyContract
 from shared.contract.spelling import did_you_mean

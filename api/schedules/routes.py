@@ -17,7 +17,8 @@ from api.http.pointers import pointer
 from api.http.problems import FieldError, Problem, problems
 from api.jobs import view
 from api.jobs.dispatch import dispatch_of
-from api.jobs.schemas import JobAccepted, Submission, submission_shape
+from api.jobs.schemas import JobAccepted
+from api.jobs.submissions import Submission, submission_shape
 from api.schedules.schemas import Schedule, SchedulePage, SchedulePages, ScheduleRequest
 from api.schedules.view import shown, url_of
 from shared.contract.catalogue import catalogue

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from api.http.models import Out
 from shared.ledger.states import State
 from shared.schedules.crontabs import Crontab
 from shared.schedules.terms import Missed, Overlap, Terms
@@ -21,11 +22,7 @@ class ScheduleRequest(Terms):
     )
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ScheduledJob(_Out):
+class ScheduledJob(Out):
     """The job that a schedule made last."""
 
     id: str = Field(description="Its id.")
@@ -33,14 +30,14 @@ class ScheduledJob(_Out):
     url: str = Field(description="Where to read it.")
 
 
-class SkippedSlot(_Out):
+class SkippedSlot(Out):
     """A slot for which no job was made."""
 
     slot_at: AwareDatetime = Field(description="The slot.")
     why: Literal["missed", "overlap"] = Field(description="`missed`: beat was down; `overlap`: a job was under way.")
 
 
-class ScheduleLinks(_Out):
+class ScheduleLinks(Out):
     """Where to go on."""
 
     self: str = Field(description="The schedule: GET, PUT, DELETE.")
@@ -50,7 +47,7 @@ class ScheduleLinks(_Out):
     jobs: str = Field(description="The jobs that it made.")
 
 
-class Schedule(_Out):
+class Schedule(Out):
     """A schedule."""
 
     id: str = Field(description="Its id.")
@@ -90,7 +87,7 @@ class SchedulePages(BaseModel):
     page_token: str | None = Field(default=None, max_length=200, description="`next_page_token` of the page before.")
 
 
-class SchedulePage(_Out):
+class SchedulePage(Out):
     """Some schedules, newest first."""
 
     schedules: list[Schedule] = Field(description="The schedules.")

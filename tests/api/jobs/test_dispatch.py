@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from api.jobs.schemas import Submission
+    from api.jobs.submissions import Submission
     from shared.ledger.records import Accepted, Entry
     from tests.support.servers.services import Server
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import redis
 
-from api.jobs.selection import selected
-from api.operations.schemas import JobSelection
+from api.jobs.selection import JobSelection, selected
 from shared.ledger.client import Ledger
 from shared.ledger.states import State
 from tests.support.ledgers import entry, with_async

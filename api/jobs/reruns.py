@@ -5,16 +5,33 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic import Field
+
+from api.http.models import In
 from api.http.problems import FieldError, Problem
-from api.jobs.schemas import Submission
-from api.jobs.submissions import SUBMISSION
-from api.operations.schemas import RetryRequest
-from shared.contract.options import RunOptions
+from api.jobs.submissions import SUBMISSION, Submission
+from shared.contract.options import RunOptions, SubmissionOptions
 from shared.ledger.records import Record
 from shared.ledger.states import State, StepState
 
 REPEATABLE = tuple(state for state in State if state.is_final and state is not State.SUCCEEDED)
 _KEPT = RunOptions.model_fields.keys()  # not when it runs: a repeated job starts now, unless told otherwise
+
+
+class RetryRequest(In):
+    """How to repeat a job. What is left out is as it was."""
+
+    params: dict[str, Any] | None = Field(
+        default=None, description="Parameters in place of the job's own; see its kind."
+    )
+    options: SubmissionOptions | None = Field(
+        default=None,
+        description="Options in place of the job's own, each by itself. Its `run_at` and `delay_s` are not kept.",
+    )
+    only_failed: bool = Field(
+        default=False,
+        description="Of a workflow, run only the steps again that did not succeed; the others' results are used again.",
+    )
 
 
 def refuse_unrepeatable(record: Record) -> None:
