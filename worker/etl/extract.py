@@ -1,4 +1,4 @@
-"""Stage any source as one Parquet file: fetch it, read it, give it types."""
+"""Stage any source as one Parquet file: fetch it, read it, infer its types."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CHUNK_BYTES = 1024**2
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """What was staged: rows, columns, bytes read before decompression (0 for SQL), and where from."""
+    """What was staged: rows, columns, bytes read before decompression (0 for SQL), and the source."""
 
     row_count: int
     columns: list[Column]
@@ -44,7 +44,7 @@ class Extracted:
 
 @dataclass(frozen=True)
 class Extractor:
-    """Everything that an extraction may touch.
+    """The resources of one extraction.
 
     `on_progress` takes the amount so far, the total if known, and the unit (``bytes`` or ``rows``).
     """
@@ -59,7 +59,7 @@ class Extractor:
     def extract(self, source: Source, output: Path) -> Extracted:
         """Write the rows of `source` to the new Parquet file `output`.
 
-        Raises `TransientFailure` for what can pass and `TaskFailure` for what cannot, each with a remedy.
+        Raises `TransientFailure` for transient failures and `TaskFailure` for permanent ones, each with a remedy.
         """
         match source:
             case HttpSource():
@@ -78,7 +78,7 @@ class Extractor:
             raise TaskFailure(
                 "connection_mismatch",
                 f"source.url: the connection {connection.name!r} is for {connection.origin}, not for this URL.",
-                remedy="Give a URL of that server, or leave 'connection' out.",
+                remedy="Use a URL of that server, or omit 'connection'.",
             )
         settings, target = self.settings, self.scratch / "download"
         limits = FetchLimits(
@@ -113,7 +113,7 @@ class Extractor:
         return self._read(SourceFile(local, source.path.rsplit("/", 1)[-1]), source, output, where)
 
     def _local_copy(self, store: StoreConnection, path: str) -> Path:
-        """Copy a store's file into the scratch folder, so that what is read cannot change meanwhile."""
+        """Copy a store's file into the scratch folder, so that it cannot change while it is read."""
         full, target = store.locate(path), self.scratch / "download"
         try:
             total = int(store.fs.size(full) or 0)
@@ -124,8 +124,8 @@ class Extractor:
         except (FileNotFoundError, IsADirectoryError, PermissionError) as missing:
             raise TaskFailure(
                 "source_missing",
-                f"source.path: the store {store.name!r} gives no file {path!r} ({type(missing).__name__}).",
-                remedy="Check the path below the store's root.",
+                f"source.path: the store {store.name!r} has no readable file {path!r} ({type(missing).__name__}).",
+                remedy="Correct the path; it is relative to the store's root.",
             ) from None
         return target
 

@@ -1,7 +1,7 @@
-"""Check a client's SQL before it runs: one SELECT over the views it may name, with functions that only compute.
+"""Check a client's SQL before it runs: one SELECT over permitted views, with functions that only compute.
 
-This is the first of two walls. It reads DuckDB's own syntax tree and lets through only the kinds of nodes that it
-knows; the second is the locked engine, which has no access to anything but the job's files (see engine.py).
+This is the first of two defences. It reads DuckDB's own syntax tree and allows only the kinds of nodes that it
+knows; the second is the locked engine, which has access only to the job's files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _QUERIES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 _FROM = frozenset({"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EXPRESSION_LIST", "PIVOT", "EMPTY"})
 _TABLE_FUNCTIONS = frozenset({"unnest", "range", "generate_series", "json_each", "json_tree"})
-#: Functions that tell of the engine, wait, log, or run text as SQL. All others only compute from their arguments.
+#: Functions that reveal the engine's state, wait, log, or run text as SQL. All others only compute from arguments.
 _FORBIDDEN = re.compile(
     r"pg_\w*|inet_\w*|obj_description|shobj_description|col_description|has_\w+_privilege|__\w*"
     r"|current_(setting|query|query_id|database|catalog|schema|schemas|user|role|connection_id|transaction_id)"
@@ -35,7 +35,7 @@ _ADVICE = "Write one SELECT over 'input' and the views named in 'inputs'."
 
 
 def checked(sql: str, views: Iterable[str], engine: Engine) -> str:
-    """Return the one statement that `sql` is, without what follows it.
+    """Return the single statement in `sql`, without a trailing separator or comment.
 
     Raises `TaskFailure` (``invalid_sql``) unless it is a single SELECT that names nothing but `views` and its own
     common table expressions, without functions that reach beyond their arguments.
@@ -45,9 +45,9 @@ def checked(sql: str, views: Iterable[str], engine: Engine) -> str:
     except TaskFailure as failure:
         raise _refused(failure.message) from None
     if len(statements) != 1:
-        raise _refused(f"there are {len(statements)} statements, and one is wanted")
+        raise _refused(f"there are {len(statements)} statements instead of one")
     if statements[0].type != duckdb.StatementType.SELECT:  # a PIVOT that has to look for its columns is several
-        raise _refused(f"it is {statements[0].type.name}, and one SELECT is wanted (a PIVOT has to list its columns)")
+        raise _refused(f"it is {statements[0].type.name}, not one SELECT (a PIVOT must list its columns)")
     ((serialised,),) = engine.rows("SELECT json_serialize_sql($sql)", {"sql": sql})
     try:
         tree = json.loads(serialised)
@@ -55,7 +55,7 @@ def checked(sql: str, views: Iterable[str], engine: Engine) -> str:
             raise _refused(tree["error_message"])
         _check(tree["statements"], frozenset(view.casefold() for view in views))
     except RecursionError:
-        raise _refused("it is nested too deep") from None
+        raise _refused("it is nested too deeply") from None
     return str(statements[0].query).rstrip().rstrip(";")
 
 
@@ -75,7 +75,7 @@ def _check(node: Any, visible: frozenset[str]) -> None:
     for name, value in node.items():
         if name not in {"cte_map", "function"}:
             _check(value, visible)
-        elif name == "function":  # of a table function, whose name _check_from has seen
+        elif name == "function":  # of a table function; _check_from has checked its name
             _check(value["arguments"], visible)
 
 
@@ -99,17 +99,17 @@ def _check_from(node: dict[str, Any], visible: frozenset[str]) -> None:
         name = ".".join(node["qualified_name"]["path"])
         if name.casefold() not in visible or len(node["qualified_name"]["path"]) != 1:
             known = ", ".join(repr(view) for view in sorted(visible))
-            raise _refused(f"there is no view {name!r}; there are {known}")
+            raise _refused(f"there is no view {name!r}; the views are {known}")
     if kind == "TABLE_FUNCTION" and node["function"]["function_name"].casefold() not in _TABLE_FUNCTIONS:
         raise _refused(f"the table function {node['function']['function_name']!r} is not allowed")
 
 
 def _check_expression(node: dict[str, Any]) -> None:
     if node["class"] == "PARAMETER":
-        raise _refused("it has a parameter, and there is no value for it")
+        raise _refused("it has a parameter, which gets no value")
     names = [str(node.get("function_name", ""))]
     if node["class"] == "COLUMN_REF" and len(node["column_names"]) == 1 and "current_" in node["column_names"][0]:
-        names = node["column_names"]  # current_query and its like are called without parentheses
+        names = node["column_names"]  # current_query and similar functions are called without parentheses
     for name in names:
         if _FORBIDDEN.fullmatch(name.casefold()):
             raise _refused(f"the function {name!r} is not allowed")

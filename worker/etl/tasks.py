@@ -1,4 +1,4 @@
-"""The tasks of the ETL family: contracts bound to the pure modules."""
+"""The tasks of the ETL family. They call pure modules."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _PARQUET = "application/vnd.apache.parquet"
 
 @runs(ExtractData)
 def extract_data(job: ExtractData, run: Run) -> ExtractResult:
-    """Stage a source as the artifact ``data.parquet``. A rerun stages it anew under its own attempt.
+    """Stage a source as the artifact ``data.parquet``. A rerun stages it again under its own attempt.
 
-    It takes as long as the source: about 3 s of one core for a million rows of CSV.
+    Duration: about 3 s of one core per million rows of CSV.
     """
     output = run.scratch / "output.parquet"
     extractor = Extractor(
@@ -61,13 +61,13 @@ def extract_data(job: ExtractData, run: Run) -> ExtractResult:
 
 @runs(TransformData)
 def transform_data(job: TransformData, run: Run) -> TransformResult:
-    """Transform a dataset into ``data.parquet``, with refused rows in ``rejects.parquet``. A rerun does it anew."""
+    """Transform a dataset into ``data.parquet``, with refused rows in ``rejects.parquet``. A rerun repeats it."""
     return _transformed(job, [job.dataset], run)
 
 
 @runs(CombineDatasets)
 def combine_datasets(job: CombineDatasets, run: Run) -> TransformResult:
-    """Put datasets one after another into ``data.parquet``, transformed if asked for. A rerun does it anew."""
+    """Concatenate datasets into ``data.parquet``, transformed if requested. A rerun repeats it."""
     return _transformed(job.transform, job.datasets, run)
 
 

@@ -29,7 +29,7 @@ _LEAST_ROW_BYTES = 128  # dictionaries make rows look smaller than they are in m
 
 @dataclass(frozen=True)
 class Transformed:
-    """What a transformation made: `output` has `row_count` rows; `rejects` is there if `rejected_count` is not 0."""
+    """The outcome of a transformation: `output` has `row_count` rows; `rejects` is set if `rejected_count` is not 0."""
 
     row_count: int
     columns: list[Column]
@@ -53,9 +53,9 @@ def transform(
 ) -> Transformed:
     """Unite `datasets` (Parquet, same columns) as the view `input`, transform it, and write Parquet to `output`.
 
-    Without a spec the datasets are only united. What does not fit into `memory_limit_bytes` spills into `scratch`.
-    `on_progress` gets rows of the input done and in all; what it raises, and what a signal handler raises meanwhile,
-    interrupts the query and comes out of here as it is.
+    Without a spec the datasets are only united. Data beyond `memory_limit_bytes` spills into `scratch`.
+    `on_progress` takes the input rows done and in total; an exception that it or a signal handler raises interrupts
+    the query and is raised unchanged.
 
     Raises `TaskFailure`: ``columns_differ``, ``unknown_column``, ``duplicate_column``, ``wrong_type``, ``bad_row``,
     ``invalid_sql``, ``invalid_transformation``, ``value_out_of_range``, ``out_of_memory``, ``unreadable_dataset``.
@@ -98,17 +98,17 @@ def _rows_and_bytes(path: Path, label: str) -> tuple[int, int]:
     """Return the rows of a Parquet file and their size in bytes before compression."""
     try:
         footer = pq.read_metadata(path)
-    except (OSError, ValueError) as error:  # what pyarrow raises for a file that is no Parquet, or cut off
+    except (OSError, ValueError) as error:  # pyarrow raises these for a file that is not Parquet or is truncated
         raise TaskFailure(
             "unreadable_dataset",
-            f"{label} is no readable Parquet file: {str(error).replace(str(path), label)}",
-            remedy="Stage it with etl.extract_data; it writes Parquet.",
+            f"{label} is not a readable Parquet file: {str(error).replace(str(path), label)}",
+            remedy="Stage it with etl.extract_data, which writes Parquet.",
         ) from None
     return footer.num_rows, sum(footer.row_group(index).total_byte_size for index in range(footer.num_row_groups))
 
 
 def _storable(sql: str, columns: Columns) -> str:
-    """Return a query with 128-bit integers as 64-bit ones: Parquet has none, and DuckDB would write rounded floats."""
+    """Return a query with 128-bit integers as 64-bit ones: Parquet has no such type and DuckDB would write floats."""
     chosen = ", ".join(
         f"CAST({quoted(name)} AS BIGINT) AS {quoted(name)}" if kind in {"HUGEINT", "UHUGEINT"} else quoted(name)
         for name, kind in columns.items()
@@ -117,7 +117,7 @@ def _storable(sql: str, columns: Columns) -> str:
 
 
 class _Progress:
-    """Rows done over several passes, never going back."""
+    """Rows done over several passes; the number never decreases."""
 
     def __init__(self, row_count: int, passes: int, report: Callable[[int, int | None], None]) -> None:
         self._row_count = row_count

@@ -38,13 +38,9 @@ def _need_unitable(parts: Sequence[Columns]) -> None:
     first = parts[0]
     for number, part in enumerate(parts[1:], start=2):
         if missing := [name for name in first if name not in part]:
-            raise _differ(
-                f"dataset {number} of {len(parts)} has no column {missing[0]!r}, which dataset 1 has", missing[0]
-            )
+            raise _differ(f"dataset {number} of {len(parts)} lacks column {missing[0]!r} of dataset 1", missing[0])
         if added := [name for name in part if name not in first]:
-            raise _differ(
-                f"dataset {number} of {len(parts)} has a column {added[0]!r}, which dataset 1 has not", added[0]
-            )
+            raise _differ(f"dataset {number} of {len(parts)} has column {added[0]!r}, which dataset 1 lacks", added[0])
         for name, sql_type in part.items():
             if not _unitable(first[name], sql_type):
                 raise _differ(
@@ -67,6 +63,6 @@ def _differ(what: str, column: str) -> TaskFailure:
     return TaskFailure(
         "columns_differ",
         f"The datasets cannot be united: {what}.",
-        remedy="Give all of them the same columns and types, for example with a transformation of each before.",
+        remedy="Give all of them the same columns and types, for example by transforming each of them first.",
         column=column,
     )

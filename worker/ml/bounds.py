@@ -1,4 +1,4 @@
-"""Memory and threads of one task: judged before anything is read, and bounded while it runs."""
+"""Memory and threads of one task: estimated before rows are read, and limited while it runs."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _MIB = 1024**2
 _NUMBER_BYTES = 8
-_OBJECT_BYTES = 64  # a short str of Python's, with the pointer to it
-_TEXT_COPIES = 3  # as read, without the rows that have no target, and in the frame
+_OBJECT_BYTES = 64  # a short Python str with the pointer to it
+_TEXT_COPIES = 3  # as read, without the rows that lack a target, and in the frame
 _COPIES = 3  # features of all rows, of the training rows, and what the estimator copies
 _BOOTSTRAPPED = 0.64  # ratio of rows that a bootstrap sample holds: 1 - 1/e
 _NODE_BYTES = 72  # of a tree, before its values per class
@@ -36,7 +36,7 @@ _NODE_BYTES = 72  # of a tree, before its values per class
 
 @contextmanager
 def bounded_threads(threads: int) -> Iterator[None]:
-    """Keep BLAS, OpenMP and scikit-learn to `threads` threads; workers' children cannot have processes of their own."""
+    """Limit BLAS, OpenMP and scikit-learn to `threads` threads; a worker's child cannot start processes."""
     with (
         threadpool_limits(threads),
         joblib.parallel_config(backend="threading", n_jobs=threads),
@@ -50,7 +50,7 @@ def need_memory(
 ) -> None:
     """Raise `TaskFailure` (``dataset_too_large``) if learning from a Parquet file may need more than `limit_bytes`.
 
-    Judged from above, by the file's metadata and the length of its texts.
+    This is an upper bound from the file's metadata and the length of its texts.
     """
     metadata = pq.read_metadata(path)
     rows = metadata.num_rows
@@ -74,7 +74,7 @@ def feature_bound(inputs: Sequence[InputColumn]) -> int:
 
 
 def _frame_width(path: Path, inputs: Sequence[InputColumn]) -> float:
-    """Return the bytes of one row of the prepared frame, with the rows as they are read beside it."""
+    """Return the bytes of one row of the prepared frame plus those of the row as read."""
     objects = [column for column in inputs if column.feature.kind in {"category", "ordinal", "text"}]
     texts = [column.name for column in objects if column.family == "string"]
     numbers = feature_bound([column for column in inputs if column not in objects])
@@ -83,9 +83,9 @@ def _frame_width(path: Path, inputs: Sequence[InputColumn]) -> float:
 
 
 def _text_bytes(path: Path, names: list[str]) -> int:
-    """Return how long the texts of some columns are together.
+    """Return the total length of the texts of some columns.
 
-    They are looked at for it: a text that repeats stands in the file once, and in memory as often as it repeats.
+    This reads them: the file stores a repeated text once, but memory holds every repetition.
     """
     found = 0
     for batch in batches(path, names) if names else ():

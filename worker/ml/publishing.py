@@ -1,4 +1,4 @@
-"""What the tasks store: files with the references that results hold."""
+"""Store the files of tasks and return the references that results hold."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JSON_MEDIA_TYPE = "application/json"
 
 
 def reporting(run: Run) -> Report:
-    """Return what tells `run` how far it is."""
+    """Return a function that reports progress to `run`."""
     return lambda current, total, unit: run.progress(current, total, unit=unit)
 
 
@@ -48,7 +48,7 @@ def published_json(run: Run, content: Any, name: str, role: Role) -> Artifact:
 
 
 def referred_dataset(uri: str, local: Path) -> Dataset:
-    """Return the reference of a dataset that is stored already."""
+    """Return the reference of a stored dataset."""
     return Dataset(
         **referred(uri, local, "dataset", _PARQUET),
         row_count=pq.read_metadata(local).num_rows,
@@ -57,12 +57,12 @@ def referred_dataset(uri: str, local: Path) -> Dataset:
 
 
 def referred_model(uri: str, local: Path) -> ModelFile:
-    """Return the reference of a model that is stored already."""
+    """Return the reference of a stored model."""
     return ModelFile(**referred(uri, local, "model", MODEL_MEDIA_TYPE))
 
 
 def published_model(run: Run, trained: Trained, source: Source, spec: LearningSpec) -> dict[str, Any]:
-    """Store a model, its card, and the rows that were held out; return those fields of a `TrainResult`."""
+    """Store a model, its card, and the held-out rows; return those fields of a `TrainResult`."""
     about = ModelAbout(
         task=spec.task,
         target=spec.target,
@@ -102,7 +102,7 @@ def published_model(run: Run, trained: Trained, source: Source, spec: LearningSp
 
 
 def referred(uri: str, local: Path, role: Role, media_type: str) -> dict[str, Any]:
-    """Return the fields of the reference to a file that is stored already."""
+    """Return the fields of the reference to a stored file."""
     return {
         "uri": uri,
         "name": uri.rsplit("/", 1)[1],

@@ -1,4 +1,4 @@
-"""The tasks of the ML family: contracts bound to the pure modules."""
+"""The tasks of the ML family. They call pure modules."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 
 @runs(BuildFeatures)
 def build_features(job: BuildFeatures, run: Run) -> FeatureResult:
-    """Learn a recipe, or take one, and store ``features.parquet`` and ``recipe.skops``. A rerun does it anew."""
+    """Fit a recipe or use a given one; store ``features.parquet`` and ``recipe.skops``. A rerun repeats it."""
     settings, output, file = worker_settings(), run.scratch / "features.out", run.scratch / "recipe.out"
     limit_bytes = settings.memory_limit_bytes
     with bounded_threads(settings.threads), dataset_copy(run.store, job.dataset, run.scratch) as dataset:
@@ -66,7 +66,7 @@ def build_features(job: BuildFeatures, run: Run) -> FeatureResult:
 
 @runs(TrainModel)
 def train_model(job: TrainModel, run: Run) -> TrainResult:
-    """Store ``model.skops``, its card, and ``held_out.parquet``. A rerun trains the same model anew, by its seed."""
+    """Store ``model.skops``, its card, and ``held_out.parquet``. A rerun trains the same model again, by its seed."""
     settings, started = worker_settings(), time.perf_counter()
     limit_bytes = settings.memory_limit_bytes
     with (
@@ -84,7 +84,7 @@ def train_model(job: TrainModel, run: Run) -> TrainResult:
 
 @runs(EvaluateModel)
 def evaluate_model(job: EvaluateModel, run: Run) -> EvaluationResult:
-    """Predict a dataset with its true target and compare. It stores nothing."""
+    """Predict a dataset that has its true target, and compare. Nothing is stored."""
     settings, store = worker_settings(), run.store
     with (
         bounded_threads(settings.threads),
@@ -105,7 +105,7 @@ def evaluate_model(job: EvaluateModel, run: Run) -> EvaluationResult:
 
 @runs(PredictBatch)
 def predict_batch(job: PredictBatch, run: Run) -> PredictionResult:
-    """Store ``predictions.parquet``, written batch by batch. A rerun does it anew."""
+    """Store ``predictions.parquet``, written batch by batch. A rerun repeats it."""
     settings, store, started = worker_settings(), run.store, time.perf_counter()
     output = run.scratch / "predictions.out"
     with (

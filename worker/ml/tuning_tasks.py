@@ -1,4 +1,4 @@
-"""The tasks of a search for hyperparameters. What one leaves for the next is in the search's file."""
+"""The tasks of a search for hyperparameters. They pass its state on in the search's file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MOST_BYTES = 8 * 1024**2  # of a search or trial file
 
 @runs(StartSearch)
 def start_search(job: StartSearch, run: Run) -> SearchResult:
-    """Read the rows once, so that what no trial could learn fails here, and store ``search.json``."""
+    """Read the rows once, so that unusable rows fail here and not in every trial, and store ``search.json``."""
     spec = SearchSpec.model_validate(job.model_dump(exclude={"dataset", "recipe"}))
     search = Search(spec=spec, dataset=job.dataset, recipe=job.recipe).with_proposals()
     with _learning(search, run, spec.estimator) as (_, rows):
@@ -48,7 +48,7 @@ def start_search(job: StartSearch, run: Run) -> SearchResult:
 
 @runs(HoldSearch)
 def hold_search(job: HoldSearch, run: Run) -> SearchResult:
-    """Refer to the search once more. It stores nothing."""
+    """Return the reference of the search again. Nothing is stored."""
     search = _read(run, job.search, Search)
     with run.store.local_copy(job.search, run.scratch) as file:
         return _searched(search, SearchFile(**referred(job.search, file, "search", JSON_MEDIA_TYPE)))
@@ -56,7 +56,7 @@ def hold_search(job: HoldSearch, run: Run) -> SearchResult:
 
 @runs(RunTrial)
 def run_trial(job: RunTrial, run: Run) -> TrialResult:
-    """Store ``trial.json``. A rerun tries the same anew. It takes as long as fitting once a fold."""
+    """Store ``trial.json``. A rerun runs the same trial again. Duration: one fit per fold."""
     started, search = time.perf_counter(), _read(run, job.search, Search)
     trial = search.trial(job.number)
     with _learning(search, run, with_settings(search.spec.estimator, trial.params)) as (source, rows):
@@ -78,14 +78,14 @@ def run_trial(job: RunTrial, run: Run) -> TrialResult:
 
 @runs(ProposeTrials)
 def propose_trials(job: ProposeTrials, run: Run) -> SearchResult:
-    """Store ``search.json`` with what the round brought and what comes next. A rerun proposes the same."""
+    """Store ``search.json`` with the outcomes of the round and the next trials. A rerun proposes the same."""
     search = _read(run, job.search, Search).next_round(_outcomes(job.trials, run))
     return _searched(search, _stored(search, run))
 
 
 @runs(RefitBest)
 def refit_best(job: RefitBest, run: Run) -> TuneResult:
-    """Store ``model.skops``, its card, ``held_out.parquet`` and ``search.json``. A rerun fits the same anew."""
+    """Store ``model.skops``, its card, ``held_out.parquet`` and ``search.json``. A rerun fits the same model."""
     started, search = time.perf_counter(), _read(run, job.search, Search).learnt(_outcomes(job.trials, run))
     best = search.best()
     if best is None:
@@ -117,7 +117,7 @@ def _learning(search: Search, run: Run, estimator: AnyEstimator) -> Iterator[tup
 
 
 def _read(run: Run, uri: str, model: type[ModelT]) -> ModelT:
-    """Return what a stored JSON file says. Raises `TaskFailure` (``unreadable_search``) if it is something else."""
+    """Return the content of a stored JSON file. Raises `TaskFailure` (``unreadable_search``) if it is invalid."""
     with run.store.open(uri) as stream:
         content = stream.read(_MOST_BYTES + 1)
     try:
@@ -125,8 +125,8 @@ def _read(run: Run, uri: str, model: type[ModelT]) -> ModelT:
     except ValidationError as invalid:
         raise TaskFailure(
             "unreadable_search",
-            f"{uri} is no {model.__name__.lower()} of this service ({invalid.error_count()} faults).",
-            remedy="Submit ml.tune_model, which makes these files and passes them on.",
+            f"{uri} is not a {model.__name__.lower()} file of this service ({invalid.error_count()} errors).",
+            remedy="Submit ml.tune_model, which creates these files and passes them on.",
         ) from None
 
 
@@ -153,7 +153,8 @@ def _no_trial_succeeded(search: Search) -> TaskFailure:
     errors = [trial.error for trial in search.trials if trial.error is not None]
     return TaskFailure(
         "no_trial_succeeded",
-        f"None of {len(search.trials)} trials was completed. " + (f"The first failure: {errors[0]}" if errors else ""),
-        remedy="Look at the failures of the steps; try the estimator alone with ml.train_model.",
+        f"None of the {len(search.trials)} trials was completed. "
+        + (f"The first failure: {errors[0]}" if errors else ""),
+        remedy="Read the errors of the steps; test the estimator with ml.train_model.",
         states=[trial.state for trial in search.trials],
     )

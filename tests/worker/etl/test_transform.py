@@ -57,8 +57,8 @@ def test_united_datasets_can_be_transformed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("second", "says"),
     [
-        (pd.DataFrame({"a": [1]}), "dataset 2 of 2 has no column 'b', which dataset 1 has"),
-        (pd.DataFrame({"a": [1], "b": ["x"], "c": [1]}), "dataset 2 of 2 has a column 'c', which dataset 1 has not"),
+        (pd.DataFrame({"a": [1]}), "dataset 2 of 2 lacks column 'b' of dataset 1"),
+        (pd.DataFrame({"a": [1], "b": ["x"], "c": [1]}), "dataset 2 of 2 has column 'c', which dataset 1 lacks"),
         (pd.DataFrame({"a": ["1"], "b": ["x"]}), "column 'a' is BIGINT in dataset 1 and VARCHAR in dataset 2 of 2"),
     ],
 )

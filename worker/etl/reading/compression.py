@@ -1,4 +1,4 @@
-"""Decompress gzip and zstd files, recognised by their first bytes, into bounded plain ones."""
+"""Decompress gzip and zstd files, recognised by their first bytes, up to a limit in bytes."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def compression_of(path: Path, wanted: Compression) -> Literal["none", "gzip", "
     if wanted not in {"auto", "none", found}:
         raise TaskFailure(
             "source_malformed",
-            f"layout.compression is {wanted!r}, but the file does not begin like {wanted}.",
-            remedy="Leave layout.compression out, so that it is recognised.",
+            f"layout.compression is {wanted!r}, but the file does not begin with the bytes of {wanted}.",
+            remedy="Omit layout.compression; the compression is then detected.",
         )
     return "none" if wanted == "none" else found
 
@@ -61,8 +61,8 @@ def decompress(
         except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError, EOFError) as broken:
             raise TaskFailure(
                 "source_malformed",
-                f"The {kind} file is broken or cut off: {broken}.",
-                remedy="Check it with the program that made it, and send it again.",
+                f"The {kind} file is corrupt or truncated: {broken}.",
+                remedy="Create the file again and submit it again.",
             ) from None
 
 
@@ -73,9 +73,9 @@ def _gzip_chunks(packed: IO[bytes]) -> Iterator[bytes]:
 
 
 def _zstd_chunks(packed: IO[bytes]) -> Iterator[bytes]:
-    """Decompress frame by frame, in bites so small that even a bomb's yield fits into memory (32 MB a KiB).
+    """Decompress frame by frame, in pieces so small that even a decompression bomb fits into memory (32 MB per KiB).
 
-    zstandard's own stream reader would take a file that is cut off for a whole one.
+    zstandard's own stream reader does not notice that a file is truncated.
     """
     decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
     frame: zstandard.ZstdDecompressionObj | None = None
@@ -93,7 +93,7 @@ def _zstd_chunks(packed: IO[bytes]) -> Iterator[bytes]:
 def _too_large(max_bytes: int) -> TaskFailure:
     return TaskFailure(
         "source_too_large",
-        f"The source is larger than {max_bytes} bytes once it is decompressed.",
-        remedy="Split it, or raise CELERIAC_PLAIN_MAX_BYTES of the workers.",
+        f"The decompressed source is larger than {max_bytes} bytes.",
+        remedy="Split it, or raise CELERIAC_PLAIN_MAX_BYTES on the workers.",
         max_bytes=max_bytes,
     )

@@ -1,9 +1,9 @@
-"""Stage CSV and TSV as text, row by row as it stands.
+"""Stage CSV and TSV as text, row by row, unchanged.
 
-Arrow's reader streams and is strict about the number of fields; what it lets pass is a quote that is never closed,
-which would take all rows after it into one value. So a last record of random text is added while reading: if it
-does not come out again as the last row, a quote has swallowed it. (DuckDB's reader drops such rows silently.)
-Blank lines are no rows.
+Arrow's reader streams and is strict about the number of fields, but it accepts a quote that is never closed, which
+puts all later rows into one value. So a last record of random text is added while reading: if it is not read back
+as the last row, an open quote contains it. (DuckDB's reader drops such rows silently.)
+Blank lines are skipped.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def stage_delimited(
     width = len(next(_records(sample, delimiter), []))
     if width == 0:
         raise TaskFailure(
-            "source_empty", "The source is empty: it has not even column names.", remedy="Check the source."
+            "source_empty", "The source is empty: it has no header row.", remedy="Provide a file with a header row."
         )
     token = secrets.token_hex(16)
     sentinel = f"\n{delimiter.join([token] * width)}\n".encode()
@@ -68,7 +68,7 @@ def stage_delimited(
 
 
 def _open(content: _WithSentinel, layout: FileLayout, delimiter: str, block_bytes: int, refused: list[Any]) -> Any:
-    """Open a streaming reader of text columns that notes the first ragged row in `refused` and ends there."""
+    """Open a streaming reader of text columns that stops at the first ragged row and puts it into `refused`."""
 
     def refuse(row: Any) -> str:
         refused.append(row)
@@ -90,14 +90,14 @@ def _open(content: _WithSentinel, layout: FileLayout, delimiter: str, block_byte
 
 
 def _reported(reader: Any, content: _WithSentinel, on_bytes: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
-    """Pass batches on and report here, for Arrow reads the file in a thread of its own."""
+    """Pass batches on and report progress here, because Arrow reads the file in its own thread."""
     for batch in reader:
         on_bytes(content.position)
         yield batch
 
 
 def _copy(batches: Iterator[pa.RecordBatch], sink: ParquetSink, schema: pa.Schema, token: str) -> None:
-    """Write all batches but the last row, which has to be the sentinel."""
+    """Write all rows except the last one, which must be the sentinel."""
     held: pa.RecordBatch | None = None
     for batch in batches:
         if batch.num_rows:
@@ -137,7 +137,7 @@ def _sample(path: Path) -> str:
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _encoding("UTF-16")
     if b"\0" in start:
-        raise _malformed("it has zero bytes, so it is no text")
+        raise _malformed("it contains NUL bytes, so it is not a text file")
     return start.removeprefix(_BOM).decode("utf-8", errors="replace")
 
 
@@ -149,7 +149,7 @@ def _delimiter(sample: str) -> str:
         complete = widths[:-1] if len(widths) > 1 and len(sample) >= _SAMPLE_BYTES else widths
         return len(set(complete)) == 1 and complete[0] > 1, complete[0] if complete else 0
 
-    return max(_DELIMITERS, key=score)  # of equals the first
+    return max(_DELIMITERS, key=score)  # the first of equal scores
 
 
 def _records(sample: str, delimiter: str) -> Any:
@@ -164,16 +164,16 @@ def _ragged(row: Any) -> TaskFailure:
 def _failure(broken: pa.ArrowInvalid) -> TaskFailure:
     text = str(broken)
     if "UTF8" in text:
-        return _encoding("something else")
+        return _encoding("another encoding")
     if "straddling" in text:
         return _malformed(f"a row is longer than {_BLOCKS_BYTES[-1]} bytes, or a quote is never closed")
-    return _malformed("its rows cannot be told apart; a quote may never be closed")
+    return _malformed("its rows cannot be separated; a quote may never be closed")
 
 
 def _encoding(what: str) -> TaskFailure:
     return TaskFailure(
         "source_encoding",
-        f"The source is not encoded in UTF-8 but in {what}.",
+        f"The source is encoded in {what}, not in UTF-8.",
         remedy="Convert it to UTF-8, for example with iconv.",
     )
 
@@ -181,6 +181,6 @@ def _encoding(what: str) -> TaskFailure:
 def _malformed(what: str) -> TaskFailure:
     return TaskFailure(
         "source_malformed",
-        f"The source is no well-formed CSV: {what}.",
-        remedy="Mend the file, or set layout.format and layout.delimiter if they were not recognised.",
+        f"The source is not well-formed CSV: {what}.",
+        remedy="Fix the file, or set layout.format and layout.delimiter if they were detected wrongly.",
     )

@@ -1,7 +1,7 @@
-"""Stage JSON: an array of objects, one object, or one object a line.
+"""Stage JSON: an array of objects, one object, or one object per line.
 
-The union of all objects' keys makes the columns. Numbers and booleans get types; texts stay texts, even those that
-look like dates; nested values, and columns with values of several kinds, are kept as JSON text. The file is read
+The columns are the union of all objects' keys. Numbers and booleans get types; strings stay strings, even those that
+look like dates; nested values, and columns with values of several types, are kept as JSON text. The file is read
 twice, object by object: once for the keys, once for the values. (DuckDB's reader holds many wide objects at once.)
 """
 
@@ -33,20 +33,20 @@ Row = tuple[dict[str, Any], str]
 
 
 class _Number(str):
-    """A number as it is written, so that no digit is lost."""
+    """A number as it is written in the file, so that no digit is lost."""
 
     __slots__ = ()
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 _DECODER = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_no_constant)
 
 
 def stage_documents(path: Path, staged: Path, *, on_bytes: Callable[[int], None]) -> dict[str, Candidate]:
-    """Write the objects of a plain JSON file to `staged` as text; return what each column may become.
+    """Write the objects of a plain JSON file to `staged` as text; return the possible type of each column.
 
     Raises `TaskFailure` (``source_malformed``, ``source_encoding``, ``source_empty``, ``too_many_columns``).
     """
@@ -64,20 +64,24 @@ def stage_documents(path: Path, staged: Path, *, on_bytes: Callable[[int], None]
             "source_encoding", "The source is not encoded in UTF-8.", remedy="Convert it, for example with iconv."
         ) from None
     except UnicodeEncodeError:
-        raise _malformed("it has half of a surrogate pair, which is no character") from None
+        raise _malformed("it has half of a surrogate pair, which is not a character") from None
     return dict(zip(names, candidates.values(), strict=True))
 
 
 def _candidates(objects: Iterator[Row]) -> dict[str, Candidate]:
-    """Return what the values of each key may become, keys in the order in which they first appear."""
+    """Return the possible type of each key's values, keys in the order in which they first appear."""
     kinds: dict[str, set[type]] = {}
     for fields, _ in objects:
         for key, value in fields.items():
             kinds.setdefault(key, set()).add(type(value))
         if len(kinds) > MAX_COLUMNS:
-            column_names(kinds)  # which says that these are too many
+            column_names(kinds)  # raises the failure for too many columns
     if not kinds:
-        raise TaskFailure("source_empty", "The source has no JSON object with a key.", remedy="Check the source.")
+        raise TaskFailure(
+            "source_empty",
+            "The source has no JSON object with a key.",
+            remedy="Provide at least one object with a key.",
+        )
     return {key: _candidate(found - {type(None)}) for key, found in kinds.items()}
 
 
@@ -101,7 +105,7 @@ def _text(row: Row, key: str) -> str | None:
     value = fields.get(key)
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (dict, list)):  # anew, with numbers that are written as numbers
+    if isinstance(value, (dict, list)):  # encode again, with numbers as numbers
         return json.dumps(json.loads(source)[key], ensure_ascii=False, separators=(",", ":"))
     return value
 
@@ -128,7 +132,7 @@ def _objects(path: Path, on_bytes: Callable[[int], None]) -> Iterator[Row]:
 
 
 class _Cursor:
-    """A place in the text of a file, of which only what is needed is in memory."""
+    """A position in the text of a file; only the part around it is in memory."""
 
     def __init__(self, file: TextIOWrapper, on_read: Callable[[], None]) -> None:
         self._file = file
@@ -138,7 +142,7 @@ class _Cursor:
         self.number = 0
 
     def peek(self) -> str:
-        """Return the next sign that is no space, without passing it; nothing at the end of the file."""
+        """Return the next character that is not a space, without consuming it; an empty string at the end."""
         while True:
             matched = _SPACE.match(self._text, self.at)
             self.at = matched.end() if matched else self.at
@@ -146,7 +150,7 @@ class _Cursor:
                 return self._text[self.at : self.at + 1]
 
     def take(self) -> Row:
-        """Return the object that comes next, and pass it."""
+        """Consume the next object and return it."""
         self.number += 1
         self.peek()
         while True:
@@ -154,18 +158,18 @@ class _Cursor:
                 value, end = _DECODER.raw_decode(self._text, self.at)
             except json.JSONDecodeError as broken:
                 if len(self._text) - self.at < _LARGEST_OBJECT and self._more():
-                    continue  # it may only be cut off by the end of what was read
+                    continue  # the object may end in the part that was not read yet
                 raise _malformed(f"object {self.number}: {broken.msg}") from None
             except (ValueError, RecursionError) as odd:
                 reason = "its values are nested too deeply" if isinstance(odd, RecursionError) else str(odd)
                 raise _malformed(f"object {self.number}: {reason}") from None
             if not isinstance(value, dict):
-                raise _malformed(f"value {self.number} is no object, so it has no columns")
+                raise _malformed(f"value {self.number} is not an object, so it has no columns")
             source, self.at = self._text[self.at : end], end
             return value, source
 
     def _more(self) -> bool:
-        """Read on, twice as much as waits; return whether there was any."""
+        """Read twice as much as is buffered; return whether there was anything left to read."""
         rest = self._text[self.at :]
         chunk = self._file.read(max(_CHUNK, len(rest)))
         self._text, self.at = rest + chunk, 0
@@ -176,6 +180,6 @@ class _Cursor:
 def _malformed(what: str) -> TaskFailure:
     return TaskFailure(
         "source_malformed",
-        f"The source is no well-formed JSON: {what}.",
-        remedy="Give an array of objects, one object, or one object a line.",
+        f"The source is not well-formed JSON: {what}.",
+        remedy="Provide an array of objects, one object, or one object per line.",
     )

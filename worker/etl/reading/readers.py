@@ -1,7 +1,7 @@
 """Turn a file of any known format into one typed Parquet file, with bounded memory.
 
-Formats without types (CSV, Excel, JSON) are staged as text and get the types that all their values have, see
-`worker.tables.inference`. Parquet is decoded and written anew, which finds a broken file here and not two steps later.
+Formats without types (CSV, Excel, JSON) are staged as text and get the types that fit all their values, see
+`worker.tables.inference`. Parquet is decoded and written again, which finds a corrupt file here, not two steps later.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _HTML = (b"<!doctype html", b"<html")
 
 @dataclass(frozen=True, slots=True)
 class ReadLimits:
-    """What one task may use."""
+    """The limits and folders of one task."""
 
     memory_limit_bytes: int
     plain_max_bytes: int
@@ -53,7 +53,7 @@ class ReadLimits:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A local file and what is known of it from outside."""
+    """A local file with its name and media type, as the source gave them."""
 
     path: Path
     name: str
@@ -86,7 +86,7 @@ def read_file(
         decompress(source.path, plain, compression, limits.plain_max_bytes, on_bytes)
         size_bytes = plain.stat().st_size
     if plain.stat().st_size == 0:
-        raise TaskFailure("source_empty", "The source has no bytes.", remedy="Check what writes it.")
+        raise TaskFailure("source_empty", "The source has 0 bytes.", remedy="Check the program that writes it.")
     found = format_of(plain, layout, source)
     staged = scratch / "staged.parquet"
 
@@ -116,7 +116,7 @@ def read_file(
 
 
 def format_of(plain: Path, layout: FileLayout, source: SourceFile) -> Format:
-    """Return the file's format: as the layout says, else by first bytes, name, media type and first sign.
+    """Return the file's format: from the layout, else from first bytes, name, media type and first character.
 
     Raises `TaskFailure` (``source_malformed``) if the first bytes contradict the layout.
     """
@@ -129,7 +129,7 @@ def format_of(plain: Path, layout: FileLayout, source: SourceFile) -> Format:
     text = start.removeprefix(_BOM).lstrip()
     if start.startswith(_OLD_EXCEL) or text.lower().startswith(_HTML):
         what = "a web page" if text[:1] == b"<" else "an Excel file of the old format (.xls)"
-        raise TaskFailure("source_malformed", f"The source is {what}.", remedy="Give a file with a table in it.")
+        raise TaskFailure("source_malformed", f"The source is {what}.", remedy="Use a file of a supported format.")
     if layout.format != "auto":
         return layout.format
     suffixes = [suffix.lower() for suffix in PurePosixPath(source.name).suffixes]
@@ -142,7 +142,7 @@ def format_of(plain: Path, layout: FileLayout, source: SourceFile) -> Format:
 
 
 def _rewrite_parquet(plain: Path, output: Path, on_rows: Callable[[int], None]) -> int:
-    """Decode a Parquet file piece by piece and write it anew, with names that are distinct."""
+    """Decode a Parquet file piece by piece and write it again, with distinct names."""
     try:
         found = schema_of(plain)
         names = column_names(found.names)
@@ -151,11 +151,11 @@ def _rewrite_parquet(plain: Path, output: Path, on_rows: Callable[[int], None]) 
             for batch in batches_of(plain):
                 sink.write(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
                 on_rows(sink.row_count)
-    except (pa.ArrowException, OSError) as broken:  # OSError: what Arrow makes of a broken page
+    except (pa.ArrowException, OSError) as broken:  # OSError: raised by Arrow for a corrupt page
         raise TaskFailure(
             "source_malformed",
-            f"The source is no readable Parquet file: {str(broken).partition(chr(10))[0][:300]}",
-            remedy="Check what writes it.",
+            f"The source is not a readable Parquet file: {str(broken).partition(chr(10))[0][:300]}",
+            remedy="Write the file again, or correct 'layout.format'.",
         ) from None
     return sink.row_count
 
@@ -163,6 +163,6 @@ def _rewrite_parquet(plain: Path, output: Path, on_rows: Callable[[int], None]) 
 def _contradiction(wanted: str, found: str | None) -> TaskFailure:
     return TaskFailure(
         "source_malformed",
-        f"The source should be {wanted}, but it begins like {found or 'something else'}.",
-        remedy="Check the source, or set layout.format to what it is.",
+        f"The source should be {wanted}, but it begins like {found or 'another format'}.",
+        remedy="Check the source, or set layout.format to its real format.",
     )

@@ -1,7 +1,7 @@
 """Stage one sheet of an Excel workbook (.xlsx), row by row.
 
-Dates come out as ISO texts, so that the types of the columns are settled as those of any text are. Rows without
-any value are no rows.
+Dates are written as ISO 8601 text, so that the types of the columns are inferred as for any text. Empty rows are
+skipped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shared.jobs.data.places import FileLayout
 
 _BATCH_ROWS = 4_096
-_SHARED_TEXTS_RATIO = 8  # a table of texts takes about so much more memory than its XML
+_SHARED_TEXTS_RATIO = 8  # memory of a table of texts, about, per byte of its XML
 
 
 def stage_workbook(
@@ -44,7 +44,7 @@ def stage_workbook(
     """
     _check_size(path, max_bytes, memory_limit_bytes)
     try:
-        with path.open("rb") as file:  # by name, openpyxl would judge by the suffix
+        with path.open("rb") as file:  # given a path, openpyxl would check its suffix
             book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
             try:
                 return _stage(book, layout, staged, on_rows)
@@ -59,25 +59,27 @@ def _check_size(path: Path, max_bytes: int, memory_limit_bytes: int) -> None:
         with zipfile.ZipFile(path) as archive:
             sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
     except zipfile.BadZipFile:
-        raise _malformed("it is no workbook") from None
+        raise _malformed("it is not a workbook") from None
     texts_bytes = sizes.get("xl/sharedStrings.xml", 0)
     if sum(sizes.values()) > max_bytes or texts_bytes * _SHARED_TEXTS_RATIO > memory_limit_bytes:
         raise TaskFailure(
             "source_too_large",
-            "The workbook is too large once it is unpacked.",
+            "The unpacked workbook is too large.",
             remedy="Save the sheet as CSV or Parquet, which are read piece by piece.",
         )
 
 
 def _stage(book: Any, layout: FileLayout, staged: Path, on_rows: Callable[[int], None]) -> list[str]:
     sheet = _sheet(book, layout.sheet)
-    sheet.reset_dimensions()  # what the file says of its size is often wrong
+    sheet.reset_dimensions()  # the size stated in the file is often wrong
     rows: Iterator[tuple[int, list[Any]]] = (
         row for row in enumerate(map(_trimmed, sheet.iter_rows(values_only=True)), start=1) if row[1]
     )
     first = next(rows, None)
     if first is None:
-        raise TaskFailure("source_empty", f"The sheet {sheet.title!r} is empty.", remedy="Name another in 'sheet'.")
+        raise TaskFailure(
+            "source_empty", f"The sheet {sheet.title!r} is empty.", remedy="Name another in 'layout.sheet'."
+        )
     nulls = frozenset(layout.null_values)
     if layout.has_header:
         names = column_names(_text(value, frozenset()) or "" for value in first[1])
@@ -102,7 +104,7 @@ def _sheet(book: Any, name: str | None) -> Any:
         raise TaskFailure(
             "unknown_sheet",
             f"layout.sheet: the workbook has no sheet {name!r}; it has {', '.join(titles)[:500]}.",
-            remedy="Name one of them, or leave it out for the first.",
+            remedy="Name one of them, or omit it to read the first.",
         )
     return book[name]
 
@@ -126,7 +128,7 @@ def _padded(row: list[Any], number: int, width: int) -> list[Any]:
 
 
 def _text(value: Any, nulls: frozenset[str]) -> str | None:
-    """Return a cell's value as text; a time of day of 0:00 is what Excel makes of a date alone."""
+    """Return a cell's value as text; Excel stores a date without a time as 0:00 of that day."""
     if value is None or (isinstance(value, str) and value in nulls):
         return None
     if isinstance(value, bool):
@@ -141,6 +143,6 @@ def _text(value: Any, nulls: frozenset[str]) -> str | None:
 def _malformed(what: str) -> TaskFailure:
     return TaskFailure(
         "source_malformed",
-        f"The source is no well-formed workbook: {what}.",
-        remedy="Mend the file, or set layout.format if it was not recognised.",
+        f"The source is not a well-formed workbook: {what}.",
+        remedy="Fix the file, or set layout.format if it was detected wrongly.",
     )

@@ -1,5 +1,5 @@
-# ruff: noqa: S608 - SQL is made here; every name is quoted and every value bound
-"""Convert columns to other types, and count, reject or null what cannot be converted."""
+# ruff: noqa: S608 - this module builds SQL; every name is quoted and every value is bound
+"""Convert columns to other types, and count, reject or null the values that cannot be converted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FROM: dict[str, set[Family]] = {
 
 @dataclass(frozen=True)
 class Conversion:
-    """How one column is converted. `sql` gives missing where it cannot be."""
+    """How one column is converted. `sql` is NULL where the value cannot be converted."""
 
     column: str
     target: str
@@ -46,7 +46,7 @@ class Conversion:
 
     @property
     def is_bad(self) -> str:
-        """A condition that holds where there is a value that cannot be converted."""
+        """A condition that is true where there is a value that cannot be converted."""
         return f"({quoted(self.column)} IS NOT NULL AND {self.sql} IS NULL)"
 
     @property
@@ -56,7 +56,7 @@ class Conversion:
 
     @property
     def reason(self) -> str:
-        """Why rows are refused; the same for all values."""
+        """Why rows are rejected; the same for all values."""
         return f"cast {self.column} to {self.target}"
 
 
@@ -88,12 +88,12 @@ def _reading(name: str, kind: Family, wanted: str, target: CastTo, bindings: Bin
     if target.format:
         return f"CAST(try_strptime({name}, {bindings.bind(target.format)}) AS {wanted})"
     converted = f"TRY_CAST({name} AS {wanted})"
-    if target.type == "integer" and kind == "string":  # DuckDB would round '1.5'; few texts need the slow pattern
+    if target.type == "integer" and kind == "string":  # DuckDB would round '1.5'; only few texts need the slow pattern
         plain = f"NOT (contains({name}, '.') OR contains({name}, 'e') OR contains({name}, 'E'))"
         return rf"CASE WHEN {plain} OR regexp_full_match({name}, '\s*[+-]?[0-9]+\.0*\s*') THEN {converted} END"
     if target.type == "integer" and kind in {"float", "decimal"}:
         return f"CASE WHEN {name} % 1 = 0 THEN {converted} END"
-    if target.type == "timestamp" and kind == "string":  # by way of UTC, else DuckDB drops an offset in the text
+    if target.type == "timestamp" and kind == "string":  # through UTC, else DuckDB drops an offset in the text
         return f"CAST(TRY_CAST({name} AS TIMESTAMPTZ) AS TIMESTAMP)"
     if target.type == "float":
         return f"nullif({converted}, CAST('nan' AS DOUBLE))"
@@ -128,7 +128,7 @@ def refused(bad: Sequence[Conversion], source: Source) -> str:
     """Return a query for the refused rows as they were, with the reason."""
     reasons = [
         f"{source.bindings.bind(f'{source.where}: ')} || '''' || {one.shown} || ''' ' || "
-        f"{source.bindings.bind(f'in column {one.column!r} is no {one.target}')}"
+        f"{source.bindings.bind(f'in column {one.column!r} is not a valid {one.target}')}"
         for one in bad
     ]
     reason = quoted(fresh_name(REJECT_REASON, source.columns))
@@ -136,7 +136,7 @@ def refused(bad: Sequence[Conversion], source: Source) -> str:
 
 
 def passed(bad: Sequence[Conversion], source: Source) -> str:
-    """Return a query for the rows in which everything can be converted, unconverted."""
+    """Return a query for the rows in which every value can be converted; the values are not yet converted."""
     return f"SELECT * FROM {source.rows} WHERE NOT {_any(bad)}"
 
 
@@ -145,8 +145,9 @@ def bad_row(one: Conversion, count: int, example: str, source: Source, index: in
     rows = "1 row" if count == 1 else f"{count} rows"
     return TaskFailure(
         "bad_row",
-        f"{source.where}: {example!r} in column {one.column!r} is no {one.target} ({rows} cannot be converted).",
-        remedy="Set 'bad_rows' to 'reject' or 'null', or drop or mend such rows before this step.",
+        f"{source.where}: {example!r} in column {one.column!r} is not a valid {one.target} "
+        f"({rows} cannot be converted).",
+        remedy="Set 'bad_rows' to 'reject' or 'null', or drop or fix such rows before this step.",
         step=index,
         column=one.column,
         example=example,

@@ -1,4 +1,4 @@
-"""Compile expressions of filter and derive to SQL, with their types checked and every value bound."""
+"""Compile expressions of filter and derive steps to SQL; check their types and bind every value."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Bindings:
-    """The values of a transformation, each bound under a name of its own."""
+    """The values of a transformation, each bound under a distinct name."""
 
     def __init__(self) -> None:
-        """Begin without values."""
+        """Start empty."""
         self._values: dict[str, Any] = {}
         self._prefix = f"v{secrets.token_hex(8)}"  # so that no column name looks like a placeholder
 
@@ -33,13 +33,13 @@ class Bindings:
         return f"${name}"
 
     def used_in(self, sql: str) -> dict[str, Any]:
-        """Return the values whose placeholders stand in `sql`; DuckDB refuses more than those."""
+        """Return the values whose placeholders occur in `sql`; DuckDB refuses unused ones."""
         return {name: value for name, value in self._values.items() if f"${name}" in sql}
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What an expression may name, and where it stands (for messages)."""
+    """The columns that an expression may name, and the place of the expression for messages."""
 
     columns: Columns
     bindings: Bindings
@@ -48,7 +48,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Compiled:
-    """SQL of an expression, what kind of value it gives, and its value if it is a literal text."""
+    """The SQL of an expression, the family of its value, and the value itself if it is a literal text."""
 
     sql: str
     family: Family
@@ -64,7 +64,7 @@ def compile_expression(expression: ex.Expression, scope: Scope) -> Compiled:
 
 
 def compile_condition(expression: ex.Expression, scope: Scope) -> str:
-    """Return the SQL of a boolean expression, missing where it cannot be computed."""
+    """Return the SQL of a boolean expression, NULL where it cannot be computed."""
     return f"TRY({_need(_compile(expression, scope), {'boolean'}, scope, expression.op)})"
 
 
@@ -76,13 +76,13 @@ def scalar(value: ex.Scalar, sql_type: str, scope: Scope, column: str) -> str:
     if kind in TEMPORAL and given.literal is not None:
         return _as_temporal(given, kind, scope).sql
     if not fits:
-        raise wrong_type(f"{scope.where}: {value!r} is no {kind}, which column {column!r} is", column=column)
+        raise wrong_type(f"{scope.where}: {value!r} is not a {kind}, the type of column {column!r}", column=column)
     return f"CAST({given.sql} AS {sql_type})"
 
 
 def wrong_type(message: str, **details: Any) -> TaskFailure:
     """Return the failure for a value of a type that does not fit."""
-    return TaskFailure("wrong_type", f"{message}.", remedy="Convert it in a 'cast' step before.", **details)
+    return TaskFailure("wrong_type", f"{message}.", remedy="Convert it in an earlier 'cast' step.", **details)
 
 
 @singledispatch
@@ -257,7 +257,7 @@ def _alike(expressions: Sequence[ex.Expression], scope: Scope, op: str) -> tuple
 
 
 def _unified(operands: Sequence[Compiled], scope: Scope, op: str) -> tuple[list[str], Family]:
-    """Return the operands' SQL and their common family; texts beside dates and times are read as those."""
+    """Return the operands' SQL and their common family; a text next to a date or time is read as one."""
     families = {one.family for one in operands} - {"missing"}
     temporal = {one.family for one in operands if one.family in TEMPORAL}
     if temporal <= {"date", "timestamp"} and temporal:
@@ -273,7 +273,7 @@ def _unified(operands: Sequence[Compiled], scope: Scope, op: str) -> tuple[list[
         return [one.sql for one in operands], _widest(list(families))
     if len(families) == 1 or families == {"date", "timestamp"}:
         return [one.sql for one in operands], target or families.pop()
-    raise wrong_type(f"{scope.where}: '{op}' cannot put {' and '.join(sorted(families))} together")
+    raise wrong_type(f"{scope.where}: '{op}' cannot combine {' and '.join(sorted(families))}")
 
 
 def _widest(families: Sequence[Family]) -> Family:
@@ -299,7 +299,7 @@ def _as_temporal(value: Compiled, target: Family, scope: Scope) -> Compiled:
     try:
         parse(value.literal or "")
     except ValueError:
-        message = f"{scope.where}: {value.literal!r} is no {target} as ISO 8601 writes it"
+        message = f"{scope.where}: {value.literal!r} is not a {target} in ISO 8601 format"
         raise TaskFailure("wrong_type", message, remedy="Write it like 2026-01-31 or 2026-01-31T12:00:00.") from None
     sql = f"CAST({value.sql} AS TIMESTAMPTZ)" if target == "timestamp" else value.sql  # else an offset is dropped
     return Compiled(f"CAST({sql} AS {sql_type})", target)

@@ -1,5 +1,5 @@
-# ruff: noqa: S608 - SQL is made here; every name is quoted and every value bound
-"""Compile declarative steps to SQL: every name quoted, every value bound, columns known before anything runs.
+# ruff: noqa: S608 - this module builds SQL; every name is quoted and every value is bound
+"""Compile declarative steps to SQL: every name quoted, every value bound, columns known before a query runs.
 
 `cast` is not here: what it does depends on the rows (see casts.py).
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-#: Steps that look at one row at a time and keep the order: doing them twice costs little and gives the same rows.
+#: Steps that process one row at a time and keep the order: repeating them costs little and gives the same rows.
 ROW_WISE = (
     st.SelectStep,
     st.RenameStep,
@@ -48,7 +48,7 @@ ROW_WISE = (
 
 @dataclass(frozen=True)
 class Source:
-    """What a step works on: the columns before it, the other inputs, and the place of the step for messages."""
+    """The input of a step: the columns before it, the other inputs, and the place of the step for messages."""
 
     sql: str
     columns: Columns
@@ -58,16 +58,16 @@ class Source:
 
     @property
     def rows(self) -> str:
-        """The rows before the step, as a part of FROM."""
+        """The rows before the step, for a FROM clause."""
         return f"(\n{self.sql}\n) AS rows_before"
 
     @property
     def scope(self) -> Scope:
-        """What expressions of the step may name."""
+        """The columns that expressions of the step may name."""
         return Scope(self.columns, self.bindings, self.where)
 
     def need(self, names: Iterable[str]) -> None:
-        """Raise ``unknown_column`` for a name that is not there."""
+        """Raise ``unknown_column`` for a name that does not exist."""
         need_columns(names, self.columns, self.where)
 
 
@@ -277,7 +277,7 @@ def _numeric_column(function: str, column: str, source: Source, *, numeric: bool
 
 
 def replacing(new: Mapping[str, str], source: Source) -> str:
-    """Return a query for all columns, some of them computed anew, with added ones at the end."""
+    """Return a query for all columns, some of them replaced, with added ones at the end."""
     added = [name for name in new if name not in source.columns]
     need_distinct([*source.columns, *added], source.where)
     chosen = [f"{new.get(name, quoted(name))} AS {quoted(name)}" for name in [*source.columns, *added]]

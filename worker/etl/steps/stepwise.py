@@ -1,8 +1,9 @@
-# ruff: noqa: S608 - SQL is made here; every name is quoted and every value bound
-"""Apply declarative steps one after another, as one query where that is possible.
+# ruff: noqa: S608 - this module builds SQL; every name is quoted and every value is bound
+"""Apply declarative steps in order, as one query where possible.
 
-The rows before a cast are read more than once: to count what it cannot convert, to write what it rejects, and to go on.
-So what came before is first written to a file of its own, unless it is row-wise: then reading again is cheaper.
+The rows before a cast are read more than once: to count the values that cannot be converted, to write the rejected
+rows, and to continue. So those rows are first written to a file, unless the steps before are row-wise: then
+computing them again is cheaper.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Counts:
-    """Rows refused, values nulled, and both by reason."""
+    """Rejected rows, nulled values, and both by reason."""
 
     rejected: int = 0
     nulled: int = 0
@@ -41,10 +42,10 @@ class Counts:
 
 
 class Stepwise:
-    """The steps of one transformation, what its casts refused or nulled, and the files needed on the way."""
+    """The steps of one transformation, what its casts rejected or nulled, and its temporary files."""
 
     def __init__(self, steps: Sequence[Step], bad_rows: BadRows, scratch: Path) -> None:
-        """Plan the steps; nothing runs yet."""
+        """Plan the steps without running anything."""
         self.counts = Counts()
         self.bindings = Bindings()
         self._steps = steps
@@ -56,20 +57,20 @@ class Stepwise:
 
     @property
     def files(self) -> list[Path]:
-        """The files that may be written on the way."""
+        """The temporary files that may be written."""
         return [*self._stages.values(), *self._refused.values(), self._gathered]
 
     @property
     def passes(self) -> int:
-        """How often rows are read, about."""
+        """About how many times the rows are read."""
         return 1 + len(self._stages)
 
     def compile(
         self, columns: Columns, inputs: Mapping[str, Columns], engine: Engine, next_pass: Callable[[], None]
     ) -> str:
-        """Return a query for the rows after all steps; run only what the casts need to know before.
+        """Return a query for the rows after all steps; run only the queries that the casts depend on.
 
-        `next_pass` is called after each reading of rows on the way.
+        `next_pass` is called after each of these queries.
         """
         source = Source("SELECT * FROM input", columns, inputs, self.bindings, "")
         row_wise = True
@@ -90,7 +91,7 @@ class Stepwise:
         return source.sql
 
     def gather_rejects(self, engine: Engine) -> Path:
-        """Write the refused rows of all casts into one file and return it. A column of two types becomes text."""
+        """Write the rejected rows of all casts into one file and return it. A column of two types becomes text."""
         parts = [path for path in self._refused.values() if path.exists()]
         columns = [engine.columns(parquet([path])) for path in parts]
         types: dict[str, set[str]] = {}
@@ -113,15 +114,15 @@ class Stepwise:
             ) from None
 
     def _staged(self, source: Source, index: int, engine: Engine) -> Source:
-        """Write the rows so far to a file and go on from there."""
+        """Write the rows so far to a file and continue from it."""
         engine.write(source.sql, self.bindings.used_in(source.sql), self._stages[index])
         for earlier in (path for place, path in self._stages.items() if place < index):
-            earlier.unlink(missing_ok=True)  # nothing reads it any more, and the disk is shared
+            earlier.unlink(missing_ok=True)  # it is no longer read, and the disk is shared
         sql = parquet([self._stages[index]])
         return replace(source, sql=sql, columns=engine.columns(sql))
 
     def _checked(self, bad: Sequence[casts.Conversion], source: Source, index: int, engine: Engine) -> Source:
-        """Apply the policy for bad rows and return the rows that go on, not yet converted."""
+        """Apply the policy for bad rows and return the remaining rows, not yet converted."""
         if self._bad_rows == "null":
             sql = casts.count_nulled(bad, source)
             (counts,) = engine.rows(sql, self.bindings.used_in(sql))

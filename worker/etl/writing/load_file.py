@@ -1,12 +1,11 @@
-"""Load into a file of a store: Parquet as it is, or CSV.
+"""Load into a file of a store: Parquet unchanged, or CSV.
 
-A reader never sees half a file: in a folder it is written aside and renamed, and an object store makes a whole object
-visible at once. `replace` writes one file, the same one however often it is delivered. `append` puts a part named
-after the load_id into a folder; a part that is there was delivered before.
+A reader never sees a partial file: in a folder it is written to a temporary file and renamed, and an object store
+makes an object visible only when it is complete. `replace` writes one file, the same one at every delivery. `append`
+adds a part named after the load_id to a folder; if the part exists, it was delivered before.
 
-CSV is exact data, for programs: a cell that begins with `=`, `+`, `-` or `@` stays as it is, because a changed cell
-would be silent damage. For spreadsheets that people open, use the report kinds. Missing is an empty cell, an empty
-text is `""`.
+CSV is for programs and therefore exact: a cell that begins with `=`, `+`, `-` or `@` is not changed. For spreadsheets
+that people open, use the report kinds. A missing value is an empty cell, an empty text is `""`.
 """
 
 from __future__ import annotations
@@ -48,11 +47,11 @@ def load_file(
     scratch: Path,
     on_progress: Callable[[int, int | None], None],
 ) -> Loaded:
-    """Write the Parquet file `dataset` to a store and return what was done.
+    """Write the Parquet file `dataset` to a store and return the counts.
 
-    CSV is made in `scratch` first. `deleted_count` is 0: the rows of a replaced file are not counted.
-    Raises `TaskFailure` for a path outside of the store or one that is taken by something else, and
-    `TransientFailure` for a store that does not answer.
+    CSV is written to `scratch` first. `deleted_count` is 0: the rows of a replaced file are not counted.
+    Raises `TaskFailure` for a path outside the store or one that is taken, and `TransientFailure` for a store that
+    does not respond.
     """
     appends = destination.mode == "append"
     path = f"{destination.path}/{_part_name(load_id, destination.format)}" if appends else destination.path
@@ -108,14 +107,14 @@ def _writable(field: pa.Field) -> pa.DataType:
         raise TaskFailure(
             "type_not_loadable",
             f"The column {field.name!r} of type {field.type} cannot be written as CSV.",
-            remedy="Cast it to a string in a transform step, leave it out, or write Parquet.",
+            remedy="Cast it to a string in a transform step, omit it, or write Parquet.",
             column=field.name,
         )
     return kind
 
 
 def _publish(store: StoreConnection, source: Path, target: str) -> None:
-    """Make the content of `source` visible at `target`, whole."""
+    """Make the complete content of `source` visible at `target` at once."""
     folder, _, name = target.rpartition("/")
     store.fs.makedirs(folder, exist_ok=True)
     if _protocols(store.fs) & _WHOLE_OBJECTS:
@@ -135,7 +134,7 @@ def _publish(store: StoreConnection, source: Path, target: str) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy to a file that must not be there yet, onto the disk."""
+    """Copy to a file that must not exist yet, and sync it to the disk."""
     with source.open("rb") as reading, target.open("xb") as writing:
         while chunk := reading.read(_CHUNK_BYTES):
             writing.write(chunk)
@@ -150,5 +149,5 @@ def _protocols(fs: Any) -> set[str]:
 def _failure_of(error: OSError, store: StoreConnection) -> TaskFailure:
     text = f"The store {store.name!r} cannot be written: {redact(error.strerror or type(error).__name__)}."
     if isinstance(error, _CANNOT_PASS):
-        return TaskFailure("store_refused", text, remedy="Check that the root exists and the rights on it.")
-    return TransientFailure("store_unavailable", text, remedy="Check that the store answers and has room.")
+        return TaskFailure("store_refused", text, remedy="Check that the root exists and is writable.")
+    return TransientFailure("store_unavailable", text, remedy="Check that the store is reachable and has free space.")

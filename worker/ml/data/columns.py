@@ -1,4 +1,4 @@
-"""The columns that a recipe takes: which role each has, and whether a dataset fits."""
+"""The columns that a recipe takes: the role of each, and whether a dataset fits."""
 
 from __future__ import annotations
 
@@ -47,28 +47,28 @@ _AUTOMATIC: dict[Family, Feature] = {
 
 
 class InputColumn(Params):
-    """A column that becomes features."""
+    """A column from which features are made."""
 
     name: ColumnName = Field(description="Its name.")
-    family: Family = Field(description="What kind of value it held in training.")
+    family: Family = Field(description="Type family of its values in training.")
     feature: Feature = Field(description="Its role.")
 
     def takes(self, family: Family) -> bool:
-        """Return whether a column of `family` can stand for this one."""
+        """Return whether a column of `family` can be used for this one."""
         return family in _NUMERIC if self.feature.kind == "number" else family == self.family
 
 
 def family_of(data_type: pa.DataType) -> Family:
-    """Return what kind of value an Arrow type holds."""
+    """Return the type family of an Arrow type."""
     if pt.is_dictionary(data_type):
         return family_of(data_type.value_type)
     return next((family for family, fits in _FAMILIES if fits(data_type)), "other")
 
 
 def input_columns(schema: pa.Schema, spec: FeatureSpec, target: str | None) -> list[InputColumn]:
-    """Return the columns of `schema` that become features by `spec`, in their order, each with its role.
+    """Return the columns of `schema` from which `spec` makes features, in order, each with its role.
 
-    Raises `TaskFailure`: ``unknown_column`` for one that is not there, ``wrong_column_type`` for one whose role does
+    Raises `TaskFailure`: ``unknown_column`` for one that does not exist, ``wrong_column_type`` for one whose role does
     not take its type, ``no_features`` if none is left.
     """
     names = list(schema.names)
@@ -78,7 +78,9 @@ def input_columns(schema: pa.Schema, spec: FeatureSpec, target: str | None) -> l
     chosen = [_input(field, spec) for field in schema if field.name != target and field.name not in spec.drop]
     columns = [column for column in chosen if column is not None]
     if not columns:
-        raise TaskFailure("no_features", "No column is left to learn from.", remedy="Name some in 'features.columns'.")
+        raise TaskFailure(
+            "no_features", "No column is left to learn from.", remedy="Name columns in 'features.columns'."
+        )
     return columns
 
 
@@ -90,8 +92,8 @@ def _input(field: pa.Field, spec: FeatureSpec) -> InputColumn | None:
     if family not in _TAKEN_BY[wanted.kind]:
         raise TaskFailure(
             "wrong_column_type",
-            f"features.columns: {field.name!r} is {field.type}, which the role {wanted.kind!r} does not take.",
-            remedy=f"It takes {' and '.join(sorted(_TAKEN_BY[wanted.kind]))}; cast it with etl.transform_data before.",
+            f"features.columns: the role {wanted.kind!r} does not take {field.name!r}, which is {field.type}.",
+            remedy=f"It takes {' and '.join(sorted(_TAKEN_BY[wanted.kind]))}; cast it with etl.transform_data first.",
             column=field.name,
         )
     return InputColumn(name=field.name, family=family, feature=wanted)
@@ -102,7 +104,7 @@ def need_fit(schema: pa.Schema, inputs: Sequence[InputColumn]) -> None:
     there = {field.name: field.type for field in schema}
     missing = [column.name for column in inputs if column.name not in there]
     wrong = [
-        f"{column.name!r} is {there[column.name]}, learnt as {column.family}"
+        f"{column.name!r} is {there[column.name]}, but was {column.family} in training"
         for column in inputs
         if column.name in there and not column.takes(family_of(there[column.name]))
     ]
@@ -111,7 +113,7 @@ def need_fit(schema: pa.Schema, inputs: Sequence[InputColumn]) -> None:
         said += [f"wrongly typed: {'; '.join(wrong[:20])}"] if wrong else []
         raise TaskFailure(
             "columns_do_not_fit",
-            f"The dataset does not have the columns that the model learnt from. {'. '.join(said)}.",
+            f"The dataset does not have the columns that the model was trained on. {'. '.join(said)}.",
             remedy="Rename or cast them with etl.transform_data.",
             missing=missing[:100],
             wrong=wrong[:100],

@@ -1,4 +1,4 @@
-"""Datasets as tasks open them: anybody's uploaded file may be named where a dataset is expected."""
+"""Open datasets. A client may name any uploaded file as a dataset, so the file is checked."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _LONGEST_NAME = 255
 
 @contextmanager
 def dataset_copy(store: ArtifactStore, uri: str, scratch: Path) -> Iterator[Path]:
-    """Yield a local path with the Parquet file of `uri`, whose columns have names that a contract could name.
+    """Yield the local path of the Parquet file of `uri`, whose column names are checked.
 
-    Raises `TaskFailure`: ``artifact_missing``, or ``unreadable_dataset`` for what is no such file, also if that
-    shows only while the block reads it.
+    Raises `TaskFailure`: ``artifact_missing``, or ``unreadable_dataset`` for another file, also if the error occurs
+    only while the block reads it.
     """
     with store.local_copy(uri, scratch) as path:
         try:
             _need_names(schema_of(path).names)
             yield path
         except (pa.ArrowInvalid, OSError) as broken:
-            if getattr(broken, "errno", None) is not None:  # the disk's failure; Arrow's own has none
+            if getattr(broken, "errno", None) is not None:  # a disk error; errors of Arrow's own have no errno
                 raise
-            raise _unreadable(f"it is no sound Parquet file: {str(broken).partition(chr(10))[0][:300]}") from broken
+            raise _unreadable(f"it is not a valid Parquet file: {str(broken).partition(chr(10))[0][:300]}") from broken
 
 
 def _need_names(names: list[str]) -> None:
     if len(names) > MAX_COLUMNS:
-        raise _unreadable(f"it has {len(names)} columns; at most {MAX_COLUMNS} are possible")
+        raise _unreadable(f"it has {len(names)} columns; the maximum is {MAX_COLUMNS}")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     strange = [name for name in names if not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME]
     if repeated or strange:
@@ -49,6 +49,6 @@ def _need_names(names: list[str]) -> None:
 def _unreadable(why: str) -> TaskFailure:
     return TaskFailure(
         "unreadable_dataset",
-        f"The file named as a dataset cannot be used: {why}.",
-        remedy="Stage it with etl.extract_data, which makes a dataset of any file.",
+        f"The file cannot be used as a dataset: {why}.",
+        remedy="Stage it with etl.extract_data, which writes a dataset.",
     )

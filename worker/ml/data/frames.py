@@ -1,4 +1,4 @@
-"""From staged rows to frames that scikit-learn takes: one dtype a role, missing values marked one way."""
+"""Turn staged rows into frames for scikit-learn: one dtype per role, one mark for missing values."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _DAY_US = 86_400_000_000
 
 
 def frame_of(rows: pa.Table | pa.RecordBatch, inputs: Sequence[InputColumn]) -> pd.DataFrame:
-    """Return the frame that a recipe takes, ``(n_rows, n_prepared)``, one prepared column a name or part of a date.
+    """Return the input frame of a recipe, ``(n_rows, n_prepared)``, one column per name or part of a date.
 
-    Numbers and parts of dates are float64 with NaN where missing or infinite; categories are objects (str or None);
+    Numbers and parts of dates are float64, NaN where missing or infinite; categories are objects (str or None);
     texts are str, empty where missing.
     """
     prepared: dict[str, object] = {}
     for column in inputs:
         values = rows.column(column.name)
         if isinstance(column.feature, DateFeature):
-            stamps = pc.cast(_plain(values), pa.timestamp("us"), safe=False)  # of a zoned one: in UTC
+            stamps = pc.cast(_plain(values), pa.timestamp("us"), safe=False)  # with a time zone: in UTC
             for part, name in zip(column.feature.parts, prepared_names(column), strict=True):
                 prepared[name] = floats_of(_PARTS[part](stamps))
         elif column.feature.kind == "number":
@@ -46,14 +46,14 @@ def frame_of(rows: pa.Table | pa.RecordBatch, inputs: Sequence[InputColumn]) -> 
 
 
 def prepared_names(column: InputColumn) -> list[str]:
-    """Return the names of a column's prepared columns: its own, or `column: part` for each part of a date."""
+    """Return the names of a column's prepared columns: its name, or `column: part` for each part of a date."""
     if isinstance(column.feature, DateFeature):
         return [f"{column.name}: {part}" for part in column.feature.parts]
     return [column.name]
 
 
 def floats_of(values: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.float64]:
-    """Return numbers or truth values as float64 ``(n_rows,)``, NaN where missing or infinite."""
+    """Return numbers or booleans as float64 ``(n_rows,)``, NaN where missing or infinite."""
     values = _plain(values)
     if pt.is_boolean(values.type):
         values = pc.cast(values, pa.int8())
@@ -66,7 +66,7 @@ def _strings(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
 
 
 def _plain(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-    """Return what dictionary-encoded values stand for, and others as they are."""
+    """Return dictionary-encoded values decoded, and others unchanged."""
     return pc.cast(values, values.type.value_type) if pt.is_dictionary(values.type) else values
 
 

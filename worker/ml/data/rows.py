@@ -1,4 +1,4 @@
-"""The rows to learn from: features as a frame, the target as numbers."""
+"""The training rows: features as a frame, the target as numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NUMBER_FAMILIES = frozenset({"integer", "float", "boolean"})
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows whose target is there.
+    """Rows that have a target.
 
     `frame` is ``(n_rows, n_prepared)``. `target` is ``(n_rows,)``: float64 numbers, or int64 positions in `labels`.
     `positions` are the rows' numbers in their file, int64. `dropped_count` rows had no target.
@@ -49,7 +49,7 @@ class Rows:
     dropped_count: int
 
     def take(self, indices: npt.NDArray[np.int64]) -> Rows:
-        """Return some of the rows."""
+        """Return the rows at `positions`."""
         return Rows(
             frame=self.frame.iloc[indices],
             target=self.target[indices],
@@ -59,7 +59,7 @@ class Rows:
         )
 
     def class_counts(self) -> dict[str, int] | None:
-        """Return how many rows each class has; None for numbers."""
+        """Return the number of rows per class; None for numbers."""
         if self.labels is None:
             return None
         counts = np.bincount(self.target, minlength=len(self.labels))
@@ -74,9 +74,9 @@ def read_rows(
     *,
     labels: list[Label] | None = None,
 ) -> Rows:
-    """Return the rows of a Parquet file with their target; `labels` are the classes if they are known.
+    """Return the rows of a Parquet file with their target; `labels` are the classes if already known.
 
-    Raises `TaskFailure` if columns do not fit, if the target is no such thing, or if there is too little to learn.
+    Raises `TaskFailure` if columns do not fit, if the target has the wrong type, or if there are too few rows.
     """
     schema = schema_of(path)
     if target not in schema.names:
@@ -88,7 +88,9 @@ def read_rows(
     there = _there(truth, task)
     known = table.filter(there)
     if known.num_rows == 0:
-        raise TaskFailure("no_rows", f"No row has a value in {target!r}.", remedy="Check the column and the source.")
+        raise TaskFailure(
+            "no_rows", f"No row has a value in {target!r}.", remedy="Name another target, or fill the column."
+        )
     values: npt.NDArray[Any]
     if task == "classification":
         labels, values = _encoded(known.column(target), labels)
@@ -97,8 +99,8 @@ def read_rows(
         if (largest := float(np.abs(values).max())) > LARGEST_NUMBER:
             raise TaskFailure(
                 "target_too_large",
-                f"target: {target!r} has a value of {largest:g}; squared errors are finite up to {LARGEST_NUMBER:g}.",
-                remedy="Scale the column, or leave such rows out, with etl.transform_data.",
+                f"target: {target!r} has a value of {largest:g}; the largest supported number is {LARGEST_NUMBER:g}.",
+                remedy="Scale the column or drop such rows with etl.transform_data.",
                 column=target,
             )
     return Rows(
@@ -111,12 +113,12 @@ def read_rows(
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Return some columns of a Parquet file."""
+    """Read `columns` of a Parquet file."""
     return pa.Table.from_batches(list(batches(path, columns)), pa.schema([schema_of(path).field(n) for n in columns]))
 
 
 def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Yield some columns of a Parquet file in pieces of a few MB."""
+    """Yield `columns` of a Parquet file in batches of a few MB."""
     dotted = any("." in name for name in schema_of(path).names)  # Arrow takes `a.b` for a part of `a`
     for batch in batches_of(path, None if dotted else list(columns)):
         yield batch.select(list(columns))
@@ -145,19 +147,19 @@ def _encoded(truth: pa.ChunkedArray, labels: list[Label] | None) -> tuple[list[L
     if long := [label for label in found if isinstance(label, str) and len(label) > _LONGEST_LABEL]:
         raise TaskFailure(
             "wrong_class",
-            f"The target has a class of {len(long[0])} characters; at most {_LONGEST_LABEL} are possible.",
-            remedy="Is it a text and not a class? Choose another target, or shorten its values.",
+            f"The target has a class of {len(long[0])} characters; the maximum is {_LONGEST_LABEL}.",
+            remedy="Choose another target, or shorten its values.",
         )
     if too_large := [label for label in found if not isinstance(label, str) and label > _LARGEST_LABEL]:
         raise TaskFailure(
             "wrong_class",
-            f"The target has the class {too_large[0]}; integers up to {_LARGEST_LABEL} are possible.",
+            f"The target has the class {too_large[0]}; the largest supported integer is {_LARGEST_LABEL}.",
             remedy="Cast it to a string with etl.transform_data.",
         )
     if len(found) > MAX_CLASSES:
         raise TaskFailure(
             "too_many_classes",
-            f"The target has {len(found)} classes; at most {MAX_CLASSES} are possible.",
+            f"The target has {len(found)} classes; the maximum is {MAX_CLASSES}.",
             remedy="Group rare ones with etl.transform_data, or use the task 'regression' for a number.",
             class_count=len(found),
         )
@@ -166,7 +168,7 @@ def _encoded(truth: pa.ChunkedArray, labels: list[Label] | None) -> tuple[list[L
     if strange := [label for label in found if label not in number]:
         raise TaskFailure(
             "unknown_class",
-            f"The target has classes that the model has not learnt: {', '.join(map(repr, strange[:10]))}.",
-            remedy="Train again on data with them, or leave these rows out.",
+            f"The target has classes that the model does not know: {', '.join(map(repr, strange[:10]))}.",
+            remedy="Train again on data that contains them, or drop these rows.",
         )
     return known, np.array([number[value] for value in values], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Which rows are trained on and which are judged: the same for the same seed, wherever it is computed."""
+"""Split rows into training and test rows: the same split for the same seed, on any machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def held_out(rows: Rows, how: HoldOut, *, seed: int) -> tuple[Indices, Indices]:
     """Return the indices of training and held-out rows, ``(n_train,)`` and ``(n_test,)``.
 
-    As scikit-learn's `train_test_split` draws them with this seed. Raises `TaskFailure` (``too_few_rows``) if a
+    They are drawn by scikit-learn's `train_test_split` with this seed. Raises `TaskFailure` (``too_few_rows``) if a
     part or a class would be empty.
     """
     indices = np.arange(len(rows.target))
@@ -35,7 +35,7 @@ def held_out(rows: Rows, how: HoldOut, *, seed: int) -> tuple[Indices, Indices]:
 
 
 def folds(rows: Rows, how: CrossValidation, *, seed: int) -> list[tuple[Indices, Indices]]:
-    """Return training and judged rows of each fold, shuffled with `seed`. Raises `TaskFailure` (``too_few_rows``)."""
+    """Return training and test rows of each fold, shuffled with `seed`. Raises `TaskFailure` (``too_few_rows``)."""
     stratified = how.stratified and rows.labels is not None
     need_members(rows, how.folds, stratified=stratified)
     splitter = (StratifiedKFold if stratified else KFold)(how.folds, shuffle=True, random_state=seed)
@@ -43,24 +43,26 @@ def folds(rows: Rows, how: CrossValidation, *, seed: int) -> list[tuple[Indices,
 
 
 def trial_folds(seen: Rows, spec: SearchSpec) -> list[tuple[Indices, Indices]]:
-    """Return the folds in which every trial of a search judges the training rows `seen`."""
+    """Return the cross-validation folds of the rows `seen`, which all trials of a search share."""
     how = CrossValidation(kind="cross_validation", folds=spec.folds, stratified=spec.hold_out.stratified)
     return folds(seen, how, seed=spec.seed)
 
 
 def need_members(rows: Rows, least: int, *, stratified: bool) -> None:
-    """Raise `TaskFailure` (``too_few_rows``) if there are fewer rows, of each class if `stratified`, than `least`."""
+    """Raise `TaskFailure` (``too_few_rows``) if there are fewer than `least` rows (of each class, if `stratified`)."""
     if len(rows.target) < least:
         raise _too_few(f"There are {len(rows.target)} rows; at least {least} are needed.")
     if rows.labels is None:
         return
     counts = np.bincount(rows.target, minlength=len(rows.labels))
     if np.count_nonzero(counts) < 2:  # noqa: PLR2004 - one class is nothing to tell apart
-        raise _too_few("All rows are of one class; there is nothing to learn.")
+        raise _too_few("All rows have the same class.")
     if stratified and (smallest := counts[counts > 0].min()) < least:
         label = rows.labels[int(np.flatnonzero(counts == smallest)[0])]
         raise _too_few(f"Class {label!r} has {smallest} rows; at least {least} of each class are needed.")
 
 
 def _too_few(message: str) -> TaskFailure:
-    return TaskFailure("too_few_rows", message, remedy="Bring more rows, fewer folds, or set 'stratified' to false.")
+    return TaskFailure(
+        "too_few_rows", message, remedy="Provide more rows, use fewer folds, or set 'stratified' to false."
+    )

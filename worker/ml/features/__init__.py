@@ -1,1 +1,1 @@
-"""From columns to features: the recipe."""
+"""Make features from columns, with a recipe."""

@@ -1,4 +1,4 @@
-"""Make a table of features: learn a recipe or take one, then apply it batch by batch."""
+"""Make a table of features: fit a recipe or use a given one, then apply it batch by batch."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _BATCH_BYTES = 16 * 1024**2
 
 @dataclass(frozen=True)
 class Recipe:
-    """A fitted recipe with what its file says of it."""
+    """A fitted recipe with the description in its file."""
 
     about: RecipeAbout
     transformer: ColumnTransformer
 
 
 def learn_recipe(dataset: Path, features: FeatureSpec, target: str | None, *, limit_bytes: int) -> Recipe:
-    """Return the recipe of `features`, learnt from all rows of a Parquet file.
+    """Return the recipe of `features`, fitted on all rows of a Parquet file.
 
     Raises `TaskFailure`: ``dataset_too_large``, ``too_many_features``, ``fit_failed``, and those of `input_columns`.
     """
@@ -58,9 +58,9 @@ def write_features(
     output: Path,
     on_progress: Callable[[float, float], None],
 ) -> int:
-    """Write the features of every row, and the target if it is there, to `output`; return how many features.
+    """Write the features of every row, and the target if present, to `output`; return the number of features.
 
-    `source`, the dataset's uri, is noted in the file. Raises `TaskFailure` (``columns_do_not_fit``).
+    `source`, the dataset's uri, is stored in the file. Raises `TaskFailure` (``columns_do_not_fit``).
     """
     about, schema = recipe.about, schema_of(dataset)
     need_fit(schema, about.inputs)
@@ -80,7 +80,7 @@ def write_features(
 
 
 def source_of(dataset: Path) -> str | None:
-    """Return the uri of the dataset from which a table of features was made; None if it is no such table."""
+    """Return the uri of the dataset from which a table of features was made; None for another table."""
     noted = (pq.read_schema(dataset).metadata or {}).get(_SOURCE, b"").decode("ascii", errors="replace")
     return noted if re.fullmatch(ARTIFACT_URI_PATTERN, noted) else None
 

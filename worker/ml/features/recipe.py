@@ -1,4 +1,4 @@
-"""The recipe: what scikit-learn does with prepared columns. Everything it has is of scikit-learn's own classes."""
+"""The recipe: a transformer of prepared columns, made only of scikit-learn's own classes."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class RecipeAbout(Params):
 def make_recipe(inputs: Sequence[InputColumn], *, seed: int) -> ColumnTransformer:
     """Return the unfitted transformer of `inputs`: prepared frame to dense float64 ``(n_rows, n_features)``.
 
-    Columns with the same options share one transformer, which is what makes a thousand of them quick. A text has one
-    of its own. `seed` is that of the decomposition of texts.
+    Columns with the same options share one transformer, which makes a thousand columns fast. Each text column has a
+    separate one. `seed` is the seed of the decomposition of texts.
     """
     groups: list[tuple[Feature, list[str]]] = []
     for column in inputs:
@@ -91,9 +91,9 @@ def fit_failed(refused: ValueError) -> TaskFailure:
 
 
 def feature_names(recipe: ColumnTransformer, *, taken: Sequence[str] = ()) -> list[str]:
-    """Return the names of a fitted recipe's features, about 100 characters each at most.
+    """Return the names of a fitted recipe's features, at most about 100 characters each.
 
-    They differ by more than case, from each other and from those that are `taken`, as SQL wants it.
+    They differ by more than case from each other and from the names in `taken`, as SQL requires.
     """
     names: list[str] = []
     for part, steps, columns in recipe.transformers_:
@@ -124,7 +124,7 @@ def _need_few_features(count: int) -> None:
     if count > MAX_FEATURES:
         raise TaskFailure(
             "too_many_features",
-            f"The columns become {count} features; at most {MAX_FEATURES} are possible.",
+            f"The columns give {count} features; the maximum is {MAX_FEATURES}.",
             remedy="Drop columns, or lower 'max_categories', 'max_features' or 'components'.",
             feature_count=count,
         )

@@ -1,4 +1,4 @@
-"""From typed hyperparameters to scikit-learn's estimators."""
+"""Build scikit-learn estimators from typed hyperparameters."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _PARTS = 20
 
 
 def make_estimator(spec: AnyEstimator, task: LearningTask, *, seed: int) -> Any:
-    """Return the unfitted estimator of `spec`, with `seed` where it draws.
+    """Return the unfitted estimator of `spec`, with `seed` for its random draws.
 
-    What grows (trees, iterations) starts warm, so that it can be fitted part by part; that gives the same model.
+    Estimators that grow (trees, iterations) use a warm start, to be fitted in parts; the model is the same.
     """
     options = spec.model_dump(exclude={"kind"})
     classifies = task == "classification"
@@ -42,7 +42,7 @@ def make_estimator(spec: AnyEstimator, task: LearningTask, *, seed: int) -> Any:
     if isinstance(spec, typed.SupportVectors):
         return _support_vectors(options, classifies=classifies, seed=seed)
     if isinstance(spec, typed.KNeighbors):
-        # By brute force: a stored tree of neighbours would be one more compiled type to trust.
+        # Brute force, because a stored tree of neighbours would be another compiled type to trust.
         return (KNeighborsClassifier if classifies else KNeighborsRegressor)(**options, algorithm="brute")
     if isinstance(spec, typed.LogisticRegression):
         solver = "saga" if spec.l1_ratio else "lbfgs"
@@ -53,13 +53,13 @@ def make_estimator(spec: AnyEstimator, task: LearningTask, *, seed: int) -> Any:
 
 
 def make_baseline(task: LearningTask) -> Any:
-    """Return what predicts the commonest class with the classes' ratios, or the mean."""
+    """Return the estimator that predicts the most frequent class with the class ratios, or the mean."""
     return DummyClassifier(strategy="prior") if task == "classification" else DummyRegressor(strategy="mean")
 
 
 @dataclass(frozen=True)
 class Growth:
-    """How an estimator is fitted part by part: `parameter` grows to `total`, by `least` or a twentieth at a time."""
+    """How an estimator is fitted in parts: `parameter` grows to `total`, by `least` or a twentieth at a time."""
 
     parameter: str
     total: int
@@ -67,15 +67,15 @@ class Growth:
     least: int
 
     def sizes(self) -> list[int]:
-        """Return the sizes after each part; the last one is `total`."""
+        """Return the size after each part; the last is `total`."""
         parts = max(1, min(_PARTS, self.total // self.least))
         return [round(self.total * part / parts) for part in range(1, parts + 1)]
 
 
 def growth(spec: AnyEstimator) -> Growth | None:
-    """Return how `spec` grows; None for what is fitted at once.
+    """Return how `spec` grows; None if it is fitted at once.
 
-    Boosting bins its rows anew in each part: with 25 iterations a part that costs little.
+    Boosting bins its rows again in each part: with 25 iterations per part that costs little.
     """
     if isinstance(spec, typed.RandomForest):
         return Growth("n_estimators", spec.n_estimators, "trees", least=1)

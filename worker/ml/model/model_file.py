@@ -1,8 +1,8 @@
-"""Model and recipe files: skops files that hold what their own description says, and nothing else.
+"""Model and recipe files: skops files that hold exactly what their own description states.
 
-skops constructs only trusted types, but scikit-learn's own classes can be told to read files (a vectorizer with
-``input="filename"``). So a loaded pipeline is compared, parameter by parameter, with the one that its description
-makes: a file that somebody altered or made by other means is refused.
+skops constructs only trusted types, but scikit-learn's own classes can be configured to read files (a vectorizer with
+``input="filename"``). So a loaded pipeline is compared, parameter by parameter, with the pipeline built from its
+description: a file that was altered or made by other means is refused.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _MOST_DESCRIPTION_BYTES = 4 * 1024**2
 
 
 class ModelAbout(Params):
-    """What a model file says of itself."""
+    """The description in a model file."""
 
-    format: Literal["celeriac-model-1"] = Field(default="celeriac-model-1", description="Format and its version.")
-    task: LearningTask = Field(description="What was learnt.")
-    target: ColumnName = Field(description="Column that was learnt.")
+    format: Literal["celeriac-model-1"] = Field(default="celeriac-model-1", description="File format and version.")
+    task: LearningTask = Field(description="Learning task.")
+    target: ColumnName = Field(description="Target column.")
     labels: list[Label] | None = Field(description="Classes, in the order of the probabilities.")
-    inputs: list[InputColumn] = Field(description="Columns that become features.")
+    inputs: list[InputColumn] = Field(description="Columns from which features are made.")
     estimator: Estimator = Field(description="Estimator with its hyperparameters.")
     seed: Seed = Field(description="Seed.")
-    feature_count: int = Field(ge=0, description="Features that the estimator sees.")
+    feature_count: int = Field(ge=0, description="Number of features.")
 
 
 AboutT = TypeVar("AboutT", ModelAbout, RecipeAbout)
@@ -63,10 +63,10 @@ def save_recipe(path: Path, about: RecipeAbout, recipe: ColumnTransformer) -> No
 
 
 def load_model(path: Path, *, limit_bytes: int) -> tuple[ModelAbout, Fitted]:
-    """Return what a model file says of itself, and its pipeline.
+    """Return the description in a model file, and its pipeline.
 
-    Raises `TaskFailure`: ``unreadable_model`` for what is no such file, ``untrusted_model`` for one that holds other
-    types or other parameters than it may, ``model_too_large`` beyond `limit_bytes` of memory.
+    Raises `TaskFailure`: ``unreadable_model`` for another file, ``untrusted_model`` for one that holds types or
+    parameters that are not allowed, ``model_too_large`` beyond `limit_bytes` of memory.
     """
     parts = _load(path, limit_bytes)
     about = _about(ModelAbout, parts)
@@ -77,7 +77,7 @@ def load_model(path: Path, *, limit_bytes: int) -> tuple[ModelAbout, Fitted]:
         raise _altered()
     try:
         sound = _fitted_as_said(pipeline["recipe"]) and _sound(pipeline["estimator"], about.feature_count)
-    except (AttributeError, LookupError, TypeError, ValueError):  # a fitted part is missing or something else
+    except (AttributeError, LookupError, TypeError, ValueError):  # a fitted part is missing or has another type
         sound = False
     if not sound:
         raise _altered()
@@ -85,7 +85,7 @@ def load_model(path: Path, *, limit_bytes: int) -> tuple[ModelAbout, Fitted]:
 
 
 def load_recipe(path: Path, *, limit_bytes: int) -> tuple[RecipeAbout, ColumnTransformer]:
-    """Return what a recipe file says of itself, and the fitted transformer. Raises what `load_model` does."""
+    """Return the description in a recipe file, and the fitted transformer. Raises the same as `load_model`."""
     parts = _load(path, limit_bytes)
     about = _about(RecipeAbout, parts)
     recipe = parts.get("recipe")
@@ -120,10 +120,10 @@ def _load(path: Path, limit_bytes: int) -> dict[str, Any]:
         parts = skops.io.load(path, trusted=sorted(TRUSTED_TYPES))
     except (TaskFailure, MemoryError):
         raise
-    except Exception as broken:  # a file of any content: whatever skops stumbles over, it is no model
+    except Exception as broken:  # the file may hold anything; if skops fails on it, it is not a model
         raise _unreadable(type(broken).__name__) from broken
     if not isinstance(parts, dict):
-        raise _unreadable("no description")
+        raise _unreadable("it has no description")
     return parts
 
 
@@ -142,12 +142,12 @@ def _need_bounded(path: Path, limit_bytes: int) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as broken:
-        raise _unreadable(f"no zip archive: {broken}") from broken
+        raise _unreadable(f"it is not a ZIP archive: {broken}") from broken
     needed = sum(entry.file_size for entry in entries)
     if needed > limit_bytes or len(entries) > _MOST_ENTRIES:
         raise TaskFailure(
             "model_too_large",
-            f"The file has {len(entries)} parts of {needed} bytes together; the task may use {limit_bytes} bytes.",
+            f"The file has {len(entries)} parts of {needed} bytes in total; the task may use {limit_bytes} bytes.",
             remedy="Train with fewer or smaller trees, or raise CELERIAC_MEMORY_LIMIT_BYTES on the workers.",
             needed_bytes=needed,
             limit_bytes=limit_bytes,
@@ -157,11 +157,11 @@ def _need_bounded(path: Path, limit_bytes: int) -> None:
 def _about(model: type[AboutT], parts: dict[str, Any]) -> AboutT:
     text = parts.get("about")
     if not isinstance(text, str) or len(text) > _MOST_DESCRIPTION_BYTES:
-        raise _unreadable("no description")
+        raise _unreadable("it has no description")
     try:
         return model.model_validate_json(text)
     except ValidationError as invalid:
-        raise _unreadable(f"a description of something else ({invalid.error_count()} faults)") from invalid
+        raise _unreadable(f"its description has {invalid.error_count()} errors") from invalid
 
 
 def _fitted_as_said(recipe: ColumnTransformer) -> bool:
@@ -183,14 +183,14 @@ def _sound(estimator: Any, feature_count: int) -> bool:
 def _unreadable(why: str) -> TaskFailure:
     return TaskFailure(
         "unreadable_model",
-        f"The file is no model or recipe of this service: {why[:200]}.",
-        remedy="Give the uri of a model of ml.train_model or ml.tune_model, or of a recipe of ml.build_features.",
+        f"The file is not a model or recipe of this service: {why[:200]}.",
+        remedy="Use the uri of a model of ml.train_model or ml.tune_model, or of a recipe of ml.build_features.",
     )
 
 
 def _altered() -> TaskFailure:
     return TaskFailure(
         "untrusted_model",
-        "The file holds something else than its own description says.",
-        remedy="Use a file as ml.train_model, ml.tune_model or ml.build_features made it.",
+        "The content of the file does not match its own description.",
+        remedy="Use an unchanged file of ml.train_model, ml.tune_model or ml.build_features.",
     )

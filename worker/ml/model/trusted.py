@@ -1,8 +1,8 @@
-"""The types that a model file may hold beyond those that skops itself trusts, each with the reason.
+"""The types that a model file may hold in addition to those that skops trusts, each with the reason.
 
-skops trusts Python's plain values, NumPy arrays without objects, and scikit-learn's estimators. What is not listed
-here or there is refused by name before anything of the file is constructed. A type comes into this list after
-its `__reduce__`, `__setstate__` and constructor were read: none of them may call what the file names.
+skops trusts Python's plain values, NumPy arrays without objects, and scikit-learn's estimators. Any other type is
+refused by name before anything in the file is constructed. Add a type to this list only after reading its
+`__reduce__`, `__setstate__` and constructor: none of them may call a function that the file names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TRUSTED_TYPES = {
 def shapes_are_sound(estimator: Any) -> bool:
     """Return whether the arrays of a fitted SVM or k-neighbours model are as large as each other says.
 
-    Compiled code (libsvm, the pairwise distances) reads them by each other's sizes without looking.
+    Compiled code (libsvm, the pairwise distances) reads each array with the size of another, without a check.
     """
     held = vars(estimator)
     if isinstance(estimator, SVC | SVR):
@@ -39,7 +39,7 @@ def shapes_are_sound(estimator: Any) -> bool:
 
 def _vectors_are_sound(held: dict[str, Any], feature_count: int) -> bool:
     count, per_class = len(held["support_"]), held["_n_support"]
-    classes = len(held.get("classes_", "ab"))  # to libsvm, a regressor has two; the first one's count is that of all
+    classes = len(held.get("classes_", "ab"))  # libsvm gives a regressor two; the first count is the total
     return (
         held["_sparse"] is False
         and held["support_vectors_"].shape == (count, feature_count)
@@ -53,10 +53,10 @@ def _vectors_are_sound(held: dict[str, Any], feature_count: int) -> bool:
 
 
 def links_are_sound(estimator: Any) -> bool:
-    """Return whether every tree of a fitted estimator points forward, to nodes and features that are there.
+    """Return whether every tree of a fitted estimator links forward only, to existing nodes and features.
 
-    Compiled code follows these links without looking; in an altered file they could lead out of the arrays or
-    round in a circle.
+    Compiled code follows these links without a check; in an altered file they could lead outside the arrays or form
+    a loop.
     """
     count = int(getattr(estimator, "n_features_in_", 0))
     forest = all(_tree_is_sound(tree.tree_, count) for tree in getattr(estimator, "estimators_", []))
@@ -65,7 +65,7 @@ def links_are_sound(estimator: Any) -> bool:
 
 
 def _tree_is_sound(tree: Any, feature_count: int) -> bool:
-    if tree.node_count != tree.capacity:  # of which the latter is the array's size: its views trust the former
+    if tree.node_count != tree.capacity:  # capacity is the array's size, but its views use node_count
         return False
     inner = tree.children_left != -1
     children = np.stack([tree.children_left[inner], tree.children_right[inner]])

@@ -1,4 +1,4 @@
-"""A search for hyperparameters: what it knows, what it tries next. All of it is in a file that steps pass on."""
+"""A search for hyperparameters: its outcomes so far and its next trials, kept in a file that steps pass on."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ if TYPE_CHECKING:
 
     from shared.jobs.ml.search_space import IntRange
 
-_LEAST_COMPLETED = 3  # before a trial is stopped for being worse than the median
+_LEAST_COMPLETED = 3  # completed trials before one can be stopped for being worse than the median
 
 
 class Trial(Params):
-    """One combination of hyperparameters, and what came of it."""
+    """One combination of hyperparameters, and its outcome."""
 
     number: int = Field(ge=0, description="Its number, from 0.")
     params: dict[str, Setting] = Field(description="The hyperparameters.")
     state: Literal["proposed", "completed", "pruned", "failed", "lost"] = Field(
-        default="proposed", description="What came of it."
+        default="proposed", description="Outcome."
     )
-    score: float | None = Field(default=None, description="Mean of its folds.")
-    fold_scores: list[float] = Field(default=[], description="Score per fold that was run.")
+    score: float | None = Field(default=None, description="Mean of the fold scores.")
+    fold_scores: list[float] = Field(default=[], description="Score of each fold that was run.")
     error: str | None = Field(default=None, description="Why it failed.")
 
     @model_validator(mode="after")
     def _scored(self) -> Self:
         if self.state in {"completed", "pruned"} and self.score is None:
-            raise ValueError(f"a trial that is {self.state} has a score")
+            raise ValueError(f"a trial with state {self.state} needs a score")
         return self
 
     def summary(self) -> TrialSummary:
-        """Return it as results show it."""
+        """Return the trial in the form that results show."""
         return TrialSummary(number=self.number, state=self.state, params=self.params, score=self.score)
 
 
 class Search(Params):
-    """Everything that a search knows."""
+    """The complete state of a search."""
 
-    format: Literal["celeriac-search-1"] = Field(default="celeriac-search-1", description="Format and its version.")
-    spec: SearchSpec = Field(description="What is searched.")
-    dataset: ArtifactUri = Field(description="The rows to learn from.")
+    format: Literal["celeriac-search-1"] = Field(default="celeriac-search-1", description="File format and version.")
+    spec: SearchSpec = Field(description="Search parameters.")
+    dataset: ArtifactUri = Field(description="Training rows.")
     recipe: ArtifactUri | None = Field(description="Recipe of the features.")
-    round: int = Field(default=0, ge=0, description="Number of the round that is proposed.")
+    round: int = Field(default=0, ge=0, description="Number of the proposed round.")
     trials: list[Trial] = Field(default=[], description="Trials, in the order of their numbers.")
 
     @model_validator(mode="after")
@@ -71,25 +71,27 @@ class Search(Params):
         return self
 
     def proposed(self) -> list[Trial]:
-        """Return the trials of the round that comes next."""
+        """Return the trials of the next round."""
         return [trial for trial in self.trials if trial.state == "proposed"]
 
     def trial(self, number: int) -> Trial:
         """Return a trial by its number. Raises `TaskFailure` (``no_such_trial``)."""
         if number >= len(self.trials):
-            raise TaskFailure("no_such_trial", f"The search has no trial {number}.", remedy="Check the steps' order.")
+            raise TaskFailure(
+                "no_such_trial", f"The search has no trial {number}.", remedy="Check the order of the steps."
+            )
         return self.trials[number]
 
     def best(self) -> Trial | None:
-        """Return the completed trial with the best score, the first of equals; None if none is completed."""
+        """Return the completed trial with the best score, the first of equal ones; None if none is completed."""
         completed = [trial for trial in self.trials if trial.state == "completed"]
         return min(completed, key=lambda trial: self._loss(trial.score or 0.0), default=None)
 
     def is_hopeless(self, fold_scores: Sequence[float]) -> bool:
-        """Return whether a trial with these scores so far is worse than the median of the completed ones was then.
+        """Return whether a trial with these scores is worse than the median of completed trials after as many folds.
 
-        The rule of Golovin et al., "Google Vizier", KDD 2017. Not before three trials are completed, nor after the
-        last fold.
+        The rule is from Golovin et al., "Google Vizier", KDD 2017. It applies once three trials are completed, and not
+        after the last fold.
         """
         count = len(fold_scores)
         completed = [trial.fold_scores for trial in self.trials if trial.state == "completed"]
@@ -99,7 +101,7 @@ class Search(Params):
         return self._loss(statistics.fmean(fold_scores)) > median
 
     def next_round(self, outcomes: Sequence[Trial]) -> Search:
-        """Return the search with the outcomes of its round, lost trials noted, and the next round proposed.
+        """Return the search with the outcomes of its round, lost trials marked, and the next round proposed.
 
         Raises `TaskFailure` (``search_ended``) if this was the last round.
         """
@@ -109,7 +111,7 @@ class Search(Params):
         return known.model_copy(update={"round": self.round + 1}).with_proposals()
 
     def learnt(self, outcomes: Sequence[Trial]) -> Search:
-        """Return the search with the outcomes of its round; a trial that has none, for its params, is lost."""
+        """Return the search with the outcomes of its round; a trial without an outcome is marked as lost."""
         by_number = {trial.number: trial for trial in outcomes}
         trials = []
         for trial in self.trials:
@@ -141,7 +143,7 @@ class Search(Params):
         ]
 
     def _study(self) -> Study:
-        """Return a study in memory whose draws are those of this round and no other."""
+        """Return an in-memory study whose random draws depend on this round only."""
         import optuna  # noqa: PLC0415 - a second of imports, which only a search needs
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -160,7 +162,7 @@ def _grid(spec: SearchSpec) -> list[dict[str, Setting]]:
     for dimension in spec.space.values():
         if isinstance(dimension, Choices):
             axes.append(list(dimension.choices))
-        elif not isinstance(dimension, FloatRange):  # of those, the contract allows none in a grid
+        elif not isinstance(dimension, FloatRange):  # the contract allows no float range in a grid
             axes.append(list(dimension.values()))
     return [dict(zip(spec.space, point, strict=True)) for point in itertools.product(*axes)]
 
@@ -168,7 +170,7 @@ def _grid(spec: SearchSpec) -> list[dict[str, Setting]]:
 def _distribution(dimension: IntRange | FloatRange | Choices) -> BaseDistribution:
     from optuna import distributions  # noqa: PLC0415 - see above
 
-    if isinstance(dimension, Choices):  # by position: Optuna takes 1 and 1.0 and True for the same choice
+    if isinstance(dimension, Choices):  # by position: Optuna considers 1, 1.0 and True the same choice
         return distributions.CategoricalDistribution(tuple(range(len(dimension.choices))))
     if isinstance(dimension, FloatRange):
         return distributions.FloatDistribution(dimension.low, dimension.high, log=dimension.log)
@@ -188,7 +190,7 @@ def _drawn_value(dimension: IntRange | FloatRange | Choices, setting: Setting) -
 
 
 def _frozen(trial: Trial, spec: SearchSpec, space: dict[str, BaseDistribution]) -> FrozenTrial:
-    """Return a trial as Optuna keeps it; of a pruned one it learns how far it came."""
+    """Return a trial in Optuna's form; a pruned one carries its intermediate scores."""
     from optuna.trial import TrialState, create_trial  # noqa: PLC0415 - see above
 
     so_far = itertools.accumulate(trial.fold_scores)

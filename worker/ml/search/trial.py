@@ -1,4 +1,4 @@
-"""One trial of a search: cross-validation on the training rows, fold by fold, stopped early if it is hopeless."""
+"""One trial of a search: cross-validation on the training rows, fold by fold, with early stopping."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LONGEST_ERROR = 500
 
 
 def run_trial(search: Search, trial: Trial, rows: Rows, inputs: Sequence[InputColumn], report: Report) -> Trial:
-    """Return `trial` with what came of it: completed, pruned, or failed with its error.
+    """Return `trial` with its outcome: completed, pruned, or failed with an error.
 
-    Held-out rows are left alone. What no other trial would survive either (cancellation, a store that does not
-    answer) is raised.
+    Held-out rows are not used. Errors that would fail every other trial too (cancellation, an unreachable store) are
+    raised.
     """
     try:
         fold_scores, pruned = _fold_scores(search, trial, rows, inputs, report)

@@ -1,6 +1,6 @@
-"""The model card: what a model is, from what it learnt, and how good it is; for programs and for people.
+"""The model card: what a model is, its training data and its scores; for programs and for people.
 
-Its sections follow Mitchell et al., "Model Cards for Model Reporting", FAT* 2019, as far as a machine can know them.
+Its sections follow Mitchell et al., "Model Cards for Model Reporting", FAT* 2019, as far as a program can fill them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def card(
 
 
 def card_html(content: Mapping[str, Any], summary: TrainingSummary) -> str:
-    """Return the card as one HTML file that needs nothing else. Every value is escaped."""
+    """Return the card as one self-contained HTML file. Every value is escaped."""
     title = f"Model card: {summary.estimator} that learns {summary.target}"
     estimator = content["model"]["estimator"]
     parts = [
@@ -88,7 +88,7 @@ def card_html(content: Mapping[str, Any], summary: TrainingSummary) -> str:
 
 def _judged(summary: TrainingSummary) -> str:
     count = summary.evaluation.row_count
-    return f"judged on {count} rows " + (
+    return f"evaluated on {count} rows " + (
         f"out of {len(summary.folds)} folds" if summary.folds else "that were held out"
     )
 
@@ -96,12 +96,12 @@ def _judged(summary: TrainingSummary) -> str:
 def _scores(summary: TrainingSummary) -> str:
     judged = summary.evaluation
     rows = [(name, score, judged.baseline.get(name)) for name, score in judged.scores.items()]
-    return _table("Scores beside the dummy baseline's", ("score", "model", "baseline"), rows)
+    return _table("Scores compared with the dummy baseline", ("score", "model", "baseline"), rows)
 
 
 def _confusion(matrix: ConfusionMatrix) -> str:
     rows = [(str(label), *counts) for label, counts in zip(matrix.labels, matrix.counts, strict=True)]
-    return _table("Rows of a class (down) taken for a class (across)", ("class", *map(str, matrix.labels)), rows)
+    return _table("Rows of a class (down) predicted as a class (across)", ("class", *map(str, matrix.labels)), rows)
 
 
 def _residuals(summary: TrainingSummary) -> str:

@@ -1,4 +1,4 @@
-"""Fit recipe and estimator as one pipeline, and say how far it is."""
+"""Fit recipe and estimator as one pipeline, and report progress."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MOST_NOTES = 20
 
 @dataclass
 class Meter:
-    """How far a job is: `current` of `total`, in the unit in which the estimator grows, or in fits."""
+    """The progress of a job: `current` of `total`, in the unit in which the estimator grows, or in fits."""
 
     estimator: AnyEstimator
     fits: int
@@ -50,13 +50,13 @@ class Meter:
 
 @dataclass
 class Notes:
-    """What scikit-learn warned of, each once."""
+    """The distinct warnings of scikit-learn."""
 
     texts: list[str] = field(default_factory=list)
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Take the warnings of the block."""
+        """Collect the warnings of the block."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield
@@ -98,7 +98,7 @@ def sample_weights(
         raise TaskFailure(
             "unknown_class",
             f"class_weights: the target has no class {strange[0]!r}; it has {', '.join(map(repr, names[:20]))}.",
-            remedy="Name classes as they stand in the data.",
+            remedy="Use class names exactly as in the data.",
         )
     per_class = np.array([class_weights.get(name, 1.0) for name in names], dtype=np.float64)
     return np.asarray(per_class[target])

@@ -1,4 +1,4 @@
-"""How much each column matters: what is lost when its values are shuffled.
+"""The importance of each column: the loss of score when its values are shuffled.
 
 Breiman, "Random Forests", Machine Learning 45, 2001, section 10.
 """
@@ -21,18 +21,17 @@ if TYPE_CHECKING:
 _MOST_NAMED = 30
 _MOST_ROWS = 500
 _SHUFFLES = 3
-_MANY_COLUMNS = 100  # beyond which each is shuffled once
+_MANY_COLUMNS = 100  # beyond this number each is shuffled once
 _BLOCK_BYTES = 8 * 1024**2
 
 
 def importances(
     model: Any, frame: pd.DataFrame, target: npt.NDArray[Any], *, classes: bool, seed: int
 ) -> list[Importance]:
-    """Return the columns that matter most, the first most, judged on the first 500 rows of `frame`.
+    """Return the most important columns in descending order, computed on the first 500 rows of `frame`.
 
-    The loss is that of accuracy (if `classes`) or R². Column after column is shuffled up to three times by NumPy's
-    default generator of `seed`; shuffled copies are predicted many at a time. Without two rows there is nothing to
-    shuffle: empty.
+    The loss is in accuracy (if `classes`) or R². Each column is shuffled up to three times by NumPy's default generator
+    of `seed`; shuffled copies are predicted many at a time. With fewer than two rows the list is empty.
     """
     frame, target = frame.iloc[:_MOST_ROWS], target[:_MOST_ROWS]
     row_count, column_count = frame.shape
@@ -59,7 +58,7 @@ def importances(
 def _shuffled_answers(
     model: Any, frame: pd.DataFrame, repeats: int, seed: int
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield predictions of shuffled copies, ``(n_copies, n_rows)``, with the number of the first of them."""
+    """Yield predictions of shuffled copies, ``(n_copies, n_rows)``, with the number of the first copy."""
     random, row_count = np.random.default_rng(seed), len(frame)
     held = {name: frame[name].to_numpy() for name in frame.columns}
     shuffles = [(name, random.permutation(row_count)) for name in frame.columns for _ in range(repeats)]

@@ -35,7 +35,7 @@ _BATCH_BYTES = 16 * 1024**2  # of features
 
 @dataclass
 class PredictionSummary:
-    """What was predicted, counted as it was written."""
+    """Counts of the predictions written."""
 
     row_count: int = 0
     per_class: Counter[str] = field(default_factory=Counter)
@@ -49,7 +49,7 @@ class PredictionSummary:
         return self.total / self.row_count if self.minimum is not None else None
 
     def add(self, answers: npt.NDArray[Any], labels: list[Label] | None) -> None:
-        """Count the answers of a batch."""
+        """Add the answers of a batch."""
         self.row_count += len(answers)
         if labels is not None:
             counts = np.bincount(answers, minlength=len(labels))
@@ -71,7 +71,7 @@ def predict(
 ) -> PredictionSummary:
     """Write `output`: the kept columns, ``prediction``, and a probability per class where the model has them.
 
-    Memory is that of one batch. `on_progress` gets rows done and in all. Raises `TaskFailure`:
+    Only one batch is in memory. `on_progress` takes the rows done and in total. Raises `TaskFailure`:
     ``columns_do_not_fit``, ``unknown_column``, ``duplicate_column``.
     """
     schema = schema_of(dataset)
@@ -107,7 +107,7 @@ def _output_schema(schema: pa.Schema, about: ModelAbout, keep: list[str], *, wit
 
 
 def _chance_names(labels: list[Label]) -> list[str]:
-    """Return the columns of the probabilities; with the class's number where names differ by no more than case."""
+    """Return the columns of the probabilities; with the class's number where names differ only by case."""
     names = [f"probability_{str(label)[:200]}" for label in labels]
     counts = Counter(name.casefold() for name in names)
     return [f"{name}#{index}" if counts[name.casefold()] > 1 else name for index, name in enumerate(names)]
@@ -125,7 +125,7 @@ def _written(
 
 
 def write_rows(dataset: Path, positions: npt.NDArray[np.int64], output: Path) -> int:
-    """Write the rows at `positions` of a Parquet file, as they are and in its order; return how many."""
+    """Write the rows at `positions` of a Parquet file, unchanged and in its order; return their number."""
     schema, wanted, start = schema_of(dataset), np.sort(positions), 0
     with ParquetSink(output, schema) as sink:
         for batch in batches(dataset, schema.names):

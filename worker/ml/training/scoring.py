@@ -1,4 +1,4 @@
-"""How good predictions are. What is not defined (one class only, one row) is None, never NaN."""
+"""Scores of predictions. An undefined score (one class only, one row) is None, never NaN."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LEAST_FOR_R2 = 2
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a model says.
+    """The output of a model.
 
     `answers` is ``(n_rows,)``, numbers or positions of classes; `probabilities` is ``(n_rows, n_classes)``.
     """
@@ -34,19 +34,19 @@ class Predicted:
 
 
 def predicted(model: Any, frame: pd.DataFrame, labels: list[Label] | None) -> Predicted:
-    """Return what `model` says of `frame`. A class that it has not seen in training has probability 0.
+    """Return the output of `model` for `frame`. A class that was absent in training has probability 0.
 
     Raises `TaskFailure` (``predict_failed``) for values that the estimator does not take.
     """
     try:
-        with np.errstate(over="ignore"):  # what is too large for 32 bits is refused below
+        with np.errstate(over="ignore"):  # numbers too large for 32 bits are refused below
             return _predicted(model, frame, labels)
     except ValueError as refused:
         raise TaskFailure(
             "predict_failed",
             f"The rows cannot be predicted: {str(refused).partition(chr(10))[0][:500]}",
-            remedy="Numbers have to be near those of training, within 3e38 for trees, and, for this estimator, not "
-            "missing; 'n_neighbors' cannot be more than the training rows.",
+            remedy="Use numbers similar to those of training: within 3e38 for trees and, for this "
+            "estimator, not missing; 'n_neighbors' must not exceed the number of training rows.",
         ) from refused
 
 
@@ -55,7 +55,9 @@ def _predicted(model: Any, frame: pd.DataFrame, labels: list[Label] | None) -> P
     if labels is None:
         largest = float(np.abs(values).max(initial=0))
         if not largest <= LARGEST_NUMBER:
-            raise ValueError(f"the model says {largest:g} of a row; squared errors are finite up to {LARGEST_NUMBER:g}")
+            raise ValueError(
+                f"the model predicts {largest:g} for a row; the largest supported number is {LARGEST_NUMBER:g}"
+            )
         return Predicted(values.astype(np.float64), None)
     if not hasattr(model, "predict_proba"):
         return Predicted(values.astype(np.int64), None)
@@ -65,13 +67,13 @@ def _predicted(model: Any, frame: pd.DataFrame, labels: list[Label] | None) -> P
 
 
 def scores(truth: npt.NDArray[Any], of: Predicted, labels: list[Label] | None) -> Scores:
-    """Return the scores of predictions: of classes if there are `labels`, else of numbers."""
+    """Return the scores of predictions: for classes if there are `labels`, else for numbers."""
     found = _regression(truth, of.answers) if labels is None else _classification(truth, of, len(labels))
     return {name: float(value) if value is not None and np.isfinite(value) else None for name, value in found.items()}
 
 
 def evaluation(truth: npt.NDArray[Any], of: Predicted, baseline: Predicted, labels: list[Label] | None) -> Evaluation:
-    """Return the scores of a model beside those of its baseline on the same rows, with what went wrong where."""
+    """Return the scores of a model and of its baseline on the same rows, with the errors by class or quantile."""
     return Evaluation(
         scores=scores(truth, of, labels),
         baseline=scores(truth, baseline, labels),
@@ -82,7 +84,7 @@ def evaluation(truth: npt.NDArray[Any], of: Predicted, baseline: Predicted, labe
 
 
 def _classification(truth: npt.NDArray[Any], of: Predicted, class_count: int) -> dict[str, Any]:
-    """Return scores; averages are over the classes that occur in truth or prediction."""
+    """Return the scores; averages are over the classes that occur in truth or prediction."""
     average = {"average": "macro", "zero_division": 0}
     found = {
         "accuracy": metrics.accuracy_score(truth, of.answers),
@@ -95,7 +97,7 @@ def _classification(truth: npt.NDArray[Any], of: Predicted, class_count: int) ->
     }
     if of.probabilities is not None:
         found["log_loss"] = metrics.log_loss(truth, of.probabilities, labels=range(class_count))
-        if len(np.unique(truth)) == class_count:  # it is not defined where a class is absent
+        if len(np.unique(truth)) == class_count:  # undefined if a class is absent
             found["roc_auc"] = _roc_auc(truth, of.probabilities)
     return found
 

@@ -1,4 +1,4 @@
-"""Where the rows to learn from are, and which of their columns become features."""
+"""Find the training rows, and the columns from which features are made."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Rows to learn from: the local file, the uri it came from, and the columns that become features."""
+    """Training rows: the local file, the uri it came from, and the columns from which features are made."""
 
     path: Path
     uri: str
@@ -35,11 +35,11 @@ class Source:
 def opened(
     store: ArtifactStore, scratch: Path, spec: LearningSpec, *, dataset: str, recipe: str | None, limit_bytes: int
 ) -> Iterator[Source]:
-    """Yield the rows to learn from.
+    """Yield the training rows.
 
-    With a recipe, its columns are taken, and a table of features leads back to the rows that it was made from:
-    their features are learnt anew from training rows only, so that nothing of the held-out rows leaks.
-    Raises `TaskFailure`: that a file is not there, is no recipe, or lacks columns.
+    With a recipe, its columns are used, and a table of features is traced back to the rows that it was made from:
+    their features are fitted again on training rows only, so that the held-out rows do not leak.
+    Raises `TaskFailure` if a file does not exist, is not a recipe, or lacks columns.
     """
     if recipe is None:
         with dataset_copy(store, dataset, scratch) as path:
@@ -50,8 +50,8 @@ def opened(
     if spec.target in {column.name for column in inputs}:
         raise TaskFailure(
             "target_is_feature",
-            f"The recipe makes features of {spec.target!r}, which is to be learnt.",
-            remedy="Name it as 'target' in ml.build_features.",
+            f"The recipe makes features of the target {spec.target!r}.",
+            remedy="Build the recipe again with this column as 'target' in ml.build_features.",
             column=spec.target,
         )
     with dataset_copy(store, dataset, scratch) as path:

@@ -1,4 +1,4 @@
-"""Train a model and judge it on rows that it did not see."""
+"""Train a model and evaluate it on rows that it was not trained on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted model, what was measured, and the positions in the file of the rows that were held out."""
+    """A fitted model, its scores, and the positions in the file of the held-out rows."""
 
     fitted: Fitted
     labels: list[Label] | None
@@ -42,7 +42,7 @@ class Trained:
 
 @dataclass
 class _Clock:
-    """Seconds spent on fitting and on judging."""
+    """Seconds spent on fitting and on evaluation."""
 
     fit_s: float = 0
     evaluate_s: float = 0
@@ -56,7 +56,7 @@ class _Clock:
 
 @dataclass(frozen=True)
 class Training:
-    """One training: rows and what to learn from them."""
+    """One training: its rows and its spec."""
 
     rows: Rows
     inputs: Sequence[InputColumn]
@@ -65,7 +65,7 @@ class Training:
     load_s: float
 
     def run(self) -> Trained:
-        """Fit and judge, by a held-out part or by cross-validation. Raises `TaskFailure`."""
+        """Fit and evaluate, on held-out rows or by cross-validation. Raises `TaskFailure`."""
         how = self.spec.validation
         return self._crossed(how) if isinstance(how, CrossValidation) else self._held_out(how)
 
@@ -160,6 +160,6 @@ class Training:
 
 
 def _joined(parts: list[Predicted]) -> Predicted:
-    """Return predictions of several folds one after another."""
+    """Return the predictions of several folds, concatenated."""
     chances = [part.probabilities for part in parts if part.probabilities is not None]
     return Predicted(np.concatenate([part.answers for part in parts]), np.concatenate(chances) if chances else None)

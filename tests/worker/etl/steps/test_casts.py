@@ -42,7 +42,7 @@ STAMP = pd.Timestamp
     ],
 )
 def test_what_converts(tmp_path: Path, values: list[Any], to: Any, expected: list[Any]) -> None:
-    """A value converts exactly or not at all; text with decimals is no integer, a far number no decimal."""
+    """A value converts exactly or not at all; text with decimals is not a valid integer, a far number no decimal."""
     outcome = run(
         tmp_path, pd.DataFrame({"v": values}), {"steps": [{"op": "cast", "columns": {"v": to}}], "bad_rows": "null"}
     )
@@ -75,8 +75,8 @@ def test_policy_fail_names_step_column_example_and_count(tmp_path: Path) -> None
         run(tmp_path, DIRTY, {"steps": [{"op": "limit", "count": 10}, CAST]})
     assert failed.value.document() == {
         "code": "bad_row",
-        "message": "steps[1] cast: 'x' in column 'n' is no integer (3 rows cannot be converted).",
-        "remedy": "Set 'bad_rows' to 'reject' or 'null', or drop or mend such rows before this step.",
+        "message": "steps[1] cast: 'x' in column 'n' is not a valid integer (3 rows cannot be converted).",
+        "remedy": "Set 'bad_rows' to 'reject' or 'null', or drop or fix such rows before this step.",
         "retryable": False,
         "details": {"step": 1, "column": "n", "example": "x", "count": 3},
     }
@@ -99,9 +99,14 @@ def test_policy_reject_keeps_the_rows_as_they_were(tmp_path: Path) -> None:
     assert [row["id"] for row in outcome.records] == [1, 5]
     assert outcome.rejects is not None
     assert records(outcome.rejects) == [
-        {"id": 2, "n": "x", "d": "2026-01-02", "reject_reason": "steps[0] cast: 'x' in column 'n' is no integer"},
-        {"id": 3, "n": "3", "d": "bad", "reject_reason": "steps[0] cast: 'bad' in column 'd' is no date"},
-        {"id": 4, "n": "y", "d": "worse", "reject_reason": "steps[0] cast: 'y' in column 'n' is no integer"},
+        {
+            "id": 2,
+            "n": "x",
+            "d": "2026-01-02",
+            "reject_reason": "steps[0] cast: 'x' in column 'n' is not a valid integer",
+        },
+        {"id": 3, "n": "3", "d": "bad", "reject_reason": "steps[0] cast: 'bad' in column 'd' is not a valid date"},
+        {"id": 4, "n": "y", "d": "worse", "reject_reason": "steps[0] cast: 'y' in column 'n' is not a valid integer"},
     ]
     assert outcome.transformed.by_reason == {"cast n to integer": 2, "cast d to date": 1}
     assert outcome.transformed.rejected_count == 3
