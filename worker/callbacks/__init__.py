@@ -1,1 +1,1 @@
-"""The callbacks family: tells the end of a job to whoever asked for it."""
+"""The callbacks family: sends the outcome of a job to its callback_url."""

@@ -1,4 +1,4 @@
-"""Telling the end of a job to the URL that it was submitted with, signed after Standard Webhooks."""
+"""Send the outcome of a job to its callback_url, signed according to Standard Webhooks."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from shared.ledger.states import FINAL_STATES
 from worker.reach.fetch import retry_after_s
 from worker.reach.pinned import PinnedTransport
 
-LARGEST_RESULT_BYTES = 16 * 1024  # Standard Webhooks advises to stay below 20 kB
-_WHOLE_S = 30.0  # for connecting, sending and the head of the answer, together
+LARGEST_RESULT_BYTES = 16 * 1024  # Standard Webhooks recommends less than 20 kB
+_WHOLE_S = 30.0  # for connecting, sending and the response's headers together
 _IDLE_S = 15.0
-_TRIED_AGAIN = "It is tried again, with longer and longer waits, for about a day."
+_TRIED_AGAIN = "Fix the receiver; the callback is retried for about a day, with increasing delays."
 
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """One message: its id is the same over retries, and so is every byte of its body."""
+    """One message: its id and every byte of its body are the same in all retries."""
 
     id: str
     url: str
@@ -37,25 +37,29 @@ class Callback:
 
     @property
     def host(self) -> str:
-        """What may be shown of the URL: paths and queries carry secrets."""
+        """The part of the URL that may be shown: paths and queries can carry secrets."""
         return urlsplit(self.url).hostname or ""
 
 
 def callback_of(job: Record) -> Callback:
-    """Return the message that tells the end of `job`. Raises `TaskFailure` where there is nothing to tell."""
+    """Return the message with the outcome of `job`. Raises `TaskFailure` if there is none to send."""
     url = json.loads(job.options).get("callback_url")
     if job.state not in FINAL_STATES or job.finished_at is None:
-        raise TaskFailure("job_not_ended", "The job has not ended yet.", remedy="Its end is told by itself.")
+        raise TaskFailure(
+            "job_not_ended", "The job has not ended yet.", remedy="Wait: the callback is sent when the job ends."
+        )
     if not url:
         raise TaskFailure(
-            "no_callback_url", "The job was submitted without a callback_url.", remedy="Poll it, or submit it with one."
+            "no_callback_url",
+            "The job was submitted without a callback_url.",
+            remedy="Poll it, or submit it with options.callback_url.",
         )
     body = {"type": f"job.{job.state}", "timestamp": _iso(job.finished_at), "data": _told(job)}
     return Callback(id=f"msg_{job.id}", url=url, body=json.dumps(body, separators=(",", ":")))
 
 
 def signed_headers(callback: Callback, secrets: Iterable[str], now: datetime) -> dict[str, str]:
-    """Return the headers of one attempt at `now`: a signature by each secret, so that receivers may know either."""
+    """Return the headers of one attempt at `now`: a signature per secret, so that receivers may have either."""
     return {
         "content-type": "application/json",
         "user-agent": "Celeriac",
@@ -66,10 +70,10 @@ def signed_headers(callback: Callback, secrets: Iterable[str], now: datetime) ->
 
 
 def deliver(callback: Callback, headers: dict[str, str], *, allowed: AllowedHosts) -> int:
-    """POST the message to checked addresses, following no redirect; return the 2xx status that it was answered with.
+    """POST the message to checked addresses without following redirects; return the 2xx status of the response.
 
-    The answer's body is never read. Raises `TransientFailure` for what can pass and `TaskFailure` for an internal
-    address and for 410, by which a receiver says that it wants no more.
+    The response's body is never read. Raises `TransientFailure` for transient failures, and `TaskFailure` for an
+    internal address and for 410, with which a receiver declines further callbacks.
     """
     transport = PinnedTransport(allowed, time.monotonic() + _WHOLE_S)
     with (
@@ -86,10 +90,10 @@ def _refuse_bad_status(answer: httpx.Response, host: str) -> None:
     if answer.is_success:
         return
     if status == httpx.codes.GONE:
-        raise TaskFailure("callback_gone", f"{host} answered 410: it wants no callbacks any more.")
+        raise TaskFailure("callback_gone", f"{host} answered 410: it declines callbacks.")
     raise TransientFailure(
         f"callback_http_{status}",
-        f"{host} answered {status}; only 2xx says that it has taken the callback.",
+        f"{host} answered {status}; only 2xx acknowledges the callback.",
         remedy=_TRIED_AGAIN,
         retry_after_s=retry_after_s(answer.headers.get("retry-after", "")),
     )
@@ -97,15 +101,13 @@ def _refuse_bad_status(answer: httpx.Response, host: str) -> None:
 
 @contextmanager
 def _translated(host: str) -> Iterator[None]:
-    """Turn httpx's errors into failures that can pass; none shows the URL."""
+    """Turn httpx's errors into transient failures; none shows the URL."""
     try:
         yield
-    except (httpx.InvalidURL, UnicodeError):  # the latter: a host that IDNA does not know
+    except (httpx.InvalidURL, UnicodeError):  # UnicodeError: a host name that IDNA does not allow
         raise TaskFailure("callback_url_invalid", "The callback_url is not a URL.") from None
     except httpx.TimeoutException:
-        raise TransientFailure(
-            "callback_timeout", f"{host} was silent or slow for too long.", remedy=_TRIED_AGAIN
-        ) from None
+        raise TransientFailure("callback_timeout", f"{host} did not respond in time.", remedy=_TRIED_AGAIN) from None
     except httpx.HTTPError as failed:
         raise TransientFailure(
             "callback_unreachable", f"The connection to {host} failed: {type(failed).__name__}.", remedy=_TRIED_AGAIN
@@ -113,7 +115,7 @@ def _translated(host: str) -> Iterator[None]:
 
 
 def _told(job: Record) -> dict[str, Any]:
-    """Return what is told of the job: no parameters, and a result only if it is small."""
+    """Return the callback's content: no parameters, and the result only if it is small."""
     fits = job.result is not None and len(job.result) <= LARGEST_RESULT_BYTES
     return {
         "id": job.id,

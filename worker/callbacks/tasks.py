@@ -1,4 +1,4 @@
-"""The task that tells the end of a job."""
+"""The task that sends the outcome of a job to its callback_url."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from worker.settings import worker_settings
 
 @runs(DeliverCallback)
 def deliver_callback(job: DeliverCallback, run: Run) -> CallbackDelivered:
-    """POST the end of a job to its callback_url. A rerun sends the same message again, under the same webhook-id."""
+    """POST the outcome of a job to its callback_url. A rerun sends the same message with the same webhook-id."""
     told = run.ledger.read(job.job_id)
     if not isinstance(told, Record):
-        raise TaskFailure("job_gone", "The job is not in the ledger any more.", remedy="There is nothing left to tell.")
+        raise TaskFailure(
+            "job_gone",
+            "The job was deleted from the ledger.",
+            remedy="Raise the retention, so that a job outlives its callback.",
+        )
     callback, settings = callback_of(told), worker_settings()
     if not settings.webhook_secrets:
         raise TransientFailure(
@@ -28,7 +32,7 @@ def deliver_callback(job: DeliverCallback, run: Run) -> CallbackDelivered:
             remedy="Set CELERIAC_WEBHOOK_SECRET of the callbacks workers to that of the gateway.",
         )
     if problem := problem_with_callback(callback.url, settings):
-        raise TaskFailure("callback_refused", problem, remedy="Retry the job with another options.callback_url.")
+        raise TaskFailure("callback_refused", problem, remedy="Rerun the job with another options.callback_url.")
     started = time.monotonic()
     headers = signed_headers(callback, settings.webhook_secrets, datetime.now(UTC))
     status = deliver(callback, headers, allowed=settings.allowed_hosts)

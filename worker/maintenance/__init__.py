@@ -1,1 +1,1 @@
-"""The maintenance family: copies between connections, backups, and clean-up."""
+"""The maintenance family: synchronisation between connections, backups, and clean-up."""

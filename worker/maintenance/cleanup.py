@@ -1,4 +1,4 @@
-"""Remove ended jobs and orphans: from the ledger, from Celery's keys beside it, and from the store.
+"""Remove ended jobs and orphans from the ledger, from Celery's keys, and from the store.
 
 Whether something may go is decided by the ledger's script (`forgetting.lua`) in the step that removes
 it, so a job that is accepted meanwhile keeps what it names. Everything is walked in batches.
@@ -41,7 +41,7 @@ _WHOLE_INDEXES = (f"{PREFIX}jobs", f"{PREFIX}ended")
 
 @dataclass
 class Cleanup:
-    """One clean-up. `on_progress` takes how many keys and folders have been looked at."""
+    """One clean-up. `on_progress` takes the number of keys and folders visited."""
 
     ledger: Ledger
     store: ArtifactStore
@@ -50,7 +50,9 @@ class Cleanup:
     dry_run: bool
     on_progress: Callable[[int], None]
     _counts: Counter[str] = field(default_factory=Counter, init=False)
-    _strays: dict[str, set[str]] = field(default_factory=dict, init=False)  # those counted: a scan may repeat itself
+    _strays: dict[str, set[str]] = field(
+        default_factory=dict, init=False
+    )  # already counted: a scan may return a key twice
     _looked_at: int = field(default=0, init=False)
 
     def run(self) -> CleanupResult:
@@ -63,7 +65,7 @@ class Cleanup:
             raise TransientFailure(
                 "store_unavailable",
                 f"The artifact store failed: {redact(f'{type(failure).__name__}: {failure}')[:500]}",
-                remedy="Check the store and the rights of the workers; what was removed is removed.",
+                remedy="Check the store and the permissions of the workers, then run the job again.",
             ) from failure
         found = {name: len(ids) for name, ids in self._strays.items()}
         return CleanupResult(
@@ -96,7 +98,7 @@ class Cleanup:
             self._tell(len(ids))
 
     def _jobs_before(self, youngest: str) -> Iterator[str]:
-        """Yield the ids of jobs that were accepted before `youngest`: ids sort by time."""
+        """Yield the ids of jobs that were accepted before `youngest`; ids sort by time."""
         after = "-"
         while ids := self._ids_between(after, f"({youngest}"):
             yield from ids
@@ -107,7 +109,7 @@ class Cleanup:
         return cast("list[str]", found)
 
     def _keys(self) -> None:
-        """Look at every key once, at what it belongs to, and at the lists that may name jobs that are gone."""
+        """Check every key and its job, and the lists that may name deleted jobs."""
         chords: set[str] = set()
         for keys in _batches(self._redis.scan_iter(count=_BATCH)):
             by_prefix: dict[str, list[str]] = {}
@@ -135,7 +137,7 @@ class Cleanup:
             self._tell(len(ids))
 
     def _live_groups(self) -> set[str]:
-        """Return the ids of Celery's groups that steps of live jobs are in."""
+        """Return the ids of Celery's groups that contain steps of live jobs."""
         groups: set[str] = set()
         for state in State:
             if state.is_final:

@@ -1,4 +1,4 @@
-"""The tasks of the maintenance family: contracts bound to the pure modules."""
+"""The tasks of the maintenance family. They call pure modules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from worker.tables.databases.registry import database
 
 @runs(SyncData)
 def sync_data(job: SyncData, run: Run) -> SyncResult:
-    """Bring a table up to date. A rerun goes on after the last committed part, and changes nothing twice."""
+    """Synchronise a table. A rerun continues after the last committed part and applies no change twice."""
     settings, known = worker_settings(), connections()
     return Sync(
         job,
@@ -43,7 +43,7 @@ def sync_data(job: SyncData, run: Run) -> SyncResult:
 
 @runs(BackupData)
 def backup_data(job: BackupData, run: Run) -> BackupResult:
-    """Write ``backup.zip``. A rerun makes a new one under its own attempt, and a new copy in place of the old."""
+    """Write ``backup.zip``. A rerun makes a new one under its own attempt, and replaces the old copy."""
     known, source, target = connections(), job.source, run.scratch / "backup.zip"
     if isinstance(source, WholeTable):
         manifest = back_up_table(database(known, source.connection), source.table, target, _bounds(run))
@@ -68,7 +68,7 @@ def backup_data(job: BackupData, run: Run) -> BackupResult:
 
 @runs(RestoreData)
 def restore_data(job: RestoreData, run: Run) -> RestoreResult:
-    """Restore a backup, once per job, and read back what was written. A rerun restores what is not there yet."""
+    """Restore a backup once per job and verify it. A rerun restores what is missing."""
     known, target, replace = connections(), job.destination, job.mode == "replace"
     with run.store.local_copy(job.backup, run.scratch) as file:
         if isinstance(target, WholeTable):
@@ -93,7 +93,7 @@ def restore_data(job: RestoreData, run: Run) -> RestoreResult:
 
 @runs(CleanupOldData)
 def cleanup_old_data(job: CleanupOldData, run: Run) -> CleanupResult:
-    """Remove what is past its time. A rerun removes what is left; its counts are its own."""
+    """Remove what has passed its retention. A rerun removes the rest and counts only that."""
     retention_s = broker_settings().retention_s
     return Cleanup(
         run.ledger,

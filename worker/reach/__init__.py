@@ -1,1 +1,1 @@
-"""Everything that leaves the machine: connections, checked addresses, downloads, circuit breakers."""
+"""All access to other machines: connections, checked addresses, downloads, circuit breakers."""

@@ -1,7 +1,7 @@
 """A circuit breaker per host or connection, shared by all workers through Redis.
 
-It spares a system that is down the retries of every job: after some transient failures in a row its circuit
-opens and calls are refused at once, until a trial after the reset time closes it again.
+It protects a system that is down from the retries of every job: after some consecutive transient failures its
+circuit opens and calls are refused at once, until a trial call after the reset time closes it again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Breaker:
     """The circuit of one system, such as ``http:example.com:443`` or ``connection:warehouse``."""
 
     def __init__(self, name: str, redis_client: redis.Redis, *, fail_max: int, reset_s: float) -> None:
-        """Join the circuit `name`: `fail_max` transient failures in a row open it for `reset_s` seconds."""
+        """Join the circuit `name`: `fail_max` consecutive transient failures open it for `reset_s` seconds."""
         self._name = name
         self._reset_s = reset_s
         self._redis = redis_client
@@ -46,7 +46,7 @@ class Breaker:
         )
 
     def call(self, attempt: Callable[[], T]) -> T:
-        """Return what `attempt` returns; its transient failures count, any other outcome resets the count.
+        """Return the result of `attempt`; a transient failure is counted, any other outcome resets the count.
 
         Raises `TransientFailure` (``circuit_open``) without a call while the circuit is open.
         """
@@ -55,8 +55,8 @@ class Breaker:
         except pybreaker.CircuitBreakerError:
             raise TransientFailure(
                 "circuit_open",
-                f"{self._name} failed repeatedly and is left alone for {self._reset_s:g} s.",
-                remedy="Look at that system; jobs go on by themselves once it answers.",
+                f"{self._name} failed repeatedly; calls to it are refused for {self._reset_s:g} s.",
+                remedy="Check that system; jobs are retried and continue when it responds.",
                 retry_after_s=self._remaining_s(),
             ) from None
         finally:
@@ -68,7 +68,7 @@ class Breaker:
         return max(self._reset_s - (datetime.now(UTC) - opened_at).total_seconds(), 0.0)
 
     def _forget_in_time(self) -> None:
-        """Let the keys of a circuit that nobody uses expire, for clients can name any number of hosts."""
+        """Let the keys of an unused circuit expire, because clients can name any number of hosts."""
         lifetime_s = max(_SHORTEST_MEMORY_S, int(10 * self._reset_s))
         with self._redis.pipeline(transaction=False) as pipe:
             for key in _KEYS:
@@ -77,7 +77,7 @@ class Breaker:
 
 
 class _Storage(pybreaker.CircuitRedisStorage):
-    """pybreaker's Redis storage, for clients that decode answers too."""
+    """pybreaker's Redis storage, also for clients that decode responses."""
 
     def key(self, name: str) -> str:
         """Return the Redis key of one of the circuit's values."""

@@ -1,6 +1,6 @@
-"""Connections as workers use them: with the secrets of their environment, read at the moment of use.
+"""Connections with the secrets of a worker's environment, which are read when they are used.
 
-Secrets stay out of every repr, message and log.
+Secrets never appear in a repr, message or log.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class SqlConnection:
 
 @dataclass(frozen=True, slots=True)
 class StoreConnection:
-    """A folder or a bucket: an fsspec file system and the path of the root in it."""
+    """A folder or a bucket: an fsspec file system and the path of its root."""
 
     name: str
     fs: Any = field(repr=False)
@@ -61,7 +61,7 @@ class StoreConnection:
     def locate(self, path: str) -> str:
         """Return the full path of `path` below the root.
 
-        Raises `TaskFailure` (``path_outside_store``) if it leaves the root, be it through a symbolic link.
+        Raises `TaskFailure` (``path_outside_store``) if it leaves the root, also through a symbolic link.
         """
         full = f"{self.root.rstrip('/')}/{path}"
         inside = not any(part in {"", ".", ".."} for part in path.split("/")) and "\\" not in path
@@ -72,14 +72,14 @@ class StoreConnection:
             raise TaskFailure(
                 "path_outside_store",
                 f"The path {path!r} leaves the store {self.name!r}.",
-                remedy="Give a path below the store's root, without '..' or links that lead out of it.",
+                remedy="Use a path below the store's root, without '..' or links that lead out of it.",
             )
         return full
 
 
 @dataclass(frozen=True, slots=True)
 class HttpConnection:
-    """An HTTP origin and the secret headers that go to it and to no other."""
+    """An HTTP origin and the secret headers that are sent only to it."""
 
     name: str
     origin: str
@@ -95,13 +95,13 @@ class HttpConnection:
         return _origin(url) == _origin(self.origin)
 
     def headers_for(self, url: str) -> dict[str, str]:
-        """Return the headers for a request to `url`: none where it has another origin."""
+        """Return the headers for a request to `url`: none if it has another origin."""
         return dict(self.headers) if self.covers(url) else {}
 
 
 @dataclass(frozen=True)
 class WorkerConnections:
-    """The configured connections, joined with the secrets of `environment`."""
+    """The configured connections with the secrets of `environment`."""
 
     configured: Connections
     environment: Mapping[str, str] = field(repr=False)
@@ -126,7 +126,7 @@ class WorkerConnections:
         except (ImportError, ValueError):
             scheme = info.url.partition("://")[0]
             raise _misconfigured(
-                name, f"fsspec knows no file system {scheme!r}; install its driver on the workers (s3: s3fs)"
+                name, f"fsspec has no file system {scheme!r}; install its driver on the workers (s3: s3fs)"
             ) from None
         return StoreConnection(name, fs, str(root))
 
@@ -145,7 +145,7 @@ class WorkerConnections:
             raise TaskFailure(
                 "unknown_connection",
                 problem,
-                remedy="Name a known one, or add it to CELERIAC_CONNECTIONS_FILE of gateway and workers.",
+                remedy="Use a known name, or add it to CELERIAC_CONNECTIONS_FILE of gateway and workers.",
             )
         return self.configured[name]
 
@@ -163,7 +163,7 @@ class WorkerConnections:
         except json.JSONDecodeError:
             value = None
         if not isinstance(value, dict):
-            raise _misconfigured(name, f"{variable} is no JSON object")
+            raise _misconfigured(name, f"{variable} is not a JSON object")
         return value
 
 
@@ -186,7 +186,7 @@ def _misconfigured(name: str, what: str) -> TaskFailure:
     return TaskFailure(
         "connection_misconfigured",
         f"The connection {name!r} cannot be used: {what}.",
-        remedy="Set it right in the environment of the workers and start them again.",
+        remedy="Fix it in the environment of the workers and restart them.",
     )
 
 

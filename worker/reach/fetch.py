@@ -1,4 +1,4 @@
-"""Download what a client named by URL: from allowed addresses only, bounded in bytes and time."""
+"""Download a client's URL: from allowed addresses only, with limits on bytes and time."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 1024**2
 _REDIRECTS = {301, 302, 303, 307, 308}
-_PASSING = {408, 425, 429}  # and all of 5xx
+_PASSING = {408, 425, 429}  # transient, like all of 5xx
 _LONGEST_RETRY_AFTER_S = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
 class FetchLimits:
-    """How much and how long one download may be; times in seconds, of the whole and of a silence."""
+    """Limits of one download: bytes, and seconds in total and without received data."""
 
     max_bytes: int
     timeout_s: float
@@ -41,7 +41,7 @@ class FetchLimits:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a download gave: bytes as transferred, and what the server says of them."""
+    """A finished download: bytes as transferred, and the server's description of the file."""
 
     size_bytes: int
     file_name: str
@@ -59,11 +59,11 @@ def fetch(
 ) -> Fetched:
     """Stream `url` into the new file `target`.
 
-    `headers_for` gives the secret headers for a URL, and is asked again for each redirect. `on_progress`
-    takes the bytes so far and the total, if the server tells it.
+    `headers_for` returns the secret headers for a URL and is called again for each redirect. `on_progress`
+    takes the bytes so far and the total, if the server sends it.
 
-    Raises `TransientFailure` for what can pass (no connection, a cut or late answer, 408, 425, 429, 5xx) and
-    `TaskFailure` for what cannot (``address_refused``, ``source_http_404``, ``source_too_large``, ...).
+    Raises `TransientFailure` for transient failures (no connection, an incomplete or late response, 408, 425, 429,
+    5xx) and `TaskFailure` for permanent ones (``address_refused``, ``source_http_404``, ``source_too_large``, ...).
     """
     transport = PinnedTransport(allowed, time.monotonic() + limits.timeout_s)
     timeout = httpx.Timeout(limits.idle_timeout_s)
@@ -85,9 +85,9 @@ def fetch(
 def _final_answer(
     client: httpx.Client, url: httpx.URL, redirects_left: int, headers_for: Callable[[str], Mapping[str, str]]
 ) -> Iterator[httpx.Response]:
-    """Follow redirects one by one: each is a new request with its own address check and its own headers."""
+    """Follow redirects one by one: each is a new request with a new address check and new headers."""
     while True:
-        # identity: a compressed transfer hides its size; what comes compressed all the same stays so
+        # identity: a compressed transfer hides its size; other encodings are refused below
         headers = {"Accept": "*/*", "Accept-Encoding": "identity", **headers_for(str(url))}
         with client.stream("GET", url, headers=headers) as answer:
             if answer.status_code not in _REDIRECTS:
@@ -105,7 +105,7 @@ def _redirect_target(answer: httpx.Response) -> httpx.URL:
     except httpx.InvalidURL:
         raise _broken(answer.url, "redirects to an invalid URL") from None
     if target.scheme not in {"http", "https"} or not target.host or "location" not in answer.headers:
-        raise _broken(answer.url, "redirects to nowhere that HTTP reaches")
+        raise _broken(answer.url, "redirects to a URL that is not HTTP or HTTPS")
     return target.copy_with(username=None, password=None, fragment=None)
 
 
@@ -119,16 +119,18 @@ def _refuse_bad_status(answer: httpx.Response) -> None:
     )
     if status in _PASSING or status >= httpx.codes.INTERNAL_SERVER_ERROR:
         wait_s = retry_after_s(answer.headers.get("retry-after", ""))
-        raise TransientFailure(code, f"{where}.", remedy="It may pass; look at the source.", retry_after_s=wait_s)
+        raise TransientFailure(
+            code, f"{where}.", remedy="Check the source's server; the job is retried.", retry_after_s=wait_s
+        )
     if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-        raise TaskFailure(code, f"{where}.", remedy="Name an HTTP connection that may read it in 'connection'.")
-    raise TaskFailure(code, f"{where}.", remedy="Check 'url': the source gives no file there.")
+        raise TaskFailure(code, f"{where}.", remedy="Set 'connection' to an HTTP connection that may read it.")
+    raise TaskFailure(code, f"{where}.", remedy="Correct 'url': the source has no file there.")
 
 
 def _write(answer: httpx.Response, target: Path, max_bytes: int, on_progress: Callable[[int, int | None], None]) -> int:
     encoding = answer.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"identity", "gzip", "x-gzip", "zstd"}:
-        raise _broken(answer.url, f"sends the content encoding {encoding!r}, which was not asked for")
+        raise _broken(answer.url, f"sends the content encoding {encoding!r}, which was not requested")
     declared = answer.headers.get("content-length", "")
     total = int(declared) if declared.isdecimal() else None
     if total is not None and total > max_bytes:
@@ -146,24 +148,28 @@ def _write(answer: httpx.Response, target: Path, max_bytes: int, on_progress: Ca
 
 @contextmanager
 def _translated(host: str | None) -> Iterator[None]:
-    """Turn httpx's errors into failures that say whether trying again makes sense."""
+    """Turn httpx's errors into transient or permanent failures."""
     try:
         yield
-    except (httpx.InvalidURL, UnicodeError):  # the latter: a host that IDNA does not know
-        raise TaskFailure("source_invalid", "The URL is not valid.", remedy="Check 'url'.") from None
+    except (httpx.InvalidURL, UnicodeError):  # UnicodeError: a host name that IDNA does not allow
+        raise TaskFailure("source_invalid", "The URL is not valid.", remedy="Correct 'url'.") from None
     except httpx.TimeoutException:
         raise TransientFailure(
-            "source_timeout", f"{host} was silent or slow for too long.", remedy="It may pass."
+            "source_timeout",
+            f"{host} did not respond in time.",
+            remedy="Check the source's server; the job is retried.",
         ) from None
     except httpx.TransportError as failed:
         if _is_bad_certificate(failed):
             raise TaskFailure(
                 "source_tls_invalid",
                 f"The TLS certificate of {host} is not valid: {failed}.",
-                remedy="Have its owner mend it, or give the workers its authority in SSL_CERT_FILE.",
+                remedy="Fix the certificate, or add its authority to SSL_CERT_FILE of the workers.",
             ) from None
         raise TransientFailure(
-            "source_unreachable", f"The connection to {host} failed: {failed}.", remedy="It may pass."
+            "source_unreachable",
+            f"The connection to {host} failed: {failed}.",
+            remedy="Check the source's server; the job is retried.",
         ) from None
 
 
@@ -177,7 +183,7 @@ def _is_bad_certificate(failed: BaseException) -> bool:
 
 
 def retry_after_s(value: str) -> float | None:
-    """Return the seconds of a Retry-After header, given in seconds or as a date; None if it says neither."""
+    """Return the seconds of a Retry-After header, given in seconds or as a date; None if it is neither."""
     if value.strip().isdecimal():
         wait_s = float(value)
     else:
@@ -190,13 +196,13 @@ def retry_after_s(value: str) -> float | None:
 
 
 def _broken(url: httpx.URL, what: str) -> TaskFailure:
-    return TaskFailure("source_broken", f"{url.host} {what}.", remedy="Check 'url', or the server behind it.")
+    return TaskFailure("source_broken", f"{url.host} {what}.", remedy="Correct 'url', or fix the server.")
 
 
 def _too_large(url: httpx.URL, max_bytes: int) -> TaskFailure:
     return TaskFailure(
         "source_too_large",
-        f"The file at {url.host} is larger than the {max_bytes} bytes that workers download.",
-        remedy="Split it, or raise CELERIAC_HTTP_MAX_BYTES of the workers.",
+        f"The file at {url.host} is larger than {max_bytes} bytes, the limit of downloads.",
+        remedy="Split it, or raise CELERIAC_HTTP_MAX_BYTES on the workers.",
         max_bytes=max_bytes,
     )

@@ -1,7 +1,7 @@
-"""HTTP connections that go to checked addresses only, and end by a deadline.
+"""HTTP connections to checked addresses only, with a deadline.
 
-The name is resolved once, every answer is checked, and the socket goes to what was checked: nobody asks
-for a second answer of the name server (DNS rebinding). Host header and TLS still carry, and verify, the name.
+The name is resolved once, every address is checked, and the socket connects to a checked address: the name is not
+resolved again (DNS rebinding). The Host header has the name, and TLS verifies it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class PinnedTransport(httpx.HTTPTransport):
-    """An httpx transport without proxies whose sockets obey `allowed` and a deadline.
+    """An httpx transport without proxies, limited to `allowed` addresses and a deadline.
 
-    `deadline_at` is a reading of `time.monotonic`. It bounds every read and write, so that neither a header
-    nor a body can be dripped beyond it.
+    `deadline_at` is a value of `time.monotonic`. It limits every read and write, so that a server cannot prolong the
+    transfer by sending slowly.
     """
 
     def __init__(self, allowed: AllowedHosts, deadline_at: float) -> None:
-        """Make a pool of connections; verification honours ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``."""
+        """Create a connection pool; verification uses ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``."""
         tls = _tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
         super().__init__(verify=tls, trust_env=False)
         self._pool = httpcore.ConnectionPool(ssl_context=tls, network_backend=_PinnedBackend(allowed, deadline_at))
@@ -37,7 +37,7 @@ class PinnedTransport(httpx.HTTPTransport):
 
 @cache
 def _tls(_cert_file: str | None, _cert_dir: str | None) -> ssl.SSLContext:
-    """Return how to verify; reading the certificates takes 30 ms or more, so not for every download."""
+    """Return the TLS context, cached because reading the certificates takes 30 ms or more."""
     return httpx.create_ssl_context()
 
 
@@ -66,7 +66,7 @@ class _PinnedBackend(httpcore.SyncBackend):
         raise failure or httpcore.ConnectError(f"{host} has no address")
 
     def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore.NetworkStream:
-        raise NotImplementedError("jobs reach no unix sockets")
+        raise NotImplementedError("jobs cannot connect to unix sockets")
 
 
 class _DeadlineStream(httpcore.NetworkStream):

@@ -1,4 +1,4 @@
-"""From a spec and its datasets to a document."""
+"""Make a document from a spec and its datasets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def composed(spec: ReportSpec, sources: Sources, on_progress: Callable[[int, int], None]) -> Document:
-    """Compute the figures of all tables and charts of `spec`. `on_progress` gets blocks done and in all.
+    """Compute the figures of all tables and charts of `spec`. `on_progress` takes the blocks done and in total.
 
     Raises `TaskFailure` that names section and block: ``unknown_column``, ``wrong_type``, ``out_of_memory``.
     """
@@ -45,7 +45,7 @@ def composed(spec: ReportSpec, sources: Sources, on_progress: Callable[[int, int
 
 
 def drawn(document: Document) -> list[DrawnChart]:
-    """Return what the result says of the charts of `document`."""
+    """Return the descriptions of the charts of `document` for the result."""
     return [
         DrawnChart(
             title=figure.title,
@@ -60,7 +60,7 @@ def drawn(document: Document) -> list[DrawnChart]:
 
 
 def warnings(document: Document) -> list[str]:
-    """Return what a reader of `document` should know."""
+    """Return the notes for a reader of `document`."""
     found = []
     for table in document.tables:
         if table.row_count == 0:

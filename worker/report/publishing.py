@@ -1,4 +1,4 @@
-"""The files of a document, in the formats asked for."""
+"""Write the files of a document in the requested formats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Written(NamedTuple):
 
 
 def refuse_uninstalled(formats: Iterable[ReportFormat]) -> None:
-    """Raise `TaskFailure` (``pdf_not_installed``) before any work, if a PDF is asked for and cannot be made."""
+    """Raise `TaskFailure` (``pdf_not_installed``) before any work if a PDF is requested and cannot be made."""
     if "pdf" in formats:
         weasyprint_or_failure()
 

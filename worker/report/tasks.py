@@ -1,4 +1,4 @@
-"""The tasks of the report family: contracts bound to the pure modules."""
+"""The tasks of the report family. They call pure modules."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 @runs(GenerateReport)
 def generate_report(job: GenerateReport, run: Run) -> ReportResult:
-    """Render the report as ``report.html``, ``.xlsx``, ``.pdf`` or a CSV a table. A rerun makes it anew.
+    """Render the report as ``report.html``, ``.xlsx``, ``.pdf`` or a CSV per table. A rerun renders it again.
 
-    About 0.3 s a chart over a million rows, and 0.2 s to draw it.
+    Duration: about 0.3 s per chart of a million rows, and 0.2 s to draw it.
     """
     refuse_uninstalled(job.formats)
     settings = worker_settings()
@@ -56,9 +56,9 @@ def generate_report(job: GenerateReport, run: Run) -> ReportResult:
 
 @runs(GenerateDailyReport)
 def generate_daily_report(job: GenerateDailyReport, run: Run) -> DailyReportResult:
-    """Report on one day of the ledger. A rerun counts anew: jobs may have ended in the meantime.
+    """Report on one day of the ledger. A rerun counts again: jobs may have ended since.
 
-    About a minute for a million jobs; it holds two numbers of each.
+    Duration: about a minute per million jobs; memory holds two numbers of each.
     """
     refuse_uninstalled(job.formats)
     zone = ZoneInfo(job.time_zone)

@@ -96,10 +96,10 @@ def test_an_unknown_name_lists_the_known(folder: Path, group: str, name: str) ->
     ("group", "name", "environment", "what"),
     [
         ("sql", "warehouse", {}, "WAREHOUSE_URL is not set"),
-        ("sql", "warehouse", {"WAREHOUSE_URL": "mysql://u:s3cr3t@h"}, "WAREHOUSE_URL is no postgresql:// URL"),
+        ("sql", "warehouse", {"WAREHOUSE_URL": "mysql://u:s3cr3t@h"}, "WAREHOUSE_URL is not a postgresql:// URL"),
         ("http", "crm", {}, "CRM_HEADERS is not set"),
-        ("http", "crm", {"CRM_HEADERS": "Bearer s3cr3t"}, "CRM_HEADERS is no JSON object"),
-        ("http", "crm", {"CRM_HEADERS": '["s3cr3t"]'}, "CRM_HEADERS is no JSON object"),
+        ("http", "crm", {"CRM_HEADERS": "Bearer s3cr3t"}, "CRM_HEADERS is not a JSON object"),
+        ("http", "crm", {"CRM_HEADERS": '["s3cr3t"]'}, "CRM_HEADERS is not a JSON object"),
         ("http", "crm", {"CRM_HEADERS": '{"s3cr3t": 1}'}, "a header in CRM_HEADERS is not a string"),
         ("store", "odd", {}, "no file system 'nosuch'"),
     ],

@@ -1,1 +1,1 @@
-"""Backups and their restoration, with proof."""
+"""Backup and restoration, verified by digests."""

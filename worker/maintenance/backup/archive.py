@@ -1,4 +1,4 @@
-"""The file of a backup: a ZIP with its members' checksums in `manifest.json`; hostile until all of it is verified."""
+"""The file of a backup: a ZIP with its members' checksums in `manifest.json`; untrusted until fully verified."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MODEL = ConfigDict(extra="forbid", frozen=True)
 
 def _stays_inside(path: str) -> str:
     if not path.isprintable() or "\\" in path or any(part in {"", ".", ".."} for part in path.split("/")):
-        raise ValueError("a path is relative, printable, and without '.', '..' or empty parts")
+        raise ValueError("a path must be relative and printable, without '.', '..' or empty parts")
     return path
 
 
@@ -57,7 +57,7 @@ class Member(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a backup has, written last and read first."""
+    """The contents of a backup, written last and read first."""
 
     model_config = _MODEL
 
@@ -75,26 +75,26 @@ class Manifest(BaseModel):
     def _agrees(self) -> Manifest:
         paths = [member.path for member in self.files]
         if len(set(paths)) < len(paths):
-            raise ValueError("a path is named twice")
+            raise ValueError("a path is listed twice")
         if self.kind == "table" and (paths != [TABLE] or self.row_count is None):
-            raise ValueError(f"a backup of a table has one file, {TABLE}, and a row count")
+            raise ValueError(f"a backup of a table must have one file, {TABLE}, and a row count")
         return self
 
     @property
     def content_bytes(self) -> int:
-        """Size of all files in bytes."""
+        """Total size of the files in bytes."""
         return sum(member.size_bytes for member in self.files)
 
 
 class ArchiveWriter:
-    """Writes a backup; the manifest's `files` are what was added. Use it as a context manager."""
+    """Writes a backup; the manifest's `files` are the added ones. Use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
         self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
         self.files: list[Member] = []
 
     def add(self, path: str, content: IO[bytes], on_bytes: Callable[[int], None], *, packed: bool = False) -> None:
-        """Copy a file into the backup; `packed` says that compressing it again is of no use."""
+        """Copy a file into the backup; `packed` means that it is compressed already."""
         digest, size_bytes = hashlib.sha256(), 0
         try:
             _stays_inside(path)
@@ -117,16 +117,16 @@ class ArchiveWriter:
         return self
 
     def __exit__(self, *_failure: object) -> None:
-        """Close the file."""
+        """Close the archive."""
         self._zip.close()
 
     def finish(self, manifest: Manifest) -> None:
-        """Add the manifest: without it the file is no backup."""
+        """Add the manifest: without it the file is not a backup."""
         self._zip.writestr(MANIFEST, manifest.model_dump_json(), zipfile.ZIP_DEFLATED)
 
 
 class Archive:
-    """A backup whose members are all as the manifest says."""
+    """A backup whose members all match the manifest."""
 
     def __init__(self, file: zipfile.ZipFile, manifest: Manifest) -> None:
         self._zip = file
@@ -139,10 +139,10 @@ class Archive:
 
 @contextmanager
 def verified(path: Path, *, max_bytes: int, on_bytes: Callable[[int, int], None]) -> Iterator[Archive]:
-    """Yield the backup `path` after every byte of it has been compared with its manifest.
+    """Yield the backup `path` after every byte of it has been checked against its manifest.
 
-    `on_bytes` gets bytes verified and in all. Raises `TaskFailure` (``backup_refused``) for a file that is none, that
-    is damaged, that would unpack to more than `max_bytes`, or that has paths which lead elsewhere.
+    `on_bytes` takes the bytes verified and in total. Raises `TaskFailure` (``backup_refused``) for a file that is not a
+    backup, is damaged, would unpack to more than `max_bytes`, or has paths that lead outside.
     """
     _refuse_large_directory(path)
     try:
@@ -150,7 +150,7 @@ def verified(path: Path, *, max_bytes: int, on_bytes: Callable[[int, int], None]
             manifest = _manifest(file)
             _refuse_other_members(file, manifest)
             if manifest.content_bytes > max_bytes:
-                raise refused(f"it unpacks to {manifest.content_bytes} bytes; at most {max_bytes} are taken")
+                raise refused(f"it unpacks to {manifest.content_bytes} bytes; the maximum is {max_bytes}")
             done = 0
             for member in manifest.files:
                 _verify(file, member)
@@ -158,7 +158,7 @@ def verified(path: Path, *, max_bytes: int, on_bytes: Callable[[int, int], None]
                 on_bytes(done, manifest.content_bytes)
             yield Archive(file, manifest)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error) as broken:
-        raise refused(f"it is no sound ZIP file ({broken})") from None
+        raise refused(f"it is not a valid ZIP file ({broken})") from None
 
 
 def _manifest(file: zipfile.ZipFile) -> Manifest:
@@ -182,7 +182,7 @@ def _refuse_other_members(file: zipfile.ZipFile, manifest: Manifest) -> None:
     expected = {_CONTENT + member.path: member.size_bytes for member in manifest.files}
     found = [info for info in file.infolist() if info.filename != MANIFEST]
     if sorted(expected) != sorted(info.filename for info in found) or len(found) + 1 != len(file.infolist()):
-        raise refused("its members are not those of its manifest")
+        raise refused("its members do not match its manifest")
     for info in found:
         if info.flag_bits & 1 or info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
             raise refused(f"{info.filename!r} is encrypted or compressed in an unknown way")
@@ -199,18 +199,18 @@ def _verify(file: zipfile.ZipFile, member: Member) -> None:
                 break
             digest.update(chunk)
     if left or digest.hexdigest() != member.sha256:
-        raise refused(f"the checksum of {member.path!r} is not that of its manifest")
+        raise refused(f"the checksum of {member.path!r} does not match the manifest")
 
 
 def _refuse_large_directory(path: Path) -> None:
-    """Refuse a directory that would fill the memory: `zipfile` reads it whole. See APPNOTE.TXT, 4.3.14 to 4.3.16."""
+    """Refuse a directory that would fill the memory: `zipfile` reads it at once. See APPNOTE.TXT, 4.3.14 to 4.3.16."""
     with path.open("rb") as stream:
         size = stream.seek(0, 2)
         stream.seek(max(0, size - _TAIL_BYTES))
         tail = stream.read()
     end = tail.rfind(b"PK\5\6")
     if end < 0 or len(tail) < end + 22:
-        raise refused("it is no ZIP file")
+        raise refused("it is not a ZIP file")
     directory_bytes = struct.unpack_from("<L", tail, end + 12)[0]
     if (wide := tail.rfind(b"PK\6\6", 0, end)) >= 0 and len(tail) >= wide + 48:
         directory_bytes = max(struct.unpack_from("<Q", tail, wide + 40)[0], directory_bytes % 0xFFFFFFFF)
@@ -219,9 +219,9 @@ def _refuse_large_directory(path: Path) -> None:
 
 
 def refused(why: str) -> TaskFailure:
-    """Return the failure for a file that is not to be restored."""
+    """Return the failure for a file that must not be restored."""
     return TaskFailure(
         "backup_refused",
         f"The backup is refused: {why}.",
-        remedy="Take the file that maintenance.backup_data made, unchanged; nothing was written.",
+        remedy="Use an unchanged file of maintenance.backup_data. Nothing was written.",
     )

@@ -1,4 +1,4 @@
-"""Back up a table or the files of a store, and restore them, with proof."""
+"""Back up and restore a table or the files of a store, and verify the result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a backup or a restoration may use. `on_progress` takes the amount so far, in all, and its unit."""
+    """The limits of a backup or a restoration. `on_progress` takes the amount so far, the total, and the unit."""
 
     scratch: Path
     memory_limit_bytes: int
@@ -39,12 +39,12 @@ class Bounds:
     on_progress: Callable[[float, float | None, str], None]
 
     def engine(self) -> dict[str, Any]:
-        """Return the bounds of a DuckDB."""
+        """Return the limits for DuckDB."""
         return {"scratch": self.scratch, "memory_limit_bytes": self.memory_limit_bytes, "threads": self.threads}
 
 
 def back_up_table(database: Database, table: str, target: Path, bounds: Bounds) -> Manifest:
-    """Write a backup of `table` to the new file `target`. Raises what reading raises."""
+    """Write a backup of `table` to the new file `target`. Raises the failures of reading."""
     rows = bounds.scratch / TABLE
     row_count = read_table(
         database,
@@ -72,13 +72,13 @@ def back_up_table(database: Database, table: str, target: Path, bounds: Bounds) 
 
 
 def back_up_store(store: StoreConnection, prefix: str, target: Path, bounds: Bounds) -> Manifest:
-    """Write a backup of all files below `prefix` to the new file `target`. Each file is as it was when it was read."""
+    """Write a backup of all files below `prefix` to the new file `target`. Each file has its content at the time it was read."""
     paths, done = paths_below(store, prefix), 0
     if not paths:
         raise TaskFailure(
             "source_missing",
             f"source.prefix: the store {store.name!r} has no files below {prefix!r}.",
-            remedy="Check the path below the store's root.",
+            remedy="Correct the prefix; it is relative to the store's root.",
         )
 
     def on_bytes(count: int) -> None:
@@ -107,9 +107,9 @@ def back_up_store(store: StoreConnection, prefix: str, target: Path, bounds: Bou
 def restore_table(
     backup: Path, database: Database, table: str, *, replace: bool, load_id: str, bounds: Bounds
 ) -> Manifest:
-    """Restore a backup into `table` and compare what is there then with the backup.
+    """Restore a backup into `table` and compare the resulting table with the backup.
 
-    Raises `TaskFailure`: ``backup_refused``, ``table_exists``, ``restore_not_exact``, and what loading raises.
+    Raises `TaskFailure`: ``backup_refused``, ``table_exists``, ``restore_not_exact``, and the failures of loading.
     """
     rows, there = bounds.scratch / TABLE, bounds.scratch / "restored.parquet"
     with _opened(backup, "table", bounds) as archive:
@@ -143,10 +143,10 @@ def restore_table(
 
 
 def restore_store(backup: Path, store: StoreConnection, prefix: str, *, replace: bool, bounds: Bounds) -> Manifest:
-    """Restore a backup below `prefix` and read every file again.
+    """Restore a backup below `prefix` and verify every file.
 
-    A file that is there with the backup's content is what an earlier attempt has restored. Without `replace` any
-    other one is refused before a file is written; with it, others are removed at the end.
+    An existing file with the backup's content was restored by an earlier attempt. Without `replace`, any other
+    existing file is refused before a file is written; with it, other files are removed at the end.
     """
     done = 0
 
@@ -169,7 +169,7 @@ def restore_store(backup: Path, store: StoreConnection, prefix: str, *, replace:
         store.fs.rm_file(store.locate(f"{prefix}/{path}"))
     found = {path: sha256_in(store, f"{prefix}/{path}") for path in paths_below(store, prefix)}
     if found != expected:
-        raise _not_exact(f"{store.name}:{prefix} has {len(found)} files, some of them others", manifest)
+        raise _not_exact(f"{store.name}:{prefix} has {len(found)} files, and some differ", manifest)
     return manifest
 
 
@@ -182,8 +182,8 @@ def _opened(backup: Path, kind: str, bounds: Bounds) -> Iterator[Archive]:
         if archive.manifest.kind != kind:
             raise TaskFailure(
                 "backup_of_another_kind",
-                f"destination.kind: it is {kind!r}, but the backup is of a {archive.manifest.kind}.",
-                remedy=f"Name a destination of the kind {archive.manifest.kind!r}.",
+                f"destination.kind is {kind!r}, but the backup is of a {archive.manifest.kind}.",
+                remedy=f"Use a destination of the kind {archive.manifest.kind!r}.",
             )
         yield archive
 
@@ -195,17 +195,17 @@ def _refuse_other_rows(rows: Path, manifest: Manifest, bounds: Bounds) -> None:
     except (pa.ArrowException, OSError, TaskFailure) as unreadable:
         if getattr(unreadable, "code", "") == "out_of_memory" or getattr(unreadable, "errno", None) is not None:
             raise
-        raise refused(f"its table is no sound Parquet file ({unreadable})") from None
+        raise refused(f"its table is not a valid Parquet file ({unreadable})") from None
     if columns != manifest.columns or found != (manifest.row_count, manifest.digest):
-        raise refused("its table has other columns or rows than its manifest says")
+        raise refused("the columns or rows of its table do not match its manifest")
 
 
 def _refuse_present(store: StoreConnection, prefix: str, others: list[str], *, replace: bool) -> None:
     if not replace:
         raise TaskFailure(
             "destination_not_empty",
-            f"{store.name}:{prefix} has {len(others)} files that are not those of the backup, such as {others[0]!r}.",
-            remedy="Name an empty folder, or ask for the mode 'replace'.",
+            f"{store.name}:{prefix} has {len(others)} files that are not in the backup, such as {others[0]!r}.",
+            remedy="Use an empty folder, or the mode 'replace'.",
         )
 
 
@@ -214,5 +214,5 @@ def _not_exact(found: str, manifest: Manifest) -> TaskFailure:
     return TaskFailure(
         "restore_not_exact",
         f"{found}; the backup has {expected} with the digest {manifest.digest}.",
-        remedy="Something else writes there, or the destination cannot hold the values exactly; do not rely on it.",
+        remedy="Do not use the restored data. Stop other writers, or choose a destination that stores the values exactly.",
     )

@@ -1,4 +1,4 @@
-"""Digests of content: of a table, whatever the order of its rows, and of a set of files."""
+"""Digests of content: of a table, independent of the order of its rows, and of a set of files."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def rows_digest(
     threads: int,
     on_fraction: Callable[[float], None],
 ) -> tuple[int, str]:
-    """Return the row count of a Parquet file and the digest of its rows, in which their order has no part.
+    """Return the row count of a Parquet file and the digest of its rows, independent of their order.
 
     A row's text is, column by column in the order of their names, ``<length>:<value>`` or ``-`` for a missing one; the
-    digest is the sum of the first two 64 bit words of the rows' SHA-256, in hexadecimal. With `like` each column is
-    converted to its type in that file first, so that what a database stores in its own way compares equal. Raises
-    `TaskFailure` if it cannot be, or if a column is not there.
+    digest is the sum of the first two 64 bit words of the rows' SHA-256, in hexadecimal. With `like`, each column is
+    first converted to its type in that file, so that a database's own representation compares equal. Raises
+    `TaskFailure` if the conversion fails, or if a column is missing.
     """
     readable = {path: "the table", **({like: "the backup"} if like else {})}
     with locked_engine(

@@ -1,4 +1,4 @@
-"""The files of a store below a prefix: found, read and written within its root."""
+"""Find, read and write the files of a store below a prefix, within its root."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _CHUNK_BYTES = 1024**2
 
 
 def paths_below(store: StoreConnection, prefix: str) -> list[str]:
-    """Return the paths of all files below `prefix`, relative to it and sorted; none if there is no such folder.
+    """Return the paths of all files below `prefix`, relative to it and sorted; empty if the folder does not exist.
 
-    Raises `TaskFailure` for more than 100,000 files, or one that leads out of the store.
+    Raises `TaskFailure` for more than 100,000 files, or for one that leads out of the store.
     """
     root = store.locate(prefix).rstrip("/")
     try:
@@ -40,9 +40,11 @@ def paths_below(store: StoreConnection, prefix: str) -> list[str]:
 
 
 def write_file(store: StoreConnection, path: str, content: IO[bytes], on_bytes: Callable[[int], None]) -> None:
-    """Write a file of the store: aside, and then renamed, so that nobody sees half of it."""
+    """Write a file of the store: to a temporary file that is then renamed, so that no reader sees a partial file."""
     full = store.locate(path)
-    aside = f"{full}.{secrets.token_hex(4)}.part" if store.is_local else full  # object stores show whole objects only
+    aside = (
+        f"{full}.{secrets.token_hex(4)}.part" if store.is_local else full
+    )  # object stores show complete objects only
     try:
         store.fs.makedirs(full.rpartition("/")[0], exist_ok=True)
         with store.fs.open(aside, "wb") as target:
@@ -71,9 +73,9 @@ def sha256_in(store: StoreConnection, path: str) -> str:
 
 
 def unreachable(store: StoreConnection, failure: OSError) -> TransientFailure:
-    """Return the failure of a store that cannot be read or written now."""
+    """Return the transient failure of a store that cannot be read or written."""
     return TransientFailure(
         "store_unavailable",
         f"The store {store.name!r} failed: {redact(f'{type(failure).__name__}: {failure}')[:500]}",
-        remedy="Check the store, its room, and the rights of the workers.",
+        remedy="Check the store, its free space, and the permissions of the workers.",
     )

@@ -1,1 +1,1 @@
-"""Tables brought up to date with tables elsewhere."""
+"""Synchronise a table with a table of another connection."""

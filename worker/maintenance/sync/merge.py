@@ -1,4 +1,4 @@
-"""Merge staged rows into a table within one transaction: what differs is updated, what is new inserted."""
+"""Merge staged rows into a table in one transaction: update rows that differ, insert new ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Merged(NamedTuple):
-    """Rows of a part, by what became of them."""
+    """Counts of the rows of a part, by outcome."""
 
     inserted: int
     updated: int
@@ -24,7 +24,7 @@ class Merged(NamedTuple):
 
 
 def merge(transaction: Transaction, plan: TablePlan, on_progress: Callable[[int, int | None], None]) -> Merged:
-    """Bring the plan's dataset into its target. Raises `TaskFailure` for keys or columns that do not fit."""
+    """Merge the plan's dataset into its target. Raises `TaskFailure` for keys or columns that do not fit."""
     existing = fitting_target(transaction, plan)
     transaction.keep_writers_out(plan)
     transaction.stage(plan, on_progress)
@@ -41,7 +41,7 @@ def merge(transaction: Transaction, plan: TablePlan, on_progress: Callable[[int,
 def delete_others(
     transaction: Transaction, plan: TablePlan, on_progress: Callable[[int, int | None], None], *, most_ratio: float
 ) -> int:
-    """Delete the target's rows whose key is not in the plan's dataset, which has the key only; return how many.
+    """Delete the target's rows whose key is not in the plan's dataset, which has only keys; return their number.
 
     Raises `TaskFailure` (``too_many_deletions``) if that is more than `most_ratio` (0..1) of the target's rows.
     """
@@ -55,7 +55,7 @@ def delete_others(
             "too_many_deletions",
             f"{deleted} of the {before} rows of {plan.destination} have no row with their key in the source; "
             f"at most {most_ratio:.0%} may be deleted.",
-            remedy="Check the source. If it is right, raise mode.most_deleted_ratio.",
+            remedy="Check the source. If it is correct, raise mode.most_deleted_ratio.",
             row_count=deleted,
         )
     return deleted

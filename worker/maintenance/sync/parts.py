@@ -1,4 +1,4 @@
-"""Cut a staged file into parts of some rows, in its order, without parting rows that have the same watermark."""
+"""Split a staged file into parts, in its order; rows with the same watermark stay in one part."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def parts_of(path: Path, scratch: Path, rows: int, by: str | None) -> Iterator[tuple[Path, pa.Scalar | None]]:
-    """Yield Parquet files of about `rows` rows each, with the last value of the column `by`, if one is given.
+    """Yield Parquet files of about `rows` rows each, with the last value of the column `by`, if given.
 
-    A part grows beyond `rows` while its last value repeats: what has been copied up to a value is then all there is
-    of it. Each file is gone when the next one is asked for.
+    A part grows beyond `rows` while its last value repeats, so that a copied part has all rows of that value. Each file
+    is deleted when the next one is requested.
     """
     part, schema = scratch / "part.parquet", schema_of(path)
     sink: ParquetSink | None = None
@@ -46,7 +46,7 @@ def parts_of(path: Path, scratch: Path, rows: int, by: str | None) -> Iterator[t
 
 
 def _leading_ties(batch: pa.RecordBatch, by: str | None, last: pa.Scalar | None) -> int:
-    """Return how many rows at the beginning of `batch` have the value `last`. Missing values are no ties."""
+    """Return how many rows at the start of `batch` have the value `last`. Missing values never match."""
     if by is None or last is None or not last.is_valid:
         return 0
     differs = pc.invert(pc.fill_null(pc.equal(batch.column(by), last), fill_value=False))

@@ -1,13 +1,13 @@
-"""Bring a table up to date with a table of another connection.
+"""Synchronise a table with a table of another connection.
 
     state of the destination's `celeriac_syncs` -> stage what is new in the source as Parquet (sorted by watermark)
       -> for each part of some rows, one transaction of the destination:
-           put it into a temporary table, drop the rows that are there already with the same values,
+           put it into a temporary table, drop the rows that exist already with the same values,
            update and insert the rest, write the new state -> commit
       -> `delete_missing`: one more transaction, with the keys of the source
 
-Rows are compared in the destination, after its own conversions, so that a number that a database stores in another
-way does not count as a difference. Memory holds some batches; staged files and temporary tables are on disks.
+Rows are compared in the destination, after its own conversions, so that another representation of the same number
+is not a difference. Memory holds a few batches; staged files and temporary tables are on disk.
 """
 
 from __future__ import annotations
@@ -42,14 +42,15 @@ if TYPE_CHECKING:
     from worker.tables.databases.dialect import Dialect
     from worker.tables.databases.plan import TablePlan
 
-_ROW_BYTES = 512  # a guess, for the size of row groups while sorting
+_ROW_BYTES = 512  # an estimate, for the size of row groups while sorting
 
 
 @dataclass
 class Sync:
-    """One attempt at `job`, whose `job_key` lets a later attempt go on with its counts.
+    """One attempt at `job`, whose `job_key` lets a later attempt continue its counts.
 
-    `on_progress` takes rows so far and in all; what it raises ends the attempt and undoes the transaction under way.
+    `on_progress` takes the rows so far and in total; an exception from it ends the attempt and rolls back the open
+    transaction.
     """
 
     job: SyncData
@@ -66,7 +67,7 @@ class Sync:
     _unchanged: int = field(default=0, init=False)
 
     def run(self) -> SyncResult:
-        """Synchronise. Raises `TaskFailure` for what cannot pass and `TransientFailure` for what can."""
+        """Synchronise. Raises `TransientFailure` for transient failures and `TaskFailure` for permanent ones."""
         mode = self.job.mode
         staged = self._staged()
         by = mode.column if isinstance(mode, ByWatermark) else None
@@ -89,7 +90,7 @@ class Sync:
         )
 
     def _staged(self) -> Path:
-        """Read the state, then the source: what is read is not older than what the state says."""
+        """Read the state first and then the source, so that the rows are not older than the state."""
         dialect = self.destination.dialect
         with self._transaction() as transaction:
             self._state = read_state(transaction, self.job, job_key=self.job_key)
@@ -136,7 +137,7 @@ class Sync:
                 raise TaskFailure(
                     "key_not_unique",
                     f"The key {self.job.key} is not unique in the source: {example} occurs {count} times.",
-                    remedy="Add the columns that tell these rows apart to the key.",
+                    remedy="Add columns to the key that make it unique.",
                 )
             if not isinstance(mode, ByWatermark):
                 return found
@@ -198,9 +199,9 @@ class Sync:
 
 
 def _since(mode: ByWatermark, watermark: Watermark, dialect: Dialect) -> str:
-    """Return the condition for rows to look at: not below the watermark, less the overlap, or without one.
+    """Return the condition for the rows to read: at or above the watermark minus the overlap, or without a value.
 
-    Not only above it: rows with the same watermark may have been committed after the others were read.
+    Rows equal to the watermark are included, because some may have been committed after the others were read.
     """
     lowest = dialect.at_least(mode.column, watermark.before(mode).value)
     return f"({lowest} OR {dialect.quoted(mode.column)} IS NULL)"

@@ -1,7 +1,7 @@
-"""What a synchronisation keeps in its destination: how far it is, and which attempt wrote last.
+"""The state of a synchronisation in its destination: its progress, and the attempt that wrote last.
 
-One row a pair of tables in `celeriac_syncs`, written in the transaction that writes the rows. Both modes share it, so
-that neither overwrites what the other has copied meanwhile.
+One row per pair of tables in `celeriac_syncs`, written in the transaction that writes the rows. Both modes share it,
+so that neither overwrites newer rows of the other.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _INSERT = f"""
 
 @dataclass(frozen=True, slots=True)
 class SyncState:
-    """How far a synchronisation is. The counts, and `began_at` (a watermark's text), are those of `job`."""
+    """The progress of a synchronisation. The counts and `began_at` (a watermark's text) belong to `job`."""
 
     sync_id: str
     description: str
@@ -56,7 +56,7 @@ class SyncState:
     deleted_count: int = 0
 
     def from_the_beginning(self) -> SyncState:
-        """Return the state without what was copied so far."""
+        """Return the state without its progress."""
         return replace(self, watermark=None, began_at="")
 
     def with_counts(self, *, inserted: int = 0, updated: int = 0, deleted: int = 0) -> SyncState:
@@ -76,13 +76,13 @@ class SyncState:
 
 
 def sync_id_of(job: SyncData) -> str:
-    """Return what makes two synchronisations the same: the tables."""
+    """Return the id of a synchronisation, made from its two tables."""
     parts = [job.source.model_dump(), job.destination.model_dump()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def read_state(transaction: Transaction, job: SyncData, *, job_key: str) -> SyncState:
-    """Return the state as it is; a new job starts with counts of its own, a new column without a watermark."""
+    """Return the stored state; a new job starts with zero counts, a new column without a watermark."""
     transaction.ensure(_TABLE, _COLUMNS)
     source, destination = job.source, job.destination
     description = f"{source.connection}:{source.table} -> {destination.connection}:{destination.table}"
@@ -102,15 +102,15 @@ def read_state(transaction: Transaction, job: SyncData, *, job_key: str) -> Sync
 def write_state(transaction: Transaction, state: SyncState) -> SyncState:
     """Write `state` and return it with its new version.
 
-    Raises `TransientFailure` (``sync_overtaken``) if somebody has written since it was read: what this attempt has
-    read of the source may be older than what that one has copied.
+    Raises `TransientFailure` (``sync_overtaken``) if another attempt has written since it was read: the rows that
+    this attempt has read may be older than those that the other has copied.
     """
     found = transaction.rows(_READ, state.sync_id)
     if (int(found[0][0]) if found else 0) != state.version:
         raise TransientFailure(
             "sync_overtaken",
             f"Another job synchronises {state.description} at the same time.",
-            remedy="This one begins again from what that one has copied. Let one schedule do it.",
+            remedy="This job is retried from the other's progress. Synchronise these tables in one schedule only.",
         )
     state = replace(state, version=state.version + 1)
     watermark = state.watermark

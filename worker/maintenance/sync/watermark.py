@@ -1,4 +1,4 @@
-"""Watermarks: values of a column that grows, kept as text and asked for in SQL."""
+"""Watermarks: the highest value of a growing column, stored as text and used in SQL conditions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Watermark:
 
     @classmethod
     def parse(cls, kind: str, text: str) -> Watermark:
-        """Return the watermark that `text` was made of."""
+        """Return the watermark from its text."""
         parsers: dict[str, Any] = {
             "integer": int,
             "decimal": Decimal,
@@ -40,24 +40,24 @@ class Watermark:
         return cls(cast("Kind", kind), parsers[kind](text))
 
     def text(self) -> str:
-        """Return the value as `parse` takes it: a number, or ISO 8601."""
+        """Return the value as text for `parse`: a number, or ISO 8601."""
         return self.value.isoformat() if isinstance(self.value, date) else str(self.value)
 
     def is_above(self, other: Watermark) -> bool:
-        """Return whether this is higher. Raises `TaskFailure` (``watermark_changed``) if they are of two kinds."""
+        """Return whether this is higher. Raises `TaskFailure` (``watermark_changed``) if the kinds differ."""
         if {self.kind, other.kind} - {"integer", "decimal", "float"} and self.kind != other.kind:
             raise TaskFailure(
                 "watermark_changed",
-                f"The watermark so far is of the kind {other.kind}; the column's values are {self.kind} now.",
-                remedy="Synchronise once with the mode 'full', and name another column, or the table under a new name.",
+                f"The stored watermark is a {other.kind}; the column's values are now of the kind {self.kind}.",
+                remedy="Synchronise once with the mode 'full', and use another column or another table name.",
             )
         higher: bool = self.value > other.value  # type: ignore[operator]  # of one kind, or numbers
         return higher
 
     def before(self, mode: ByWatermark) -> Watermark:
-        """Return the watermark from which rows are looked at again.
+        """Return the watermark from which rows are read again.
 
-        Raises `TaskFailure` (``overlap_does_not_fit``) for an overlap in seconds before a number, or the reverse.
+        Raises `TaskFailure` (``overlap_does_not_fit``) for an overlap in seconds on a number, or the reverse.
         """
         temporal = isinstance(self.value, date)
         if (mode.overlap_count and temporal) or (mode.overlap_s and not temporal):
@@ -75,7 +75,7 @@ class Watermark:
 
 
 def kind_of(column: str, found: pa.DataType) -> Kind:
-    """Return what a column's watermarks are. Raises `TaskFailure` if it has no order that all systems agree on."""
+    """Return the kind of a column's watermarks. Raises `TaskFailure` if systems order its type differently."""
     types = pa.types
     if types.is_timestamp(found):
         return "timestamptz" if found.tz else "timestamp"
@@ -89,8 +89,8 @@ def kind_of(column: str, found: pa.DataType) -> Kind:
             return cast("Kind", kind)
     raise TaskFailure(
         "watermark_not_ordered",
-        f"mode.column: {column!r} is of the type {found}; a watermark is a number, a date or a time.",
-        remedy="Name another column, or use the mode 'full'.",
+        f"mode.column: {column!r} has the type {found}; a watermark must be a number, a date or a time.",
+        remedy="Use another column, or the mode 'full'.",
         column=column,
     )
 
@@ -106,6 +106,6 @@ def watermark_in(kind: Kind, value: pa.Scalar) -> Watermark | None:
             moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
             return Watermark(kind, moment if value.type.tz else moment.replace(tzinfo=None))
         plain = value.as_py()
-    except (OverflowError, ValueError):  # how databases say "infinity" is out of Python's range
+    except (OverflowError, ValueError):  # a database's "infinity" is out of Python's range
         return None
     return None if isinstance(plain, float) and not math.isfinite(plain) else Watermark(kind, plain)

@@ -92,7 +92,7 @@ def _input(field: pa.Field, spec: FeatureSpec) -> InputColumn | None:
     if family not in _TAKEN_BY[wanted.kind]:
         raise TaskFailure(
             "wrong_column_type",
-            f"features.columns: the role {wanted.kind!r} does not take {field.name!r}, which is {field.type}.",
+            f"features.columns: {field.name!r} is {field.type}; the role {wanted.kind!r} does not take that type.",
             remedy=f"It takes {' and '.join(sorted(_TAKEN_BY[wanted.kind]))}; cast it with etl.transform_data first.",
             column=field.name,
         )

@@ -1,1 +1,1 @@
-"""Charts: figures computed, drawn, and told in words."""
+"""Charts: compute, draw and describe figures."""

@@ -1,5 +1,5 @@
-# ruff: noqa: S608 - SQL is made here, from aliases and numbers
-"""The figures of a report's charts, computed by DuckDB: whatever the rows, a chart is at most a few thousand values."""
+# ruff: noqa: S608 - this module builds SQL from aliases and numbers
+"""Compute the figures of a report's charts with DuckDB: at most a few thousand values, however many the rows."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from worker.report.content.shapes import (
 from worker.report.data.selection import Selection, category
 from worker.report.data.sources import Sources
 
-MOST_POINTS = 1_000  # of a line; beyond, x is cut into intervals
+MOST_POINTS = 1_000  # of a line; with more, x is divided into intervals
 INTERVALS = 400
-MOST_DOTS = 1_500  # of a scatter; beyond, a sample
+MOST_DOTS = 1_500  # of a scatter chart; with more, a sample is drawn
 MOST_SERIES = 8
 _OUTLIERS_DRAWN = 30
-_SPREAD = 2_654_435_761  # 2**32 / golden ratio: multiples of it, modulo 2**32, fall evenly (Knuth, TAOCP 3, 6.4)
+_SPREAD = 2_654_435_761  # 2**32 / golden ratio: multiples of it, modulo 2**32, are evenly spread (Knuth, TAOCP 3, 6.4)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # timestamps of datasets have no zone
 
 
@@ -57,7 +57,7 @@ def draw(chart: Chart, sources: Sources, where: str) -> Figure:
 
 
 class _Plan:
-    """A chart's query, and what is to be said about it."""
+    """A chart's query and its notes."""
 
     def __init__(self, chosen: Selection, sources: Sources) -> None:
         self.chosen = chosen
@@ -75,7 +75,7 @@ class _Plan:
         return tuple(figures)
 
     def most_frequent(self, key: str, limit: int, what: str) -> str:
-        """Return SQL for the `limit` values of `key` with most rows, and note it if there are more."""
+        """Return SQL for the `limit` values of `key` with most rows, and add a note if there are more."""
         ((count,),) = self.rows(f"SELECT count(*) FROM (SELECT {key} FROM picked GROUP BY 1)")
         if count > limit:
             self.notes.append(f"{limit} of {count:,} values of {what}: those with most rows.")
@@ -84,7 +84,7 @@ class _Plan:
 
 @singledispatch
 def _shape(chart: Any, _: _Plan) -> tuple[Shape, str, str]:
-    raise TypeError(f"{type(chart).__name__} is no chart")
+    raise TypeError(f"{type(chart).__name__} is not a chart")
 
 
 @_shape.register
@@ -215,16 +215,16 @@ def _(chart: HeatMap, plan: _Plan) -> tuple[Shape, str, str]:
 
 
 def _interval(value: str, low: float, high: float, count: int) -> str:
-    """Return SQL for which of `count` equal intervals of `low` .. `high` a value lies in; `high` is in the last.
+    """Return SQL for the number of the interval, of `count` equal ones of `low` .. `high`; `high` is in the last.
 
-    It works with halves, because the whole range may be too large for a float.
+    It computes with halves, because the whole range may be too large for a float.
     """
     fraction = f"({value} / 2 - {low / 2!r}) / {high / 2 - low / 2 or 1.0!r}"
     return f"CAST(least(greatest(floor({fraction} * {count}), 0), {count - 1}) AS INTEGER)"
 
 
 class _Found:
-    """Rows ``(key, group, value...)`` of a grouped query, as series over ordered keys."""
+    """Rows ``(key, group, value...)`` of a grouped query as series over ordered keys."""
 
     def __init__(self, rows: list[tuple[Any, ...]], names: list[str], groups: list[Any] | None) -> None:
         self.rows = rows
@@ -233,11 +233,11 @@ class _Found:
 
     @property
     def label(self) -> str:
-        """What the values are, if they are one thing."""
+        """The label of the values, if all have the same."""
         return self._names[0] if len(self._names) == 1 else ""
 
     def series(self, keys: list[Any]) -> list[Series]:
-        """Return a series a group, or else one a measure, with a value or None for each of `keys`."""
+        """Return a series per group, or per measure without groups, with a value or None for each of `keys`."""
         if self._groups is not None:
             found = {(row[0], row[1]): _number(row[2]) for row in self.rows}
             return [Series(category(group), [found.get((key, group)) for key in keys]) for group in self._groups]
@@ -254,7 +254,7 @@ def _grouped(
     *,
     among: str = "",
 ) -> _Found:
-    """Aggregate by `key`, and by `split` if there is one; only for the keys `among`, if given."""
+    """Aggregate by `key`, and by `split` if given; only for the keys `among`, if given."""
     groups, joins = None, ""
     if split is not None:
         top = plan.most_frequent(split, MOST_SERIES, chart.split_by or "")
@@ -267,10 +267,10 @@ def _grouped(
 
 
 def _number(value: Any) -> float | None:
-    """Return what an aggregate gave as a float; None where it is missing or out of range."""
+    """Return the value of an aggregate as a float; None if it is missing or out of range."""
     if value is None:
         return None
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise TaskFailure("wrong_type", f"{value!r} is no number.", remedy="Choose another measure.") from None
+        raise TaskFailure("wrong_type", f"{value!r} is not a number.", remedy="Choose another measure.") from None

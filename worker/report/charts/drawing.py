@@ -1,4 +1,4 @@
-"""Figures as SVG: drawn by matplotlib, without pyplot's state, with text as text and colours as stand-ins."""
+"""Draw figures as SVG with matplotlib, without pyplot's state; text stays text, colours are placeholders."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from worker.report.content.shapes import Figure
 from worker.report.content.values import printable
 
 WIDE, NARROW = 760, 360  # CSS pixels
-_PADDING = 6  # the reader's font may be a little wider than the one that is measured
-_MOST_ROOM = 0.45  # of a side, for the labels there
-_LARGEST_NUMBER = 1e300  # on an axis: the distance of two is still a float, with room for margins
+_PADDING = 6  # the reader's font may be a little wider than the measured one
+_MOST_ROOM = 0.45  # share of a side for its labels
+_LARGEST_NUMBER = 1e300  # on an axis: the distance of two numbers with margins is still a finite float
 
 _STYLE = {
     **mpl.rcParamsDefault,
     "svg.fonttype": "none",
     "svg.hashsalt": "celeriac",
-    "text.parse_math": False,  # a dollar sign in somebody's data is a dollar sign
+    "text.parse_math": False,  # a dollar sign in the data does not start a formula
     "font.family": ["DejaVu Sans"],
     "font.size": 12.0,
     "axes.unicode_minus": False,
@@ -65,19 +65,19 @@ _OUTER = re.compile(r"<svg [^>]*?viewBox=\"([^\"]+)\"[^>]*>")
 
 
 def svg_of(figure: Figure, *, name: str, width: int = WIDE) -> str:
-    """Return `figure` as an ``<svg>`` element of `width` pixels, colours as stand-ins; its ids begin with `name`.
+    """Return `figure` as an ``<svg>`` element of `width` pixels, colours as placeholders; its ids start with `name`.
 
-    Raises `TaskFailure` (``not_drawable``) for numbers that no axis spans.
+    Raises `TaskFailure` (``not_drawable``) for numbers too large for an axis.
     """
     if not all(abs(number) <= _LARGEST_NUMBER for number in figure.numbers):
         raise TaskFailure(
             "not_drawable",
-            f"The chart {figure.title!r} has numbers beyond {_LARGEST_NUMBER:g}, which no axis spans.",
-            remedy="Leave these rows out, or scale them, with etl.transform_data.",
+            f"The chart {figure.title!r} has numbers beyond {_LARGEST_NUMBER:g}, too large for an axis.",
+            remedy="Drop or scale these rows with etl.transform_data.",
         )
     height = height_of(figure.shape, width)
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts have it, or say so
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's browser chooses the fonts
         canvas = Canvas(figsize=(width / 72, height / 72), dpi=72)
         axes: Axes = canvas.subplots()
         axes.set_xlabel(printable(figure.x_label, 80))
@@ -92,7 +92,7 @@ def svg_of(figure: Figure, *, name: str, width: int = WIDE) -> str:
 
 
 def _make_room(axes: Axes) -> None:
-    """Shrink `axes` until its labels fit into the picture, as `constrained_layout` does, in a fifth of its time."""
+    """Shrink `axes` until its labels fit into the picture, like `constrained_layout` in a fifth of the time."""
     canvas = axes.get_figure(root=True)
     outer = axes.get_tightbbox()
     if canvas is None or outer is None:
@@ -107,10 +107,10 @@ def _make_room(axes: Axes) -> None:
 
 
 def _embedded(document: str, name: str, width: int) -> str:
-    """Return a matplotlib document as an element that shares a page with others."""
+    """Return a matplotlib document as an element that can share a page with others."""
     svg = document[document.index("<svg ") :].strip()
     svg = re.sub(r"<defs>\s*<style type=\"text/css\">.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
-    svg = _TAG.sub(lambda tag: _tag(tag[0], name), svg)  # texts between tags are somebody's data, and stay as they are
+    svg = _TAG.sub(lambda tag: _tag(tag[0], name), svg)  # text between tags is the client's data and is not changed
     return _OUTER.sub(
         rf'<svg xmlns="http://www.w3.org/2000/svg" viewBox="\1" width="{width}" class="drawing"'
         ' font-family="system-ui, sans-serif" stroke-linejoin="round">',
@@ -120,7 +120,7 @@ def _embedded(document: str, name: str, width: int) -> str:
 
 
 def _tag(tag: str, name: str) -> str:
-    """Return one tag without what nobody refers to, its ids unique on the page, coordinates to 1/100 pixel."""
+    """Return one tag without unused attributes, its ids unique on the page, coordinates to 1/100 pixel."""
     tag = _UNUSED_ID.sub("", tag)
     tag = re.sub(r' id="([^"]+)"', rf' id="{name}-\1"', tag)
     tag = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", tag)

@@ -1,4 +1,4 @@
-"""The marks of each kind of chart, on matplotlib's axes."""
+"""Draw the marks of each kind of chart on matplotlib's axes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-PHONE = 500  # pixels up to which a drawing is made for a small screen
+PHONE = 500  # up to this width in pixels a drawing is made for a small screen
 _SIGN_WIDTH = 6.6  # of a character at 12 pixels, on average
 _BAR_HEIGHT = 26
 _DATES: dict[str, Any] = {  # of ticks by year, month, day, hour, minute, second; at their zeros; beside the axis
@@ -29,7 +29,7 @@ _DATES: dict[str, Any] = {  # of ticks by year, month, day, hour, minute, second
     "zero_formats": ["", "%Y", "%b", "%d %b", "%H:%M", "%H:%M"],
     "offset_formats": ["", "%Y", "%b %Y", "%d %b %Y", "%d %b %Y", "%d %b %Y %H:%M"],
 }
-_SPARSE = 40  # positions up to which a line's points are marked
+_SPARSE = 40  # up to this number of positions a line's points are marked
 _DASHES = ("solid", "solid", "solid", "solid", (0, (5, 2)), (0, (5, 2)), (0, (1, 1.5)), (0, (1, 1.5)))
 _LEAST_LABELLED_CELL = 26  # pixels that a cell needs at least to hold a number
 _DARK_CELL = 0.55  # share of full colour from which a cell's number is written in the colour of the page
@@ -50,13 +50,13 @@ def height_of(shape: Shape, width: int) -> int:
 
 
 def lies_down(shape: Bars, width: int) -> bool:
-    """Return whether bars go across: their categories' names have no room side by side."""
+    """Return whether bars are horizontal: the names of their categories do not fit side by side."""
     longest = max((len(name) for name in shape.categories), default=0)
     return not shape.in_time and len(shape.categories) * (longest * _SIGN_WIDTH + 10) > width * 0.96
 
 
 def mark(figure: Figure, axes: Axes, width: int) -> None:
-    """Draw `figure` on `axes`, or say in it that there is nothing to draw."""
+    """Draw `figure` on `axes`, or a message if there is nothing to draw."""
     if not figure.marks:
         axes.set_axis_off()
         axes.text(
@@ -68,12 +68,12 @@ def mark(figure: Figure, axes: Axes, width: int) -> None:
 
 @singledispatch
 def _mark(shape: Any, _axes: Axes, _figure: Figure, _width: int) -> None:
-    raise TypeError(f"{type(shape).__name__} is no shape")
+    raise TypeError(f"{type(shape).__name__} is not a shape")
 
 
 @_mark.register
 def _(shape: Lines, axes: Axes, figure: Figure, width: int) -> None:
-    x: Any = shape.x  # dates, too
+    x: Any = shape.x  # numbers or dates
     for index, series in enumerate(shape.series):
         values = [math.nan if value is None else value for value in series.numbers]
         marker = "o" if len(shape.x) <= _SPARSE else ""
@@ -126,7 +126,7 @@ def _bar_axes(shape: Bars, axes: Axes, figure: Figure, *, across: bool, width: i
         _number_axis(values, figure)
         axes.grid(axis="y")
         return
-    values.set_visible(False)  # each bar says its value
+    values.set_visible(False)  # each bar shows its value
     if across:
         axes.set_title(printable(figure.y_label, 80))
     for place, value in enumerate(shape.series[0].numbers):
@@ -213,7 +213,7 @@ def _(shape: Grid, axes: Axes, figure: Figure, width: int) -> None:
 
 
 def _category_axis(axis: Axis, names: Sequence[str], width: int) -> None:
-    """Label places 0, 1, ... with `names`; where they have no room side by side, only every n-th."""
+    """Label positions 0, 1, ... with `names`; only every n-th if they do not fit side by side."""
     most = 30 if width > PHONE else 20
     short = [printable(name, most).replace("\n", " ") for name in names]
     longest = max((len(name) for name in short), default=1)
@@ -244,6 +244,6 @@ def _position_axis(axes: Axes, positions: Sequence[Any], width: int) -> None:
 
 
 def _from_zero(axes: Axes, values: Sequence[float]) -> None:
-    """Begin the axis at zero, unless that would flatten what there is to see."""
+    """Start the axis at zero, unless that would flatten the data."""
     if 0 <= min(values) < 0.6 * max(values) or min(values) == max(values) >= 0:
         axes.set_ylim(bottom=0)

@@ -1,7 +1,7 @@
-"""Colours of reports: eight that colour-blind readers can tell apart, in a form for light and one for dark pages.
+"""Colours of reports: eight that colour-blind readers can distinguish, in a light and a dark version.
 
-They start from Okabe and Ito's palette (Color Universal Design, 2008), darkened or lightened until each has a contrast
-of at least 3 to the page (WCAG 2.2, 1.4.11). Charts are drawn once, with stand-ins; the page says what these are.
+They are Okabe and Ito's palette (Color Universal Design, 2008), darkened or lightened until each has a contrast of
+at least 3 to the page (WCAG 2.2, 1.4.11). Charts are drawn once, with placeholders that the page replaces.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ SERIES = 8
 _STAND_INS = {name: f"#0100{index:02x}" for index, name in enumerate(LIGHT)}
 _NAMES = {colour: name for name, colour in _STAND_INS.items()}
 _STAND_IN = re.compile("#0100[0-9a-f]{2}")
-_TAG = re.compile("<[^>]+>")  # texts between tags are somebody's data, and stay as they are
+_TAG = re.compile("<[^>]+>")  # text between tags is the client's data and is not changed
 
 
 def stand_in(name: str) -> str:
-    """Return the colour with which a chart is drawn where the page is to have `name`."""
+    """Return the placeholder for the page's colour `name`."""
     return _STAND_INS[name]
 
 
 def series_colour(index: int) -> str:
-    """Return the stand-in of the series number `index`; colours repeat after eight."""
+    """Return the placeholder for series number `index`; colours repeat after eight."""
     return _STAND_INS[f"c{index % SERIES}"]
 
 
 def with_variables(svg: str) -> str:
-    """Return `svg` with the page's CSS variables in place of the stand-ins."""
+    """Return `svg` with the page's CSS variables in place of the placeholders."""
     return _TAG.sub(lambda tag: _STAND_IN.sub(lambda found: f"var(--{_NAMES[found[0]]})", tag[0]), svg)
 
 
 def with_light(svg: str) -> str:
-    """Return `svg` with the colours of a light page in place of the stand-ins."""
+    """Return `svg` with the colours of a light page in place of the placeholders."""
     return _TAG.sub(lambda tag: _STAND_IN.sub(lambda found: LIGHT[_NAMES[found[0]]], tag[0]), svg)
 
 
 def variables(colours: dict[str, str]) -> str:
-    """Return CSS that sets the page's variables."""
+    """Return CSS that defines the page's colour variables."""
     return " ".join(f"--{name}: {colour};" for name, colour in colours.items())

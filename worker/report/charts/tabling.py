@@ -1,4 +1,4 @@
-"""A chart in words and as a table, for those who do not see it and those who want the figures."""
+"""Describe a chart in words and as a table, for readers who cannot see it or need the figures."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _table(figure: Figure) -> tuple[list[Heading], list[Row]]:
 
 
 def description(figure: Figure) -> str:
-    """Return what the chart shows, computed from its figures."""
+    """Return a description of the chart, computed from its figures."""
     kind = _KINDS.get(figure.kind, "Chart")
     if not figure.marks:
         return f"{kind} without data."

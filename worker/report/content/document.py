@@ -1,4 +1,4 @@
-"""A report before it has a form: what page, workbook and PDF are all made from."""
+"""A report independent of its format: page, workbook and PDF are all made from it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Heading:
 
     label: str
     format: NumberFormat = field(default_factory=NumberFormat)
-    align_end: bool = False  # also where its values are texts
+    align_end: bool = False  # even if its values are texts
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headings. `rows(limit)` starts them anew each time; `row_count` is how many there are in all."""
+    """Rows under headings. Each call of `rows(limit)` starts from the first row; `row_count` is the total."""
 
     title: str
     headings: list[Heading]
@@ -37,13 +37,13 @@ class Table:
 
     @property
     def shown_count(self) -> int:
-        """Rows that the workbook shows."""
+        """The number of rows that the workbook shows."""
         return min(self.row_count, self.limit)
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A figure that stands for itself, and how it has changed."""
+    """A single figure and its change."""
 
     label: str
     value: str
@@ -71,7 +71,7 @@ Part = Text | Table | Figure | Tiles
 
 @dataclass(frozen=True)
 class Section:
-    """Parts under a heading."""
+    """Blocks under a heading."""
 
     title: str
     parts: list[Part]
@@ -86,7 +86,7 @@ class Document:
     made_at: datetime
     subtitle: str = ""
     lang: str = "en"
-    facts: list[tuple[str, str]] = field(default_factory=list)  # what the page says of itself at its end
+    facts: list[tuple[str, str]] = field(default_factory=list)  # shown at the end of the page
 
     @property
     def figures(self) -> list[Figure]:

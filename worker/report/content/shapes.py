@@ -1,4 +1,4 @@
-"""What a chart consists of once its figures are computed: small, plain, and independent of how it is drawn."""
+"""The computed content of a chart: small, plain, and independent of how it is drawn."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Bars:
     categories: list[str]
     series: list[Series]
     stacked: bool = False
-    in_time: bool = False  # the categories are moments: they go from left to right
+    in_time: bool = False  # the categories are times and run from left to right
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Counts in intervals: `edges` has one more than `counts`."""
+    """Counts per interval: `edges` has one more item than `counts`."""
 
     edges: list[float]
     counts: list[int]
@@ -48,7 +48,7 @@ class Bins:
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points of one colour."""
+    """Points of one series, drawn in one colour."""
 
     name: str
     x: list[Position]
@@ -64,7 +64,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Box:
-    """Five figures of a group, and what lies outside its whiskers: the farthest of them."""
+    """Five figures of a group, and the farthest of the values outside its whiskers."""
 
     name: str
     count: int
@@ -98,7 +98,7 @@ Shape = Lines | Bars | Bins | Points | Boxes | Grid
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its figures: what is drawn, tabled and described."""
+    """A chart with its figures: the source of picture, table and description."""
 
     title: str
     kind: str
@@ -113,7 +113,7 @@ class Figure:
 
     @property
     def drawn_count(self) -> int:
-        """Marks in the picture."""
+        """The number of marks in the picture."""
         return len(self.marks)
 
     @property
@@ -139,7 +139,7 @@ class Figure:
 
     @property
     def numbers(self) -> Iterator[float]:
-        """The numbers that axes and colours have to span."""
+        """The numbers that axes and colours must cover."""
         match self.shape:
             case Bins(edges=edges):
                 yield from edges

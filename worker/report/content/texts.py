@@ -1,4 +1,4 @@
-"""A little Markdown: paragraphs, lists, strong, emphasis and code. Whatever else a text has is shown as it stands."""
+"""A subset of Markdown: paragraphs, lists, strong, emphasis and code. Other markup is shown as plain text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST = 20_000
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of text in one style."""
+    """A part of a text with one style."""
 
     style: Literal["plain", "strong", "em", "code"]
     text: str
@@ -22,14 +22,14 @@ class Span:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph (one line of spans), or a list (one line of spans an item)."""
+    """A paragraph (one line of spans), or a list (one line of spans per item)."""
 
     is_list: bool
     lines: list[list[Span]]
 
 
 def parse(text: str) -> list[Paragraph]:
-    """Return the paragraphs of `text`, which empty lines part; lines that all start with ``- `` are a list."""
+    """Return the paragraphs of `text`, separated by empty lines; lines that all start with ``- `` are a list."""
     found = []
     for block in re.split(r"\n[ \t]*\n", printable(text.replace("\r\n", "\n"), _MOST).strip()):
         lines = [line.strip() for line in block.splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""How values are written for people: numbers with separators and units, times, and everything else as bounded text."""
+"""Format values for people: numbers with separators and units, times, and other values as bounded text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Format = Callable[[Any], str]
 
 
 def printable(text: str, most: int = MOST_TEXT) -> str:
-    """Return `text` without control characters and lone surrogates, at most `most` characters, then an ellipsis."""
+    """Return `text` without control characters and lone surrogates, cut to `most` characters with an ellipsis."""
     cut = text if len(text) <= most else f"{text[: most - 1]}…"
     return "".join(
         sign if sign in "\n\t" or unicodedata.category(sign) not in {"Cc", "Cs"} else "\N{REPLACEMENT CHARACTER}"
@@ -35,7 +35,7 @@ def is_number(value: Any) -> bool:
 
 
 def written(value: Any, number: Format) -> str:
-    """Return any value as text; numbers by `number`, which `number_format` makes."""
+    """Return any value as text; numbers are formatted by `number`, see `number_format`."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ABSENT
     if is_number(value):
@@ -50,7 +50,7 @@ def written(value: Any, number: Format) -> str:
 
 
 def number_format(spec: NumberFormat, values: Iterable[Any] = ()) -> Format:
-    """Return how the numbers of a column are written: with the same decimals for all of `values`."""
+    """Return the formatter of a column's numbers: the same number of decimals for all of `values`."""
     unit = f"\N{NARROW NO-BREAK SPACE}{spec.unit}" if spec.unit else ""
     if spec.style == "bytes":
         return lambda value: _infinite(value) or _bytes(float(value), spec.decimals) + unit
@@ -87,7 +87,7 @@ def compact(value: float, *, spec: NumberFormat | None = None) -> str:
 
 
 def duration(seconds: float, decimals: int | None = None) -> str:
-    """Return a time span in seconds as people say it: 12 ms, 3.4 s, 5 min 06 s, 2 h 03 min, 4 d 02 h."""
+    """Return a duration in seconds in a readable form: 12 ms, 3.4 s, 5 min 06 s, 2 h 03 min, 4 d 02 h."""
     sign, left, gap = "-" if seconds < 0 else "", abs(seconds), "\N{NO-BREAK SPACE}"
     if left == 0:
         return f"0{gap}s"
@@ -123,7 +123,7 @@ def _unsigned_zero(value: Any, decimals: int) -> str:
 
 
 def _decimals(style: str, values: Iterable[Any], factor: int) -> int:
-    """Return how many decimals `values` need to show about four digits, and no more than they have."""
+    """Return the number of decimals that `values` need to show about four digits, at most those they have."""
     if style == "integer":
         return 0
     numbers = [abs(float(value) * factor) for value in values if is_number(value) and math.isfinite(value)]

@@ -1,1 +1,1 @@
-"""The report on the service's own day."""
+"""The daily report about the service."""

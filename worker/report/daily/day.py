@@ -1,6 +1,6 @@
-"""The statistics of the jobs of one day. Pure: it takes what the ledger gives of each job, one by one.
+"""The statistics of the jobs of one day. Pure: it takes the ledger's fields of each job, one by one.
 
-A job counts for the day on which it was submitted, with the state that it has now. Percentiles interpolate linearly
+A job counts for the day on which it was submitted, with its current state. Percentiles interpolate linearly
 between order statistics (Hyndman and Fan, 1996, type 7; NumPy's default).
 """
 
@@ -27,13 +27,13 @@ FIELDS = (
 FAILED = frozenset({State.FAILED, State.QUARANTINED})
 TRIED = FAILED | {State.SUCCEEDED}
 MOST_SLOWEST = 10
-_MOST_CODES = 1_000  # of errors; whoever makes up more gets them counted together
+_MOST_CODES = 1_000  # of errors; further codes are counted together
 _MOST_MESSAGE = 300
 HOUR_MS = 3_600_000
 
 
 class Percentiles(NamedTuple):
-    """The middle, the 95th and the 99th percentile and the largest of some times in seconds, and how many there are."""
+    """Median, 95th and 99th percentile and maximum of some times in seconds, and their number."""
 
     size: int
     p50: float | None
@@ -54,7 +54,7 @@ class Slow(NamedTuple):
 
 @dataclass
 class ErrorTally:
-    """Failures with one code: how many, of which kinds, and what the last one said."""
+    """Failures with one code: their number, their kinds, and the last message."""
 
     code: str
     count: int = 0
@@ -65,7 +65,7 @@ class ErrorTally:
 
 @dataclass
 class Tally:
-    """Jobs of one kind, one queue, one hour, or all."""
+    """Counts of the jobs of one kind, one queue, one hour, or all."""
 
     states: Counter[str] = field(default_factory=Counter)
     retry_count: int = 0
@@ -74,34 +74,34 @@ class Tally:
 
     @property
     def job_count(self) -> int:
-        """Jobs submitted."""
+        """Number of submitted jobs."""
         return self.states.total()
 
     @property
     def failed_count(self) -> int:
-        """Jobs failed or quarantined."""
+        """Number of failed or quarantined jobs."""
         return sum(self.states[state] for state in FAILED)
 
     @property
     def failure_ratio(self) -> float | None:
-        """Failed among those that succeeded or failed; None where none has."""
+        """Ratio of failed jobs to those that succeeded or failed; None without any."""
         tried = sum(self.states[state] for state in TRIED)
         return self.failed_count / tried if tried else None
 
     @property
     def waits(self) -> Percentiles:
-        """How long jobs waited for a worker, in seconds."""
+        """Times that jobs waited for a worker, in seconds."""
         return percentiles(self.waits_s)
 
     @property
     def runs(self) -> Percentiles:
-        """How long jobs ran that succeeded or failed, in seconds."""
+        """Run times of jobs that succeeded or failed, in seconds."""
         return percentiles(self.runs_s)
 
 
 @dataclass
 class Day:
-    """All that a day's report shows. `hours` are real hours since midnight: 23 to 25 of them."""
+    """The content of a day's report. `hours` are real hours since midnight: 23 to 25 of them."""
 
     begin: datetime
     end: datetime
@@ -114,7 +114,7 @@ class Day:
 
     @property
     def hour_count(self) -> int:
-        """Hours between begin and end."""
+        """Number of hours between begin and end."""
         return max(1, round((self.end.timestamp() - self.begin.timestamp()) / 3600))
 
     def add(self, values: Sequence[str | None]) -> None:
@@ -159,7 +159,7 @@ def tallied(begin: datetime, end: datetime, jobs: Iterable[Sequence[str | None]]
 
 
 def percentiles(times: Sequence[float]) -> Percentiles:
-    """Return the percentiles of `times` in seconds; None where there are none."""
+    """Return the percentiles of `times` in seconds; None for an empty list."""
     if not times:
         return Percentiles(0, None, None, None, None)
     found = np.percentile(np.asarray(times, dtype=np.float64), [50, 95, 99, 100])
@@ -169,8 +169,8 @@ def percentiles(times: Sequence[float]) -> Percentiles:
 def wait_of(job: dict[str, str | None]) -> float | None:
     """Return how long a job waited for a worker before its first attempt, in seconds; None if it has not started.
 
-    The wait begins when the job becomes due: when it was queued, or, if it was queued again since, when it was
-    submitted or its `run_at` or `delay_s` had come.
+    The wait starts when the job becomes due: when it was queued or, if it was queued again later, when it was
+    submitted or when its `run_at` or `delay_s` was reached.
     """
     started_at, queued_at = _whole(job["started_at"]), _whole(job["queued_at"])
     if started_at is None:
@@ -180,9 +180,9 @@ def wait_of(job: dict[str, str | None]) -> float | None:
 
 
 def run_of(job: dict[str, str | None]) -> float | None:
-    """Return how long a job that succeeded or failed ran, in seconds: all its attempts, without the waits between.
+    """Return the run time of a job that succeeded or failed, in seconds: all attempts without the waits in between.
 
-    A workflow's time is that from the start of its first step to its end.
+    For a workflow it is the time from the start of its first step to its end.
     """
     started_at, finished_at = _whole(job["started_at"]), _whole(job["finished_at"])
     if job["state"] not in TRIED or started_at is None or finished_at is None:

@@ -1,4 +1,4 @@
-"""The page about the service's own day."""
+"""The page of the daily report."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _OUTCOMES = {
 }
 _UNFINISHED = "Not finished"
 _METHOD = (
-    "A job counts for the day on which it was submitted, with the state that it had when this report was made; what "
-    "the ledger had forgotten by then is not in it. **Wait**: from when a job was due until its first attempt began. "
-    "**Run time**: all attempts of jobs that succeeded or failed, without the waits between; of a workflow, from its "
-    "first step to its end. **Failure rate**: failed and quarantined jobs among those that succeeded or failed. "
+    "A job counts for the day on which it was submitted, with its state when this report was made; jobs deleted from "
+    "the ledger before that are missing. **Wait**: from when a job was due until its first attempt started. "
+    "**Run time**: all attempts of jobs that succeeded or failed, without the waits in between; for a workflow, from "
+    "its first step to its end. **Failure rate**: failed and quarantined jobs among those that succeeded or failed. "
     "Percentiles interpolate linearly."
 )
 
 
 def bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """Return the first moment of `day` in `zone` and that of the day after; 23 to 25 hours lie between."""
+    """Return the start of `day` in `zone` and of the next day; 23 to 25 hours lie between."""
     begin = datetime(day.year, day.month, day.day, tzinfo=zone)
     after = day + timedelta(days=1)
     return begin, datetime(after.year, after.month, after.day, tzinfo=zone)
@@ -49,7 +49,7 @@ def described(day: Day, before: Day, *, made_at: datetime) -> Document:
     sections = [Section("", [_tiles(day, before)]), *(_contents(day, before) if day.all.job_count else [_empty()])]
     return Document(
         title=f"Jobs on {day.begin:%A}, {day.begin.day} {day.begin:%B %Y}",
-        subtitle=f"The service's own day ({zone}), beside {before.begin:%A}, {before.begin.day} {before.begin:%B}",
+        subtitle=f"The service in one day ({zone}), against {before.begin:%A}, {before.begin.day} {before.begin:%B}",
         sections=[*sections, Section("How this is counted", [Text(parse(_METHOD))])],
         made_at=made_at,
         facts=[("Time zone", zone), ("From", _moment(day.begin)), ("To", _moment(day.end))],
@@ -83,13 +83,13 @@ def _tiles(day: Day, before: Day) -> Tiles:
         Tile("Run time, 95th percentile", _time(now.runs.p95), **_slower(now.runs.p95, then.runs.p95),
              hint=f"half within {_time(now.runs.p50)}" if now.runs.size else ""),
         Tile("Retries", f"{now.retry_count:,}", change=_relative(now.retry_count, then.retry_count)),
-        Tile("Not finished", f"{unfinished:,}", hint="when this was made"),
+        Tile("Not finished", f"{unfinished:,}", hint="when this report was made"),
     ]  # fmt: skip
     return Tiles(tiles)
 
 
 def _outcomes(tallies: Iterable[Tally]) -> list[Series]:
-    """Return how many jobs of each tally came to which end; ends that no job came to are left out."""
+    """Return the number of jobs of each tally per final state; final states without jobs are omitted."""
     found = list(tallies)
     series = [
         Series(name, [float(sum(tally.states[state] for state in states)) for tally in found])
@@ -123,7 +123,9 @@ def _waits_by_hour(day: Day) -> Figure:
         for hour in range(day.hour_count)
     ]
     lines = Lines(hours, series)
-    if len(set(hours)) < len(hours):  # an hour came twice: by number then, so that time does not go back
+    if len(set(hours)) < len(
+        hours
+    ):  # an hour occurs twice (clock change): use its number, so that time does not run backwards
         lines = Lines([float(hour) for hour in range(day.hour_count)], series)
     return Figure(
         "Wait for a worker by hour of submission", "line", lines, day.all.waits.size, x_label=str(day.begin.tzinfo),
@@ -179,10 +181,10 @@ def _error_table(errors: Sequence[ErrorTally], count: int, day: Day) -> Table:
     ]
     headings = [
         Heading("Code"), Heading("Failures", _WHOLE), Heading("Share", _RATIO), Heading("Most from"),
-        Heading("What the last one said"),
+        Heading("Last message"),
     ]  # fmt: skip
-    note = f"The commonest {_MOST_ERRORS} of {count} codes." if count > len(errors) else ""
-    return _table("Commonest errors", headings, rows, note=note)
+    note = f"The most frequent {_MOST_ERRORS} of {count} codes." if count > len(errors) else ""
+    return _table("Most frequent errors", headings, rows, note=note)
 
 
 def _slowest_table(day: Day) -> Table:
@@ -191,7 +193,7 @@ def _slowest_table(day: Day) -> Table:
         for slow in sorted(day.slowest, key=lambda slow: (-slow.run_s, slow.id))
     ]
     headings = [Heading("Job"), Heading("Kind"), Heading("State"), Heading("Run time", _SPAN), Heading("Wait", _SPAN)]
-    return _table(f"The {MOST_SLOWEST} that ran longest", headings, rows)
+    return _table(f"The {MOST_SLOWEST} longest runs", headings, rows)
 
 
 def _trend_table(day: Day, before: Day) -> Table:
@@ -208,7 +210,7 @@ def _trend_table(day: Day, before: Day) -> Table:
         rows += _times(label, these, those)
     headings = [Heading("Figure"), Heading(f"{day.begin:%a} {day.begin.day} {day.begin:%b}", align_end=True)]
     headings += [Heading(f"{before.begin:%a} {before.begin.day} {before.begin:%b}", align_end=True)]
-    return _table("Against the day before", [*headings, Heading("Change", align_end=True)], rows)
+    return _table("Compared with the day before", [*headings, Heading("Change", align_end=True)], rows)
 
 
 def _times(label: str, now: Percentiles, then: Percentiles) -> list[tuple[str, str, str, str]]:
@@ -266,7 +268,7 @@ def _percent(ratio: float | None) -> str:
 
 
 def _relative(now: float, then: float) -> str:
-    """Return the change from `then` to `now` in words; nothing can be said against zero."""
+    """Return the change from `then` to `now` in words; empty if `then` is zero."""
     if now == then:
         return "unchanged"
     if then == 0:

@@ -1,1 +1,1 @@
-"""What a report says of its datasets, asked of DuckDB."""
+"""Query a report's datasets with DuckDB."""

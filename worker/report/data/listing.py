@@ -1,5 +1,5 @@
-# ruff: noqa: S608 - SQL is made here; every name is quoted and every number is one
-"""The tables of a report: rows of a dataset or groups of them, ordered and cut off by DuckDB."""
+# ruff: noqa: S608 - this module builds SQL; names are quoted and numbers are typed
+"""The tables of a report: rows of a dataset or groups of them, ordered and limited by DuckDB."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _grouped(block: TableBlock, dataset: Dataset, where: str) -> str:
         if one.casefold() == other.casefold():
             raise TaskFailure(
                 "duplicate_column",
-                f"{where}: there would be two columns {one!r} and {other!r}; names have to differ by more than case.",
+                f"{where}: the columns {one!r} and {other!r} must differ by more than case.",
                 remedy="Rename a measure.",
             )
     return f"SELECT {', '.join([*keys, *measures])} FROM ({chosen.sql}){groups}"
@@ -91,8 +91,8 @@ def _totals(
         if column.total not in {None, "count"} and not seen.is_number(column.column):
             raise TaskFailure(
                 "wrong_type",
-                f"{where}: the column {column.column!r} is {seen.columns[column.column]}; no {column.total}.",
-                remedy="Leave the total out, or count; the others take numbers.",
+                f"{where}: the column {column.column!r} is {seen.columns[column.column]}, which has no {column.total}.",
+                remedy="Omit the total, or use 'count'; the other totals need numbers.",
                 column=column.column,
             )
     figures = [

@@ -1,5 +1,5 @@
-# ruff: noqa: S608 - SQL is made here; every name is quoted and every number is one
-"""Expressions of a report's queries: keys, cut-off times, measures; what does not fit is refused by name."""
+# ruff: noqa: S608 - this module builds SQL; names are quoted and numbers are typed
+"""Expressions of a report's queries: keys, truncated times, measures; a column of the wrong type is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NUMERIC = {"sum", "mean", "median", "quantile", "stddev"}
 
 
 class Selection:
-    """Expressions over a table under names of their own (c0, c1, ...), so that no column's name can clash with them."""
+    """Expressions over a table, with aliases (c0, c1, ...) that cannot clash with a column's name."""
 
     def __init__(self, table: Table, where: str) -> None:
         """Select from `table`; `where` names the chart or table in messages."""
@@ -37,11 +37,11 @@ class Selection:
         self._conditions: list[str] = []
 
     def column(self, name: str) -> str:
-        """Add a column as it is; return its alias."""
+        """Add an unchanged column; return its alias."""
         return self._add(self.table.need(name, self.where))
 
     def number(self, name: str) -> str:
-        """Add a column of numbers; rows in which it is missing or not finite are left out. Returns its alias."""
+        """Add a column of numbers; rows in which it is missing or not finite are omitted. Returns its alias."""
         self.table.need(name, self.where)
         if not self.table.is_number(name):
             raise self._wrong_type(name, "numbers")
@@ -49,7 +49,7 @@ class Selection:
         return self._add(f"CAST({quoted(name)} AS DOUBLE)")
 
     def position(self, name: str, unit: TimeUnit | None = None) -> str:
-        """Add a column of numbers or times, as `number` does. Returns its alias."""
+        """Add a column of numbers or times, like `number`. Returns its alias."""
         self.table.need(name, self.where)
         if unit is None and not self.table.is_time(name):
             return self.number(name)
@@ -57,7 +57,7 @@ class Selection:
         return self.key(name, unit)
 
     def key(self, name: str, unit: TimeUnit | None = None) -> str:
-        """Add a column to group by, times cut off to `unit`. Returns its alias."""
+        """Add a column to group by, times truncated to `unit`. Returns its alias."""
         self.table.need(name, self.where)
         column = self.table.finite(name)
         if unit is None:
@@ -71,7 +71,7 @@ class Selection:
         return self._add(f"date_trunc('{unit}', CAST({column} AS TIMESTAMP))")
 
     def measure(self, measure: Measure, *, numeric: bool = False) -> str:
-        """Add the input of `measure` and return the aggregate over it. `numeric` refuses what gives no number."""
+        """Add the input of `measure` and return the aggregate over it. `numeric` refuses other types."""
         if measure.column is None:
             return "count(*)"
         column, function = measure.column, measure.function
@@ -90,7 +90,7 @@ class Selection:
 
     @property
     def sql(self) -> str:
-        """The query for the chosen expressions, without the rows that are left out."""
+        """The query for the chosen expressions, without the omitted rows."""
         return self.all_sql + (f" WHERE {' AND '.join(self._conditions)}" if self._conditions else "")
 
     @property
@@ -112,7 +112,7 @@ class Selection:
         kind = self.table.columns[column]
         return TaskFailure(
             "wrong_type",
-            f"{self.where}: the column {column!r} of {self.table.name!r} is {kind}; it takes {wanted}.",
+            f"{self.where}: the column {column!r} of {self.table.name!r} is {kind}, not {wanted}.",
             remedy="Choose another column or chart, or cast the column with etl.transform_data.",
             column=column,
             type=kind,

@@ -1,5 +1,5 @@
-# ruff: noqa: S608 - SQL is made here; every name is quoted and every path is this worker's own
-"""Datasets as views of a DuckDB that reads these files and nothing else, and that stops when told to."""
+# ruff: noqa: S608 - this module builds SQL; names are quoted and paths are the worker's own
+"""Datasets as views of a DuckDB that can read only these files and whose queries can be interrupted."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _WITH_ZONE = "TIMESTAMP WITH TIME ZONE"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A dataset: its view, its columns (name -> DuckDB type, in order) and its number of rows."""
+    """A dataset: its view, its columns (name -> DuckDB type, in order) and its row count."""
 
     name: str
     columns: dict[str, str]
     row_count: int
 
     def need(self, column: str, where: str) -> str:
-        """Return `column` quoted. Raises `TaskFailure` (``unknown_column``) that names `where` and what there is."""
+        """Return `column` quoted. Raises `TaskFailure` (``unknown_column``) that names `where` and the columns."""
         if column in self.columns:
             return quoted(column)
         raise unknown_column(column, self.columns, f"{where}: the dataset {self.name!r}")
@@ -52,7 +52,7 @@ class Table:
         return (kind.endswith((")", "]")) and not kind.startswith(("DECIMAL(", "ENUM("))) or kind == "BLOB"
 
     def present(self, column: str) -> str:
-        """Return an SQL condition: the value is there, finite, and no time that Python has not."""
+        """Return an SQL condition: the value is not missing, finite, and within Python's range of times."""
         name = quoted(column)
         if self.columns[column] in {"FLOAT", "DOUBLE"}:
             return f"({name} IS NOT NULL AND isfinite({name}))"
@@ -65,7 +65,7 @@ class Table:
         return f"CASE WHEN {self.present(column)} THEN {quoted(column)} END"
 
     def shown(self, column: str) -> str:
-        """Return an SQL expression: what a table shows of the value, bounded in size."""
+        """Return an SQL expression: the value as a table shows it, bounded in size."""
         name, kind = quoted(column), self.columns[column]
         if kind == "BLOB":
             return f"printf('(%d bytes)', octet_length({name}))"
@@ -85,11 +85,11 @@ class Sources:
         self.tables = tables
 
     def rows(self, sql: str) -> list[Row]:
-        """Run a query whose result is small and return its rows."""
+        """Run a query with a small result and return its rows."""
         return self._waited(self._connection, lambda: self._connection.execute(sql).fetchall())
 
     def stream(self, sql: str) -> Iterator[Row]:
-        """Run a query and yield its rows, a few thousand of them in memory at a time."""
+        """Run a query and yield its rows, a few thousand in memory at a time."""
         cursor = self._connection.cursor()
         try:
             self._waited(cursor, lambda: cursor.execute(sql).fetchmany(0))
@@ -108,9 +108,9 @@ class Sources:
 
 @contextmanager
 def opened(paths: Mapping[str, Path], *, scratch: Path, memory_limit_bytes: int, threads: int) -> Iterator[Sources]:
-    """Yield the Parquet files `paths` as tables, by name. It spills into `scratch`.
+    """Yield the Parquet files `paths` as tables, by name. Queries spill into `scratch`.
 
-    Raises `TaskFailure` (``unreadable_dataset``) for what is no Parquet file.
+    Raises `TaskFailure` (``unreadable_dataset``) for a file that is not Parquet.
     """
     with locked(paths.values(), scratch=scratch, memory_limit_bytes=memory_limit_bytes, threads=threads) as connection:
         yield Sources(connection, {name: _defined(connection, name, path) for name, path in paths.items()})
@@ -130,8 +130,8 @@ def _defined(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> Ta
     except duckdb.Error as error:
         raise TaskFailure(
             "unreadable_dataset",
-            f"The dataset {name!r} is no readable Parquet file: {str(error).replace(str(path), name).splitlines()[0]}",
-            remedy="Stage it with etl.extract_data; it writes Parquet.",
+            f"The dataset {name!r} is not readable as Parquet: {str(error).replace(str(path), name).splitlines()[0]}",
+            remedy="Stage it with etl.extract_data, which writes Parquet.",
         ) from None
     columns = {column: "TIMESTAMP" if kind == _WITH_ZONE else kind for column, kind in columns.items()}
     return Table(name, columns, int(counted[0]))
@@ -142,7 +142,7 @@ def _failure(error: duckdb.Error) -> TaskFailure:
         return TaskFailure(
             "out_of_memory",
             "The report needs more memory than its workers may use.",
-            remedy="Aggregate the dataset before (etl.transform_data), or raise CELERIAC_MEMORY_LIMIT_BYTES.",
+            remedy="Aggregate the dataset first (etl.transform_data), or raise CELERIAC_MEMORY_LIMIT_BYTES.",
         )
     first_line = str(error).splitlines()[0]
-    return TaskFailure("unreadable_dataset", first_line, remedy="Cast the columns with etl.transform_data before.")
+    return TaskFailure("unreadable_dataset", first_line, remedy="Cast the columns with etl.transform_data first.")

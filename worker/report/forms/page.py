@@ -1,4 +1,4 @@
-"""A report as one HTML file that asks for nothing else, and as a PDF made from it."""
+"""Write a report as one self-contained HTML file, and as a PDF made from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.report.content.values import is_number, number_format, written
 
 PAGE_ROWS = 1_000
 _PAGE_CELLS = 20_000  # of one table
-_SHORT = 24  # characters of a text that is not broken into lines
+_SHORT = 24  # up to this number of characters a text is not wrapped
 _FIGURE_ROWS = 500  # of the table behind a chart
 
 _templates = Environment(
@@ -33,7 +33,7 @@ _templates = Environment(
 
 @dataclass(frozen=True)
 class _Cells:
-    """A table as the page shows it: texts, and how each column is set."""
+    """A table in the form of the page: texts, and the alignment of each column."""
 
     title: str
     labels: list[str]
@@ -45,7 +45,7 @@ class _Cells:
 
 @dataclass(frozen=True)
 class _Drawing:
-    """A chart as the page shows it."""
+    """A chart in the form of the page."""
 
     name: str
     wide: Markup
@@ -58,7 +58,7 @@ class _Drawing:
 
 
 def write_page(document: Document, target: Path, *, for_paper: bool = False) -> None:
-    """Write `document` as HTML to `target`, part by part. `for_paper` leaves out what only a screen can use."""
+    """Write `document` as HTML to `target`, part by part. `for_paper` omits interactive parts."""
     template = _templates.get_template("page.html.jinja")
     numbers = iter(range(1, 1_000_000))
 
@@ -97,17 +97,17 @@ def weasyprint_or_failure() -> Any:
     """Return the module that makes PDFs."""
     try:
         import weasyprint  # noqa: PLC0415 - an extra, and slow to import
-    except (ImportError, OSError) as missing:  # the latter: Pango's library is not there
+    except (ImportError, OSError) as missing:  # OSError: Pango's library is missing
         raise TaskFailure(
             "pdf_not_installed",
             f"These workers cannot make PDFs: {missing}",
-            remedy="Install celeriac[report-pdf] and Pango on the report workers, or leave 'pdf' out of 'formats'.",
+            remedy="Install celeriac[report-pdf] and Pango on the report workers, or remove 'pdf' from 'formats'.",
         ) from None
     return weasyprint
 
 
 def refusing_fetcher(weasyprint: Any) -> Any:
-    """Return what WeasyPrint is to fetch with: it refuses every address, for a report carries all it needs."""
+    """Return a fetcher for WeasyPrint that refuses every address, because a report is self-contained."""
     return weasyprint.urls.URLFetcher(allowed_protocols=frozenset())
 
 
@@ -140,7 +140,7 @@ def _legend(figure: Figure) -> list[str]:
 
 
 def _scale(figure: Figure) -> tuple[str, str] | None:
-    """Return what the lightest and the darkest colour of a heat map stand for, if all are of one colour."""
+    """Return the values of the lightest and the darkest colour of a heat map, if it has a single colour scale."""
     if not isinstance(figure.shape, Grid) or not figure.marks or min(figure.marks) < 0:
         return None
     low, high = min(figure.marks), max(figure.marks)
@@ -162,7 +162,7 @@ def _cells(table: Table, most: int = PAGE_ROWS) -> _Cells:
     if len(rows) < table.row_count:
         notes.append(f"{len(rows):,} of {table.row_count:,} rows.")
         if table.totals is not None:
-            notes.append("The totals are over all of them.")
+            notes.append("The totals include all rows.")
     return _Cells(
         title=table.title,
         labels=[heading.label for heading in table.headings],

@@ -1,7 +1,7 @@
-"""A report as a workbook: a sheet for each table and each chart's figures, written row by row, with nothing to run.
+"""Write a report as a workbook: a sheet per table and per chart's figures, row by row, without formulas.
 
-Texts that a spreadsheet could take for a formula get an apostrophe before them, also against the day on which somebody
-exports the sheet as CSV (OWASP, "CSV Injection").
+A text that a spreadsheet could interpret as a formula gets a leading apostrophe, which also protects a later export
+of the sheet as CSV (OWASP, "CSV Injection").
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from worker.report.content.values import number_format, printable, written
 
 _STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - full width
 _MOST_CHARACTERS = 32_000
-_EXACT = 10**15  # integers beyond it have no exact number in a spreadsheet
-_FIRST_DATE = date(1900, 3, 1)  # spreadsheets disagree before: one of them has a 29 February 1900
+_EXACT = 10**15  # a spreadsheet cannot represent larger integers exactly
+_FIRST_DATE = date(1900, 3, 1)  # spreadsheets disagree about earlier dates: one has a 29 February 1900
 _FORBIDDEN = re.compile(r"[\[\]:*?/\\\x00-\x1f]")
 _WIDEST, _NARROWEST = 60, 8
 _DATES = {"date": "yyyy-mm-dd", "datetime": "yyyy-mm-dd hh:mm:ss", "time": "hh:mm:ss"}
 
 
 def neutral(text: str) -> str:
-    """Return `text` in a form that no spreadsheet takes for a formula."""
+    """Return `text` in a form that no spreadsheet interprets as a formula."""
     return f"'{text}" if text.startswith(_STARTS_FORMULA) else text
 
 
 def write_workbook(document: Document, target: Path, scratch: Path) -> None:
-    """Write `document` to `target`. Rows are streamed; `scratch` holds what does not stay in memory."""
+    """Write `document` to `target`. Rows are streamed; temporary files go to `scratch`."""
     book = xlsxwriter.Workbook(
         str(target),
         {
@@ -62,7 +62,7 @@ def write_workbook(document: Document, target: Path, scratch: Path) -> None:
 
 
 def write_csv(table: Table, target: Path) -> None:
-    """Write one table as CSV (UTF-8 with a mark, so that spreadsheets read it as such), formulas neutralised."""
+    """Write one table as CSV (UTF-8 with a byte order mark for spreadsheets), formulas neutralised."""
     with target.open("w", encoding="utf-8-sig", newline="") as stream:
         writer = csv.writer(stream, quoting=csv.QUOTE_MINIMAL)
         writer.writerow([neutral(printable(heading.label)) for heading in table.headings])
@@ -71,7 +71,7 @@ def write_csv(table: Table, target: Path) -> None:
 
 
 def sheet_name(title: str, taken: set[str]) -> str:
-    """Return a name that a sheet may have and none of `taken` (folded) has; it is added to them."""
+    """Return a valid sheet name that is not in `taken` (case-folded), and add it there."""
     clean = _FORBIDDEN.sub(" ", printable(title)).strip().strip("'").strip()
     base = clean if clean and clean.casefold() != "history" else "Sheet"
     name, number = base[:31].rstrip("' "), 1
@@ -104,7 +104,7 @@ class _Sheets:
         self._wrapped = book.add_format({"text_wrap": True, "valign": "top"})
 
     def cover(self, document: Document) -> None:
-        """Write the first sheet: what the report says in words, and where it came from."""
+        """Write the first sheet: the texts of the report, and its origin."""
         sheet = self._book.add_worksheet(sheet_name("Report", self._taken))
         sheet.set_column(0, 0, 34)
         sheet.set_column(1, 1, 90)
@@ -133,7 +133,7 @@ class _Sheets:
             yield part.title, description(part), self._wrapped
 
     def table(self, title: str, table: Table) -> None:
-        """Write a table to a sheet of its own: headings that stay, a row for each row, totals."""
+        """Write a table to a separate sheet: frozen headings, the rows, the totals."""
         sheet = self._book.add_worksheet(sheet_name(title, self._taken))
         widths = [len(heading.label) for heading in table.headings]
         sheet.freeze_panes(1, 0)
@@ -157,7 +157,7 @@ class _Sheets:
             widths[column] = max(widths[column], min(len(text), _WIDEST))
 
     def _cell(self, sheet: Worksheet, at: tuple[int, int], value: Any, spec: NumberFormat, *, strong: bool) -> str:
-        """Write one cell by its type, never by what its text looks like. Returns about what it will look like."""
+        """Write one cell by its type, never by the look of its text. Returns its approximate text."""
         if value is None or (isinstance(value, float) and math.isnan(value)):
             sheet.write_blank(*at, None, self._format("", strong=strong))
             return ""
@@ -183,12 +183,12 @@ class _Sheets:
 
 
 def written_whole(value: Any) -> str:
-    """Return a value as text that loses nothing: an integer with all its digits."""
+    """Return a value as text without loss: an integer with all its digits."""
     return str(value) if isinstance(value, int | Decimal | str) else written(value, number_format(NumberFormat()))
 
 
 def _moment(value: Any) -> date | time | None:
-    """Return a date or time as a spreadsheet can hold it, in UTC; None if it cannot, or `value` is none."""
+    """Return a date or time in a spreadsheet's range, in UTC; None if it is outside, or `value` is not a date."""
     if isinstance(value, datetime):
         naive = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
         return naive if naive.date() >= _FIRST_DATE else None
@@ -198,7 +198,7 @@ def _moment(value: Any) -> date | time | None:
 
 
 def _number_code(value: Any, spec: NumberFormat) -> str:
-    """Return the spreadsheet's own format for a number."""
+    """Return the spreadsheet's number format."""
     unit = '" ' + re.sub(r'["\\]', "", spec.unit) + '"' if spec.unit else ""
     styles = {"percent": ("0", "0", "%"), "decimal": ("#,##0", "00", ""), "duration": ("#,##0", "000", '" s"')}
     styles |= {"integer": ("#,##0", "", ""), "bytes": ("#,##0", "", '" B"')}

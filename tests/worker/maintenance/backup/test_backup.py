@@ -240,7 +240,7 @@ def test_a_damaged_backup_is_refused(spoil: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoiled", "row_count", "said"), [(True, 3, "no sound Parquet"), (False, 4, "rows"), (False, 3, "rows")]
+    ("spoiled", "row_count", "said"), [(True, 3, "not a valid Parquet"), (False, 4, "rows"), (False, 3, "rows")]
 )
 def test_a_forged_backup_of_a_table_is_refused_before_anything_is_written(
     *, spoiled: bool, row_count: int, said: str, tmp_path: Path, request: pytest.FixtureRequest

@@ -252,7 +252,7 @@ def test_tpe_draws_where_trials_were_good() -> None:
         ({"round": 5}, "no round 5"),
         ({"trials": [{"number": 3, "params": {"alpha": 1.0}}]}, "not numbered"),
         ({"trials": [{"number": 0, "params": {"evil": 1}}]}, "evil"),
-        ({"trials": [{"number": 0, "params": {}, "state": "completed"}]}, "has a score"),
+        ({"trials": [{"number": 0, "params": {}, "state": "completed"}]}, "needs a score"),
     ],
 )
 def test_a_search_file_that_contradicts_itself_is_none(change: dict[str, Any], said: str) -> None:

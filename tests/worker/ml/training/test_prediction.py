@@ -97,7 +97,7 @@ def test_columns_that_do_not_fit_are_named(folder: Path, trained: TrainResult) -
         predict(folder, trained.model.uri, frame)
     assert failure.value.code == "columns_do_not_fit"
     assert failure.value.details["missing"] == ["sepal length (cm)"]
-    assert failure.value.details["wrong"] == ["'petal width (cm)' is large_string, learnt as float"]
+    assert failure.value.details["wrong"] == ["'petal width (cm)' is large_string, but was float in training"]
     assert "'sepal length (cm)'" in failure.value.message
     with pytest.raises(TaskFailure, match="keep_columns"):
         predict(folder, trained.model.uri, iris(), keep_columns=["ID"])
@@ -176,7 +176,7 @@ def test_a_prediction_beyond_all_numbers_is_refused(folder: Path) -> None:
     params = {"task": "regression", "target": "y", "estimator": {"kind": "linear_regression"}, "features": features}
     job = TrainModel.model_validate({"dataset": stored(folder, frame.assign(y=frame["x"] * 1e130)), **params})
     model = tasks.train_model(job, new_run(folder)).model.uri
-    for x, said in ((1e200, "says inf"), (1e20, "says 1e+150")):
+    for x, said in ((1e200, "predicts inf"), (1e20, "predicts 1e+150")):
         with pytest.raises(TaskFailure) as failure:
             predict(folder, model, pd.DataFrame({"x": [1.0, x]}))
         assert failure.value.code == "predict_failed"

@@ -311,7 +311,7 @@ def test_what_scikit_learn_warns_of_is_told(tmp_path: Path) -> None:
         (iris(), {**IRIS, "features": {"drop": ["idd"]}}, "unknown_column", "'id'"),
         (iris(), {**IRIS, "task": "regression"}, "wrong_column_type", "string"),
         (diabetes(), {**DIABETES, "task": "classification"}, "wrong_column_type", "double"),
-        (iris().head(50), IRIS, "too_few_rows", "one class"),
+        (iris().head(50), IRIS, "too_few_rows", "same class"),
         (iris().assign(species=None).astype({"species": "str"}), IRIS, "no_rows", "species"),
         (iris(), {**IRIS, "class_weights": {"rose": 2.0}, "estimator": {"kind": "svm"}}, "unknown_class", "'rose'"),
         (iris().replace("setosa", "s" * 256), IRIS, "wrong_class", "256 characters"),

@@ -55,8 +55,8 @@ def test_figures_of_the_day(document: Document) -> None:
     tables = {table.title: list(table.rows(100)) for table in document.tables}
     assert tables["Kinds"] == [("etl.load_data", 2, 1, 0, 0, 1, 0.0), ("=cmd()", 1, 0, 1, 0, 0, 1.0)]
     assert tables["Queues"] == [("etl", 2, 2.0, 2.0, 2.0, 2.0), ("ml", 1, None, None, None, None)]
-    assert tables["Commonest errors"] == [("refused", 1, 1.0, "=cmd()", "<script>no</script> (job j)")]
-    assert ("Jobs submitted", "3", "2", "+50\N{NARROW NO-BREAK SPACE}%") in tables["Against the day before"]
+    assert tables["Most frequent errors"] == [("refused", 1, 1.0, "=cmd()", "<script>no</script> (job j)")]
+    assert ("Jobs submitted", "3", "2", "+50\N{NARROW NO-BREAK SPACE}%") in tables["Compared with the day before"]
     by_hour = next(figure.shape for figure in document.figures if figure.title.startswith("Jobs by hour"))
     assert isinstance(by_hour, Bars)
     assert [sum(series.numbers[10] or 0 for series in by_hour.series), len(by_hour.categories)] == [3, 24]

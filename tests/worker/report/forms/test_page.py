@@ -123,7 +123,7 @@ def test_the_page_is_light_or_dark_and_prints(page: Page) -> None:
 
 def test_the_table_says_how_much_of_it_is_shown(page: Page) -> None:
     """A cut-off table names both numbers, and its total is over all rows."""
-    assert "3 of 2,000 rows. The totals are over all of them." in page.words
+    assert "3 of 2,000 rows. The totals include all rows." in page.words
     assert f"{sales(2_000)['count'].sum():,}" in page.words
 
 
