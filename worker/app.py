@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 
-# Before any numeric library is imported: their thread pools would be copied into forked children, broken.
+# Before any numeric library is imported: a fork would copy their thread pools in an unusable state.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not spin away the cores of others
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must not busy-wait
 os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # Arrow's allocator starts one at import
 
 import importlib  # noqa: E402
@@ -47,7 +47,7 @@ def load_tasks(families: list[str], modules: list[str]) -> dict[str, AnyContract
                 raise
             raise DefinitionError(
                 f"WORKER_FAMILIES names {family!r}, whose tasks are not installed here. "
-                "Use its own image, or mend the name."
+                "Use the image of that family, or correct the name."
             ) from missing
     for module in modules:
         importlib.import_module(module)
@@ -59,7 +59,7 @@ def load_tasks(families: list[str], modules: list[str]) -> dict[str, AnyContract
 
 
 def make_app() -> Celery:
-    """Return the application with the tasks that this process is to run."""
+    """Return the application with the tasks of this process."""
     families = _names("WORKER_FAMILIES")
     app = make_celery(broker_settings())
     loaded = with_those_also_run(families)

@@ -1,7 +1,7 @@
-"""Beat: makes the jobs of schedules when they are due. `celery -A worker.app beat` runs it, through RedBeat.
+"""Beat: submits the jobs of schedules when they are due. `celery -A worker.app beat` runs it, with RedBeat.
 
-RedBeat's lock, which one of several beats holds, saves work; it is not what keeps a tick to one job. That is the
-ledger's decision over each slot, so beats that know nothing of each other do no harm.
+RedBeat's lock, which one of several beats holds, only saves work. The ledger decides about each slot, so a tick makes
+one job even if several beats run without a common lock.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from shared.workflows.planning import Planner, prepare
 
 logger = logging.getLogger(__name__)
 
-_RETRY_S = 1.0  # after the ledger did not answer
+_RETRY_S = 1.0  # delay after an error of the ledger
 _MS = 1_000
 
-# RedBeat takes the lock once, at the start, and dies without it; here a beat without it stands by: see `tick`.
+# RedBeat takes the lock once, at the start, and exits without it; this beat stands by instead: see `tick`.
 beat_init.disconnect(redbeat.schedulers.acquire_distributed_beat_lock)
 
 
 class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no types
-    """Celery's scheduler: one `tick` a turn of beat's loop."""
+    """A Celery scheduler: one `tick` per turn of beat's loop."""
 
     lock: Any = None  # redis.lock.Lock while this beat has it
 
@@ -54,10 +54,10 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
         self._is_away = False
 
     def setup_schedule(self) -> None:
-        """Do nothing yet: the ledger may be away while beat starts."""
+        """Do nothing: the ledger may be unreachable while beat starts."""
 
     def tick(self, *_: Any, **__: Any) -> float:
-        """Make the jobs that are due; return after how many seconds to do so again."""
+        """Submit the jobs that are due; return the seconds until the next tick."""
         try:
             if not self._holds_lock():
                 return _RETRY_S
@@ -69,23 +69,23 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
             self._is_away = True
             return _RETRY_S
         if self._is_away:
-            logger.warning("beat: the ledger answers again")
+            logger.warning("beat: the ledger is reachable again")
             self._is_away = False
         return wait_s
 
     def close(self) -> None:
-        """Give the lock back, if the ledger is there to take it."""
+        """Release the lock, if the ledger is reachable."""
         lock, self.lock = self.lock, None
         if lock is not None:
             with suppress(RedisError, OSError):
                 lock.release()
 
     def _holds_lock(self) -> bool:
-        """Take or prolong the lock; return whether this beat has it. Without a `lock_key` there is none to have."""
+        """Take or extend the lock; return whether this beat has it. Without a `lock_key` there is no lock."""
         if not self.lock_key:
             return True
         if self.lock is not None:
-            with suppress(LockError):  # it has lapsed, and may be another's by now
+            with suppress(LockError):  # it has expired, and another beat may have it
                 return bool(self.lock.reacquire())
             self.lock = None
         lock = self._client.lock(self.lock_key, timeout=self.lock_timeout, blocking=False)
@@ -97,7 +97,7 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
     def _install_defaults(self) -> None:
         for schedule in default_schedules(time.time_ns() // 1_000_000):
             if self._timetable.put(schedule, default=schedule.kind) == "ok":
-                logger.info("beat: made the schedule %r", schedule.name)
+                logger.info("beat: created the schedule %r", schedule.name)
         self._is_set_up = True
 
     def _run_due(self) -> float:
@@ -118,20 +118,20 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
             self._run(planned, now_ms)
         except (RedisError, OSError):
             raise
-        except Exception:  # one broken schedule must not stop the others; it stays due
+        except Exception:  # an error in one schedule must not stop the others; it stays due
             logger.exception("beat: the schedule %s", planned.schedule.id)
             return False
         return True
 
     def _run(self, planned: Planned, now_ms: int) -> None:
-        """Deal with the slot that waits for the last job's end, and with the latest one that is due."""
+        """Decide about the slot that waits for the last job's end, and about the latest one that is due."""
         schedule = planned.schedule
         next_ms = schedule.after(now_ms)
         slot_ms = schedule.latest(now_ms)
         if planned.buffered_slot_ms is not None:
             self._decide(planned, planned.buffered_slot_ms, next_ms)
         if slot_ms is None or slot_ms <= planned.cursor_ms:
-            if planned.buffered_slot_ms is None:  # nothing yet: looked too early
+            if planned.buffered_slot_ms is None:  # nothing is due yet
                 self._timetable.tick(planned, planned.cursor_ms, next_ms=next_ms)
             return
         missed = now_ms - slot_ms > ON_TIME_S * _MS and schedule.missed == "skip"
@@ -161,10 +161,10 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
 
 def _trouble(planned: Planned, changed: KeyError | ValidationError | PlanRefused) -> str:
     if isinstance(changed, KeyError):
-        return f"The kind {planned.schedule.kind!r} is not known to beat: give it the same CELERIAC_CONTRACTS."
+        return f"The kind {planned.schedule.kind!r} is unknown to beat: give it the gateway's CELERIAC_CONTRACTS."
     if isinstance(changed, PlanRefused):
         where, what = ".".join(map(str, changed.problems[0][0])), changed.problems[0][1]
-        return f"The workflow cannot be made any more: {where}: {what} Edit the schedule."
+        return f"The workflow is no longer valid: {where}: {what} Edit the schedule."
     first = changed.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"The kind takes these parameters no more: {where}: {first['msg']}. Edit the schedule."
+    return f"The kind no longer takes these parameters: {where}: {first['msg']}. Edit the schedule."

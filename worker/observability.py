@@ -1,4 +1,4 @@
-"""Logs of a worker: one JSON object a line, or readable lines on a terminal; each carries its job's id."""
+"""Logs of a worker: one JSON object per line, or readable lines on a terminal; each has its job's id."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _redact(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typ
 
 
 def configure_logging(loglevel: int | str = logging.INFO, **_: Any) -> None:
-    """Send every logger's records through structlog to standard error, and a job's records to its own log."""
+    """Send all log records through structlog to standard error, and a job's records also to the job's log."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -51,4 +51,4 @@ def configure_logging(loglevel: int | str = logging.INFO, **_: Any) -> None:
     root = logging.getLogger()
     root.handlers = [handler, JobLogHandler(level=logging.INFO)]
     root.setLevel(loglevel)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole URLs, which carry secrets
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs complete URLs, which can carry secrets

@@ -1,4 +1,4 @@
-"""What an operator may set for workers: environment variables with the prefix ``CELERIAC_``."""
+"""The settings of workers: environment variables with the prefix ``CELERIAC_``."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ _GIB = 1024**3
 
 
 class WorkerSettings(CallbackSettings):
-    """Limits and places of one worker process."""
+    """Limits and paths of one worker process."""
 
     model_config = SettingsConfigDict(env_prefix="CELERIAC_", frozen=True, extra="ignore")
 
     memory_limit_bytes: int = Field(
         default=512 * _MIB,
         ge=32 * _MIB,
-        description="Memory limit per task: beyond it DuckDB spills, and training on too many rows is refused.",
+        description="Memory limit per task: DuckDB spills beyond it, and training on too many rows is refused.",
     )
-    threads: int = Field(default=1, ge=1, le=256, description="Threads per task, of DuckDB and of scikit-learn.")
+    threads: int = Field(default=1, ge=1, le=256, description="Threads per task for DuckDB and scikit-learn.")
     http_max_bytes: int = Field(default=16 * _GIB, gt=0, description="Largest download, as transferred.")
-    http_timeout_s: float = Field(default=3_300, gt=0, description="Longest download as a whole, in seconds.")
-    http_idle_timeout_s: float = Field(default=30, gt=0, description="Longest silence of a server, in seconds.")
-    http_max_redirects: int = Field(default=5, ge=0, le=20, description="Redirects that are followed.")
+    http_timeout_s: float = Field(default=3_300, gt=0, description="Maximum duration of a download, in seconds.")
+    http_idle_timeout_s: float = Field(default=30, gt=0, description="Maximum time without received data, in seconds.")
+    http_max_redirects: int = Field(default=5, ge=0, le=20, description="Maximum number of redirects to follow.")
     plain_max_bytes: int = Field(
-        default=64 * _GIB, gt=0, description="Largest source after decompression; more is taken for a bomb."
+        default=64 * _GIB,
+        gt=0,
+        description="Largest source after decompression, in bytes; protects against decompression bombs.",
     )
     breaker_fail_max: int = Field(
-        default=5, ge=1, description="Transient failures in a row that open a host's or connection's circuit."
+        default=5, ge=1, description="Consecutive transient failures that open the circuit of a host or connection."
     )
-    breaker_reset_s: float = Field(default=60, gt=0, description="How long an open circuit refuses, in seconds.")
+    breaker_reset_s: float = Field(default=60, gt=0, description="Seconds for which an open circuit refuses calls.")
     stalled_after_s: float = Field(
         default=60,
         ge=5,

@@ -236,9 +236,9 @@ def test_of_two_edits_at_once_one_is_told(hourly: Callable[..., Hourly], broker:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"kind": "acme.forgotten_kind"}, "is not known to beat"),
-        ({"params": {"source": {"kind": "http", "url": "gopher://x"}}}, "takes these parameters no more"),
-        ({"kind": "workflow.chain", "params": {"steps": [{"kind": "acme.gone"}]}}, "cannot be made any more: steps.0"),
+        ({"kind": "acme.forgotten_kind"}, "is unknown to beat"),
+        ({"params": {"source": {"kind": "http", "url": "gopher://x"}}}, "no longer takes these parameters"),
+        ({"kind": "workflow.chain", "params": {"steps": [{"kind": "acme.gone"}]}}, "is no longer valid: steps.0"),
     ],
 )
 def test_a_schedule_that_can_make_no_job_says_why(

@@ -1,4 +1,4 @@
-"""A delivered message, as it can be published again."""
+"""A delivered message in the form in which it can be published again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EMBEDDED = ("callbacks", "errbacks", "chain", "chord")
 def message_of(request: Any, kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """Return the message behind `request` in the form that `shared.broker.messages` describes.
 
-    The ledger keeps it, so that the keeper can publish a step again that Celery, not the gateway, published.
+    The ledger stores it, so that the keeper can republish a step that was published by Celery and not by the gateway.
     """
     delivery = request.delivery_info or {}
     embedded = {name: request.get(name) for name in _EMBEDDED}

@@ -1,4 +1,4 @@
-"""From a delivery's arguments to a result as JSON text: check the parameters, run the body, check the result."""
+"""Turn a delivery's arguments into a result as JSON text: check the parameters, run the body, check the result."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Upstream = Sequence[Mapping[str, Any] | None]
 
 
 def perform(contract: AnyContract, body: Body, run: Run, kwargs: dict[str, Any], upstream: Upstream) -> str:
-    """Run `body` once, its parameters `kwargs` and what the steps before it returned."""
+    """Run `body` once with the parameters `kwargs` and the results of the steps before it."""
     try:
         params = feed(contract, kwargs, upstream) if upstream else kwargs
     except ValueError as mismatch:
         raise TaskFailure(
             "invalid_parameters",
             str(mismatch),
-            remedy="Check the steps before it: their order, and which of them failed.",
+            remedy="Correct the order of the steps before it, or fix those that failed.",
         ) from None
     job = _checked(contract, params)
     run.idempotency_key = job.idempotency_key(run.job_id)
@@ -38,7 +38,7 @@ def perform(contract: AnyContract, body: Body, run: Run, kwargs: dict[str, Any],
 
 
 def perform_each(contract: AnyContract, body: Body, run: Run, items: Sequence[dict[str, Any]]) -> str:
-    """Run `body` on one item after another; the first one that fails ends it, and says which it was."""
+    """Run `body` on each item in order; the first failure ends the run and names the item."""
     results = []
     for index, params in enumerate(items):
         item = _ItemRun(run, index, len(items))
@@ -55,7 +55,7 @@ def perform_each(contract: AnyContract, body: Body, run: Run, items: Sequence[di
 
 
 class _ItemRun(Run):
-    """One item of a map: its progress is a part of the step's, and its files have names of their own."""
+    """One item of a map: its progress is a part of the step's, and its file names contain the item's number."""
 
     def __init__(self, whole: Run, index: int, count: int) -> None:
         scratch = whole.scratch / f"item-{index}"
@@ -74,21 +74,21 @@ class _ItemRun(Run):
         self._whole, self._index, self._count = whole, index, count
 
     def progress(self, current: float, total: float | None = None, *, unit: str = "rows", message: str = "") -> None:
-        """Say how far this item is."""
+        """Report the progress of this item."""
         done = min(current / total, 1.0) if total else 0.0
         text = f"item {self._index}: {current:,.0f} {unit} {message}".rstrip()
         self._whole.progress(self._index + done, self._count, unit="items", message=text)
 
     def log_line(self, level: str, message: str, fields: dict[str, Any] | None = None) -> None:
-        """Add a line that names the item."""
+        """Add a log line that names the item."""
         self._whole.log_line(level, message, {**(fields or {}), "item": self._index})
 
     def publish(self, local: Path, *, name: str, role: Role, media_type: str) -> Artifact:
-        """Move a file into the store, under a name that says the item."""
+        """Move a file into the store, under a name that contains the item's number."""
         return super().publish(local, name=f"{self._index:04d}-{name}", role=role, media_type=media_type)
 
     def report(self) -> None:
-        """Write what is pending of the whole step."""
+        """Write the pending progress and log lines of the step."""
         self._whole.report()
 
 
@@ -102,8 +102,8 @@ def _checked(contract: AnyContract, params: dict[str, Any]) -> Contract[Any]:
         )
         raise TaskFailure(
             "invalid_parameters",
-            f"{contract.spec.kind} got parameters it does not take: {problems}",
-            remedy="Gateway and workers may have different versions of the contract; deploy the same one.",
+            f"{contract.spec.kind} got invalid parameters: {problems}",
+            remedy="Deploy the same version of the contract on gateway and workers.",
         ) from None
 
 
@@ -113,7 +113,7 @@ def _result(contract: AnyContract, result: BaseModel) -> str:
         raise TaskFailure(
             "invalid_result",
             f"{contract.spec.kind} returned {type(result).__name__}, not {expected.__name__}.",
-            remedy="This is a defect of the task: it must return what its contract says.",
+            remedy="Fix the task: it must return the result type of its contract.",
         )
     return expected.model_validate(result.model_dump()).model_dump_json()
 
@@ -122,7 +122,7 @@ def _bounded(text: str, most_bytes: int) -> str:
     if len(text) > most_bytes:
         raise TaskFailure(
             "result_too_large",
-            f"The result has {len(text)} bytes; at most {most_bytes} may travel.",
-            remedy="Write it to a file, publish that as an artifact, and return the reference.",
+            f"The result has {len(text)} bytes; the maximum is {most_bytes}.",
+            remedy="Fix the task: write the data to a file, publish it as an artifact, and return the reference.",
         )
     return text

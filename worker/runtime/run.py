@@ -1,4 +1,4 @@
-"""What a task body may use of the job it runs."""
+"""The job as its task body sees it: identity, scratch folder, progress, log and artifacts."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _current: ContextVar[Run | None] = ContextVar("current_run", default=None)
 
 
 class CancelRequested(CeleriacError):
-    """The job is to stop. Task bodies let it pass."""
+    """The job must stop. Task bodies do not catch this."""
 
 
 @dataclass
 class Run:
-    """One attempt at a job: its identity, its scratch folder, and what it may tell the outside.
+    """One attempt at a job: its identity, its scratch folder, its progress, log and artifacts.
 
-    `progress`, `log` and `publish` raise `ClaimLost` when the job has another owner by now and `CancelRequested`
-    when it was cancelled: a body lets both pass and cleans up after itself.
+    `progress`, `log` and `publish` raise `ClaimLost` if another worker has claimed the job and `CancelRequested` if it
+    was cancelled: a body does not catch them, but cleans up in `finally`.
     """
 
     job_id: str
     kind: str
     attempt: int
     token: str
-    idempotency_key: str  # under which a rerun recognises side effects already made
-    scratch: Path  # folder of this attempt, removed afterwards
+    idempotency_key: str  # lets a retry recognise side effects that are already done
+    scratch: Path  # folder of this attempt, removed at its end
     store: ArtifactStore
     ledger: Ledger
     artifacts: list[Artifact] = field(default_factory=list)
@@ -59,22 +59,22 @@ class Run:
         return self.ledger.client
 
     def progress(self, current: float, total: float | None = None, *, unit: str = "rows", message: str = "") -> None:
-        """Say how far the job is. Cheap to call often: at most two reports a second leave the process."""
+        """Report progress. Cheap to call often: at most two reports per second leave the process."""
         self._progress = {"current": current, "total": total, "unit": unit, "message": message}
         if time.monotonic() - self._reported_at >= _REPORT_EVERY_S:
             self.report()
 
     def log(self, message: str, **fields: Any) -> None:
-        """Add a line to the job's own log."""
+        """Add a line to the job's log."""
         self.log_line("info", message, fields)
 
     def log_line(self, level: str, message: str, fields: dict[str, Any] | None = None) -> None:
-        """Add a line with its level; lines past the first thousand of a run are dropped, and that is said once."""
+        """Add a line with its level; lines after the first thousand of a run are dropped, with one final notice."""
         self._line_count += 1
         if self._line_count > _LOG_LINES_PER_RUN:
             if self._line_count > _LOG_LINES_PER_RUN + 1:
                 return
-            message, fields = f"more than {_LOG_LINES_PER_RUN} log lines: the rest is dropped", {}
+            message, fields = f"more than {_LOG_LINES_PER_RUN} log lines: further lines are dropped", {}
         line = {
             "at": datetime.now(UTC).isoformat(),
             "level": level,
@@ -87,7 +87,7 @@ class Run:
 
     def publish(self, local: Path, *, name: str, role: Role, media_type: str) -> Artifact:
         """Move the finished file `local` into the store and return its reference."""
-        self.report()  # do not copy a large file for a job that is no longer ours
+        self.report()  # raises if this attempt has lost its claim: then a large file need not be copied
         artifact = self.store.put(
             local, file_owner=self.job_id, attempt=self.attempt, name=name, role=role, media_type=media_type
         )
@@ -95,7 +95,7 @@ class Run:
         return artifact
 
     def report(self) -> None:
-        """Write what is pending to the ledger now. Raises `ClaimLost` or `CancelRequested`."""
+        """Write pending progress and log lines to the ledger now. Raises `ClaimLost` or `CancelRequested`."""
         self._reported_at = time.monotonic()
         progress = json.dumps(self._progress) if self._progress is not None else None
         lines, self._lines, self._progress = self._lines, [], None
@@ -103,14 +103,14 @@ class Run:
             raise CancelRequested(f"{self.job_id} is cancelled")
 
     def report_pending(self) -> None:
-        """Write what is pending, if anything is."""
+        """Write pending progress and log lines, if there are any."""
         if self._progress is not None or self._lines:
             self.report()
 
 
 @contextmanager
 def entered(run: Run) -> Iterator[Run]:
-    """Make `run` the one whose job log takes what this process logs."""
+    """Copy what this process logs to the job log of `run`."""
     reset = _current.set(run)
     try:
         yield run
@@ -119,16 +119,16 @@ def entered(run: Run) -> Iterator[Run]:
 
 
 class JobLogHandler(logging.Handler):
-    """Copies log records made while a job runs into the job's own log."""
+    """Copies log records to the log of the running job."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take `record` if a job is running here; Celery's own lines about the job are not part of it."""
+        """Copy `record` if a job is running in this process, except Celery's own lines about the job."""
         run = _current.get()
         if run is None or record.name.startswith(("celery.", "kombu", "redis", "httpx", "httpcore")):
             return
         try:
             run.log_line(record.levelname.lower(), record.getMessage())
         except CeleriacError:
-            raise  # the body must hear that it is to stop
+            raise  # the body must stop
         except Exception:  # noqa: BLE001 - logging's own rule: a handler reports and never breaks its caller
             self.handleError(record)

@@ -1,7 +1,7 @@
-"""`@runs`: what stands between Celery and a task body.
+"""`@runs`: the layer between Celery and a task body.
 
-Claim, check the parameters, run the body, check the result, end the job in the ledger. The body is an ordinary
-function of its parameters and a `Run`, and stays one: the decorator returns it unchanged, so that a test calls it.
+It claims the job, checks the parameters, runs the body, checks the result and ends the job in the ledger. The body
+is a plain function of its parameters and a `Run`: the decorator returns it unchanged, so that a test can call it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ __all__ = ["Definition", "Run", "backoff_s", "definitions", "register", "runs"]
 
 logger = logging.getLogger(__name__)
 
-# The ledger puts the reason that the request gave in its place.
-_CANCELLED = TaskFailure("cancelled", "It stopped on request.")
+# The ledger replaces this message with the reason given in the request.
+_CANCELLED = TaskFailure("cancelled", "The job was cancelled by request.")
 
 ContractT = TypeVar("ContractT", bound=Contract[Any])
 ResultT = TypeVar("ResultT", bound=BaseModel)
@@ -50,15 +50,15 @@ ResultT = TypeVar("ResultT", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class _Delivery:
-    """What a message brought: Celery's request and the task's arguments."""
+    """A delivered message: Celery's request and the task's arguments."""
 
     request: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    started: float  # time.monotonic() at its arrival, from when Celery's soft time limit counts, too
+    started: float  # time.monotonic() at its arrival, when Celery's soft time limit starts too
 
     def upstream(self, claim: Claim) -> Upstream:
-        """Return what the steps before returned: by the ledger, or by the canvas of somebody's own Celery client."""
+        """Return the results of the previous steps: from the ledger, or from the canvas of another Celery client."""
         results = self.args[0] if self.args else json.loads(claim.upstream)
         return results if isinstance(results, list) else [results]
 
@@ -76,7 +76,7 @@ class Definition:
 
 
 class _Mapped(Definition):
-    """The same, once for each item of a message of Celery's map or starmap."""
+    """Run the body for each item of a message of Celery's map or starmap."""
 
     def perform(self, run: Run, delivery: _Delivery, claim: Claim) -> str:  # noqa: ARG002 - nothing is fed to a map
         task, items = delivery.kwargs["task"], delivery.kwargs["it"]
@@ -93,15 +93,15 @@ def runs(
 ) -> Callable[[Callable[[ContractT, Run], ResultT]], Callable[[ContractT, Run], ResultT]]:
     """Declare that the decorated function is the task of `contract`. Returns the function unchanged.
 
-    Raises `DefinitionError` if another function already is.
+    Raises `DefinitionError` if another function is its task already.
     """
 
     def declare(body: Callable[[ContractT, Run], ResultT]) -> Callable[[ContractT, Run], ResultT]:
         known = _definitions.get(contract.spec.kind)
         if known is not None and known.body.__qualname__ != body.__qualname__:
             raise DefinitionError(
-                f"{contract.spec.kind} is run by {known.body.__module__}.{known.body.__qualname__} already. "
-                "A contract has one task; give the other function a contract of its own."
+                f"{contract.spec.kind} already has the task {known.body.__module__}.{known.body.__qualname__}. "
+                "A contract has one task; give the other function another contract."
             )
         _definitions[contract.spec.kind] = Definition(contract, body)
         return body
@@ -122,7 +122,7 @@ def register(app: Celery, declared: Iterable[Definition]) -> None:
 
     def replace_maps(sender: Celery, **_: Any) -> None:
         for name in ("celery.map", "celery.starmap"):
-            sender.tasks.unregister(name)  # Celery's own, which asks no ledger
+            sender.tasks.unregister(name)  # Celery's own, which does not use the ledger
             _register_map(sender, name, by_kind)
 
     app.on_after_finalize.connect(replace_maps, weak=False)
@@ -135,12 +135,12 @@ def _register(app: Celery, definition: Definition) -> None:
         name=spec.kind,
         bind=True,
         typing=False,
-        max_retries=None,  # retries are the ledger's
+        max_retries=None,  # the ledger decides about retries
         soft_time_limit=spec.limits.soft_s,
         time_limit=spec.limits.hard_s,
-        throws=(TaskFailure,),  # a line in the log, no traceback: a job that fails is no fault of the worker
+        throws=(TaskFailure,),  # one log line without a traceback: a failed job is not an error of the worker
     )
-    def deliver(this: Any, /, *args: Any, **kwargs: Any) -> Any:  # a parameter may have any name
+    def deliver(this: Any, /, *args: Any, **kwargs: Any) -> Any:  # parameters of a contract may have any name
         return _deliver(this.backend.ledger, definition, _Delivery(this.request, args, kwargs, time.monotonic()))
 
 
@@ -153,12 +153,12 @@ def _register_map(app: Celery, name: str, by_kind: dict[str, Definition]) -> Non
 
 
 def _deliver(ledger: Ledger, definition: Definition, delivery: _Delivery) -> Any:
-    """Run one delivery of a message: at most one of a job's deliveries runs the body at a time."""
+    """Run one delivery of a message; at most one delivery of a job runs the body at a time."""
     request = delivery.request
     claim = _claim(ledger, definition.contract, delivery)
     if isinstance(claim, Refusal):
         request.settled = True
-        if claim.why == State.SUCCEEDED:  # a duplicate: give the result again, so that a chain or chord goes on
+        if claim.why == State.SUCCEEDED:  # a duplicate: return the stored result, so that a chain or chord continues
             return json.loads(claim.result)
         logger.info("not run: %s", claim.why)
         raise Ignore(claim.why)
@@ -167,7 +167,7 @@ def _deliver(ledger: Ledger, definition: Definition, delivery: _Delivery) -> Any
             return _settle(run, definition, delivery, claim)
     except CancelRequested as stopped:
         request.settled = True
-        with contextlib.suppress(ClaimLost):  # somebody else has ended it meanwhile
+        with contextlib.suppress(ClaimLost):  # the job was ended by another process
             ledger.fail(request.id, token=claim.token, error=json.dumps(_CANCELLED.document()))
         raise Ignore(str(stopped)) from None
     except ClaimLost as lost:
@@ -178,7 +178,7 @@ def _deliver(ledger: Ledger, definition: Definition, delivery: _Delivery) -> Any
 def _claim(ledger: Ledger, contract: AnyContract, delivery: _Delivery) -> Claim | Refusal:
     spec, settings, request = contract.spec, broker_settings(), delivery.request
     message = message_of(request, request.task, delivery.args, delivery.kwargs)
-    adopted = Entry(  # for a message that somebody's own Celery client sent past the gateway
+    adopted = Entry(  # for a message that another Celery client sent without the gateway
         id=request.id,
         kind=spec.kind,
         queue=spec.queue,
@@ -219,17 +219,17 @@ def _attempt(contract: AnyContract, job_id: str, claim: Claim, ledger: Ledger) -
 
 
 def _settle(run: Run, definition: Definition, delivery: _Delivery, claim: Claim) -> Any:
-    """Run the body and write the outcome, whatever it is. Returns the result or raises what Celery is to see."""
+    """Run the body and write its outcome. Returns the result, or raises the exception meant for Celery."""
     outcome = _outcome(run, definition, delivery, claim)
     artifacts = json.dumps([artifact.model_dump(mode="json") for artifact in run.artifacts])
     if isinstance(outcome, str):
-        with contextlib.suppress(CancelRequested):  # too late: what it did is done
+        with contextlib.suppress(CancelRequested):  # too late to cancel: the body has finished
             run.report_pending()
         run.ledger.succeed(run.job_id, token=run.token, result=outcome, artifacts=artifacts)
         delivery.request.settled = True
         return json.loads(outcome)
     error = json.dumps(outcome.document())
-    with contextlib.suppress(CancelRequested):  # then this failure is how it stopped
+    with contextlib.suppress(CancelRequested):  # this failure is then the way in which the job stopped
         run.report_pending()
     if isinstance(outcome, TransientFailure) and claim.retries < claim.max_retries:
         wait_s = backoff_s(definition.contract.spec.retry, claim.retries, floor_s=outcome.retry_after_s or 0.0)
@@ -238,21 +238,21 @@ def _settle(run: Run, definition: Definition, delivery: _Delivery, claim: Claim)
         raise CeleryRetry(message=str(outcome), exc=outcome, when=wait_s)  # type: ignore[arg-type]  # a float is a Real
     may_fail = run.ledger.fail(run.job_id, token=run.token, error=error, artifacts=artifacts)
     delivery.request.settled = True
-    if may_fail:  # Celery is to go on with the steps after it
+    if may_fail:  # Celery must continue with the next steps
         return None
     raise outcome from None
 
 
 def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim) -> str | TaskFailure:
-    """Return the body's result as JSON text, or why there is none. `ClaimLost` and cancellation pass through."""
+    """Return the body's result as JSON text, or its failure. `ClaimLost` and cancellation are raised."""
     try:
         return definition.perform(run, delivery, claim)
-    except (ClaimLost, CancelRequested, RedisError):  # the latter: see shared.ledger.backend
+    except (ClaimLost, CancelRequested, RedisError):  # RedisError: see shared.ledger.backend
         raise
     except TaskFailure as failure:
         return failure
     except SoftTimeLimitExceeded:
-        run.report()  # the signal also says that the job is to stop: then this raises
+        run.report()  # the same signal is used for a stop: then this raises
         return _interrupted(run, definition.contract, delivery)
     except OSError as failure:
         return _broken(failure)
@@ -260,7 +260,7 @@ def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim
         return TaskFailure(
             "out_of_memory",
             "The job needed more memory than the worker may use.",
-            remedy="Give it less data at a time, or run it on workers with more memory.",
+            remedy="Give the job less data, or run it on workers with more memory.",
         )
     except BaseException as failure:  # noqa: BLE001 - sys.exit() in a body is the job's failure, too
         return _unexpected(failure)
@@ -281,7 +281,7 @@ def _unexpected(failure: BaseException) -> TaskFailure:
     return TaskFailure(
         "unexpected_error",
         redact(f"{type(failure).__name__}: {failure}")[:2_000],
-        remedy="This is a defect of the task, not of the request; the worker's log has the traceback.",
+        remedy="Fix the task, not the request; the worker's log has the traceback.",
     )
 
 
@@ -289,12 +289,12 @@ def _interrupted(run: Run, contract: AnyContract, delivery: _Delivery) -> TaskFa
     soft_s = float((delivery.request.timelimit or [None, None])[1] or contract.spec.limits.soft_s)
     if time.monotonic() - delivery.started >= soft_s - 1:
         return TimeLimitReached(soft_s)
-    # The signal was meant for the job that this child ran before: this one is queued again, without blame.
+    # The signal was meant for this child's previous job: this one is queued again and no attempt is counted.
     run.ledger.release(run.job_id, owner=claim_owner())
     raise ClaimLost("interrupted by a stray signal")
 
 
 def backoff_s(retry: Retry, retries: int, *, floor_s: float = 0.0) -> float:
-    """Return the wait in seconds before retry `retries` + 1: full jitter, at least `floor_s`. See `Retry`."""
+    """Return the backoff in seconds before retry `retries` + 1: full jitter, at least `floor_s`. See `Retry`."""
     ceiling = min(retry.backoff_max_s, retry.backoff_s * 2.0**retries)
     return max(floor_s, random.uniform(0, ceiling))  # noqa: S311 - spreads load; no secret depends on it

@@ -27,7 +27,7 @@ def test_a_second_task_for_a_contract_is_refused() -> None:
     def another(job: TakeNote, run: Run) -> TakeNote:
         raise AssertionError((job, run))
 
-    with pytest.raises(DefinitionError, match=r"acme.take_note is run by tests.acme.tasks.take_note already"):
+    with pytest.raises(DefinitionError, match=r"acme.take_note already has the task tests.acme.tasks.take_note"):
         runs(TakeNote)(another)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from worker.ml.data.columns import InputColumn
 
 MAX_CLASSES = 100
-LARGEST_NUMBER = 1e140  # learnt or predicted: the sum of squares over billions of rows is still a float
+LARGEST_NUMBER = 1e140  # of a target or prediction: the sum of squares over billions of rows is still a finite float
 _LONGEST_LABEL = 255
 _LARGEST_LABEL = 2**63 - 1
 _LABEL_FAMILIES = frozenset({"string", "integer", "boolean"})

@@ -43,7 +43,7 @@ _SCALERS = {"standard": StandardScaler, "min_max": MinMaxScaler, "robust": Robus
 
 
 class RecipeAbout(Params):
-    """What a recipe file says of itself."""
+    """The description in a recipe file."""
 
     format: Literal["celeriac-recipe-1"] = Field(default="celeriac-recipe-1", description="Format and its version.")
     inputs: list[InputColumn] = Field(description="Columns that become features.")
@@ -86,7 +86,7 @@ def fit_failed(refused: ValueError) -> TaskFailure:
     return TaskFailure(
         "fit_failed",
         f"scikit-learn refused the training rows: {str(refused).partition(chr(10))[0][:500]}",
-        remedy="Missing numbers need an 'impute' for this estimator; texts need words; classes need rows.",
+        remedy="Set 'impute' if numbers are missing; check that texts have words and that each class has rows.",
     )
 
 

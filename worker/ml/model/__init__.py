@@ -1,1 +1,1 @@
-"""Models: estimators, the pipeline of recipe and estimator, their files, and what may be in those."""
+"""Models: estimators, the pipeline of recipe and estimator, their files, and the types that a file may hold."""

@@ -1,4 +1,4 @@
-"""What learns and predicts: recipe and estimator as one pipeline, and the baseline beside it."""
+"""Recipe and estimator as one pipeline, with the baseline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted pipeline, prepared frame to predictions, and the baseline of the same rows."""
+    """A fitted pipeline from prepared frame to predictions, and the baseline of the same rows."""
 
     pipeline: Pipeline
     baseline: Any
@@ -27,7 +27,7 @@ class Fitted:
 
 
 def unfitted(inputs: Sequence[InputColumn], estimator: AnyEstimator, task: LearningTask, *, seed: int) -> Pipeline:
-    """Return the pipeline of recipe and estimator as it is before it has learnt anything."""
+    """Return the unfitted pipeline of recipe and estimator."""
     return Pipeline(
         [("recipe", make_recipe(inputs, seed=seed)), ("estimator", make_estimator(estimator, task, seed=seed))]
     )

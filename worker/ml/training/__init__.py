@@ -1,1 +1,1 @@
-"""Where the rows to learn from come from, fitting, judging, and predicting."""
+"""Training rows, fitting, evaluation and prediction."""
