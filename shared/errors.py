@@ -2,13 +2,13 @@
 
     CeleriacError
     ├── DefinitionError          a contract or a setting is wrong; raised at import or at start
-    ├── LedgerUnavailable        the ledger (or the broker behind it) does not answer
-    ├── ClaimLost                this worker no longer owns the job; what it writes is refused
+    ├── LedgerUnavailable        the ledger (or the broker behind it) does not respond
+    ├── ClaimLost                this worker no longer holds the claim; its writes are refused
     └── TaskFailure              a job ends as ``failed`` with this code, message and remedy
-        ├── TransientFailure     can pass: the contract's retry policy applies
+        ├── TransientFailure     transient: the contract's retry policy applies
         └── TimeLimitReached     the soft time limit ran out
 
-A ``code`` is stable and meant for programs; a ``message`` names what is wrong; a ``remedy`` says what to do.
+A ``code`` is stable and meant for programs; a ``message`` says what is wrong; a ``remedy`` is what to do.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/\"]*@")  # up to the last @: a password may have one
+_USERINFO = re.compile(
+    r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/\"]*@"
+)  # up to the last @: a password may contain one
 _SENSITIVE = r"(password|passwd|pwd|secret|token|api_?key|signature|sig)"
 _SECRET_PAIR = re.compile(rf"(?i)\b{_SENSITIVE}=('[^']*'|\"[^\"]*\"|[^\s&;'\"]+)")
 
 
 def redact(text: str) -> str:
-    """Return `text` without user info of URLs and without the values of secret-looking ``name=value`` pairs."""
+    """Return `text` without the user info of URLs and without the values of ``name=value`` pairs that look secret."""
     return _SECRET_PAIR.sub(r"\1=***", _USERINFO.sub(r"\g<scheme>", text))
 
 
 def redact_field(name: str, value: object) -> str:
-    """Return `value` as text for a log: nothing of it if `name` names a secret, else redacted."""
+    """Return `value` as text for a log: fully hidden if `name` looks like a secret, else redacted."""
     return "***" if re.search(_SENSITIVE, name, re.IGNORECASE) else redact(str(value))
 
 
@@ -36,21 +38,21 @@ class CeleriacError(Exception):
 
 
 class DefinitionError(CeleriacError):
-    """A contract, task or setting is wrong. The text names it and says how to mend it."""
+    """A contract, task or setting is wrong. The text names it and says how to fix it."""
 
 
 class LedgerUnavailable(CeleriacError):
-    """The ledger does not answer; nothing was accepted or changed."""
+    """The ledger does not respond; nothing was accepted or changed."""
 
 
 class ClaimLost(CeleriacError):
-    """The job has another owner or has ended, so this worker's writes are refused."""
+    """Another worker holds the claim or the job has ended, so this worker's writes are refused."""
 
 
 class TaskFailure(CeleriacError):
     """End the job as ``failed``.
 
-    Raise it (or `TransientFailure`) from a task body. `details` holds small JSON figures for programs.
+    Raise it (or `TransientFailure`) from a task body. `details` holds small JSON values for programs.
     """
 
     retryable = False
@@ -62,7 +64,7 @@ class TaskFailure(CeleriacError):
         self.remedy = remedy
         self.details = details
 
-    def __reduce__(self) -> tuple[Any, ...]:  # the pool's child hands it to the main process
+    def __reduce__(self) -> tuple[Any, ...]:  # a child process sends it to the main process
         return _rebuild, (type(self), self.__dict__.copy())
 
     def __str__(self) -> str:
@@ -80,7 +82,7 @@ class TaskFailure(CeleriacError):
 
 
 class TransientFailure(TaskFailure):
-    """A failure that can pass by itself: a refused connection, a 503, a lock held by another."""
+    """A transient failure: a refused connection, a 503, a lock held by another process."""
 
     retryable = True
 
@@ -88,18 +90,18 @@ class TransientFailure(TaskFailure):
         self, code: str, message: str, *, remedy: str = "", retry_after_s: float | None = None, **details: Any
     ) -> None:
         super().__init__(code, message, remedy=remedy, **details)
-        #: What the other side asked for (an HTTP Retry-After), in seconds; a floor under the backoff.
+        #: The delay that the other side requested (HTTP Retry-After), in seconds; the minimum of the backoff.
         self.retry_after_s = retry_after_s
 
 
 class TimeLimitReached(TaskFailure):
-    """The soft time limit ran out; the body was interrupted and cleaned up."""
+    """The soft time limit was reached; the body was interrupted and could clean up."""
 
     def __init__(self, limit_s: float) -> None:
         super().__init__(
             "time_limit_exceeded",
             f"The job ran longer than its time limit of {limit_s:g} s.",
-            remedy="Give it less to do, or ask for a larger options.time_limit_s within the kind's limit.",
+            remedy="Reduce the work of the job, or set a larger options.time_limit_s within the kind's limit.",
             limit_s=limit_s,
         )
 

@@ -1,1 +1,1 @@
-"""The broker: its settings, the one place that configures Celery, and the messages that go through it."""
+"""The broker: its settings, the configuration of Celery, and its messages."""

@@ -1,4 +1,4 @@
-"""The one place that configures Celery, for gateway, workers, beat and Flower alike."""
+"""The configuration of Celery for gateway, workers, beat and Flower."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_celery(
     Raises `DefinitionError` for a setting that Celery does not have.
     """
     app = Celery("celeriac", set_as_current=transport is None)
-    # Not the setting `result_backend`: Celery takes CELERY_RESULT_BACKEND over that, and its own backend with it.
+    # Not the setting `result_backend`: CELERY_RESULT_BACKEND would override it and replace our backend.
     app.backend_cls = f"{backend}+{settings.ledger_url}"
     overrides = {} if transport is None else {"broker_transport": transport}
     configure(app, celery_settings(settings) | overrides)
@@ -39,15 +39,13 @@ def configure(app: Celery, settings: dict[str, Any]) -> None:
     """Set `settings`; refuse those that Celery would silently ignore."""
     known = dict(flatten(NAMESPACES))
     if unknown := sorted(name for name in settings if name not in known and not name.startswith("redbeat_")):
-        raise DefinitionError(
-            f"Celery has no setting {', '.join(unknown)}. See its documentation for the names it has."
-        )
+        raise DefinitionError(f"Celery has no setting {', '.join(unknown)}. Use a name from Celery's documentation.")
     app.conf.update(settings)
 
 
 def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
-    """Return Celery's settings. The defaults that are kept are not named."""
-    direct = Exchange("")  # the default exchange: a queue's name is its routing key, and nothing needs binding
+    """Return Celery's settings that differ from its defaults."""
+    direct = Exchange("")  # the default exchange: a queue's name is its routing key, so no binding is needed
     arguments = {} if settings.uses_redis else {"x-max-priority": PRIORITIES}
     options: dict[str, Any] = {}
     if settings.uses_redis:
@@ -92,7 +90,7 @@ def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
         "task_inherit_parent_priority": True,
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,
-        # A lost child's job is given back through the ledger, which counts: see shared.ledger.backend.
+        # The job of a lost child is requeued through the ledger, which counts crashes: see shared.ledger.backend.
         "task_reject_on_worker_lost": False,
         "task_publish_retry_policy": {
             "max_retries": 3,
@@ -102,7 +100,7 @@ def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
         },
         "task_send_sent_event": True,
         "worker_send_task_events": True,
-        # A claim outlives a broken connection, so work under way is not thrown away with it.
+        # A claim outlives a broken connection, so running jobs need not be cancelled.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_hijack_root_logger": False,
         "worker_proc_alive_timeout": 60,

@@ -1,9 +1,9 @@
-"""Celery messages, made without publishing them.
+"""Create Celery messages without publishing them.
 
 A message is the JSON object that kombu puts on a Redis list (`body`, `headers`, `properties`): Celery's protocol 2.
-Celery itself makes one for every kind, once; a job's message is that template with its own id, parameters and
-options. A workflow's messages are what Celery's canvas would send, each time. On other brokers the same object is what
-`publish` hands to kombu. A conformance test compares the result with what `apply_async` really sends.
+Celery itself creates one for every kind, once; a job's message is that template with the job's id, parameters and
+options. A workflow's messages are created by Celery's canvas each time. On other brokers `publish` passes the same
+object to kombu. A conformance test compares the result with the messages of `apply_async`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _captured: ContextVar[list[dict[str, Any]]] = ContextVar("captured")
 
 
 class _CapturingChannel(virtual.Channel):
-    """Takes what would be published instead of sending it."""
+    """Collects messages instead of publishing them."""
 
     body_encoding = "base64"
     do_restore = False
@@ -40,36 +40,36 @@ class _CapturingChannel(virtual.Channel):
         _captured.get().append(message)
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
-        raise NotImplementedError("nothing is ever delivered here")
+        raise NotImplementedError("this transport delivers no messages")
 
     def _purge(self, queue: str) -> int:  # noqa: ARG002 - kombu's signature
         return 0
 
 
 class CapturingTransport(virtual.Transport):
-    """A kombu transport to nowhere."""
+    """A kombu transport that sends nothing."""
 
     Channel = _CapturingChannel
     driver_type = "capture"
     driver_name = "capture"
 
     def driver_version(self) -> str:
-        """Return what kombu logs."""
+        """Return the version that kombu logs."""
         return "1"
 
 
 class SilentBackend(LedgerBackend):
-    """The result backend without its pub/sub: the gateway waits on the ledger's own channel instead."""
+    """The result backend without its pub/sub: the gateway waits on the ledger's channel instead."""
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Subscribe to nothing."""
+        """Do not subscribe."""
 
     def add_pending_result(self, result: Any, *_: Any, **__: Any) -> Any:
         """Subscribe to nothing: nobody here waits for the steps of a group, and their subscriptions would stay."""
         return result
 
     def remove_pending_result(self, result: Any) -> Any:
-        """Unsubscribe from nothing."""
+        """Do nothing: there is no subscription."""
         return result
 
 
@@ -84,7 +84,7 @@ def _capture() -> Iterator[list[dict[str, Any]]]:
 
 
 class MessageOptions(NamedTuple):
-    """What a message says beside its parameters. `priority` is the job's: 0..9, 9 most urgent."""
+    """The properties of a message besides its parameters. `priority` is the job's: 0..9, 9 is most urgent."""
 
     priority: int
     soft_limit_s: float
@@ -92,7 +92,7 @@ class MessageOptions(NamedTuple):
 
 
 class Composer:
-    """Makes messages for one broker. Templates are made on first use; making one blocks for some milliseconds."""
+    """Creates messages for one broker. Templates are created on first use, which blocks for some milliseconds."""
 
     def __init__(self, settings: BrokerSettings) -> None:
         self._settings = settings
@@ -121,18 +121,18 @@ class Composer:
     def _template(self, contract: AnyContract) -> dict[str, Any]:
         with _capture() as messages:
             self.app.send_task(contract.spec.kind, kwargs={}, queue=contract.spec.queue, argsrepr="()", kwargsrepr="")
-        for option in ("argsrepr", "kwargsrepr"):  # send_task's own options end up in the properties, too
+        for option in ("argsrepr", "kwargsrepr"):  # send_task also puts its own options into the properties
             messages[0]["properties"].pop(option)
         return self._templates.setdefault(contract.spec.kind, messages[0])
 
     def wire_priority(self, priority: int) -> int:
-        """Return what Celery calls a job's priority (0..9, 9 most urgent) on this broker."""
+        """Return Celery's priority on this broker for a job's priority (0..9, 9 is most urgent)."""
         return self._settings.wire_priority(priority)
 
     def canvas(self, canvas: Signature[Any], job_id: str) -> dict[str, str]:
         """Return the messages, by task id, that start `canvas`. Blocks: Celery writes a chord's size to Redis.
 
-        The later steps' messages travel inside the first ones, as Celery does it.
+        Celery puts the messages of later steps into the first ones.
         """
         with _capture() as messages:
             canvas.apply_async(root_id=job_id)
@@ -142,9 +142,9 @@ class Composer:
 
 
 def publish(producer: Producer, queue: Queue, message: str) -> None:
-    """Publish a stored message through kombu, on whatever broker `producer` leads to.
+    """Publish a stored message with kombu, on the broker of `producer`.
 
-    The queue is declared first: RabbitMQ drops what is sent to one that no worker has declared yet.
+    The queue is declared first: RabbitMQ drops messages to a queue that no worker has declared yet.
     """
     parts = json.loads(message)
     properties = parts["properties"]

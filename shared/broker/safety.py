@@ -1,4 +1,4 @@
-"""What a broker must be like before it is trusted with jobs, and how its URL may be shown."""
+"""Check that a broker is safe for jobs, and show its URL without secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def refuse_unsafe(client: Any, *, allow_volatile: bool = False) -> None:
     """Refuse a Redis that would lose accepted jobs: eviction, or no append-only file.
 
     `allow_volatile` skips the check of the append-only file. A server that hides its configuration (a managed one)
-    is believed. Raises `DefinitionError` with what to do.
+    is accepted. Raises `DefinitionError` with the remedy.
     """
     memory = client.info("memory")
     policy = memory.get("maxmemory_policy", "noeviction")
@@ -28,5 +28,5 @@ def refuse_unsafe(client: Any, *, allow_volatile: bool = False) -> None:
 
 
 def safe_url(url: str) -> str:
-    """Return `url` as it may be shown: without user and password."""
+    """Return `url` without user and password."""
     return redact(url)

@@ -1,4 +1,4 @@
-"""Where broker, ledger and artifacts are, and how long things last."""
+"""The settings of broker, ledger, artifact store, and of times such as retention."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from shared.contract.options import PRIORITIES
 
 
 class BrokerSettings(BaseSettings):
-    """Where broker, ledger and artifacts are, and how long things last. Shared by gateway and workers."""
+    """Broker, ledger, artifact store, and times such as retention. Shared by gateway and workers."""
 
     model_config = SettingsConfigDict(env_prefix="CELERIAC_", populate_by_name=True, extra="ignore")
 
     broker_url: str = Field(
         default="redis://127.0.0.1:6379/0",
         validation_alias=AliasChoices("broker_url", "CELERY_BROKER_URL"),
-        description="Celery's broker. Redis (or Valkey) unless told otherwise: amqp://, sqs://.",
+        description="URL of Celery's broker: Redis or Valkey (default), amqp:// or sqs://.",
     )
     ledger_url: str = Field(
         default="",
@@ -30,29 +30,29 @@ class BrokerSettings(BaseSettings):
     retention_s: float = Field(
         default=7 * 86_400,
         gt=0,
-        description="How long record, events, result and artifacts outlive a job, in seconds.",
+        description="Seconds for which record, events, result and artifacts are kept after a job has ended.",
     )
     lease_s: float = Field(
         default=20,
         ge=2,
-        description="How long a claim lasts without renewal; a lost worker's job runs again after it.",
+        description="Seconds for which a claim lasts without renewal; then the job of a lost worker runs again.",
     )
     lost_message_grace_s: float = Field(
         default=15,
         gt=0,
-        description="How long a message may be off its list without a claim before it is published again, in seconds.",
+        description="Seconds after which a message that left its list without a claim is published again.",
     )
     visibility_timeout_s: float = Field(
-        default=3_600, gt=0, description="Redis and SQS: when an unacknowledged message is delivered again."
+        default=3_600, gt=0, description="Redis and SQS: seconds after which an unacknowledged message is redelivered."
     )
     soft_shutdown_s: float = Field(
         default=20,
         ge=0,
-        description="How long a worker that is told to stop lets its jobs go on before it gives them back.",
+        description="Seconds for which a stopping worker lets its jobs run before it requeues them.",
     )
 
     allow_volatile_broker: bool = Field(
-        default=False, description="Accept a Redis without an append-only file: a restart of it loses jobs."
+        default=False, description="Accept a Redis without an append-only file, whose restart loses jobs."
     )
 
     @model_validator(mode="after")
@@ -60,11 +60,11 @@ class BrokerSettings(BaseSettings):
         if not self.ledger_url:
             if not self.uses_redis:
                 raise ValueError(
-                    "the broker is not Redis, so the ledger needs one: set CELERIAC_LEDGER_URL=redis://..."
+                    "the broker is not Redis, but the ledger needs Redis: set CELERIAC_LEDGER_URL=redis://..."
                 )
             self.ledger_url = self.broker_url
         if urlsplit(self.ledger_url).scheme not in {"redis", "rediss"}:
-            raise ValueError("the ledger lives in Redis or Valkey: CELERIAC_LEDGER_URL=redis://host:6379/0")
+            raise ValueError("the ledger needs Redis or Valkey: set CELERIAC_LEDGER_URL=redis://host:6379/0")
         return self
 
     @property
@@ -78,9 +78,9 @@ class BrokerSettings(BaseSettings):
         return self.uses_redis and self.broker_url == self.ledger_url
 
     def wire_priority(self, priority: int) -> int:
-        """Return what Celery calls a job's priority (0..9, 9 most urgent) on this broker.
+        """Return Celery's priority on this broker for a job's priority (0..9, 9 is most urgent).
 
-        Kombu's Redis transport takes priority 0 first; RabbitMQ and SQS take 9 first.
+        Kombu's Redis transport delivers priority 0 first; RabbitMQ and SQS deliver 9 first.
         """
         return PRIORITIES - 1 - priority if self.uses_redis else priority
 

@@ -1,1 +1,1 @@
-"""The external systems that jobs may name, and the addresses that clients may name."""
+"""The external systems that jobs may name, and the addresses that clients may use."""

@@ -1,4 +1,4 @@
-"""Which hosts a client may name: those at public addresses, and those that an operator allows."""
+"""Check the hosts that a client names: public addresses, and those that an operator allows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # the last 32 bits are the IPv4 address that is meant
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # the last 32 bits are the IPv4 address
 _NEVER_PUBLIC: tuple[Network, ...] = tuple(
     ipaddress.ip_network(text)
     for text in (
         "100.64.0.0/10",  # carrier-grade NAT; a metadata service of Alibaba Cloud
         "192.0.0.0/24",  # protocol assignments; a metadata service of Oracle Cloud
-        "168.63.129.16/32",  # Azure's platform service, a public address by its looks
+        "168.63.129.16/32",  # Azure's platform service, although in a public range
         "192.88.99.0/24",  # 6to4 relays
         "::/96",  # IPv4-compatible, deprecated
         "64:ff9b:1::/48",  # NAT64 of a local network
@@ -29,7 +29,7 @@ _HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 
 
 def is_public(address: Address) -> bool:
-    """Return whether `address` belongs to the public internet, seen through IPv4 inside IPv6."""
+    """Return whether `address` is public; an IPv4 address embedded in IPv6 is checked as such."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
@@ -41,7 +41,7 @@ def is_public(address: Address) -> bool:
 
 @dataclass(frozen=True)
 class AllowedHosts:
-    """The internal hosts that an operator allows; the port None means any."""
+    """The internal hosts that an operator allows; port None means any port."""
 
     names: frozenset[tuple[str, int | None]]
     networks: tuple[tuple[Network, int | None], ...]
@@ -50,7 +50,7 @@ class AllowedHosts:
     def of(cls, entries: Iterable[str]) -> AllowedHosts:
         """Read entries such as ``files.internal``, ``10.0.0.0/8``, ``127.0.0.1:8080`` and ``[::1]:8080``.
 
-        Raises `ValueError` that names the entry.
+        Raises `ValueError` with the invalid entry.
         """
         names: set[tuple[str, int | None]] = set()
         networks: list[tuple[Network, int | None]] = []
@@ -60,16 +60,18 @@ class AllowedHosts:
                 networks.append((ipaddress.ip_network(host), port))
             except ValueError:
                 if not _HOST.fullmatch(host.lower()) or re.fullmatch(r"[0-9./]+", host):
-                    raise ValueError(f"{entry!r} is no host name, address or CIDR (with an optional :port)") from None
+                    raise ValueError(
+                        f"{entry!r} is not a host name, address or CIDR (with an optional :port)"
+                    ) from None
                 names.add((_normal(host), port))
         return cls(frozenset(names), tuple(networks))
 
     def allows(self, host: str, address: Address, port: int) -> bool:
-        """Return whether a connection to `address`, which `host` resolved to, may be made."""
+        """Return whether a connection to `address`, which `host` resolved to, is allowed."""
         return self.lists(host, address, port) or is_public(address)
 
     def lists(self, host: str, address: Address | None, port: int) -> bool:
-        """Return whether the operator has named `host`, or the `address` that it is at."""
+        """Return whether the operator allows `host`, or its `address`."""
         if any((_normal(host), allowed) in self.names for allowed in (port, None)):
             return True
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None

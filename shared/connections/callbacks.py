@@ -1,6 +1,6 @@
-"""Callbacks: where the end of a job may be told, and with what it is signed.
+"""Callbacks: the URLs that may receive the outcome of a job, and the secrets that sign it.
 
-Who submits a job names the URL, so it is hostile until checked: here without DNS, at submission, and once more by the
+The client chooses the URL, so it is untrusted until checked: here at submission, without DNS, and again by the
 worker, which resolves the name and connects to checked addresses only.
 """
 
@@ -27,7 +27,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class CallbackSettings(BaseSettings):
-    """What gateway and workers must agree on where clients name URLs."""
+    """Settings about clients' URLs, which must be the same for gateway and workers."""
 
     model_config = SettingsConfigDict(
         env_prefix="CELERIAC_", populate_by_name=True, extra="ignore", hide_input_in_errors=True
@@ -41,8 +41,8 @@ class CallbackSettings(BaseSettings):
     )
     webhook_secret: SecretStr = Field(
         default=SecretStr(""),
-        description="Signs callbacks: `whsec_` and 24 to 64 random bytes in base64. To change it, give the new and the "
-        "old one with a space between: both sign, until every receiver knows the new one.",
+        description="Signs callbacks: `whsec_` and 24 to 64 random bytes in base64. To rotate it, set the new and the "
+        "old secret, separated by a space: both sign until every receiver has the new one.",
     )
 
     @field_validator("http_allow_hosts", mode="before")
@@ -61,8 +61,8 @@ class CallbackSettings(BaseSettings):
     def _strong(cls, value: SecretStr) -> SecretStr:
         for secret in value.get_secret_value().split():
             if not _SHORTEST_KEY_BYTES <= _key_length(secret) <= _LONGEST_KEY_BYTES:
-                raise ValueError(  # it names no part of the secret
-                    "CELERIAC_WEBHOOK_SECRET is `whsec_` and 24 to 64 random bytes in base64; make one with: "
+                raise ValueError(  # without any part of the secret
+                    "CELERIAC_WEBHOOK_SECRET must be `whsec_` and 24 to 64 random bytes in base64; create one with: "
                     "echo whsec_$(openssl rand -base64 32)"
                 )
         return value
@@ -74,7 +74,7 @@ class CallbackSettings(BaseSettings):
 
     @property
     def allowed_hosts(self) -> AllowedHosts:
-        """The internal hosts that clients may name."""
+        """The internal hosts that clients may use."""
         return AllowedHosts.of(self.http_allow_hosts)
 
 
@@ -85,18 +85,18 @@ def callback_settings() -> CallbackSettings:
 
 
 def problem_with_callback(url: str, settings: CallbackSettings) -> str | None:
-    """Return why the end of a job cannot be told to `url`, with what to do; None if it can. Asks no name server."""
+    """Return why callbacks cannot be sent to `url`, with a remedy; None if they can. Does not use DNS."""
     if not settings.webhook_secrets:
-        return "Callbacks are off here: they are signed, and CELERIAC_WEBHOOK_SECRET is not set. Poll, or have it set."
+        return "Callbacks are disabled, because CELERIAC_WEBHOOK_SECRET is not set. Set it, or poll the job."
     try:
         parts = urlsplit(url)
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
     except ValueError:
-        return "It is not a URL: host or port are not valid."
+        return "It is not a URL: correct its host or port."
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or re.search(r"[\s\x00-\x1f\x7f\\]", url):
-        return "Give an absolute https:// URL with a host."
+        return "Use an absolute https:// URL with a host."
     if "@" in parts.netloc:
-        return "A URL carries no user or password. The callback is signed: check its signature instead."
+        return "Remove user and password from the URL; the receiver can verify the callback's signature instead."
     return _problem_with_host(parts.scheme, parts.hostname, port, settings.allowed_hosts)
 
 
@@ -105,15 +105,15 @@ def _problem_with_host(scheme: str, host: str, port: int, allowed: AllowedHosts)
     if allowed.lists(host, address, port):
         return None
     if scheme == "http":
-        return "Use https://, or have the host added to CELERIAC_HTTP_ALLOW_HOSTS of gateway and workers."
+        return "Use https://, or add the host to CELERIAC_HTTP_ALLOW_HOSTS of gateway and workers."
     is_local_name = host.rstrip(".").endswith("localhost")
     if is_local_name or (address is not None and not allowed.allows(host, address, port)):
-        return "It is at an internal address. Use a public host, or have it added to CELERIAC_HTTP_ALLOW_HOSTS."
+        return "Its address is internal. Use a public host, or add it to CELERIAC_HTTP_ALLOW_HOSTS."
     return None
 
 
 def _literal(host: str) -> Address | None:
-    """Return the address that `host` is, in any way to write one that resolvers take, as 0x7f.1; None for a name."""
+    """Return `host` as an address, in any notation that resolvers accept, such as 0x7f.1; None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -125,7 +125,7 @@ def _literal(host: str) -> Address | None:
 
 
 def _key_length(secret: str) -> int:
-    """Return how many bytes a secret has; 0 where it is none."""
+    """Return the number of bytes of a secret; 0 if it is invalid."""
     if not secret.startswith(_SECRET_PREFIX):
         return 0
     try:

@@ -4,7 +4,7 @@
     kind = "postgresql"
     url_env = "WAREHOUSE_URL"   # the *name* of a variable in the workers' environment
 
-The file carries no credentials: it names the variables that do, and only workers read those. So the gateway
+The file has no credentials: it names the variables that hold them, and only workers read those. So the gateway
 can refuse a job that names an unknown connection, and never holds a password.
 """
 
@@ -35,18 +35,18 @@ from shared.errors import DefinitionError, redact
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,127}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
-_HIDE_URL = "it carries credentials; put the URL into an environment variable and name that in 'url_env'"
+_HIDE_URL = "it contains credentials; put the URL into an environment variable and name that in 'url_env'"
 
 
 class _Connection(BaseModel):
-    # hide_input_in_errors: whoever put a password into the wrong field must not find it in a log
+    # hide_input_in_errors: a password in the wrong field must not appear in a log
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    description: str = Field(default="", max_length=500, description="What it is, for people.")
+    description: str = Field(default="", max_length=500, description="Description for people.")
 
 
 class _Database(_Connection):
-    lock_timeout_s: Seconds = Field(default=30.0, description="How long to wait for another's lock, in seconds.")
+    lock_timeout_s: Seconds = Field(default=30.0, description="Maximum wait for a lock, in seconds.")
 
 
 class FileDatabaseInfo(_Database):
@@ -66,8 +66,8 @@ class ServerDatabaseInfo(_Database):
         description="Such as `postgresql://user@host/database`, no password: for peer or certificate login.",
     )
     url_env: VariableName | None = Field(default=None, description="Variable with the URL and its password.")
-    connect_timeout_s: Seconds = Field(default=10.0, description="How long connecting may take, in seconds.")
-    statement_timeout_s: Seconds = Field(default=1_800.0, description="How long a statement may run, in seconds.")
+    connect_timeout_s: Seconds = Field(default=10.0, description="Maximum duration of connecting, in seconds.")
+    statement_timeout_s: Seconds = Field(default=1_800.0, description="Maximum duration of a statement, in seconds.")
 
     @model_validator(mode="after")
     def _one_url(self) -> Self:
@@ -97,7 +97,7 @@ class SqliteInfo(FileDatabaseInfo):
 
 
 class DuckdbInfo(FileDatabaseInfo):
-    """A DuckDB file. One process at a time can write it."""
+    """A DuckDB file. Only one process at a time can write it."""
 
     kind: Literal["duckdb"] = Field(description="Discriminator.")
 
@@ -117,26 +117,26 @@ class StoreInfo(_Connection):
     @model_validator(mode="after")
     def _without_credentials(self) -> Self:
         if redact(self.url) != self.url:
-            raise ValueError("'url': it carries credentials; put them into 'storage_options_env'")
+            raise ValueError("'url': it contains credentials; put them into 'storage_options_env'")
         return self
 
 
 class HttpInfo(_Connection):
-    """An HTTP server whose requests carry secret headers."""
+    """An HTTP server whose requests need secret headers."""
 
     kind: Literal["http"] = Field(description="Discriminator.")
     origin: str = Field(description="Scheme, host and port, such as `https://api.example.com`.")
     headers_env: VariableName | None = Field(
-        default=None, description="Variable with a JSON object of headers. They go to this origin only."
+        default=None, description="Variable with a JSON object of headers, which are sent to this origin only."
     )
 
     @model_validator(mode="after")
     def _is_origin(self) -> Self:
         parts = urlsplit(self.origin)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("'origin' is an absolute http:// or https:// URL with a host")
+            raise ValueError("'origin' must be an absolute http:// or https:// URL with a host")
         if "@" in parts.netloc or parts.path not in {"", "/"} or parts.query or parts.fragment:
-            raise ValueError("'origin' is scheme, host and port only; secrets belong in 'headers_env'")
+            raise ValueError("'origin' must be scheme, host and port only; put secrets into 'headers_env'")
         return self
 
 
@@ -164,17 +164,16 @@ _FILE: TypeAdapter[dict[str, ConnectionInfo]] = TypeAdapter(
 
 @dataclass(frozen=True, slots=True)
 class ConnectionProblem:
-    """A field of a contract that names no connection, or one of the wrong kind."""
+    """A field of a contract that names an unknown connection, or one of the wrong kind."""
 
     path: FieldPath
     message: str
 
 
 def load_connections(path: Path | None) -> Connections:
-    """Return the connections of the TOML file at `path`, by name; none for no file.
+    """Return the connections of the TOML file at `path`, by name; empty without a file.
 
-    Relative paths in it are anchored at its folder. Raises `DefinitionError`, which says what to mend but
-    shows no value.
+    Relative paths in it start at its folder. Raises `DefinitionError`, which says what to fix but shows no value.
     """
     if path is None:
         return {}
@@ -182,8 +181,8 @@ def load_connections(path: Path | None) -> Connections:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as unreadable:
         raise DefinitionError(
-            f"CELERIAC_CONNECTIONS_FILE names {path}, which cannot be read: {unreadable.strerror}. "
-            "Make the file (see examples/connections.toml) or unset the variable."
+            f"CELERIAC_CONNECTIONS_FILE: {path} cannot be read: {unreadable.strerror}. "
+            "Create the file (see examples/connections.toml) or unset the variable."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
         raise DefinitionError(f"{path} is not TOML: {broken}. See examples/connections.toml.") from None
@@ -202,18 +201,18 @@ def names_of(connections: Connections, group: ConnectionGroup) -> list[str]:
 
 
 def problem_with(name: str, group: ConnectionGroup, connections: Connections) -> str | None:
-    """Return why `name` cannot serve as `group`, with the names that can; nothing if it can."""
+    """Return why `name` cannot serve as `group`, with the names that can; empty if it can."""
     info = connections.get(name)
     if info is not None and info.kind in KINDS_OF[group]:
         return None
     known = ", ".join(names_of(connections, group)) or "none"
     article = {"sql": "a SQL connection", "store": "a store", "http": "an HTTP connection"}[group]
     what = "is not configured" if info is None else f"is of kind {info.kind!r}, but {article} is needed here"
-    return f"The connection {name!r} {what}. Known here: {known}."
+    return f"The connection {name!r} {what}. Use one of: {known}."
 
 
 def check_connections(model: BaseModel, connections: Connections) -> list[ConnectionProblem]:
-    """Return the fields below `model`, a contract's instance, whose connection is unknown or of another kind."""
+    """Return the fields in `model`, a contract's instance, whose connection is unknown or of the wrong kind."""
     return [
         ConnectionProblem(path, message)
         for path, name, group in _named_in(model, ())
@@ -222,7 +221,7 @@ def check_connections(model: BaseModel, connections: Connections) -> list[Connec
 
 
 def _named_in(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str, ConnectionGroup]]:
-    """Yield path, name and group of every connection that is named in a value, through nested models."""
+    """Yield path, name and group of every connection named in a value, also in nested models."""
     if isinstance(value, BaseModel):
         for name, marker in _markers_of(type(value)):
             inner = getattr(value, name)
@@ -238,9 +237,9 @@ def _named_in(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[s
             yield from _named_in(inner, (*path, index))
 
 
-@cache  # every submission asks
+@cache  # used by every submission
 def _markers_of(model: type[BaseModel]) -> tuple[tuple[str, NamesConnection | None], ...]:
-    """Return each field of a model, with the marker it has."""
+    """Return the marked fields of a model with their markers."""
     return tuple(
         (name, _marker(field.metadata) or _marker_in(field.annotation)) for name, field in model.model_fields.items()
     )
@@ -262,7 +261,7 @@ def _marker(metadata: typing.Iterable[Any]) -> NamesConnection | None:
 
 
 def _marker_in(annotation: Any) -> NamesConnection | None:
-    """Return the marker inside a union or a list, where Pydantic leaves it in the annotation."""
+    """Return the marker inside a union or a list; Pydantic leaves it in the annotation there."""
     if found := _marker(getattr(annotation, "__metadata__", ())):
         return found
     return next((found for part in typing.get_args(annotation) if (found := _marker_in(part))), None)
@@ -277,7 +276,7 @@ def _anchored(info: ConnectionInfo, folder: Path) -> ConnectionInfo:
 
 
 def _hints(invalid: ValidationError) -> str:
-    """Say what is wrong where, without the values: one of them may be a password in the wrong place."""
+    """Describe the errors without values: one may be a password in the wrong field."""
     hints = []
     for error in invalid.errors(include_input=False, include_url=False, include_context=False):
         name, *inner = error["loc"] or ("file",)

@@ -41,9 +41,9 @@ class Artifact(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    uri: ArtifactUri = Field(description="Where the file is: `artifact://<job or upload id>/<attempt>/<name>`.")
+    uri: ArtifactUri = Field(description="Address of the file: `artifact://<job or upload id>/<attempt>/<name>`.")
     name: str = Field(description="File name, unique within the job.", examples=["data.parquet"])
-    role: Role = Field(description="What the file is; a parameter fed from upstream names the role it takes.")
+    role: Role = Field(description="Role of the file; a parameter fed from upstream takes files of one role.")
     media_type: str = Field(description="RFC 6838 media type.", examples=["application/vnd.apache.parquet", "text/csv"])
     size_bytes: int = Field(ge=0, description="Size of the file in bytes.")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the content, lower-case hex.")
@@ -56,7 +56,7 @@ class ModelFile(Artifact):
 
 
 class RecipeFile(Artifact):
-    """How columns become features: a skops file."""
+    """A recipe that makes features from columns: a skops file."""
 
     role: Literal["recipe"] = Field(description="Always `recipe`.")
 
@@ -68,7 +68,7 @@ class ReportFile(Artifact):
 
 
 class SearchFile(Artifact):
-    """What a search for hyperparameters has learnt, and what it tries next: JSON."""
+    """The outcomes of a search for hyperparameters and its next trials: JSON."""
 
     role: Literal["search"] = Field(description="Always `search`.")
 
@@ -97,17 +97,17 @@ class Column(BaseModel):
 class Dataset(Artifact):
     """A staged table: one Parquet file."""
 
-    role: Literal["dataset", "rejects"] = Field(default="dataset", description="`rejects` for refused rows.")
+    role: Literal["dataset", "rejects"] = Field(default="dataset", description="`rejects` for rejected rows.")
     row_count: int = Field(ge=0, description="Rows in the file.")
     columns: list[Column] = Field(description="Columns in file order.")
 
 
 class Usage(NamedTuple):
-    """What a job or upload has in the store."""
+    """The files of a job or upload in the store."""
 
     file_count: int
     size_bytes: int
-    written_at: float  # seconds since 1970; 0 if there is nothing
+    written_at: float  # seconds since 1970; 0 if there are no files
 
 
 def artifact_uri(file_owner: str, attempt: int, name: str) -> str:
@@ -127,7 +127,7 @@ def artifact_uri(file_owner: str, attempt: int, name: str) -> str:
 class ArtifactStore:
     """Files under one root: a local folder (`file:///data/artifacts`, a plain path) or any fsspec URL.
 
-    Writes are staged aside and renamed, so a reader never sees half a file.
+    A file is written under a temporary name and renamed, so a reader never sees a partial file.
     """
 
     def __init__(self, root: str) -> None:
@@ -136,24 +136,24 @@ class ArtifactStore:
         self.is_local = "file" in _protocols(self.fs)
 
     def path(self, uri: str) -> str:
-        """Return the path of `uri` in the store's file system. Raises `ValueError` if it is no artifact uri."""
+        """Return the path of `uri` in the store's file system. Raises `ValueError` if it is not an artifact uri."""
         if not _URI.fullmatch(uri):
-            raise ValueError(f"{uri!r} is no artifact uri (artifact://<id>/<attempt>/<name>).")
+            raise ValueError(f"{uri!r} is not an artifact uri (artifact://<id>/<attempt>/<name>).")
         return f"{self._root}/{uri.removeprefix('artifact://')}"
 
     def size_bytes(self, uri: str) -> int:
-        """Return the size of a file in bytes. Raises `TaskFailure` (``artifact_missing``) if it is not there."""
+        """Return the size of a file in bytes. Raises `TaskFailure` (``artifact_missing``) if it does not exist."""
         try:
             return int(self.fs.size(self.path(uri)) or 0)
         except FileNotFoundError:
             raise TaskFailure(
                 "artifact_missing",
                 f"{uri} is not in the store.",
-                remedy="Its job may be past its retention, or the uri is mistyped. Stage the data again.",
+                remedy="Correct the uri. If the retention of its job has passed, stage the data again.",
             ) from None
 
     def open(self, uri: str) -> IO[bytes]:
-        """Open a file for reading. Raises `TaskFailure` (``artifact_missing``) if it is not there."""
+        """Open a file for reading. Raises `TaskFailure` (``artifact_missing``) if it does not exist."""
         self.size_bytes(uri)
         stream: IO[bytes] = self.fs.open(self.path(uri), "rb")
         return stream
@@ -215,7 +215,7 @@ class ArtifactStore:
             aside.unlink(missing_ok=True)  # half a file would take the room that others need
 
     def file_owners(self) -> Iterator[str]:
-        """Yield the ids of jobs and uploads that have files, one after another."""
+        """Yield the ids of jobs and uploads that have files."""
         if self.is_local:
             root = Path(self._root)
             found: Iterator[str] = (entry.name for entry in os.scandir(root)) if root.is_dir() else iter(())
@@ -224,16 +224,16 @@ class ArtifactStore:
         return (name for name in found if re.fullmatch(_FILE_OWNER, name))
 
     def usage(self, file_owner: str) -> Usage:
-        """Return how many files a job or upload has, their size, and when the newest was written."""
+        """Return the number of files of a job or upload, their size, and the time of the newest."""
         files = self.fs.find(f"{self._root}/{file_owner}", withdirs=self.is_local, detail=True)
         sizes = [int(info["size"] or 0) for info in files.values() if info["type"] == "file"]
         written = [self.fs.modified(path).timestamp() for path in files]
         return Usage(len(sizes), sum(sizes), max(written, default=0.0))
 
     def forget(self, file_owner: str) -> None:
-        """Remove every file of a job or upload. Does nothing where there is none.
+        """Remove all files of a job or upload, if it has any.
 
-        Only a UUID can own files; a job that somebody's Celery client sent under another id has none.
+        Only a UUID can own files; a job that another Celery client sent under a different id has none.
         """
         if not re.fullmatch(_FILE_OWNER, file_owner):
             return

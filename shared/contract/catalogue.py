@@ -25,7 +25,7 @@ class Catalogue(Mapping[str, AnyContract]):
     def load(cls, modules: Iterable[str]) -> Catalogue:
         """Import `modules` (a package with all its modules) and return the contracts defined in them.
 
-        Raises `DefinitionError` if a module is not there or defines none.
+        Raises `DefinitionError` if a module does not exist or defines no contract.
         """
         found: dict[str, AnyContract] = {}
         for name in modules:
@@ -34,7 +34,9 @@ class Catalogue(Mapping[str, AnyContract]):
                     if _is_contract(value) and value.__module__ == module.__name__:
                         found[value.spec.kind] = value
             if not any(c.__module__ == name or c.__module__.startswith(f"{name}.") for c in found.values()):
-                raise DefinitionError(f"CELERIAC_CONTRACTS names {name!r}, which defines no contract.")
+                raise DefinitionError(
+                    f"CELERIAC_CONTRACTS: {name!r} defines no contract. Correct the name, or remove it."
+                )
         return cls(found.values())
 
     def families(self, names: Iterable[str]) -> Catalogue:
@@ -68,7 +70,7 @@ def _import_tree(name: str) -> Iterator[types.ModuleType]:
         module = importlib.import_module(name)
     except ModuleNotFoundError as missing:
         raise DefinitionError(
-            f"CELERIAC_CONTRACTS names {name!r}, which cannot be imported: {missing}. Is it on PYTHONPATH?"
+            f"CELERIAC_CONTRACTS: {name!r} cannot be imported: {missing}. Install it or add it to PYTHONPATH."
         ) from missing
     yield module
     for found in pkgutil.iter_modules(getattr(module, "__path__", [])):

@@ -1,4 +1,4 @@
-"""The contract: the one class that defines a kind of job, for gateway, workers, document and form alike.
+"""The contract: the class that defines a kind of job for gateway, workers, OpenAPI document and form.
 
     class Shout(Contract[Shouted], kind="acme.shout_text", queue="etl", limits=Limits(soft_s=50, hard_s=60),
                 examples=[{"text": "hello"}]):
@@ -6,7 +6,7 @@
 
         text: str = Field(description="What to shout.", max_length=1_000)
 
-A wrong definition fails when the module is imported, with what to do about it.
+A wrong definition fails when the module is imported, and the error says how to fix it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ResultT = TypeVar("ResultT", bound=BaseModel)
 
 
 class Limits(BaseModel):
-    """How long a job may run, in seconds of one attempt."""
+    """Time limits of one attempt at a job, in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,7 +43,7 @@ class Limits(BaseModel):
 
 
 class Retry(BaseModel):
-    """When a failure that can pass is tried again: exponential backoff with full jitter.
+    """Retry policy for transient failures: exponential backoff with full jitter.
 
     The wait before retry *n* (from 1) is uniform in 0 .. min(`backoff_max_s`, `backoff_s` * 2**(n-1)), see
     "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
@@ -58,9 +58,9 @@ class Retry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class FedFromUpstream:
-    """Marks a parameter that takes the uri of an upstream result's artifact with this role, unless it is given.
+    """Marks a parameter that takes the uri of an upstream result's artifact of this role, unless a value is given.
 
-    A parameter of a list type takes the uris of all upstream results, any other the only one there is.
+    A parameter of a list type takes the uris of all upstream results; any other takes the uri of the only one.
     """
 
     role: Role
@@ -68,7 +68,7 @@ class FedFromUpstream:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a contract's class keywords say of its kind."""
+    """The class keywords of a contract."""
 
     kind: str
     family: str  # a worker loads whole families
@@ -90,9 +90,9 @@ class Contract(BaseModel, Generic[ResultT]):
         kind: stable name `family.verb_noun`; also the Celery task name. Never renamed.
         family: whose workers run it; default is the part of the kind before the dot.
         queue: where its messages go; default is the family.
-        limits: soft and hard time limit. There is no default: a job without a limit can hang for ever.
-        retry: policy for failures that can pass.
-        max_crashes: workers it may take down with it before it is quarantined.
+        limits: soft and hard time limit. Required: a job without a limit can hang for ever.
+        retry: policy for transient failures.
+        max_crashes: number of worker crashes after which it is quarantined.
         idempotent_by: parameters that make up the idempotency key of its side effects; default: the job's id.
         examples: valid parameters, at least one; they are tested and shown in the document.
     """
@@ -157,7 +157,7 @@ class Contract(BaseModel, Generic[ResultT]):
 
     @classmethod
     def fed_parameters(cls) -> dict[str, FedFromUpstream]:
-        """Return the parameters that upstream steps can feed, each with its marker."""
+        """Return the parameters that upstream steps can feed, with their markers."""
         return {
             name: marker
             for name, field in cls.model_fields.items()
@@ -166,7 +166,7 @@ class Contract(BaseModel, Generic[ResultT]):
         }
 
     def idempotency_key(self, job_id: str) -> str:
-        """Return the key under which a rerun recognises side effects already made."""
+        """Return the key by which a retry recognises side effects that are already done."""
         fields = self.spec.idempotent_by
         if not fields:
             return job_id
@@ -179,7 +179,7 @@ AnyContract = type[Contract[Any]]
 
 
 def known_queues() -> tuple[str, ...]:
-    """Return the queues that a contract may name: one a family, and those in `CELERIAC_QUEUES`."""
+    """Return the queues that a contract may name: one per family, and those in `CELERIAC_QUEUES`."""
     extra = (name.strip() for name in os.environ.get("CELERIAC_QUEUES", "").split(","))
     return (*FAMILIES, *(name for name in extra if name and name not in FAMILIES))
 
@@ -188,10 +188,10 @@ _kinds: dict[str, AnyContract] = {}
 
 
 def _faults(cls: AnyContract) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with a contract, and what to do about it."""
+    """Yield each problem of a contract with its remedy."""
     spec = cls.spec
     if not re.match(KIND_PATTERN, spec.kind):
-        yield f"the kind {spec.kind!r} is not of the form family.verb_noun", "Like 'etl.extract_data', in lower case."
+        yield f"the kind {spec.kind!r} is not of the form family.verb_noun", "Use lower case, like 'etl.extract_data'."
     known = _kinds.get(spec.kind)
     if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
         yield (
@@ -201,16 +201,19 @@ def _faults(cls: AnyContract) -> Iterator[tuple[str, str]]:
     if spec.queue not in known_queues():
         yield (
             f"the queue {spec.queue!r} is unknown",
-            f"Use one of {', '.join(known_queues())}, or name it in CELERIAC_QUEUES for gateway and workers.",
+            f"Use one of {', '.join(known_queues())}, or add it to CELERIAC_QUEUES of gateway and workers.",
         )
     if spec.limits.soft_s >= spec.limits.hard_s:
-        yield "its soft limit is not below its hard limit", "Leave the body some seconds to clean up."
+        yield (
+            "its soft limit is not below its hard limit",
+            "Lower the soft limit, so that the body has time to clean up.",
+        )
     if not spec.summary:
-        yield "it has no docstring", "Its first line is the summary in the document."
+        yield "it has no docstring", "Add one; its first line is the summary in the OpenAPI document."
     if unknown := set(spec.idempotent_by) - set(cls.model_fields):
-        yield f"idempotent_by names {sorted(unknown)}", f"Its parameters are {sorted(cls.model_fields)}."
+        yield f"idempotent_by names {sorted(unknown)}", f"Use only its parameters: {sorted(cls.model_fields)}."
     for path in (*_undescribed(cls), *_undescribed(spec.result)):
-        yield f"the field {path} is not described", 'Add Field(description="...") with range and unit.'
+        yield f"the field {path} has no description", 'Add Field(description="...") with range and unit.'
     yield from _example_faults(cls)
 
 
@@ -222,7 +225,7 @@ def _example_faults(cls: AnyContract) -> Iterator[tuple[str, str]]:
         try:
             cls.model_validate_json(json.dumps(example))
         except ValidationError as invalid:
-            yield f"example {index} is not valid: {invalid}", "Mend the example or the field."
+            yield f"example {index} is not valid: {invalid}", "Fix the example or the field."
 
 
 def _refuse(cls: type, what: str, hint: str) -> typing.NoReturn:
@@ -237,11 +240,11 @@ def _type_argument(cls: type[BaseModel]) -> type[BaseModel]:
             (argument,) = generic["args"]
             if isinstance(argument, type) and issubclass(argument, BaseModel):
                 return argument
-    _refuse(cls, "it does not say what it returns", "Derive it from Contract[YourResult].")
+    _refuse(cls, "it has no result type", "Derive it from Contract[YourResult].")
 
 
 def _undescribed(model: type[BaseModel], seen: set[type] | None = None) -> Iterator[str]:
-    """Yield the dotted paths of fields without a description, through nested models, each visited once."""
+    """Yield the dotted paths of fields without a description, also in nested models, each visited once."""
     seen = {model} if seen is None else seen
     for name, field in model.model_fields.items():
         if not field.description:

@@ -1,4 +1,4 @@
-"""Names that a client may give: all bounded, all hostile until they match."""
+"""Types of names that a client sends: bounded, and untrusted until they match a pattern."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ConnectionGroup = Literal["sql", "store", "http"]
 
 @dataclass(frozen=True, slots=True)
 class NamesConnection:
-    """Marks the field that names a connection, and what that must be; `shared.connections.settings` checks it."""
+    """Marks a field that names a connection, with the required group; `shared.connections.settings` checks it."""
 
     group: ConnectionGroup
 
@@ -35,9 +35,9 @@ TableName = Annotated[
 
 
 def printable(name: str) -> str:
-    """Return `name` if it can be shown as it is. Raises `ValueError`."""
+    """Return `name` if all its characters are printable. Raises `ValueError`."""
     if not name.isprintable():
-        raise ValueError("a name has printable characters only")
+        raise ValueError("a name must have printable characters only")
     return name
 
 
@@ -45,13 +45,13 @@ ColumnName = Annotated[
     str,
     StringConstraints(min_length=1, max_length=255),
     AfterValidator(printable),
-    Field(description="Name of a column, as it stands in the data.", examples=["category"]),
+    Field(description="Name of a column, exactly as in the data.", examples=["category"]),
 ]
 
 
 def _below_root(path: str) -> str:
     if any(part in {"", ".", ".."} for part in path.split("/")):
-        raise ValueError("a path is relative to the store's root, without '.', '..' or empty parts")
+        raise ValueError("a path must be relative to the store's root, without '.', '..' or empty parts")
     return path
 
 

@@ -1,4 +1,4 @@
-"""Base of what a client sends: strict, and nothing extra."""
+"""Base of models that a client sends: strict, without extra fields."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Params(BaseModel):
-    """Base of what a client sends: strict, and nothing extra."""
+    """Base of models that a client sends: strict, without extra fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

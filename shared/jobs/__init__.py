@@ -1,1 +1,1 @@
-"""The contracts that come with the service, one module a family."""
+"""The built-in contracts, one module per family."""

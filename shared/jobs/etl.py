@@ -23,49 +23,49 @@ FedDataset = Annotated[ArtifactUri, FedFromUpstream("dataset")]
 
 
 class Rejected(BaseModel):
-    """Rows that were refused, and why."""
+    """Rejected rows, and the reasons."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    row_count: int = Field(ge=0, description="Rows refused.")
-    nulled_count: int = Field(ge=0, description="Values that could not be converted and became missing.")
-    by_reason: dict[str, int] = Field(description="Refused rows, or nulled values, per reason.")
+    row_count: int = Field(ge=0, description="Rejected rows.")
+    nulled_count: int = Field(ge=0, description="Values that could not be converted and were set to missing.")
+    by_reason: dict[str, int] = Field(description="Rejected rows, or nulled values, per reason.")
     artifact: Dataset | None = Field(
-        description="The refused rows with a column `reject_reason`; null if there are none."
+        description="The rejected rows with a column `reject_reason`; null if there are none."
     )
 
 
 class ExtractResult(BaseModel):
-    """What was staged."""
+    """Result of an extraction."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: Dataset = Field(description="The staged table.")
     read_bytes: int = Field(ge=0, description="Bytes read from the source, before decompression; 0 for SQL.")
-    source: str = Field(description="Where the data came from, without credentials.")
+    source: str = Field(description="Origin of the data, without credentials.")
 
 
 class TransformResult(BaseModel):
-    """What the transformation made."""
+    """Result of a transformation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: Dataset = Field(description="The transformed table.")
     input_row_count: int = Field(ge=0, description="Rows of the input.")
-    rejected: Rejected = Field(description="Rows and values that did not pass.")
+    rejected: Rejected = Field(description="Rejected rows and nulled values.")
 
 
 class LoadResult(BaseModel):
-    """What was loaded."""
+    """Result of a load."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    destination: str = Field(description="Where the rows are now, without credentials.", examples=["warehouse:sales"])
-    mode: str = Field(description="The mode that was used.")
+    destination: str = Field(description="Place of the loaded rows, without credentials.", examples=["warehouse:sales"])
+    mode: str = Field(description="Write mode.")
     inserted_count: int = Field(ge=0, description="Rows added.")
     updated_count: int = Field(ge=0, description="Rows updated by key.")
     deleted_count: int = Field(ge=0, description="Rows that a `replace` removed.")
-    already_loaded: bool = Field(description="Whether an earlier delivery of this job had loaded these rows.")
+    already_loaded: bool = Field(description="Whether an earlier delivery of this job loaded these rows.")
 
 
 class ExtractData(
@@ -81,14 +81,14 @@ class ExtractData(
 ):
     """Stage a source as one Parquet artifact.
 
-    Streams: memory stays bounded whatever the size. Progress counts bytes (files) or rows (SQL).
+    It streams: memory is bounded for any size. Progress counts bytes (files) or rows (SQL).
     """
 
-    source: Source = Field(description="Where the data is.")
+    source: Source = Field(description="Source of the data.")
 
 
 class TransformSpec(Params):
-    """What to do with a dataset: declarative steps, or one SQL query over the view `input`."""
+    """A transformation: declarative steps, or one SQL query over the view `input`."""
 
     steps: list[Step] = Field(default=[], max_length=100, description="Steps, applied in order.")
     sql: SqlText | None = Field(
@@ -97,29 +97,29 @@ class TransformSpec(Params):
         "access to files, network, extensions or settings. `bad_rows` does not apply to it: use TRY_CAST.",
     )
     inputs: dict[ColumnName, ArtifactUri] = Field(
-        default={}, max_length=16, description="Further datasets that joins and the SQL can name as views."
+        default={}, max_length=16, description="Further datasets, which joins and the SQL use as views."
     )
     bad_rows: BadRows = Field(
         default="fail",
-        description="What happens to a row whose value cannot be converted: `fail` the job, make the value `null`, "
+        description="Policy for a value that cannot be converted: `fail` the job, set the value to `null`, "
         "or `reject` the row into an artifact with the reason.",
     )
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
         if bool(self.steps) == (self.sql is not None):
-            raise ValueError("give either 'steps' or 'sql', not both and not neither")
+            raise ValueError("set exactly one of 'steps' and 'sql'")
         return self
 
     @model_validator(mode="after")
     def _inputs_fit(self) -> Self:
         folded = [name.casefold() for name in self.inputs]
         if "input" in folded or len(set(folded)) < len(folded):
-            raise ValueError("a name in 'inputs' is taken: names differ by more than case, and 'input' is the dataset")
+            raise ValueError("names in 'inputs' must differ by more than case, and 'input' is reserved for the dataset")
         for index, one in enumerate(self.steps):
             if isinstance(one, JoinStep) and one.input not in self.inputs:
                 known = ", ".join(repr(name) for name in self.inputs) or "none"
-                raise ValueError(f"steps[{index}] joins {one.input!r}, which 'inputs' does not name (it names {known})")
+                raise ValueError(f"steps[{index}] joins {one.input!r}, which is not in 'inputs' (it has {known})")
         return self
 
 
@@ -152,18 +152,18 @@ class TransformData(
         },
     ],
 ):
-    """Transform a dataset with DuckDB and stage the outcome.
+    """Transform a dataset with DuckDB and stage the result.
 
-    The first example is the classic one: drop missing values, parse `date`, group by `category`, sum.
+    The first example drops missing values, parses `date`, groups by `category` and sums.
     """
 
-    dataset: FedDataset = Field(description="The dataset to transform; in a workflow the step before gives it.")
+    dataset: FedDataset = Field(description="The dataset to transform; in a workflow the previous step supplies it.")
 
 
 class LoadSpec(Params):
-    """Where a dataset goes."""
+    """Destination of a dataset."""
 
-    destination: Destination = Field(description="Where the rows go.")
+    destination: Destination = Field(description="Destination of the rows.")
 
 
 class LoadData(
@@ -180,9 +180,9 @@ class LoadData(
         }
     ],
 ):
-    """Load a dataset into a table or a file: all or nothing, and once however often it is delivered."""
+    """Load a dataset into a table or a file: all or nothing, and once even if the message is redelivered."""
 
-    dataset: FedDataset = Field(description="The dataset to load; in a workflow the step before gives it.")
+    dataset: FedDataset = Field(description="The dataset to load; in a workflow the previous step supplies it.")
 
 
 class RunPipeline(
@@ -200,15 +200,15 @@ class RunPipeline(
 ):
     """Extract, transform and load as one job with a state for each step.
 
-    The result is that of the load. A failed step names itself; the steps after it are skipped.
+    The result is that of the load. If a step fails, the error names it and the later steps are skipped.
     """
 
-    source: Source = Field(description="Where the data is.")
-    transform: TransformSpec | None = Field(default=None, description="What to do with it; default: nothing.")
-    destination: Destination = Field(description="Where the rows go.")
+    source: Source = Field(description="Source of the data.")
+    transform: TransformSpec | None = Field(default=None, description="Transformation; default: none.")
+    destination: Destination = Field(description="Destination of the rows.")
 
     def plan(self) -> Node:
-        """Return extract -> transform -> load (transform only where one is asked for)."""
+        """Return extract -> transform -> load (transform only if requested)."""
         return Chain(
             step("extract", ExtractData(source=self.source)),
             *([fed_step("transform", TransformData, self.transform)] if self.transform else []),
@@ -217,7 +217,7 @@ class RunPipeline(
 
 
 class CombineSpec(Params):
-    """How several datasets become one."""
+    """Combination of several datasets."""
 
     transform: TransformSpec | None = Field(
         default=None, description="Transformation of the combined rows, for example an aggregation over all parts."
@@ -240,20 +240,20 @@ class CombineDatasets(
         }
     ],
 ):
-    """Put datasets with the same columns one after another, matched by column name."""
+    """Concatenate datasets with the same columns, matched by name."""
 
     datasets: Annotated[list[ArtifactUri], FedFromUpstream("dataset")] = Field(
-        min_length=1, max_length=1_000, description="The datasets; in a workflow the steps before give them."
+        min_length=1, max_length=1_000, description="The datasets; in a workflow the previous steps supply them."
     )
 
 
 class PartitionedResult(BaseModel):
-    """What became of the parts."""
+    """Result of the combined parts."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     dataset: Dataset | None = Field(default=None, description="The combined table, unless it was loaded.")
-    destination: str | None = Field(default=None, description="Where the rows are now, if they were loaded.")
+    destination: str | None = Field(default=None, description="Place of the rows, if they were loaded.")
 
 
 class RunPartitioned(
@@ -274,7 +274,7 @@ class RunPartitioned(
 
     sources: list[Source] = Field(min_length=1, max_length=1_000, description="The parts; each is one step.")
     transform: TransformSpec | None = Field(default=None, description="Transformation of the combined rows.")
-    destination: Destination | None = Field(default=None, description="Where the rows go; default: only staged.")
+    destination: Destination | None = Field(default=None, description="Destination of the rows; default: only staged.")
 
     def plan(self) -> Node:
         """Return a chord of extracts with one combine, then the load if there is one."""

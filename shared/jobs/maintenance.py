@@ -1,4 +1,4 @@
-"""The maintenance family: keep tables in step, back up and restore, and clean up what is past its time."""
+"""The maintenance family: synchronise tables, back up, restore, and clean up after the retention."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ class TableOf(Params):
 
 
 class ByWatermark(Params):
-    """Copy the rows whose watermark is not below the highest one copied so far."""
+    """Copy the rows whose watermark is at least the highest one copied so far."""
 
     kind: Literal["watermark"] = Field(description="Discriminator.")
     column: ColumnName = Field(
         description="Column that grows with every insert and update: a number, a date or a time. Rows without a "
-        "value in it are looked at every time."
+        "value in it are read every time."
     )
     overlap_s: float = Field(
         default=0.0,
         ge=0,
         le=366 * 86_400,
-        description="How far before the highest watermark rows are looked at again, in seconds, where the column is a "
+        description="Overlap before the highest watermark that is read again, in seconds, if the column is a "
         "date or a time: for rows that were committed late.",
     )
     overlap_count: int = Field(
         default=0,
         ge=0,
         le=10**15,
-        description="The same where the column is a number, in its own unit: for numbers given out and committed late.",
+        description="The same overlap if the column is a number, in its unit: for numbers that were committed late.",
     )
 
 
 class ByComparison(Params):
-    """Look at every row of the source, and copy those that differ."""
+    """Read every row of the source, and copy those that differ."""
 
     kind: Literal["full"] = Field(description="Discriminator.")
     delete_missing: bool = Field(
-        default=False, description="Whether rows of the destination whose key the source has not are deleted."
+        default=False, description="Whether rows of the destination whose key is missing in the source are deleted."
     )
     most_deleted_ratio: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="Largest part of the destination's rows, 0 to 1, that `delete_missing` may delete; beyond it the "
-        "job fails and deletes nothing: a source that was emptied by mistake must not empty its copy.",
+        description="Maximum ratio of the destination's rows, 0 to 1, that `delete_missing` may delete; beyond it the "
+        "job fails and deletes nothing, so that an accidentally emptied source does not empty its copy.",
     )
 
 
@@ -65,17 +65,17 @@ SyncMode = Annotated[ByWatermark | ByComparison, Field(discriminator="kind")]
 
 
 class SyncResult(BaseModel):
-    """What a synchronisation changed. Insertions, updates and deletions include those of attempts before the last."""
+    """Result of a synchronisation. Inserted, updated and deleted rows include those of earlier attempts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str = Field(description="Where the rows came from, without credentials.", examples=["shop:orders"])
-    destination: str = Field(description="Where the rows are now, without credentials.", examples=["warehouse:orders"])
-    read_count: int = Field(ge=0, description="Rows of the source that were looked at.")
+    source: str = Field(description="Origin of the rows, without credentials.", examples=["shop:orders"])
+    destination: str = Field(description="Place of the rows, without credentials.", examples=["warehouse:orders"])
+    read_count: int = Field(ge=0, description="Rows read from the source.")
     inserted_count: int = Field(ge=0, description="Rows added.")
-    updated_count: int = Field(ge=0, description="Rows whose values differed and were set.")
-    deleted_count: int = Field(ge=0, description="Rows deleted because the source has them no more.")
-    unchanged_count: int = Field(ge=0, description="Rows looked at that were the same already.")
+    updated_count: int = Field(ge=0, description="Rows updated because their values differed.")
+    deleted_count: int = Field(ge=0, description="Rows deleted because the source no longer has them.")
+    unchanged_count: int = Field(ge=0, description="Rows read that were equal already.")
     watermark_from: str | None = Field(description="Highest watermark before; null if there was none.")
     watermark_to: str | None = Field(description="Highest watermark now; null if there is none.")
 
@@ -101,20 +101,21 @@ class SyncData(
         },
     ],
 ):
-    """Copy what is new and changed in a table to a table of another connection, by key.
+    """Copy new and changed rows of a table to a table of another connection, by key.
 
-    Rows go in batches; each is one transaction of the destination, and the watermark is part of it, so that a job that
-    was interrupted goes on where it was. Safe to run twice, and at the same time as another one of the same tables.
+    Rows are copied in batches; each is one transaction of the destination that includes the watermark, so
+    an interrupted job continues from its last batch. It is safe to run twice, and concurrently with another job of the
+    same tables.
     """
 
     source: TableOf = Field(description="The table to read.")
-    destination: TableOf = Field(description="The table to bring up to date; made if it is not there.")
+    destination: TableOf = Field(description="The table to update; created if it does not exist.")
     key: list[ColumnName] = Field(
         min_length=1, max_length=16, description="Columns that identify a row, unique in the source."
     )
-    mode: SyncMode = Field(description="How changed rows are found.")
+    mode: SyncMode = Field(description="Method of finding changed rows.")
     batch_rows: int = Field(
-        default=50_000, ge=1, le=10_000_000, description="Rows a transaction; more where rows share a watermark."
+        default=50_000, ge=1, le=10_000_000, description="Rows per transaction; more if rows share a watermark."
     )
 
     @model_validator(mode="after")
@@ -149,17 +150,17 @@ class StoreFile(Params):
 
 
 class BackupResult(BaseModel):
-    """What was backed up."""
+    """Result of a backup."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backup: BackupFile = Field(description="The backup; `maintenance.restore_data` takes it.")
-    source: str = Field(description="What was backed up, without credentials.", examples=["warehouse:orders"])
+    source: str = Field(description="Source of the backup, without credentials.", examples=["warehouse:orders"])
     row_count: int | None = Field(description="Rows of the table; null for a store.")
     file_count: int = Field(ge=0, description="Files in the backup.")
-    content_bytes: int = Field(ge=0, description="Size of these files in bytes.")
-    digest: str = Field(description="Digest of the content, in which the order of rows has no part.")
-    kept_at: str | None = Field(description="Where the copy that outlives the job is; null if none was asked for.")
+    content_bytes: int = Field(ge=0, description="Total size of these files in bytes.")
+    digest: str = Field(description="Digest of the content, independent of the order of rows.")
+    kept_at: str | None = Field(description="Place of the copy that outlives the job; null if none was requested.")
 
 
 class BackupData(
@@ -176,29 +177,31 @@ class BackupData(
         },
     ],
 ):
-    """Back up a table, or a folder of a store, as one file with a checksum of everything in it.
+    """Back up a table, or a folder of a store, as one file with a checksum per member.
 
-    A table is read in one transaction: rows and columns with their types; not its indexes, keys and grants. The
-    artifact goes with its job's retention: name `keep_at` for a copy that stays.
+    A table is read in one transaction: rows and columns with their types, but not its indexes, keys and grants. The
+    artifact is deleted after the job's retention: set `keep_at` for a permanent copy.
     """
 
-    source: Stored = Field(description="What to back up.")
-    keep_at: StoreFile | None = Field(default=None, description="Where to put a copy that outlives the job.")
+    source: Stored = Field(description="Table or folder to back up.")
+    keep_at: StoreFile | None = Field(default=None, description="Place for a copy that outlives the job.")
 
 
 class RestoreResult(BaseModel):
-    """What was restored, and the proof of it."""
+    """Result of a restoration, with its verification."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    destination: str = Field(description="Where the content is now, without credentials.", examples=["warehouse:old"])
-    source: str = Field(description="What the backup was made of.", examples=["warehouse:orders"])
-    created_at: str = Field(description="When the backup was made, UTC.")
-    row_count: int | None = Field(description="Rows of the restored table, counted in it; null for a store.")
+    destination: str = Field(
+        description="Place of the restored content, without credentials.", examples=["warehouse:old"]
+    )
+    source: str = Field(description="Source of the backup.", examples=["warehouse:orders"])
+    created_at: str = Field(description="Time of the backup, UTC.")
+    row_count: int | None = Field(description="Rows counted in the restored table; null for a store.")
     file_count: int = Field(ge=0, description="Files of the backup.")
-    content_bytes: int = Field(ge=0, description="Size of these files in bytes.")
-    digest: str = Field(description="Digest of what is there now, read again; the same as the backup's.")
-    verified: Literal[True] = Field(description="Always true: count and digest are those of the backup.")
+    content_bytes: int = Field(ge=0, description="Total size of these files in bytes.")
+    digest: str = Field(description="Digest of the restored content, read again; equal to the backup's.")
+    verified: Literal[True] = Field(description="Always true: count and digest equal those of the backup.")
 
 
 class RestoreData(
@@ -214,40 +217,40 @@ class RestoreData(
         }
     ],
 ):
-    """Restore a backup, and prove it: what was written is read again and compared with the backup.
+    """Restore a backup and verify it: the written content is read again and compared with the backup.
 
-    Every checksum is verified before anything is written. Nothing is overwritten unless the mode says so.
+    All checksums are verified before anything is written. Nothing is overwritten unless `mode` is `replace`.
     """
 
     backup: Annotated[ArtifactUri, FedFromUpstream("backup")] = Field(
         description="The backup: a result of `maintenance.backup_data`, or an upload of a copy of one."
     )
-    destination: Stored = Field(description="Where the content goes: a table or a folder, as the backup is of one.")
+    destination: Stored = Field(description="Destination: a table or a folder, like the source of the backup.")
     mode: Literal["new", "replace"] = Field(
         default="new",
-        description="`new` fails if there is something already; `replace` puts the content in its place.",
+        description="`new` fails if the destination has content; `replace` replaces it.",
     )
 
 
 class CleanupResult(BaseModel):
-    """What was removed, or with `dry_run` what would be."""
+    """Removed items; with `dry_run`, those that would be removed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dry_run: bool = Field(description="Whether nothing was removed.")
-    job_count: int = Field(ge=0, description="Ended jobs forgotten, with their results, events, steps and files.")
+    job_count: int = Field(ge=0, description="Ended jobs deleted, with their results, events, steps and files.")
     kept_job_count: int = Field(
-        ge=0, description="Ended jobs old enough that stay, because a live job names one of their files."
+        ge=0, description="Ended jobs past the age that are kept, because a live job names one of their files."
     )
-    artifact_count: int = Field(ge=0, description="Files of these jobs removed from the store.")
-    artifact_bytes: int = Field(ge=0, description="Size of these files in bytes.")
-    orphan_file_count: int = Field(ge=0, description="Files removed whose job or upload the ledger does not know.")
-    orphan_bytes: int = Field(ge=0, description="Size of these files in bytes.")
-    orphan_step_count: int = Field(ge=0, description="Records of steps removed whose job is gone.")
-    orphan_result_count: int = Field(ge=0, description="Results removed that have no job and would never expire.")
-    orphan_events_count: int = Field(ge=0, description="Event streams removed whose job is gone.")
-    orphan_chord_count: int = Field(ge=0, description="Keys removed that Celery left of chords that never ended.")
-    index_entry_count: int = Field(ge=0, description="Entries of lists removed whose job is gone.")
+    artifact_count: int = Field(ge=0, description="Files of deleted jobs removed from the store.")
+    artifact_bytes: int = Field(ge=0, description="Total size of these files in bytes.")
+    orphan_file_count: int = Field(ge=0, description="Files removed whose job or upload is not in the ledger.")
+    orphan_bytes: int = Field(ge=0, description="Total size of these files in bytes.")
+    orphan_step_count: int = Field(ge=0, description="Step records removed whose job is deleted.")
+    orphan_result_count: int = Field(ge=0, description="Results removed that have no job and no expiry.")
+    orphan_events_count: int = Field(ge=0, description="Event streams removed whose job is deleted.")
+    orphan_chord_count: int = Field(ge=0, description="Celery's keys removed of chords that never ended.")
+    index_entry_count: int = Field(ge=0, description="List entries removed whose job is deleted.")
 
 
 class CleanupOldData(
@@ -258,24 +261,24 @@ class CleanupOldData(
     retry=_NETWORK_RETRY,
     examples=[{}, {"dry_run": True, "older_than_s": 86_400}],
 ):
-    """Remove what is past its time: ended jobs with all that is theirs, and what no job owns any more.
+    """Remove old ended jobs with all their data, and orphaned files and keys.
 
-    The service forgets jobs by itself when their retention is over; this removes them earlier if asked to, and what
-    crashes and lost stores have left behind. A live job is never touched, nor a file that one names, nor an upload
-    under way.
+    The service deletes jobs itself after their retention; this job deletes them earlier if requested, and removes
+    leftovers of crashes and lost stores. It never touches a live job, a file that a live job names, or an upload in
+    progress.
     """
 
-    dry_run: bool = Field(default=False, description="Only count; the counts are those that removing would give.")
+    dry_run: bool = Field(default=False, description="Only count what would be removed.")
     older_than_s: float | None = Field(
         default=None,
         ge=0,
         le=10 * 366 * 86_400,
-        description="Forget jobs that ended longer ago than this, in seconds. Default: the service's retention.",
+        description="Delete jobs that ended more than this many seconds ago. Default: the service's retention.",
     )
     orphans_older_than_s: float | None = Field(
         default=None,
         ge=60,
         le=10 * 366 * 86_400,
-        description="Remove what no job owns and nobody has touched for so long, in seconds. Default: the service's "
-        "retention, so that a ledger that lost its memory does not cost its files at once.",
+        description="Remove orphans that have not changed for this many seconds. Default: the service's "
+        "retention, so that the files survive for a while if the ledger loses its data.",
     )

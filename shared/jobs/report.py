@@ -1,4 +1,4 @@
-"""The report family: a dataset as a page for people, and the service's own day."""
+"""The report family: reports about datasets, and the daily report about the service."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ Total = Literal["sum", "mean", "min", "max", "count"]
 
 
 class TextBlock(Params):
-    """Paragraphs, parted by empty lines."""
+    """Paragraphs, separated by empty lines."""
 
     kind: Literal["text"] = Field(description="Discriminator.")
     text: str = Field(
         max_length=20_000,
         description="Plain text with a little Markdown: `**strong**`, `*emphasis*`, `` `code` ``, and lists of lines "
-        "that start with `- `. No links, no HTML: everything else is shown as it is.",
+        "that start with `- `. Everything else, such as links and HTML, is shown as plain text.",
     )
 
 
@@ -53,9 +53,9 @@ class TableColumn(Params):
 
     column: ColumnName = Field(description="Column of the dataset, or measure of this table.")
     label: Label = Field(default="", description="Heading; default: the column's name.")
-    format: NumberFormat = Field(default=NumberFormat(), description="How its numbers are written.")
+    format: NumberFormat = Field(default=NumberFormat(), description="Format of its numbers.")
     total: Total | None = Field(
-        default=None, description="Figure in the last line, over all rows, also those not shown."
+        default=None, description="Total in the last line, over all rows including those not shown."
     )
 
 
@@ -63,24 +63,27 @@ class TableBlock(Params):
     """Rows of a dataset, or groups of them."""
 
     kind: Literal["table"] = Field(description="Discriminator.")
-    title: Heading = Field(description="Caption of the table; names it in errors, too.")
-    dataset: DatasetName = Field(default=MAIN_DATASET, description="Which dataset it shows.")
-    group_by: Columns = Field(default=[], max_length=20, description="A row for each group of these columns.")
-    measures: dict[MeasureName, Measure] = Field(default={}, max_length=50, description="Aggregates of each group.")
+    title: Heading = Field(description="Caption of the table; also names it in errors.")
+    dataset: DatasetName = Field(default=MAIN_DATASET, description="Name of its dataset.")
+    group_by: Columns = Field(default=[], max_length=20, description="Columns to group by; one row per group.")
+    measures: dict[MeasureName, Measure] = Field(default={}, max_length=50, description="Aggregates per group.")
     columns: list[TableColumn] = Field(
-        default=[], max_length=50, description="What is shown, in order; default: all, the first 50 at most."
+        default=[], max_length=50, description="Columns to show, in order; default: all, at most the first 50."
     )
     sort: list[SortKey] = Field(
-        default=[], max_length=10, description="Order; default: that of the file, or of the groups."
+        default=[], max_length=10, description="Sort order; default: that of the file, or of the groups."
     )
     limit: int = Field(
-        default=100, ge=1, le=100_000, description="Most rows shown. The page shows 1,000 at most, the workbook all."
+        default=100,
+        ge=1,
+        le=100_000,
+        description="Maximum number of rows. The page shows at most 1,000, the workbook all of them.",
     )
 
     @model_validator(mode="after")
     def _measures_if_grouped(self) -> Self:
         if self.group_by and not self.measures:
-            raise ValueError("'group_by' goes with 'measures': name at least one, for example a count")
+            raise ValueError("'group_by' needs 'measures': add at least one, for example a count")
         if taken := sorted(set(self.group_by) & set(self.measures)):
             raise ValueError(f"{taken[0]!r} is in 'group_by' and in 'measures'; give the measure another name")
         return self
@@ -93,14 +96,14 @@ Block = Annotated[
 
 
 class Section(Params):
-    """A part of the report."""
+    """A section of the report."""
 
-    title: str = Field(default="", max_length=200, description="Heading; empty for none.")
+    title: str = Field(default="", max_length=200, description="Heading; may be empty.")
     blocks: list[Block] = Field(min_length=1, max_length=50, description="Text, tables and charts, in order.")
 
 
 class ReportSpec(Params):
-    """What a report shows of its datasets."""
+    """Content of a report."""
 
     title: Heading = Field(description="Title of the report.", examples=["Sales in November"])
     subtitle: str = Field(default="", max_length=500, description="A line below the title.")
@@ -108,50 +111,52 @@ class ReportSpec(Params):
         default="en", description="Language of the texts (BCP 47), for screen readers and hyphenation."
     )
     datasets: dict[DatasetName, ArtifactUri] = Field(
-        default={}, max_length=16, description="Further datasets, by the name under which blocks ask for them."
+        default={}, max_length=16, description="Further datasets, by the name that blocks use."
     )
-    sections: list[Section] = Field(min_length=1, max_length=50, description="The parts of the report.")
+    sections: list[Section] = Field(min_length=1, max_length=50, description="The sections of the report.")
     formats: Formats = Field(
         default=["html"],
-        description="`html`: one self-contained page; `xlsx`: a workbook; `csv`: a file a table; `pdf`: the page on "
-        "paper, where the workers have it installed.",
+        description="`html`: one self-contained page; `xlsx`: a workbook; `csv`: a file per table; `pdf`: the page "
+        "as PDF, if the workers support it.",
     )
 
     @model_validator(mode="after")
     def _datasets_are_known(self) -> Self:
         if MAIN_DATASET in self.datasets:
-            raise ValueError(f"'datasets' names {MAIN_DATASET!r}, which is the main one; choose another name")
+            raise ValueError(
+                f"'datasets' has the reserved name {MAIN_DATASET!r} of the main dataset; choose another name"
+            )
         known = [MAIN_DATASET, *self.datasets]
         for index, section in enumerate(self.sections):
             for number, block in enumerate(section.blocks):
                 if not isinstance(block, TextBlock) and block.dataset not in known:
                     raise ValueError(
-                        f"sections[{index}].blocks[{number}] shows the dataset {block.dataset!r}; known are {known}"
+                        f"sections[{index}].blocks[{number}]: no dataset is named {block.dataset!r}; known are {known}"
                     )
         return self
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
         if (count := sum(len(section.blocks) for section in self.sections)) > MAX_BLOCKS:
-            raise ValueError(f"the sections have {count} blocks together; at most {MAX_BLOCKS} make a report")
+            raise ValueError(f"the sections have {count} blocks in total; the maximum is {MAX_BLOCKS}")
         return self
 
 
 class DrawnChart(BaseModel):
-    """A chart as it was drawn."""
+    """A drawn chart."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str = Field(description="Its title.")
     kind: str = Field(description="Its kind, as in the spec.")
-    row_count: int = Field(ge=0, description="Rows that went into it.")
-    left_out_count: int = Field(ge=0, description="Rows left out because a needed value is missing or not finite.")
+    row_count: int = Field(ge=0, description="Rows that the chart aggregates.")
+    left_out_count: int = Field(ge=0, description="Rows omitted because a needed value is missing or not finite.")
     drawn_count: int = Field(ge=0, description="Points, bars, intervals, boxes or cells drawn.")
-    note: str = Field(description="How rows were aggregated, sampled or cut off; empty if all are drawn as they are.")
+    note: str = Field(description="How rows were aggregated, sampled or limited; empty if all are drawn.")
 
 
 class ReportResult(BaseModel):
-    """What was rendered."""
+    """Result of a report."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -159,7 +164,7 @@ class ReportResult(BaseModel):
     row_counts: dict[str, int] = Field(description="Rows of each dataset.")
     table_count: int = Field(ge=0, description="Tables in the report.")
     charts: list[DrawnChart] = Field(description="The charts, in order.")
-    warnings: list[str] = Field(description="What a reader should know: cut-off tables, sampled charts, empty data.")
+    warnings: list[str] = Field(description="Notes for the reader: truncated tables, sampled charts, empty data.")
 
 
 class GenerateReport(
@@ -201,23 +206,23 @@ class GenerateReport(
 ):
     """Render a dataset as a page, a workbook or a PDF, from a declarative spec.
 
-    The page is one file that asks for nothing else: it works offline, prints, and has a light and a dark form.
+    The page is one self-contained file: it works offline, can be printed, and has a light and a dark theme.
     """
 
     dataset: Annotated[ArtifactUri, FedFromUpstream("dataset")] = Field(
-        description="The main dataset; in a workflow the step before gives it."
+        description="The main dataset; in a workflow the previous step supplies it."
     )
 
 
 def _zone(name: str) -> str:
     try:
         return zoneinfo.ZoneInfo(name).key
-    except (KeyError, ValueError, OSError):  # not there; no name of a zone; the name of a folder of zones
-        raise ValueError(f"{name!r} is no time zone of the IANA database, such as 'Europe/Berlin' or 'UTC'") from None
+    except (KeyError, ValueError, OSError):  # unknown; not a name of a zone; the name of a folder of zones
+        raise ValueError(f"{name!r} is not an IANA time zone; use a name such as 'Europe/Berlin' or 'UTC'") from None
 
 
 class DailyReportResult(BaseModel):
-    """The figures of the day, and the files that show them."""
+    """Result of a daily report: figures and files."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -225,9 +230,11 @@ class DailyReportResult(BaseModel):
     day: date = Field(description="The day, in the time zone.")
     time_zone: str = Field(description="Time zone of the day.")
     job_count: int = Field(ge=0, description="Jobs submitted on the day.")
-    by_state: dict[str, int] = Field(description="How many of them are in which state.")
+    by_state: dict[str, int] = Field(description="Number of these jobs per state.")
     failure_ratio: float | None = Field(
-        ge=0, le=1, description="Failed and quarantined among those that succeeded, failed or were quarantined."
+        ge=0,
+        le=1,
+        description="Ratio of failed and quarantined jobs to those that succeeded, failed or were quarantined.",
     )
     wait_p95_s: float | None = Field(ge=0, description="95th percentile of the wait for a worker, in seconds.")
     run_p95_s: float | None = Field(ge=0, description="95th percentile of the run time, in seconds.")
@@ -242,16 +249,16 @@ class GenerateDailyReport(
     retry=_RETRY,
     examples=[{}, {"day": "2026-11-21", "time_zone": "Europe/Berlin", "formats": ["html", "xlsx"]}],
 ):
-    """Report on the service's own day, from the ledger: jobs, failures, waits, run times, the day before.
+    """Report about one day of the service: jobs, failures, waits, run times, compared with the day before.
 
-    A job counts for the day on which it was submitted, with the state that it has when the report is made. What
-    the ledger has forgotten by then (retention, `DELETE`) is not in it.
+    A job counts for the day on which it was submitted, with its state when the report is made. Jobs that were deleted
+    from the ledger before that (retention, `DELETE`) are not included.
     """
 
     day: Annotated[date, Field(ge=date(2000, 1, 1), le=date(9998, 12, 31))] | None = Field(
-        default=None, description="Which day; default: yesterday in `time_zone`."
+        default=None, description="The day; default: yesterday in `time_zone`."
     )
     time_zone: Annotated[str, StringConstraints(max_length=64), AfterValidator(_zone)] = Field(
-        default="UTC", description="IANA time zone in which the day begins and ends, also where clocks change."
+        default="UTC", description="IANA time zone of the start and end of the day, clock changes included."
     )
     formats: Formats = Field(default=["html"], description="As in `report.generate_report`.")

@@ -1,7 +1,7 @@
-"""Canvas over REST: workflows whose steps the client names, on Celery's primitives.
+"""Canvas over REST: workflows of steps that the client chooses, with Celery's primitives.
 
-Every step is checked against the contract of its kind when the workflow is submitted, and so is what it takes from
-the steps before it. Elements may be workflows themselves.
+When a workflow is submitted, every step is checked against the contract of its kind, and so is its input from
+previous steps. Elements may be workflows themselves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shared.workflows.elements import CanvasContract, Element, Elements, Kind
 from shared.workflows.nodes import MAX_STEPS, Chain, Chord, Chunks, Group, MapStep, Node
 
 _LIMITS = Limits(soft_s=86_400 - 60, hard_s=86_400)
-MAX_ITEMS = 100  # of one map or chunk: its results are one JSON document
+MAX_ITEMS = 100  # of one map or chunk, whose results are one JSON document
 
 _STAGE = {"kind": "etl.extract_data", "params": {"source": {"kind": "http", "url": "https://example.com/sales.csv"}}}
 _CLEAN = {"kind": "etl.transform_data", "params": {"steps": [{"op": "drop_missing"}]}}
@@ -32,26 +32,26 @@ SharedParams = Annotated[
 
 
 class StepResult(BaseModel):
-    """The result of the workflow's last step, as its own kind describes it."""
+    """The result of the workflow's last step, as described by its kind."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
 class GroupResult(BaseModel):
-    """How the steps of a group ended. What each returned is with the step."""
+    """Outcome of a group's steps. Each result is stored with its step."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     succeeded_count: int = Field(ge=0, description="Steps that succeeded.")
-    failed_count: int = Field(ge=0, description="Steps that failed and were allowed to.")
+    failed_count: int = Field(ge=0, description="Steps that failed and have `may_fail`.")
 
 
 class MapResult(BaseModel):
-    """What the items returned."""
+    """Results of the items."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    results: list[dict[str, JsonValue]] = Field(description="One result an item, in order.")
+    results: list[dict[str, JsonValue]] = Field(description="One result per item, in order.")
 
 
 class RunChain(
@@ -62,7 +62,7 @@ class RunChain(
     limits=_LIMITS,
     examples=[{"steps": [_STAGE, _CLEAN]}],
 ):
-    """Run steps one after another; each result feeds the next step."""
+    """Run steps in sequence; each result feeds the next step."""
 
     steps: list[Element] = Field(min_length=1, max_length=MAX_STEPS, description="The steps, in order.")
 
@@ -79,7 +79,7 @@ class RunGroup(
     limits=_LIMITS,
     examples=[{"steps": [_STAGE, _STAGE]}],
 ):
-    """Run steps in parallel. The first one that fails and may not ends the job; the others are stopped."""
+    """Run steps in parallel. The first failure of a step without `may_fail` ends the job and stops the others."""
 
     steps: list[Element] = Field(min_length=1, max_length=MAX_STEPS, description="The steps.")
 
@@ -96,10 +96,10 @@ class RunChord(
     limits=_LIMITS,
     examples=[{"header": [_STAGE, _STAGE], "body": {"kind": "etl.combine_datasets"}}],
 ):
-    """Run steps in parallel, then one that gets all their results."""
+    """Run steps in parallel, then one step with all their results."""
 
     header: list[Element] = Field(min_length=1, max_length=MAX_STEPS, description="The steps in parallel.")
-    body: Element = Field(description="The step after all of them; a list parameter takes one result of each.")
+    body: Element = Field(description="The step after all of them; a list parameter takes one result from each.")
 
     def nodes(self, elements: Elements) -> Node:
         """Return the chord."""
@@ -115,28 +115,28 @@ class RunMap(
     limits=_LIMITS,
     examples=[{"kind": "etl.extract_data", "parameter": "source", "items": _SOURCES}],
 ):
-    """Run a kind on one item after another, in one message to one worker."""
+    """Run a kind on each item in sequence, in one message to one worker."""
 
-    kind: Kind = Field(description="The kind that runs on each item.")
+    kind: Kind = Field(description="The kind to run on each item.")
     params: SharedParams = Field(default={})
-    parameter: ParameterName = Field(description="The parameter that the items are values of.")
+    parameter: ParameterName = Field(description="The parameter that takes an item.")
     items: list[JsonValue] = Field(min_length=1, max_length=MAX_ITEMS, description="The values, in order.")
 
     def nodes(self, elements: Elements) -> Node:
-        """Return the one step that maps."""
+        """Return the single map step."""
         items = tuple({self.parameter: item} for item in self.items)
         return elements.mapped("map", self.kind, self.params, items, None)
 
 
 class _ManyParameters(Params):
-    kind: Kind = Field(description="The kind that runs on each item.")
+    kind: Kind = Field(description="The kind to run on each item.")
     params: SharedParams = Field(default={})
     parameters: list[ParameterName] = Field(
-        min_length=1, max_length=32, description="The parameters that an item has values of, in order."
+        min_length=1, max_length=32, description="The parameters that take an item's values, in order."
     )
 
     def starmap(self, elements: Elements, name: str, items: list[list[JsonValue]]) -> MapStep:
-        """Return the one step that maps."""
+        """Return the single map step."""
         return elements.mapped(name, self.kind, self.params, tuple(items), tuple(self.parameters))
 
     @model_validator(mode="after")
@@ -156,14 +156,14 @@ class RunStarmap(
     limits=_LIMITS,
     examples=[{"kind": "etl.extract_data", "parameters": ["source"], "items": [[source] for source in _SOURCES]}],
 ):
-    """Run a kind on one item after another, each a list of values for several parameters, in one message."""
+    """Run a kind on each item in sequence in one message; an item is a list of values for several parameters."""
 
     items: list[list[JsonValue]] = Field(
         min_length=1, max_length=MAX_ITEMS, description="The lists of values, in the order of `parameters`."
     )
 
     def nodes(self, elements: Elements) -> Node:
-        """Return the one step that maps."""
+        """Return the single map step."""
         return self.starmap(elements, "starmap", self.items)
 
 
@@ -178,13 +178,13 @@ class RunChunks(
         {"kind": "etl.extract_data", "parameters": ["source"], "items": [[s] for s in _SOURCES], "chunk_size": 1}
     ],
 ):
-    """Run a kind on many items: chunks of them in parallel, the items of a chunk one after another."""
+    """Run a kind on many items: chunks in parallel, the items of a chunk in sequence."""
 
     items: list[list[JsonValue]] = Field(
         min_length=1, max_length=10_000, description="The lists of values, in the order of `parameters`."
     )
-    chunk_size: int = Field(ge=1, le=MAX_ITEMS, description="Items a chunk; each chunk is a step.")
+    chunk_size: int = Field(ge=1, le=MAX_ITEMS, description="Items per chunk; each chunk is a step.")
 
     def nodes(self, elements: Elements) -> Node:
-        """Return one step a chunk."""
+        """Return one step per chunk."""
         return elements.counted(Chunks(self.starmap(elements, "chunk", self.items), self.chunk_size))

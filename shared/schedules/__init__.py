@@ -1,1 +1,1 @@
-"""Schedules: when a job comes again, and where that is kept."""
+"""Schedules: their times, and where they are stored."""

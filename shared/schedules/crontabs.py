@@ -1,13 +1,13 @@
-"""Crontabs: five fields in Celery's notation, and the moments that they mean in a time zone.
+"""Crontabs: five fields in Celery's notation, and their times in a time zone.
 
-Celery's own `crontab` reads the fields; the moments are computed here, with `zoneinfo`, because its arithmetic goes
-astray where clocks change. The rules, for a wall-clock time on a day on which they change:
+Celery's own `crontab` parses the fields; the times are computed here with `zoneinfo`, because Celery's arithmetic is
+wrong when clocks change. The rules for a wall-clock time on such a day:
 
-- A time that does not exist (clocks go forward over it) comes as much later as the clocks jump: 02:30 at 03:30.
-- A time that exists twice (clocks go back over it) comes once, the first time, unless the crontab means every hour
-  (`hour` is `*`): then it comes both times.
+- A time that does not exist (clocks skip it) is moved later by the length of the jump: 02:30 runs at 03:30.
+- A time that exists twice (clocks go back) runs once, the first time, unless the crontab means every hour
+(`hour` is `*`): then it runs both times.
 
-So a daily job runs once on every day, and an hourly one in every hour that passes.
+So a daily job runs once every day, and an hourly job once in every elapsed hour.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pydantic_core.core_schema import ValidationInfo
 
 from shared.contract.spelling import nearest
 
-_SEARCHED_DAYS = 40 * 366  # a 29th of February that has to be a Monday may be 40 years off, around 2100
+_SEARCHED_DAYS = 40 * 366  # a 29 February that is a Monday may be 40 years away, around 2100
 _WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MS = 1_000
@@ -62,16 +62,16 @@ _RANGES: Mapping[str, _FieldRange] = MappingProxyType(
 )
 
 
-_OF_THE_HOST = {"localtime", "Factory", "posixrules"}  # another one on every machine, or none
+_OF_THE_HOST = {"localtime", "Factory", "posixrules"}  # differs between machines or does not exist
 
 
 def checked_time_zone(name: str) -> str:
-    """Return `name` if it is a time zone. Raises `ValueError` that names near ones."""
+    """Return `name` if it is a time zone. Raises `ValueError` with similar names."""
     if name in _OF_THE_HOST:
         return _refuse_time_zone(name)
     try:
         ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # not there; a path; a folder of zones
+    except (KeyError, ValueError, OSError):  # unknown; a path; a folder of zones
         return _refuse_time_zone(name)
     return name
 
@@ -82,7 +82,7 @@ def _refuse_time_zone(name: str) -> str:
     near = [zone for zone in zones if wanted and zone.lower().rpartition("/")[2] == wanted.rpartition("/")[2]]
     near += nearest(name, zones, most=3)
     hint = ", ".join(dict.fromkeys(near[:3])) or "UTC, Europe/Berlin, America/New_York and the like"
-    raise ValueError(f"There is no time zone {name!r}. Near: {hint}.")
+    raise ValueError(f"There is no time zone {name!r}. Use an IANA name such as {hint}.")
 
 
 TimeZone = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(checked_time_zone)]
@@ -90,7 +90,7 @@ CrontabField = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Crontab(BaseModel):
-    """Moments by wall clock and calendar. A day counts if all of its three fields match, as in Celery."""
+    """Times by wall clock and calendar. A day matches if all three day fields match, as in Celery."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -115,7 +115,7 @@ class Crontab(BaseModel):
         except (ValueError, ParseException) as unreadable:
             raise ValueError(str(unreadable)) from None
         if not any(_matches(fields, date(2000, 1, 1) + n * _DAY) for n in range(_SEARCHED_DAYS)):
-            raise ValueError("No day has this day_of_month, month_of_year and day_of_week.")
+            raise ValueError("No day matches day_of_month, month_of_year and day_of_week together; change one of them.")
         return self
 
     @cached_property
@@ -136,7 +136,7 @@ class Crontab(BaseModel):
             yield from (moment for moment in sorted(known - late) if moment > at_ms)
 
     def latest(self, at_ms: int, time_zone: str) -> int:
-        """Return the last moment at or before `at_ms`."""
+        """Return the last time at or before `at_ms`."""
         latest: int | None = None
         for _, moments in self._days(at_ms, time_zone, -1):
             passed = [moment for moment in moments if moment <= at_ms]
@@ -157,17 +157,17 @@ class Crontab(BaseModel):
 
 
 def _check_part(part: str, field: str, allowed: _FieldRange) -> None:
-    """Refuse what Celery's parser would misread: it takes `5x-7y` for a range, and `mon` for a minute."""
+    """Refuse fields that Celery's parser misreads: it reads `5x-7y` as a range, and `mon` as a minute."""
     value = r"[0-9]{1,2}|" + "|".join(allowed.names) if allowed.names else r"[0-9]{1,2}"
     matched = re.fullmatch(rf"(?:\*|({value})(?:-({value}))?)(/[0-9]{{1,2}})?", part)
     if not matched or (matched[3] and matched[1] and not matched[2]):
         raise ValueError(
-            f"{field}: {part!r} is not understood. Write *, a number, a range like 1-5, a step like */15 or 0-30/10, "
+            f"{field}: {part!r} is not valid. Use *, a number, a range like 1-5, a step like */15 or 0-30/10, "
             f"or several with commas; from {allowed}."
         )
     numbers = [int(number) for number in matched.group(1, 2) if number and number.isdigit()]
     if any(not allowed.least <= number <= allowed.most for number in numbers):
-        raise ValueError(f"{field}: {part!r} is out of range; it goes from {allowed}.")
+        raise ValueError(f"{field}: {part!r} is out of range; use values from {allowed}.")
     least, most = numbers if len(numbers) == 2 else (allowed.least, allowed.most)  # noqa: PLR2004 - a range's ends
     if matched[3] and not 1 <= int(matched[3][1:]) <= max(1, most - least):
         raise ValueError(
@@ -185,12 +185,12 @@ def _matches(fields: _Fields, day: date) -> bool:
 
 @lru_cache(maxsize=512)
 def _moments(spec: Crontab, time_zone: str, day: date) -> tuple[int, ...]:
-    """Return the moments of a day that matches, ascending, in milliseconds since 1970."""
+    """Return the times of a matching day, ascending, in milliseconds since 1970."""
     zone, fields = ZoneInfo(time_zone), spec._fields
     midnight = datetime.combine(day, time(), zone)
     clocks_change = midnight.utcoffset() != (midnight + _DAY).utcoffset()
     first_ms = int(midnight.timestamp()) * _MS
-    if not clocks_change:  # no conversion of up to 1,440 times
+    if not clocks_change:  # saves the conversion of up to 1,440 times
         return tuple(first_ms + (h * 60 + m) * 60 * _MS for h in fields.hour for m in fields.minute)
     every_hour = len(fields.hour) == 24  # noqa: PLR2004 - hours of a day
     folds = (0, 1) if every_hour else (0,)

@@ -1,4 +1,4 @@
-"""The schedules that come with the service. Beat makes them at its first start; from then on they are the user's."""
+"""The default schedules. Beat creates them at its first start; after that they belong to the user."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from shared.ledger.ids import uuid7
 from shared.schedules.crontabs import Crontab
 from shared.schedules.terms import Missed, Schedule
 
-_NEEDS_CONNECTIONS = (
-    "It comes paused: only you know which connections to copy between. Put yours into its params, then resume it."
-)
+_NEEDS_CONNECTIONS = "It is paused until you set the connections to copy between: edit its params, then resume it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +22,8 @@ class _Default:
     kind: str
     crontab: Crontab
     params: Mapping[str, Any] | None = field(default_factory=lambda: MappingProxyType({}))  # None: the kind's example
-    note: str | None = None  # why it comes paused
-    missed: Missed = "run_once"  # a day's report and a week's clean-up are wanted late rather than never
+    note: str | None = None  # why it is paused at first
+    missed: Missed = "run_once"  # a late report or clean-up is better than none
 
 
 _DEFAULTS = (
@@ -36,14 +34,14 @@ _DEFAULTS = (
         Crontab(minute="0"),
         params=None,
         note=_NEEDS_CONNECTIONS,
-        missed="skip",  # the next one copies what this one would have
+        missed="skip",  # the next job copies the same rows
     ),
     _Default("Weekly clean-up", "maintenance.cleanup_old_data", Crontab(minute="0", hour="2", day_of_week="sun")),
 )
 
 
 def default_schedules(now_ms: int) -> list[Schedule]:
-    """Return those whose kinds are in this process's catalogue, as of now (milliseconds since 1970)."""
+    """Return the default schedules whose kinds are in the catalogue, as of now (milliseconds since 1970)."""
     known = catalogue()
     return [_schedule(default, now_ms) for default in _DEFAULTS if default.kind in known]
 

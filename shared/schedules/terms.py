@@ -1,8 +1,8 @@
-"""Schedules: a job's kind and parameters, and the slots (exact moments) at which it is to run.
+"""Schedules: a job's kind and parameters, and the slots (exact times) at which it runs.
 
 The slot of a crontab's tick is the scheduled minute in the schedule's time zone; an interval's slots are the
-multiples of it since the schedule's start. A tick's job id is made from schedule and slot, so a tick makes one job,
-however many beats there are.
+multiples of it since the schedule's start. A tick's job id is made from schedule and slot, so a tick makes one job
+even with several beats.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from shared.contract.options import YEAR_S, RunOptions
 from shared.ledger.ids import uuid7_of
 from shared.schedules.crontabs import Crontab, TimeZone
 
-#: A tick that beat comes to later than this is a missed one: see `Terms.missed`. Another beat takes the lock of one
-#: that was killed after 25 s, and that is no miss.
+#: A tick that beat handles later than this is missed: see `Terms.missed`. It is longer than the 25 s after which
+#: another beat takes the lock of a killed one, so that a takeover misses no tick.
 ON_TIME_S = 30.0
 MAX_SCHEDULES = 1_000
 Missed = Literal["skip", "run_once"]
@@ -30,34 +30,36 @@ _MS = 1_000
 
 
 class Terms(BaseModel):
-    """When a schedule runs, and what it does where that is not as simple as it sounds."""
+    """When a schedule runs, and its rules for missed and overlapping slots."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     name: Annotated[str, AfterValidator(printable)] = Field(
-        min_length=1, max_length=100, description="What to call it.", examples=["Nightly sales"]
+        min_length=1, max_length=100, description="Name of the schedule.", examples=["Nightly sales"]
     )
-    crontab: Crontab | None = Field(default=None, description="Run by wall clock and calendar; or give `interval_s`.")
+    crontab: Crontab | None = Field(
+        default=None, description="Run by wall clock and calendar; alternative to `interval_s`."
+    )
     interval_s: Annotated[float, Field(ge=1, le=YEAR_S)] | None = Field(
-        default=None, description="Run every so many seconds, counted from the schedule's start; or give `crontab`."
+        default=None, description="Seconds between runs, counted from the schedule's start; alternative to `crontab`."
     )
     time_zone: TimeZone = Field(
         default="UTC",
-        description="The crontab's time zone. A time that clocks jump over comes as much later as they jump; one that "
-        "comes twice counts once, the first time, unless the hour is `*`.",
+        description="The crontab's time zone. A time that a clock change skips moves by the length of the jump; "
+        "a time that exists twice runs once, the first time, unless the hour is `*`.",
         examples=["Europe/Berlin"],
     )
     missed: Missed = Field(
         default="skip",
-        description=f"What to do about slots that are more than {ON_TIME_S:g} s past when beat comes to them, because "
-        "it was down: nothing, or one job for the latest of them.",
+        description=f"What to do about missed slots, which are more than {ON_TIME_S:g} s old when beat handles them "
+        "(because it was down): nothing, or one job for the latest of them.",
     )
     overlap: Overlap = Field(
         default="skip",
-        description="What to do at a slot while a job of the schedule has not ended: make none, make one all the same, "
-        "or make one as soon as that has ended (one slot waits at most, others are skipped).",
+        description="What to do at a slot while an earlier job of the schedule has not ended: skip it, submit a job "
+        "anyway, or submit one as soon as that job has ended (at most one slot waits, others are skipped).",
     )
-    options: RunOptions = Field(default_factory=RunOptions, description="How each of its jobs is to be run.")
+    options: RunOptions = Field(default_factory=RunOptions, description="Options of each of its jobs.")
 
     @model_validator(mode="after")
     def _one_rhythm(self) -> Self:
@@ -67,13 +69,13 @@ class Terms(BaseModel):
 
 
 class Schedule(Terms):
-    """A schedule as it is kept. Times are milliseconds since 1970."""
+    """A stored schedule. Times are milliseconds since 1970."""
 
     id: str
     kind: str
-    params: dict[str, Any]  # as the contract writes them: with defaults
+    params: dict[str, Any]  # as the contract serialises them, with defaults
     paused: bool = False
-    note: str | None = None  # for people: why it comes paused
+    note: str | None = None  # for people: why it is paused at first
     created_at_ms: int
     updated_at_ms: int
     starts_at_ms: int  # slots of an interval are counted from here
@@ -104,11 +106,11 @@ class Schedule(Terms):
 
     @property
     def contract(self) -> AnyContract | None:
-        """The contract of its kind, if this process knows that."""
+        """The contract of its kind, if it is in this process's catalogue."""
         return catalogue().get(self.kind)
 
     def job(self) -> Contract[Any]:
-        """Return the job that a tick makes. Raises `KeyError` or `ValidationError` where the kind has changed."""
+        """Return the job of a tick. Raises `KeyError` or `ValidationError` if the kind has changed."""
         return catalogue()[self.kind].model_validate_json(json.dumps(self.params))
 
     def job_id(self, slot_ms: int) -> str:
@@ -116,7 +118,7 @@ class Schedule(Terms):
         return uuid7_of(slot_ms, self.id)
 
     def has_rhythm_of(self, other: Terms) -> bool:
-        """Return whether the slots of both are the same."""
+        """Return whether both have the same slots."""
         mine, others = ((s.crontab, s.interval_s, s.time_zone) for s in (self, other))
         return mine == others
 
@@ -125,7 +127,7 @@ class Schedule(Terms):
         return self.model_dump_json(exclude_unset=True)
 
     def definition(self) -> str:
-        """Return what RedBeat's own readers see of it, in RedBeat's JSON. The parameters are in the document."""
+        """Return its entry for RedBeat's readers, in RedBeat's JSON. The parameters are in the document."""
         if self.crontab is not None:
             rhythm = {"__type__": "crontab", **self.crontab.model_dump()}
         else:

@@ -1,6 +1,6 @@
-"""The timetable: where schedules are kept, in the ledger's Redis, and what beat does with a slot.
+"""The timetable: the schedules in the ledger's Redis, and beat's decision about a slot.
 
-`AsyncTimetable` is the gateway's side, `Timetable` beat's. The decisions are `transitions/schedules.lua`.
+The gateway uses `AsyncTimetable`, beat uses `Timetable`. The decisions are in `script/schedules.lua`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shared.schedules.terms import MAX_SCHEDULES, Schedule
 
 logger = logging.getLogger(__name__)
 
-_POLL_MS = 1_000  # how often beat looks whether the job before a buffered one has ended
+_POLL_MS = 1_000  # interval at which beat checks whether the job before a buffered one has ended
 _DUE_AT_ONCE = 100
 
 Written = Literal["ok", "unknown", "changed", "full", "exists"]
@@ -28,14 +28,14 @@ Decision = Literal["accepted", "replayed", "skipped", "buffered", "waiting", "tr
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A schedule, and what came of it. Times are milliseconds since 1970."""
+    """A schedule and its progress. Times are milliseconds since 1970."""
 
     schedule: Schedule
     revision: str
-    cursor_ms: int  # slots up to here have been dealt with
+    cursor_ms: int  # slots up to this time are decided
     buffered_slot_ms: int | None = None
     last_job: str | None = None
-    last_job_state: str | None = None  # None where the job is past its retention
+    last_job_state: str | None = None  # None if the job's retention has passed
     last_slot_ms: int | None = None
     skipped: int = 0
     skipped_slot_ms: int | None = None
@@ -45,7 +45,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What beat is to look at now, and when it is to look again, by the ledger's clock in milliseconds."""
+    """The schedules that are due now, and the time of the next check, by the ledger's clock in milliseconds."""
 
     now_ms: int
     again_at_ms: int | None
@@ -53,17 +53,17 @@ class Due:
 
 
 class Timetable:
-    """Beat's side. Redis errors pass through."""
+    """The client of beat. Redis errors are raised unchanged."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def put(self, schedule: Schedule, *, default: str) -> Written:
-        """Write a schedule that comes with the service, unless that was done before."""
+        """Write a default schedule, unless that was done before."""
         return cast("Written", self._ledger.call("schedule_put", _new(schedule) | {"default": default}))
 
     def due(self) -> Due:
-        """Return what is due, without what cannot be read here: a time zone that is not in this image, say."""
+        """Return the due schedules, without unreadable ones (for example a time zone missing in this image)."""
         now, again, *hashes = self._ledger.call("schedules_due", {"limit": _DUE_AT_ONCE})
         planned = []
         for flat in hashes:
@@ -83,7 +83,7 @@ class Timetable:
         trouble: str | None = None,
         job: Entry | None = None,
     ) -> Decision:
-        """Decide over one slot. Without `job` the answer may be `free`: make the job and ask again."""
+        """Decide about one slot. Without `job` the answer may be `free`: create the job and call again."""
         schedule = planned.schedule
         arguments: dict[str, Any] = {
             "id": schedule.id,
@@ -103,7 +103,7 @@ class Timetable:
 
 
 class AsyncTimetable:
-    """The gateway's side. Raises `LedgerUnavailable`."""
+    """The client of the gateway. Raises `LedgerUnavailable`."""
 
     def __init__(self, ledger: AsyncLedger) -> None:
         self._ledger = ledger
@@ -113,16 +113,16 @@ class AsyncTimetable:
         return cast("Written", await self._ledger.call("schedule_put", _new(schedule)))
 
     async def replace(self, before: Planned, schedule: Schedule, *, restart: bool) -> Written:
-        """Write a schedule over the one that was read: `ok`, `unknown` or `changed`.
+        """Replace the schedule that was read: `ok`, `unknown` or `changed`.
 
-        `restart`: slots count from now on; those before are not missed.
+        `restart`: slots count from now on; earlier ones are not missed.
         """
         counted_from_ms = schedule.updated_at_ms if restart else before.cursor_ms
         arguments = _written(schedule, counted_from_ms) | {"revision": before.revision, "restart": restart}
         return cast("Written", await self._ledger.call("schedule_put", arguments))
 
     async def remove(self, schedule_id: str) -> bool:
-        """Delete a schedule; its jobs stay. Returns whether there was one."""
+        """Delete a schedule but not its jobs. Returns whether it existed."""
         return bool(await self._ledger.call("schedule_delete", {"id": schedule_id}))
 
     async def get(self, schedule_id: str) -> Planned | None:
@@ -131,7 +131,7 @@ class AsyncTimetable:
         return _planned(*found) if found else None
 
     async def list(self, *, limit: int, before: str | None = None) -> list[Planned]:
-        """Return up to `limit` schedules, the newest first; only those with ids below `before`."""
+        """Return at most `limit` schedules, newest first; only those with ids below `before`."""
         arguments: dict[str, Any] = {"limit": limit} | ({"before": before} if before else {})
         return [_planned(*found) for found in await self._ledger.call("schedules", arguments)]
 

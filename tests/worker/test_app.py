@@ -60,7 +60,7 @@ def test_other_modules_add_tasks_and_their_queues() -> None:
     [
         ({"WORKER_FAMILIES": "etll"}, "WORKER_FAMILIES names 'etll', whose tasks are not installed here"),
         ({"WORKER_FAMILIES": "acme", "CELERIAC_CONTRACTS": "tests.acme.contracts"}, "WORKER_FAMILIES names 'acme'"),
-        ({"CELERIAC_CONTRACTS": "acme.nothing"}, "CELERIAC_CONTRACTS names 'acme.nothing', which cannot be imported"),
+        ({"CELERIAC_CONTRACTS": "acme.nothing"}, "CELERIAC_CONTRACTS: 'acme.nothing' cannot be imported"),
     ],
 )
 def test_a_wrong_configuration_is_refused_with_what_to_do(env: dict[str, str], message: str) -> None:

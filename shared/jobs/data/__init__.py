@@ -1,1 +1,1 @@
-"""What the parameters of several families have in common: places, steps, expressions, URLs."""
+"""Parameters shared by several families: places, steps, expressions, URLs."""

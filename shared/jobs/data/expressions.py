@@ -1,7 +1,7 @@
-"""Expressions of filter and derive: a small typed tree, never a string of SQL.
+"""Expressions of filter and derive steps: a small typed tree, never a string of SQL.
 
-A missing operand makes most results missing. So does what cannot be computed: a division by zero, a number
-out of range. In a float column, not-a-number counts as missing.
+If an operand is missing, most results are missing. So is a result that cannot be computed: a division by zero, a
+number out of range. In a float column, not-a-number counts as missing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ColumnValue(_Node):
 
 
 class LiteralValue(_Node):
-    """A fixed value. A text beside a date, timestamp or time is read as one (ISO 8601)."""
+    """A fixed value. A text that is compared with a date, timestamp or time is read as one (ISO 8601)."""
 
     op: Literal["literal"] = Field(description="Discriminator.")
     value: Scalar | None = Field(description="Boolean, number, text, or null for a missing value.")
@@ -63,7 +63,7 @@ class Between(_Node):
 
 
 class OneOf(_Node):
-    """Whether a value is one of a list."""
+    """Whether a value is in a list."""
 
     op: Literal["in"] = Field(description="Discriminator.")
     value: Expression = Field(description="Value to test.")
@@ -71,36 +71,36 @@ class OneOf(_Node):
 
 
 class IsMissing(_Node):
-    """Whether a value is missing; never missing itself."""
+    """Whether a value is missing; the answer is never missing."""
 
     op: Literal["is_missing"] = Field(description="Discriminator.")
     value: Expression = Field(description="Value to test.")
 
 
 class Logic(_Node):
-    """Whether all, or any, of some conditions hold."""
+    """Whether all, or any, of the conditions are true."""
 
     op: Literal["and", "or"] = Field(description="`and`: all of them; `or`: any of them.")
     conditions: list[Expression] = Field(min_length=2, max_length=100, description="Boolean expressions.")
 
 
 class Not(_Node):
-    """Whether a condition does not hold."""
+    """Whether a condition is false."""
 
     op: Literal["not"] = Field(description="Discriminator.")
     condition: Expression = Field(description="Boolean expression.")
 
 
 class TextTest(_Node):
-    """Whether a text contains, starts or ends with another; upper and lower case differ."""
+    """Whether a text contains, starts with or ends with another; case-sensitive."""
 
-    op: Literal["contains", "starts_with", "ends_with"] = Field(description="Where the other text has to be.")
-    value: Expression = Field(description="Text to look in.")
-    text: Expression = Field(description="Text to look for.")
+    op: Literal["contains", "starts_with", "ends_with"] = Field(description="Position of the other text.")
+    value: Expression = Field(description="Text to search in.")
+    text: Expression = Field(description="Text to search for.")
 
 
 class Arithmetic(_Node):
-    """Compute with two numbers. Missing where it cannot be computed: division by zero, out of range."""
+    """Compute with two numbers. Missing if it cannot be computed: division by zero, out of range."""
 
     op: Literal["add", "subtract", "multiply", "divide", "modulo"] = Field(
         description="`divide` gives a float; the sign of `modulo` is that of the left operand."
@@ -125,9 +125,9 @@ class Round(_Node):
 
 
 class TextFunction(_Node):
-    """A text in upper or lower case, without white space around it, or its length in characters."""
+    """A text in upper or lower case, without surrounding white space, or its length in characters."""
 
-    op: Literal["upper", "lower", "trim", "length"] = Field(description="What to make of the text.")
+    op: Literal["upper", "lower", "trim", "length"] = Field(description="Operation on the text.")
     value: Expression = Field(description="Text.")
 
 
@@ -136,9 +136,9 @@ class Substring(_Node):
 
     op: Literal["substring"] = Field(description="Discriminator.")
     value: Expression = Field(description="Text.")
-    start: int = Field(ge=1, le=1_000_000, description="First character to take, counted from 1.")
+    start: int = Field(ge=1, le=1_000_000, description="Position of the first character, counted from 1.")
     length: int | None = Field(
-        default=None, ge=0, le=1_000_000, description="How many characters to take; default: all that follow."
+        default=None, ge=0, le=1_000_000, description="Number of characters; default: up to the end."
     )
 
 
@@ -147,15 +147,15 @@ class Replace(_Node):
 
     op: Literal["replace"] = Field(description="Discriminator.")
     value: Expression = Field(description="Text to change.")
-    old: Text = Field(min_length=1, description="Text to look for; no pattern.")
-    new: Text = Field(description="Text to put in its place.")
+    old: Text = Field(min_length=1, description="Text to replace; not a pattern.")
+    new: Text = Field(description="Replacement.")
 
 
 class Concat(_Node):
-    """Texts one after another; missing if any is. A value of another type is written as text."""
+    """Concatenated texts; missing if any is missing. A value of another type is converted to text."""
 
     op: Literal["concat"] = Field(description="Discriminator.")
-    values: list[Expression] = Field(min_length=1, max_length=100, description="Values to put together.")
+    values: list[Expression] = Field(min_length=1, max_length=100, description="Values to concatenate.")
 
 
 class Coalesce(_Node):
@@ -169,12 +169,12 @@ class DatePartOf(_Node):
     """A part of a date, timestamp or time as an integer."""
 
     op: Literal["date_part"] = Field(description="Discriminator.")
-    part: DatePart = Field(description="Which part; `week` is the ISO week, `weekday` counts Monday 1 to Sunday 7.")
+    part: DatePart = Field(description="The part; `week` is the ISO week, `weekday` is 1 for Monday to 7 for Sunday.")
     value: Expression = Field(description="Date, timestamp or time.")
 
 
 class DateTrunc(_Node):
-    """The start of the period that a date or timestamp lies in."""
+    """The start of the period that contains a date or timestamp."""
 
     op: Literal["date_trunc"] = Field(description="Discriminator.")
     unit: DateUnit = Field(description="Length of the period; a week starts on Monday.")

@@ -1,4 +1,4 @@
-"""Where data comes from and where it goes: files, tables, and how their bytes are read."""
+"""Sources and destinations of data: files and tables, and the layout of files."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ Compression = Literal["auto", "none", "gzip", "zstd"]
 
 
 class FileLayout(Params):
-    """How the bytes of a file are to be read."""
+    """Layout of a file."""
 
     format: FileFormat = Field(
-        default="auto", description="File format; `auto` decides by name, media type and first bytes."
+        default="auto", description="File format; `auto` detects it from name, media type and first bytes."
     )
-    compression: Compression = Field(default="auto", description="Compression; `auto` decides by the first bytes.")
+    compression: Compression = Field(default="auto", description="Compression; `auto` detects it from the first bytes.")
     delimiter: str | None = Field(
-        default=None, min_length=1, max_length=1, description="CSV field separator; default: sniffed (TSV: tab)."
+        default=None, min_length=1, max_length=1, description="CSV field separator; default: detected (TSV: tab)."
     )
     has_header: bool = Field(default=True, description="Whether the first CSV line, or Excel row, names the columns.")
     sheet: str | None = Field(default=None, max_length=31, description="Excel sheet name; default: the first.")
     null_values: list[Annotated[str, Field(max_length=64)]] = Field(
         default=["", "NA", "NULL", "null", "None", "nan", "NaN"],
         max_length=32,
-        description="CSV and Excel texts that mean a missing value.",
+        description="CSV and Excel texts that stand for a missing value.",
     )
 
 
@@ -46,19 +46,19 @@ class HttpSource(Params):
     """A file behind an HTTP or HTTPS URL."""
 
     kind: Literal["http"] = Field(description="Discriminator.")
-    url: PublicHttpUrl = Field(description="Where the file is. Internal addresses are refused unless allow-listed.")
+    url: PublicHttpUrl = Field(description="URL of the file. Internal addresses are refused unless allow-listed.")
     connection: HttpConnectionName | None = Field(
-        default=None, description="Named HTTP connection whose headers (its credentials) go with the request."
+        default=None, description="Named HTTP connection whose headers (credentials) are added to the request."
     )
-    layout: FileLayout = Field(default=FileLayout(), description="How to read the file.")
+    layout: FileLayout = Field(default=FileLayout(), description="Layout of the file.")
 
 
 class ArtifactSource(Params):
     """An uploaded file or another job's artifact."""
 
     kind: Literal["artifact"] = Field(description="Discriminator.")
-    uri: ArtifactUri = Field(description="The artifact's uri, as `POST /uploads` or a result gave it.")
-    layout: FileLayout = Field(default=FileLayout(), description="How to read the file.")
+    uri: ArtifactUri = Field(description="The artifact's uri from `POST /uploads` or a result.")
+    layout: FileLayout = Field(default=FileLayout(), description="Layout of the file.")
 
 
 class StoreSource(Params):
@@ -67,7 +67,7 @@ class StoreSource(Params):
     kind: Literal["store"] = Field(description="Discriminator.")
     connection: StoreConnectionName = Field(description="Name of a store, as configured on the workers.")
     path: StorePath = Field(description="Path below the store's root.")
-    layout: FileLayout = Field(default=FileLayout(), description="How to read the file.")
+    layout: FileLayout = Field(default=FileLayout(), description="Layout of the file.")
 
 
 class SqlSource(Params):
@@ -75,15 +75,17 @@ class SqlSource(Params):
 
     kind: Literal["sql"] = Field(description="Discriminator.")
     connection: SqlConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
-    table: TableName | None = Field(default=None, description="Table or view to read whole, `name` or `schema.name`.")
+    table: TableName | None = Field(
+        default=None, description="Table or view to read completely, `name` or `schema.name`."
+    )
     query: SqlText | None = Field(
-        default=None, description="One SELECT, run in a read-only transaction with the connection's own rights."
+        default=None, description="One SELECT, run in a read-only transaction with the connection's permissions."
     )
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
         if (self.table is None) == (self.query is None):
-            raise ValueError("give either 'table' or 'query', not both and not neither")
+            raise ValueError("set exactly one of 'table' and 'query'")
         return self
 
 
@@ -95,20 +97,20 @@ class TableDestination(Params):
 
     kind: Literal["table"] = Field(description="Discriminator.")
     connection: SqlConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
-    table: TableName = Field(description="Target table, `name` or `schema.name`; made if it is not there.")
+    table: TableName = Field(description="Target table, `name` or `schema.name`; created if it does not exist.")
     mode: Literal["append", "replace", "upsert"] = Field(
         default="append", description="Add rows, replace the table's rows, or update by key and insert the rest."
     )
     key: list[ColumnName] = Field(
-        default=[], max_length=16, description="Columns that identify a row; needed for `upsert` only."
+        default=[], max_length=16, description="Columns that identify a row; for `upsert` only."
     )
 
     @model_validator(mode="after")
     def _key_fits_mode(self) -> Self:
         if self.mode == "upsert" and not self.key:
-            raise ValueError("mode 'upsert' needs 'key': the columns that identify a row")
+            raise ValueError("mode 'upsert' needs 'key': set it to the columns that identify a row")
         if self.mode != "upsert" and self.key:
-            raise ValueError(f"'key' has no meaning in mode {self.mode!r}; leave it out or use mode 'upsert'")
+            raise ValueError(f"'key' has no meaning in mode {self.mode!r}; omit it or use mode 'upsert'")
         return self
 
 

@@ -39,7 +39,7 @@ def _distinct(names: list[str]) -> list[str]:
 def _strptime(text: str) -> str:
     if "%" in (rest := _SPECIFIER.sub("", text)):
         unknown = rest[rest.index("%") :][:2]
-        raise ValueError(f"{unknown!r} is no strptime specifier that is known here; a percent sign is written '%%'")
+        raise ValueError(f"{unknown!r} is not a supported strptime specifier; write a percent sign as '%%'")
     return text
 
 
@@ -51,11 +51,11 @@ class _Part(BaseModel):
 
 
 class SortKey(_Part):
-    """One column of an order."""
+    """One column of a sort order."""
 
     column: ColumnName = Field(description="Column to order by.")
     order: Literal["asc", "desc"] = Field(default="asc", description="Ascending or descending.")
-    missing: Literal["first", "last"] = Field(default="last", description="Where missing values go.")
+    missing: Literal["first", "last"] = Field(default="last", description="Position of missing values.")
 
 
 class SelectStep(_Part):
@@ -66,21 +66,21 @@ class SelectStep(_Part):
 
 
 class RenameStep(_Part):
-    """Give columns other names."""
+    """Rename columns."""
 
     op: Literal["rename"] = Field(description="Discriminator.")
     columns: dict[ColumnName, ColumnName] = Field(min_length=1, max_length=1_000, description="New name per old name.")
 
 
 class CastTo(_Part):
-    """A type to convert to, with how."""
+    """A type to convert to, with its format."""
 
     type: CastType = Field(description="The new type.")
     format: Annotated[str, AfterValidator(_strptime)] | None = Field(
         default=None,
         min_length=1,
         max_length=64,
-        description="How a `date` or `timestamp` is written (strptime); default: ISO 8601.",
+        description="Format of a `date` or `timestamp` (strptime); default: ISO 8601.",
         examples=["%d.%m.%Y"],
     )
     precision: int | None = Field(default=None, ge=1, le=38, description="Digits of a `decimal`; default: 18.")
@@ -88,7 +88,7 @@ class CastTo(_Part):
         default=None,
         ge=0,
         le=38,
-        description="Digits of a `decimal` after the point, to which it is rounded; default: 3.",
+        description="Digits of a `decimal` after the point; it is rounded to them; default: 3.",
     )
 
     @property
@@ -109,9 +109,9 @@ class CastTo(_Part):
 
 
 class CastStep(_Part):
-    """Convert columns to another type; `bad_rows` says what happens to a value that cannot be converted.
+    """Convert columns to another type; `bad_rows` decides about values that cannot be converted.
 
-    A number with decimals is no integer; it is not rounded.
+    A number with decimals is not an integer and is not rounded.
     """
 
     op: Literal["cast"] = Field(description="Discriminator.")
@@ -121,7 +121,7 @@ class CastStep(_Part):
 
 
 class FilterStep(_Part):
-    """Keep the rows where a condition holds; a missing condition does not hold."""
+    """Keep the rows where a condition is true; a missing condition counts as false."""
 
     op: Literal["filter"] = Field(description="Discriminator.")
     where: BoundedExpression = Field(description="Boolean expression.")
@@ -132,12 +132,12 @@ class DropMissingStep(_Part):
 
     op: Literal["drop_missing"] = Field(description="Discriminator.")
     columns: Columns | None = Field(
-        default=None, min_length=1, max_length=1_000, description="Columns to look at; default: all."
+        default=None, min_length=1, max_length=1_000, description="Columns to check; default: all."
     )
 
 
 class FillMissingStep(_Part):
-    """Put a value where one is missing."""
+    """Replace missing values."""
 
     op: Literal["fill_missing"] = Field(description="Discriminator.")
     columns: dict[ColumnName, Scalar] = Field(
@@ -148,15 +148,15 @@ class FillMissingStep(_Part):
 
 
 class DeduplicateStep(_Part):
-    """Keep one row of those that agree in some columns."""
+    """Keep one of the rows that have equal values in some columns."""
 
     op: Literal["deduplicate"] = Field(description="Discriminator.")
     columns: Columns | None = Field(
-        default=None, min_length=1, max_length=1_000, description="Columns that have to agree; default: all."
+        default=None, min_length=1, max_length=1_000, description="Columns that must be equal; default: all."
     )
-    keep: Literal["first", "last"] = Field(default="first", description="Which row stays.")
+    keep: Literal["first", "last"] = Field(default="first", description="Which row to keep.")
     order_by: list[SortKey] = Field(
-        default=[], max_length=100, description="What first and last mean; default: the order of the rows."
+        default=[], max_length=100, description="Order that defines first and last; default: the order of the rows."
     )
 
 
@@ -170,7 +170,7 @@ class DeriveStep(_Part):
 
 
 class JoinStep(_Part):
-    """Join with a second dataset on equal keys; missing keys match nothing. The key columns come once."""
+    """Join with a second dataset on equal keys; missing keys match nothing. The key columns occur once."""
 
     op: Literal["join"] = Field(description="Discriminator.")
     input: ColumnName = Field(description="Name of the second dataset in `inputs`.")
@@ -192,15 +192,15 @@ class JoinStep(_Part):
 
 
 class Measure(_Part):
-    """One aggregated column. Missing values are left out; where no others are, it is missing (a count: 0)."""
+    """One aggregated column. Missing values are ignored; if all are missing, so is the result (a count is 0)."""
 
     function: MeasureFunction = Field(
         description="Aggregate function. `stddev` is that of a sample; `quantile` interpolates linearly."
     )
     column: ColumnName | None = Field(
-        default=None, description="Column to aggregate; only `count` goes without: it then counts rows."
+        default=None, description="Column to aggregate; optional only for `count`, which then counts rows."
     )
-    quantile: float | None = Field(default=None, ge=0, le=1, description="Which quantile; 0.5 is the median.")
+    quantile: float | None = Field(default=None, ge=0, le=1, description="The quantile; 0.5 is the median.")
     order_by: list[SortKey] = Field(default=[], max_length=100, description="Order for `first` and `last`.")
 
     @model_validator(mode="after")
@@ -208,14 +208,14 @@ class Measure(_Part):
         if self.column is None and self.function != "count":
             raise ValueError(f"{self.function!r} needs 'column'")
         if (self.quantile is None) == (self.function == "quantile"):
-            raise ValueError("'quantile' (0 to 1) goes with the function 'quantile', and only with it")
+            raise ValueError("set 'quantile' (0 to 1) for the function 'quantile' and for no other")
         if bool(self.order_by) != (self.function in {"first", "last"}):
-            raise ValueError("'order_by' goes with the functions 'first' and 'last', and only with them")
+            raise ValueError("set 'order_by' only for the functions 'first' and 'last'")
         return self
 
 
 class AggregateStep(_Part):
-    """Group rows and aggregate columns. Missing values form a group of their own."""
+    """Group rows and aggregate columns. Missing values form a separate group."""
 
     op: Literal["aggregate"] = Field(description="Discriminator.")
     group_by: Columns = Field(max_length=100, description="Columns to group by; empty: one row for all.")
@@ -226,28 +226,28 @@ class SortStep(_Part):
     """Order the rows."""
 
     op: Literal["sort"] = Field(description="Discriminator.")
-    by: list[SortKey] = Field(min_length=1, max_length=100, description="Columns to order by, the first decides first.")
+    by: list[SortKey] = Field(min_length=1, max_length=100, description="Columns to sort by, most significant first.")
 
 
 class LimitStep(_Part):
-    """Keep some of the rows, in their order."""
+    """Keep a range of rows, in their order."""
 
     op: Literal["limit"] = Field(description="Discriminator.")
     count: int = Field(ge=0, le=2**53, description="Rows to keep.")
-    offset: int = Field(default=0, ge=0, le=2**53, description="Rows to leave out before those.")
+    offset: int = Field(default=0, ge=0, le=2**53, description="Rows to skip before them.")
 
 
 class WindowColumn(_Part):
-    """One column computed over rows near this one."""
+    """One column computed over neighbouring rows."""
 
     function: WindowFunction = Field(
-        description="`cumulative_*` look at all rows up to this one, `moving_*` at the last `rows` of those."
+        description="`cumulative_*` use all rows up to this one, `moving_*` only the last `rows` of them."
     )
-    column: ColumnName | None = Field(default=None, description="Column to look at; none for the rank functions.")
+    column: ColumnName | None = Field(default=None, description="Input column; none for the rank functions.")
     offset: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="How many rows `lag` and `lead` look away; default: 1."
+        default=None, ge=1, le=1_000_000, description="Distance in rows of `lag` and `lead`; default: 1."
     )
-    rows: int | None = Field(default=None, ge=1, le=1_000_000, description="How many rows `moving_*` look at.")
+    rows: int | None = Field(default=None, ge=1, le=1_000_000, description="Number of rows that `moving_*` use.")
 
     @model_validator(mode="after")
     def _fits_function(self) -> Self:
@@ -255,17 +255,19 @@ class WindowColumn(_Part):
         if ranks == (self.column is not None):
             raise ValueError(f"{self.function!r} {'takes no' if ranks else 'needs'} 'column'")
         if self.function.startswith("moving_") == (self.rows is None):
-            raise ValueError("'rows' goes with the functions 'moving_*', and only with them")
+            raise ValueError("set 'rows' for the functions 'moving_*' and for no other")
         if self.offset is not None and self.function not in {"lag", "lead"}:
-            raise ValueError("'offset' goes with the functions 'lag' and 'lead' only")
+            raise ValueError("set 'offset' only for the functions 'lag' and 'lead'")
         return self
 
 
 class WindowStep(_Part):
-    """Add columns computed over the rows of a partition, in an order."""
+    """Add columns computed over the sorted rows of a partition."""
 
     op: Literal["window"] = Field(description="Discriminator.")
-    partition_by: Columns = Field(default=[], max_length=100, description="Columns that split the rows; empty: all.")
+    partition_by: Columns = Field(
+        default=[], max_length=100, description="Columns that split the rows; empty: one partition."
+    )
     order_by: list[SortKey] = Field(min_length=1, max_length=100, description="Order within a partition.")
     columns: dict[ColumnName, WindowColumn] = Field(min_length=1, max_length=100, description="New columns.")
 

@@ -1,4 +1,4 @@
-"""HTTP URLs that a client may name. Whether the address behind one is allowed is the worker's check, at fetch time."""
+"""HTTP URLs of clients. The worker checks the address when it downloads."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ _SECRET_PARAMETERS = frozenset(
 def _without_credentials(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("give an absolute http:// or https:// URL with a host")
+        raise ValueError("use an absolute http:// or https:// URL with a host")
     try:
         port = parts.port
     except ValueError as invalid:
-        raise ValueError("the port of the URL is not a number between 1 and 65535") from invalid
+        raise ValueError("the port of the URL must be a number between 1 and 65535") from invalid
     if port == 0:
-        raise ValueError("the port of the URL is not a number between 1 and 65535")
+        raise ValueError("the port of the URL must be a number between 1 and 65535")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("a URL carries no user or password; configure an HTTP connection and name it in 'connection'")
+        raise ValueError(
+            "remove user and password from the URL; configure an HTTP connection and name it in 'connection'"
+        )
     named = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
     if secret := sorted(named & _SECRET_PARAMETERS):
         raise ValueError(

@@ -118,7 +118,7 @@ def test_unknown_connection_names_the_known(api: httpx.Client, pipeline: dict[st
     body = changed(pipeline, "/params/destination/connection", "warehose")
     (error,) = problem(api.post("/jobs", json=body), 422, "unknown_connection")["errors"]
     assert error["pointer"] == "/params/destination/connection"
-    assert "Known here: shop, warehouse" in error["message"]
+    assert "Configured: shop, warehouse" in error["message"]
     assert "lake" not in error["message"]
 
 

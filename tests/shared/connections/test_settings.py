@@ -64,11 +64,11 @@ def test_no_file_is_no_connections() -> None:
         ("[w]\npath = 'x'", "w: .*'kind'"),
         ("[w]\nkind = 'sqlite'\npath = 'x'\npassword = 's3cr3t'", "w.password: Extra inputs"),
         ("[w]\nkind = 'postgresql'", "give either 'url_env' or 'url'"),
-        ("[w]\nkind = 'postgresql'\nurl = 'postgresql://u:s3cr3t@h/d'", "'url': it carries credentials"),
-        ("[w]\nkind = 'postgresql'\nurl = 'postgresql://h/d?password=s3cr3t'", "'url': it carries credentials"),
-        ("[w]\nkind = 'postgresql'\nurl = 'mysql://h/d'", "begins with postgresql://"),
+        ("[w]\nkind = 'postgresql'\nurl = 'postgresql://u:s3cr3t@h/d'", "'url': it contains credentials"),
+        ("[w]\nkind = 'postgresql'\nurl = 'postgresql://h/d?password=s3cr3t'", "'url': it contains credentials"),
+        ("[w]\nkind = 'postgresql'\nurl = 'mysql://h/d'", "must begin with postgresql://"),
         ("[w]\nkind = 'postgresql'\nurl_env = 'postgresql://u:s3cr3t@h/d'", "w.url_env: String should match"),
-        ("[w]\nkind = 'store'\nurl = 'ftp://u:s3cr3t@h/d'", "'url': it carries credentials"),
+        ("[w]\nkind = 'store'\nurl = 'ftp://u:s3cr3t@h/d'", "'url': it contains credentials"),
         ("[w]\nkind = 'http'\norigin = 'https://u:s3cr3t@h'", "scheme, host and port only"),
         ("[w]\nkind = 'http'\norigin = 'https://h/path?token=s3cr3t'", "scheme, host and port only"),
         ("[w]\nkind = 'http'\norigin = 's3cr3t'", "absolute http"),
@@ -88,7 +88,7 @@ def test_a_wrong_file_is_refused_with_a_hint_and_without_its_values(tmp_path: Pa
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """The hint names the variable that names the file."""
-    with pytest.raises(DefinitionError, match=r"CELERIAC_CONNECTIONS_FILE names .*No such file"):
+    with pytest.raises(DefinitionError, match=r"CELERIAC_CONNECTIONS_FILE: .*No such file"):
         load_connections(tmp_path / "nowhere.toml")
 
 
@@ -116,16 +116,16 @@ def test_unknown_and_wrong_connections_of_a_workflow_are_all_found(known: Connec
         ConnectionProblem(
             ("sources", 1, "connection"),
             "The connection 'warehouse' is of kind 'postgresql', but an HTTP connection is needed here. "
-            "Known here: crm.",
+            "Configured: crm.",
         ),
         ConnectionProblem(
             ("sources", 2, "connection"),
-            "The connection 'nowhere' is not configured. Known here: local, mart, warehouse.",
+            "The connection 'nowhere' is not configured. Configured: local, mart, warehouse.",
         ),
         ConnectionProblem(
             ("destination", "connection"),
             "The connection 'exports' is of kind 'store', but a SQL connection is needed here. "
-            "Known here: local, mart, warehouse.",
+            "Configured: local, mart, warehouse.",
         ),
     ]
 

@@ -33,7 +33,7 @@ def report(*blocks: dict[str, Any], **changes: Any) -> GenerateReport:
         ([{"kind": "table", "title": "T", "group_by": ["a"]}], {}, "at least one"),
         ([{"kind": "table", "title": "T", "group_by": ["n"], "measures": COUNT}], {}, "another name"),
         ([{"kind": "pie", "title": "P"}], {}, "does not match any of the expected tags"),
-        ([], {"sections": [{"blocks": [TEXT] * 50}] * 3}, f"at most {MAX_BLOCKS}"),
+        ([], {"sections": [{"blocks": [TEXT] * 50}] * 3}, f"the maximum is {MAX_BLOCKS}"),
         ([{**BAR, "title": "x" * 201}], {}, "at most 200 characters"),
     ],
 )

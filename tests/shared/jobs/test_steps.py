@@ -95,7 +95,7 @@ def test_each_step_survives_the_way_to_a_worker(step: dict[str, Any]) -> None:
                 "order_by": [{"column": "a"}],
                 "columns": {"r": {"function": "moving_sum", "column": "a"}},
             },
-            "'rows' goes with",
+            "set 'rows' for",
         ),
         ({"op": "filter", "where": "a > 1"}, "dict_type"),
         ({"op": "filter", "where": {"op": "sql", "text": "1=1"}}, "Input tag 'sql'"),
@@ -133,9 +133,9 @@ def test_very_deep_json_is_refused_and_not_a_crash() -> None:
 @pytest.mark.parametrize(
     ("params", "says"),
     [
-        ({}, "either 'steps' or 'sql'"),
-        ({"steps": [{"op": "drop_missing"}], "sql": "SELECT 1"}, "either 'steps' or 'sql'"),
-        ({"sql": "SELECT 1", "inputs": {"Input": URI}}, "'input' is the dataset"),
+        ({}, "exactly one of 'steps' and 'sql'"),
+        ({"steps": [{"op": "drop_missing"}], "sql": "SELECT 1"}, "exactly one of 'steps' and 'sql'"),
+        ({"sql": "SELECT 1", "inputs": {"Input": URI}}, "'input' is reserved for the dataset"),
         ({"sql": "SELECT 1", "inputs": {"a": URI, "A": URI}}, "differ by more than case"),
         ({"steps": [{"op": "join", "input": "b", "on": {"a": "a"}}]}, "steps[0] joins 'b'"),
     ],

@@ -162,11 +162,11 @@ def test_weekdays_days_and_months_must_all_match() -> None:
     ("field", "value", "complaint"),
     [
         ("minute", "60", "out of range"),
-        ("minute", "mon", "not understood"),
-        ("minute", "5/15", "not understood"),
-        ("minute", "1-5x", "not understood"),
-        ("minute", "1,,2", "not understood"),
-        ("minute", "-1", "not understood"),
+        ("minute", "mon", "is not valid"),
+        ("minute", "5/15", "is not valid"),
+        ("minute", "1-5x", "is not valid"),
+        ("minute", "1,,2", "is not valid"),
+        ("minute", "-1", "is not valid"),
         ("minute", "*/0", "step"),
         ("minute", "*/70", "not from 1 to 59"),
         ("hour", "*/24", "not from 1 to 23"),
@@ -174,7 +174,7 @@ def test_weekdays_days_and_months_must_all_match() -> None:
         ("hour", "24", "out of range"),
         ("day_of_week", "7", "0 to 6 or sun to sat"),
         ("day_of_month", "0", "out of range"),
-        ("month_of_year", "mon", "not understood"),
+        ("month_of_year", "mon", "is not valid"),
     ],
 )
 def test_a_wrong_field_is_named(field: str, value: str, complaint: str) -> None:
@@ -202,7 +202,7 @@ def test_a_day_that_never_comes_is_refused(never: dict[str, str]) -> None:
 )
 def test_an_unknown_time_zone_names_near_ones(name: str, near: str) -> None:
     """A slip, a city alone, or a folder of the database."""
-    with pytest.raises(ValueError, match=r"There is no time zone .* Near: .*" + near):
+    with pytest.raises(ValueError, match=r"There is no time zone .* Use an IANA name such as .*" + near):
         checked_time_zone(name)
 
 

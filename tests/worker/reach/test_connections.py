@@ -87,7 +87,7 @@ def test_a_password_is_scrubbed_from_texts(folder: Path) -> None:
 @pytest.mark.parametrize(("group", "name"), [("sql", "nope"), ("sql", "crm"), ("store", "local"), ("http", "mart")])
 def test_an_unknown_name_lists_the_known(folder: Path, group: str, name: str) -> None:
     """The gateway refuses such a job; a message from elsewhere meets the same check."""
-    with pytest.raises(TaskFailure, match="Known here: ") as caught:
+    with pytest.raises(TaskFailure, match="Configured: ") as caught:
         getattr(connections(folder), group)(name)
     assert (caught.value.code, caught.value.retryable) == ("unknown_connection", False)
 
