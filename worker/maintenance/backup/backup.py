@@ -72,7 +72,7 @@ def back_up_table(database: Database, table: str, target: Path, bounds: Bounds) 
 
 
 def back_up_store(store: StoreConnection, prefix: str, target: Path, bounds: Bounds) -> Manifest:
-    """Write a backup of all files below `prefix` to the new file `target`. Each file has its content at the time it was read."""
+    """Write a backup of all files below `prefix` to the new file `target`. Each file is as of its reading time."""
     paths, done = paths_below(store, prefix), 0
     if not paths:
         raise TaskFailure(
@@ -214,5 +214,5 @@ def _not_exact(found: str, manifest: Manifest) -> TaskFailure:
     return TaskFailure(
         "restore_not_exact",
         f"{found}; the backup has {expected} with the digest {manifest.digest}.",
-        remedy="Do not use the restored data. Stop other writers, or choose a destination that stores the values exactly.",
+        remedy="Do not use the restored data. Stop other writers, or choose a destination that stores exact values.",
     )
