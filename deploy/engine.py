@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
+from shared import __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -65,8 +67,8 @@ class Engine(Protocol):
 def build_options(
     dockerfile: str, name: str, target: str, arguments: dict[str, str], secrets: dict[str, Path]
 ) -> list[str]:
-    """Return the options of a build that all engines understand."""
-    options = ["--file", dockerfile, "--tag", name]
+    """Return the options of a build that all engines understand. The image gets the tags `latest` and its version."""
+    options = ["--file", dockerfile, "--tag", name, "--tag", f"{name}:{__version__}"]
     options += ["--target", target] if target else []
     for argument, value in arguments.items():
         options += ["--build-arg", f"{argument}={value}"]

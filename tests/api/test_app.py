@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ import redis
 
 from api.app import CONNECTIONS, ledger_client
 from api.settings import GatewaySettings
-from shared import __version__
 from tests.support.servers.services import free_port, gateway_server, http_client
 
 if TYPE_CHECKING:
@@ -78,9 +76,3 @@ def test_the_gateway_takes_a_bounded_number_of_connections(empty_valkey: Server)
     alone, answers, together = asyncio.run(ask_at_once())
     assert answers == [str(n) for n in range(4 * CONNECTIONS)]
     assert together - alone == CONNECTIONS - 1
-
-
-def test_the_version_is_that_of_the_package() -> None:
-    """Gateway and workers say what `pyproject.toml` says."""
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
-    assert project["version"] == __version__

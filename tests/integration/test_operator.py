@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from shared import __version__
 from tests.support.servers.services import Server, gateway_server, http_client, wait_for
 from tests.support.servers.workers import ACME, Crew, Jobs, Worker, crew
 
@@ -87,7 +88,7 @@ def test_a_job_waits_without_a_consumer_until_a_worker_comes(
     assert jobs.ended(job_id)["state"] == "succeeded"
     shown = wait_for(lambda: workers(jobs).get("w0@test"), "the worker's heartbeat")
     assert (shown["pid"], shown["concurrency"], shown["queues"]) == (pair.process.pid, 2, ["etl", "report"])
-    assert (shown["state"], shown["versions"]["celeriac"]) == ("online", "0.1.0")
+    assert (shown["state"], shown["versions"]["celeriac"]) == ("online", __version__)
     assert len(list(Path(f"/proc/{pair.process.pid}/task").iterdir())) == 3
     running = note(jobs, tmp_path, lasts_s=60)
     wait_for(lambda: workers(jobs)["w0@test"]["active"], "the running job at its worker")

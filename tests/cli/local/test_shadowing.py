@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from celeriac.start import PACKAGES
+from shared import __version__
 from tests.support.up import ROOT, running_up, write_own_kind
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def build_wheel(folder: Path) -> Path:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
     offline = ["--no-build-isolation", "--no-deps", "--no-index"]
     subprocess.run([*pip, *offline, "--wheel-dir", str(folder), str(source)], check=True)
-    (wheel,) = folder.glob("*.whl")
+    (wheel,) = folder.glob(f"celeriac-{__version__}-*.whl")
     return wheel
 
 
