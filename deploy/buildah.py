@@ -16,7 +16,7 @@ from deploy.engine import STOP_BOUND_S, Container, build_options, health_command
 class Buildah:
     """An engine that is one program.
 
-    Everything it keeps is in `~/.cache/celeriac-images`; remove that folder to begin anew.
+    Everything it keeps is in `~/.cache/celeriac-images`; remove that folder to begin again.
     """
 
     name = "buildah"

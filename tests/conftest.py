@@ -7,7 +7,7 @@ from tests.support.ledgers import accept, client, ledger
 from tests.support.servers.postgres import postgres_server, postgres_url
 from tests.support.servers.services import broker, empty_valkey, gateway, valkey
 
-# The suite starts a hundred Python processes. Where this is set, each compiles FastAPI, Celery and our own code anew,
+# The suite starts a hundred Python processes. Where this is set, each compiles FastAPI, Celery and our own code again,
 # which takes three times as long as all else that a start needs.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

@@ -58,7 +58,7 @@ def _copied(into: Path, *names: str) -> None:
 
 
 def _imported(folder: Path, packages: str, blocked: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    """Import every module of `packages` from `folder` alone, with `blocked` not to be had."""
+    """Import every module of `packages` from `folder` alone, with `blocked` unavailable."""
     command = [sys.executable, "-P", "-c", _IMPORT_ALL, packages, ",".join(blocked)]
     environment = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)

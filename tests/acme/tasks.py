@@ -70,7 +70,7 @@ def _leave(job: NoteSpec) -> None:
 def _behave(job: NoteSpec, run: Run) -> None:
     match job.behave:
         case "flaky" if run.attempt <= 2:
-            raise TransientFailure("flaky", "It will pass.")
+            raise TransientFailure("flaky", "It is transient.")
         case "badly":
             raise TaskFailure("bad_note", "It will not pass.", remedy="Behave.", tried=run.attempt)
         case "buggy":

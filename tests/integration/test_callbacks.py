@@ -57,7 +57,7 @@ def callbacks_of(jobs: Jobs, job_id: str) -> list[dict[str, Any]]:
 def test_a_callback_is_tried_again_until_it_is_taken(
     jobs: Jobs, receiver: Receiver, folder: Path, valkey: Server
 ) -> None:
-    """A receiver that fails twice gets the same message three times, each signed anew, and then no more."""
+    """A receiver that fails twice gets the same message three times, each signed again, and then no more."""
     receiver.answers += [(500, {}), (503, {})]
     job_id = jobs.submit("acme.take_note", {"notebook": str(folder / "n")}, callback_url=receiver.url, tags=["nightly"])
     (callback,) = wait_for(lambda: callbacks_of(jobs, job_id), "a callback", bound_s=60)

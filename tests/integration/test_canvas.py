@@ -229,10 +229,10 @@ def retried(jobs: Jobs, job_id: str, **body: Any) -> dict[str, Any]:
 def test_a_partial_rerun_runs_only_what_failed_or_was_skipped(jobs: Jobs, notebook: Path, tmp_path: Path) -> None:
     """The steps that succeeded keep their results in the new job, and feed the ones that run again."""
     bound, needed = tmp_path / "bound.txt", tmp_path / "folder" / "notes.txt"
-    header = [named("good", note(notebook)), named("mended", note(needed))]
+    header = [named("good", note(notebook)), named("fixed", note(needed))]
     params = {"steps": [within("chord", header=header, body=bind(bound)), copy(bound)]}
     first = jobs.ended(jobs.submit("workflow.chain", params, tags=["rerun"]))
-    assert (first["state"], first["error"]["step"]) == ("failed", "chord/mended")
+    assert (first["state"], first["error"]["step"]) == ("failed", "chord/fixed")
     wait_for(lambda: states(jobs.get(first["id"]))["chord/good"] == "succeeded", "the good part's end")
     needed.parent.mkdir()
 

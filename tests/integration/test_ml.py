@@ -142,7 +142,7 @@ def test_a_pipeline_trains_and_its_model_predicts_in_another_job(
 
 
 def test_hostile_and_impossible_requests(service: tuple[Jobs, Worker], source: dict[str, str]) -> None:
-    """A pickle is no model, a CSV no dataset; a hyperparameter that an estimator lacks is a 422 that names it."""
+    """A pickle is not a model, a CSV no dataset; a hyperparameter that an estimator lacks is a 422 that names it."""
     jobs, _ = service
     staged = jobs.ended(jobs.submit("etl.extract_data", {"source": source}))["result"]["dataset"]["uri"]
     model = uploaded(jobs, pickle.dumps({"pipeline": print}), "model.skops")

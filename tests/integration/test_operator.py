@@ -145,7 +145,7 @@ def test_the_most_urgent_job_runs_first_and_an_expired_one_never(jobs: Jobs, tmp
 
 @pytest.mark.usefixtures("single")
 def test_a_jobs_own_time_limit_ends_it(jobs: Jobs, tmp_path: Path) -> None:
-    """The body is interrupted before; one that does not hear is killed with its child. It is no crash: it failed."""
+    """The body is interrupted before; one that does not hear is killed with its child. It is not a crash: it failed."""
     polite, deaf = (
         note(jobs, tmp_path, behave=how, lasts_s=60, time_limit_s=2, queue="ml") for how in ("well", "deaf")
     )

@@ -39,11 +39,11 @@ def test_no_password_passes(password: str) -> None:
 
 def test_failure_is_a_document() -> None:
     """Code, message and remedy, and figures for programs."""
-    failure = TaskFailure("bad_rows", "3 rows at http://u:p@h/", remedy="Mend them.", rows=3)
+    failure = TaskFailure("bad_rows", "3 rows at http://u:p@h/", remedy="Fix them.", rows=3)
     assert failure.document() == {
         "code": "bad_rows",
         "message": "3 rows at http://h/",
-        "remedy": "Mend them.",
+        "remedy": "Fix them.",
         "retryable": False,
         "details": {"rows": 3},
     }

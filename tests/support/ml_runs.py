@@ -44,7 +44,7 @@ def new_run(folder: Path) -> Unreported:
         job_id=job_id,
         kind="ml.train_model",
         attempt=1,
-        token="1",  # noqa: S106 - a fencing token is no secret
+        token="1",  # noqa: S106 - a fencing token is not a secret
         idempotency_key=job_id,
         scratch=scratch,
         store=ArtifactStore(str(folder / "store")),

@@ -31,7 +31,7 @@ def start(**env: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_registered_tasks_are_the_catalogue_of_the_loaded_families() -> None:
-    """Every kind of the family that is no workflow has its task, and there is no other."""
+    """Every kind of the family that is not a workflow has its task, and there is no other."""
     tasks, queues = json.loads(start(WORKER_FAMILIES="etl").stdout)
     expected = [kind for kind, contract in catalogue().items() if not issubclass(contract, WorkflowContract)]
     assert tasks == sorted(kind for kind in expected if kind.startswith("etl."))

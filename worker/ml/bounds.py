@@ -107,7 +107,7 @@ def _trees_bytes(estimator: AnyEstimator | None, rows: int) -> int:
     if isinstance(estimator, RandomForest):
         distinct = rows * (_BOOTSTRAPPED if estimator.bootstrap else 1)
         leaves = max(1, int(distinct) // estimator.min_samples_leaf)
-        if estimator.max_depth is not None and estimator.max_depth < 60:  # noqa: PLR2004 - 2**60 leaves are no bound
+        if estimator.max_depth is not None and estimator.max_depth < 60:  # noqa: PLR2004 - 2**60 leaves do not bound
             leaves = min(leaves, 2**estimator.max_depth)
         return estimator.n_estimators * 2 * leaves * _NODE_BYTES
     if isinstance(estimator, HistGradientBoosting):

@@ -63,7 +63,7 @@ def pointers(text: str) -> list[str]:
     ],
 )
 def test_pointer_leads_to_the_field(text: str, expected: list[str]) -> None:
-    """Tags of unions and names of types are no part of it, also when a field has the name of a tag."""
+    """Tags of unions and names of types are not part of it, also when a field has the name of a tag."""
     assert pointers(text) == expected
 
 
@@ -97,5 +97,5 @@ def test_page_token_leads_back(filters: str) -> None:
     ],
 )
 def test_prefer_wait_is_understood_or_ignored(prefer: str | None, wait_s: float) -> None:
-    """RFC 7240: a preference that is not understood is no error."""
+    """RFC 7240: a preference that is not understood is not an error."""
     assert preferred_wait_s(prefer) == wait_s

@@ -100,7 +100,7 @@ def test_wrong_field_is_named(
 
 
 def test_pointer_goes_to_the_very_element(api: httpx.Client, extraction: dict[str, Any]) -> None:
-    """Union tags are no part of a pointer; indexes are."""
+    """Union tags are not part of a pointer; indexes are."""
     body = changed(extraction, "/params/source/layout", {"null_values": ["", 1]})
     (error,) = problem(api.post("/jobs", json=body), 422, "invalid_request")["errors"]
     assert error["pointer"] == "/params/source/layout/null_values/1"

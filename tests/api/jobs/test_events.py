@@ -161,7 +161,7 @@ def test_logs_come_in_pages_and_of_one_step(gateway: Server, ledger: Ledger) -> 
 
 @pytest.mark.parametrize("page", ["events", "logs", "artifacts", "artifacts/x.csv"])
 def test_an_unknown_job_is_a_problem_before_any_stream(gateway: Server, page: str) -> None:
-    """404 for an id that never was, 422 for what is no id."""
+    """404 for an id that never was, 422 for what is not an id."""
     unknown = http_client.get(f"{gateway.url}/jobs/{uuid7()}/{page}")
     assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_job")
     assert unknown.headers["content-type"] == "application/problem+json"
@@ -181,7 +181,7 @@ def test_a_forgotten_job_is_gone(gateway: Server, run: HandRun, valkey: Server) 
 
 @pytest.mark.parametrize("last", ["x", "-", "$", "1-", "1-1-1", "9" * 20, "0-0) COUNT", ""])
 def test_a_wrong_last_event_id_is_refused(gateway: Server, run: HandRun, last: str) -> None:
-    """What is no event id is a 422 that names the header."""
+    """What is not an event id is a 422 that names the header."""
     answer = http_client.get(f"{gateway.url}/jobs/{run.id}/events", headers={"Last-Event-ID": last})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "last-event-id")
 

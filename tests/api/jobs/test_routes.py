@@ -214,7 +214,7 @@ def test_wait_answers_as_soon_as_the_job_ends(
 
 
 def test_wait_gives_the_job_as_it_is_when_the_time_is_up(api: httpx.Client, extraction: dict[str, Any]) -> None:
-    """Waiting is no error when nothing ends."""
+    """Waiting is not an error when nothing ends."""
     started = time.monotonic()
     job = api.get(api.post("/jobs", json=extraction).headers["location"], params={"wait_s": 0.5}).json()
     assert (job["state"], time.monotonic() - started > 0.45) == ("queued", True)
@@ -275,7 +275,7 @@ def test_cancel_of_a_running_job_is_a_request(api: httpx.Client, extraction: dic
 
 
 def test_failed_job_is_a_200_with_its_error(api: httpx.Client, extraction: dict[str, Any], valkey: Server) -> None:
-    """A failure of the job is no failure of the request."""
+    """A failure of the job is not a failure of the request."""
     url = api.post("/jobs", json=extraction).headers["location"]
     job_id = url.rpartition("/")[2]
     book = ledger(valkey)

@@ -190,7 +190,7 @@ def test_a_deleted_schedule_is_gone_and_its_jobs_are_not(api: httpx.Client, made
     "schedule_id", ["nonsense", ":schedule", "%3Aschedule", "01a20345-1a1c-723e-801b-ade4ec4da5f0"]
 )
 def test_an_unknown_id_is_404(api: httpx.Client, schedule_id: str) -> None:
-    """Also one that is no UUID, such as the name of another key of Redis."""
+    """Also one that is not a UUID, such as the name of another key of Redis."""
     answer = api.get(f"/schedules/{schedule_id}")
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown_schedule")
 

@@ -47,7 +47,7 @@ def test_params_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_an_assignment_is_json_or_text(assignment: str, expected: dict[str, Any]) -> None:
-    """`--set` takes JSON values, and text where it is no JSON; dots nest."""
+    """`--set` takes JSON values, and text where it is not JSON; dots nest."""
     assert read_params(None, [assignment]) == expected
 
 

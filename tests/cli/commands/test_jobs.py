@@ -110,9 +110,9 @@ def test_unclear_words_are_usage_errors(words: tuple[str, ...], named: str, cele
 def test_a_job_is_retried_with_other_parameters(celeriac: Celeriac) -> None:
     """`--set` changes the job's own parameters; the new job's id is printed, and each job names the other."""
     first = cancelled(celeriac)
-    second = celeriac.ok("retry", first, "--set", "source.url=https://example.com/mended.csv")
+    second = celeriac.ok("retry", first, "--set", "source.url=https://example.com/fixed.csv")
     job = celeriac.json("get", second)
-    assert (job["retried_from"], job["params"]["source"]["url"]) == (first, "https://example.com/mended.csv")
+    assert (job["retried_from"], job["params"]["source"]["url"]) == (first, "https://example.com/fixed.csv")
     assert f"retried as {second}" in celeriac.ok("get", first)
 
 

@@ -81,7 +81,7 @@ def test_right_definition_has_its_spec() -> None:
     ],
 )
 def test_wrong_definition_fails_with_a_hint(changes: dict[str, Any], what: str, hint: str) -> None:
-    """The error names the class, what is wrong and how to mend it."""
+    """The error names the class, what is wrong and how to fix it."""
     with pytest.raises(DefinitionError) as refused:
         define(**changes)
     assert f"{__name__}.Shout" in str(refused.value)
@@ -90,11 +90,11 @@ def test_wrong_definition_fails_with_a_hint(changes: dict[str, Any], what: str, 
 
 
 def test_refused_kind_stays_free() -> None:
-    """A definition that failed does not take the name from the one that mends it."""
+    """A definition that failed does not take the name from the one that fixes it."""
     kind = new_kind()
     with pytest.raises(DefinitionError):
         define("Broken", kind=kind, examples=[])
-    assert define("Mended", kind=kind).spec.kind == kind
+    assert define("Fixed", kind=kind).spec.kind == kind
 
 
 def test_queues_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_contracts_of_another_package_are_loaded_from_outside(tmp_path: Path) ->
     ("module", "hint"), [("acme_missing", "PYTHONPATH"), ("shared.ledger.states", "defines no contract")]
 )
 def test_wrong_module_is_named(module: str, hint: str) -> None:
-    """A typo in `CELERIAC_CONTRACTS` is no empty catalogue."""
+    """A typo in `CELERIAC_CONTRACTS` is not an empty catalogue."""
     with pytest.raises(DefinitionError, match=hint) as refused:
         Catalogue.load([module])
     assert module in str(refused.value)

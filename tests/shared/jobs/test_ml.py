@@ -118,7 +118,7 @@ def test_every_step_of_the_workflows_is_fed() -> None:
 
 
 def test_only_trials_may_fail() -> None:
-    """A trial that is lost is no end; everything else is."""
+    """A trial that is lost is not an end; everything else is."""
     params = {"dataset": URI, **LEARN, "space": DEPTH, "method": {"kind": "random", "trials_per_round": 3}}
     planned = lay_out(TuneModel.model_validate(params).plan(), uuid7)
     assert [one.plan.name for one in planned] == ["start", "hold_0", "trial_0", "trial_1", "trial_2", "refit"]

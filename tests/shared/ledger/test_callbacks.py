@@ -43,7 +43,7 @@ def test_every_end_is_handed_out_until_it_is_submitted(accept: Callable[..., Any
 
 @pytest.mark.parametrize("options", ["{}", '{"callback_url":null}', '{"tags":["\\"callback_url\\":\\"x"]}'])
 def test_who_asked_for_none_gets_none(accept: Callable[..., Any], ledger: Ledger, options: str) -> None:
-    """A null is no URL, and neither is a text that looks like the option."""
+    """A null is not a URL, and neither is a text that looks like the option."""
     job = entry(options=options)
     accept(job)
     ledger.cancel(job.id, reason="test")

@@ -241,7 +241,7 @@ def test_what_an_owner_finished_itself_is_not_lost_to_it(accept: Any, ledger: Le
 
 
 def test_a_released_job_is_queued_at_once_without_blame(accept: Any, ledger: Ledger, client: Any) -> None:
-    """A worker that shuts down gives its job back; that is no crash."""
+    """A worker that shuts down gives its job back; that is not a crash."""
     job = entry()
     accept(job)
     client.delete("etl\x06\x165")

@@ -15,7 +15,7 @@ __all__ = ["accept", "client"]
 
 
 def test_jobs_between_two_moments_page_by_page(accept: Callable[..., Any], client: redis.Redis) -> None:
-    """Oldest first, whatever the page; the lower bound is in, the upper one is not; steps are no jobs."""
+    """Oldest first, whatever the page; the lower bound is in, the upper one is not; steps are not jobs."""
     ids = [uuid7() for _ in range(7)]
     accept(*(entry(id=job_id, kind="acme.shout_text") for job_id in ids))
     flow = workflow(["one", "two"], {"two": ["one"]})
@@ -27,7 +27,7 @@ def test_jobs_between_two_moments_page_by_page(accept: Callable[..., Any], clien
 
 
 def test_forgotten_jobs_are_left_out(accept: Callable[..., Any], client: redis.Redis) -> None:
-    """A record that goes while the list is read is no job of the day."""
+    """A record that goes while the list is read is not a job of the day."""
     one, other = entry(), entry()
     accept(one, other)
     client.delete(f"celeriac:job:{one.id}")

@@ -15,7 +15,7 @@ HELD = Refusal("held", "")
 
 
 def set_aside(ledger: Ledger, job_id: str) -> None:
-    """Let a job be claimed and fail in a way that can pass; its next try is due at once."""
+    """Let a job be claimed and fail in a transient way; its next try is due at once."""
     ledger.retry(job_id, token=claimed(ledger, job_id).token, delay_s=0, error=ERROR)
 
 

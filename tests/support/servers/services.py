@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 START_BOUND_S = 30.0
-# For all requests to our own servers: httpx.get reads the certificates for each request anew, which is 60 ms of CPU.
+# For all requests to our own servers: httpx.get reads the certificates for each request again, which is 60 ms of CPU.
 # Every request has a connection of its own, so that none is left open in the server.
 http_client = httpx.Client(trust_env=False, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0))
 

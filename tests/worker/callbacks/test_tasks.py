@@ -139,7 +139,7 @@ def test_a_callback_arrives_as_it_was_signed(receiver: Receiver) -> None:
 def test_only_2xx_is_taken_for_an_answer(
     receiver: Receiver, status: int, headers: dict[str, str], expected: tuple[type[TaskFailure], str, float | None]
 ) -> None:
-    """Everything else can pass, but for 410; no redirect is followed, and no message shows the URL's secrets."""
+    """Everything else is transient, but for 410; no redirect is followed, and no message shows the URL's secrets."""
     receiver.answers = [(status, headers)]
     callback = replace(callback_of(ended()), url=receiver.url)
     with pytest.raises(TaskFailure) as raised:
@@ -166,7 +166,7 @@ def test_a_receiver_that_is_not_there_can_come_back() -> None:
 
 
 def test_a_host_that_idna_does_not_know_is_refused() -> None:
-    """It passes the check at submission, which asks no name server, and is no defect of the task."""
+    """It passes the check at submission, which asks no name server, and is not a defect of the task."""
     callback = replace(callback_of(ended()), url="https://xn--.com/")
     with pytest.raises(TaskFailure) as raised:
         deliver(callback, sent(callback, SECRET), allowed=NOBODY)

@@ -41,7 +41,7 @@ def run(tmp_path: Path, empty_valkey: Server) -> Run:
         job_id=uuid7(),
         kind="etl.extract_data",
         attempt=1,
-        token="1",  # noqa: S106 - a fencing token is no secret
+        token="1",  # noqa: S106 - a fencing token is not a secret
         idempotency_key="job",
         scratch=scratch,
         store=ArtifactStore(str(tmp_path / "store")),
@@ -62,7 +62,7 @@ def staged(run: Run, content: bytes) -> Dataset:
 
 
 def test_every_kind_with_a_task_has_one() -> None:
-    """The tasks of the family are those of its contracts that are no workflows."""
+    """The tasks of the family are those of its contracts that are not workflows."""
     kinds = {"etl.extract_data", "etl.transform_data", "etl.load_data", "etl.combine_datasets"}
     assert kinds == {kind for kind in definitions() if kind.startswith("etl.")}
 

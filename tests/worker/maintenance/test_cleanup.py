@@ -187,7 +187,7 @@ def test_steps_of_a_workflow_go_with_it_and_are_named_like_jobs(house: House) ->
 
 
 def test_files_that_nobody_knows_go_when_they_are_old(house: House, empty_valkey: Server) -> None:
-    """Not those written lately, not those of an upload under way, and nothing that is no artifact."""
+    """Not those written lately, not those of an upload under way, and nothing that is not an artifact."""
     old, young, upload = uuid7(), uuid7(), uuid7()
     for owner, days in ((old, 2), (young, 0), (upload, 2)):
         house.put(owner, days=days)
@@ -201,7 +201,7 @@ def test_files_that_nobody_knows_go_when_they_are_old(house: House, empty_valkey
 def idle(client: redis.Redis, key: str, value: str, days: float) -> None:
     """Write a key that nobody has touched for so long."""
     client.set(key, value)
-    with redis.Redis(port=client.connection_pool.connection_kwargs["port"]) as raw:  # what is dumped is no text
+    with redis.Redis(port=client.connection_pool.connection_kwargs["port"]) as raw:  # what is dumped is not text
         raw.restore(key, 0, raw.dump(key), replace=True, idletime=int(days * DAY_S))
 
 

@@ -60,7 +60,7 @@ def test_it_opens_for_all_workers(client: redis.Redis) -> None:
 
 
 def test_other_failures_do_not_count(client: redis.Redis) -> None:
-    """A 404 shows that the host is up: it starts the count anew."""
+    """A 404 shows that the host is up: it starts the count again."""
     one = breaker(client)
     fail(one, 2)
     with pytest.raises(TaskFailure, match="not there"):

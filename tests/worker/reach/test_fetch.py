@@ -299,7 +299,7 @@ def test_retry_after_is_honoured(serve: Any, tmp_path: Path, value: str, low: fl
 
 
 def test_a_short_read_can_pass(serve: Any, tmp_path: Path) -> None:
-    """A connection cut before Content-Length is no success."""
+    """A connection cut before Content-Length is not a success."""
     with pytest.raises(TransientFailure) as raised:
         get(f"{serve()[0]}/short/x", tmp_path / "f")
     assert raised.value.code == "source_unreachable"
@@ -365,7 +365,7 @@ def test_what_progress_raises_passes_through(serve: Any, tmp_path: Path) -> None
 
 
 def test_tls_is_verified_for_the_name(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection goes to the address, the certificate must be the name's, and a stranger's is no passing fault."""
+    """The connection goes to the address, the certificate must be the name's, and a stranger's is not transient."""
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     names = ["-subj", "/CN=files.example", "-addext", "subjectAltName=DNS:files.example"]
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]

@@ -41,7 +41,7 @@ def run(tmp_path: Path, client: redis.Redis) -> Run:
         job_id=uuid7(),
         kind="report.generate_report",
         attempt=1,
-        token="1",  # noqa: S106 - a fencing token is no secret
+        token="1",  # noqa: S106 - a fencing token is not a secret
         idempotency_key="job",
         scratch=tmp_path / "scratch",
         store=ArtifactStore(str(tmp_path / "store")),

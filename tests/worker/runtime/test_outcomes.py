@@ -77,7 +77,7 @@ def test_every_failure_is_typed(jobs: Jobs, tmp_path: Path, behave: str, code: s
 
 
 def test_a_full_disk_is_transient(jobs: Jobs, tmp_path: Path) -> None:
-    """It is no defect of the task: the job is tried again, and the failure says what to do."""
+    """It is not a defect of the task: the job is tried again, and the failure says what to do."""
     job = ended(jobs, tmp_path / "n", behave="full", options={"max_retries": 1})
     assert (job["state"], job["attempt"], job["error"]["code"]) == ("failed", 2, "scratch_full")
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Database(ABC):
     """One database: what its engine knows, and where this one is. Nothing is opened before something is asked.
 
-    What goes wrong comes out as `TransientFailure` if it can pass and as `TaskFailure` if it cannot, never with a
+    What goes wrong comes out as `TransientFailure` if it is transient and as `TaskFailure` if not, never with a
     credential.
     """
 

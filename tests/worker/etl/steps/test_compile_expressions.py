@@ -162,7 +162,7 @@ def test_types_are_checked_before_a_row_is_read(tmp_path: Path, expression: dict
 
 
 def test_a_filter_is_a_condition(tmp_path: Path) -> None:
-    """A number is no condition."""
+    """A number is not a condition."""
     with pytest.raises(TaskFailure, match="takes boolean, not integer"):
         run(tmp_path, FRAME, {"steps": [{"op": "filter", "where": col("n")}]})
 

@@ -160,7 +160,7 @@ def test_a_link_out_of_the_store_is_not_followed(folder: Path) -> None:
 
 
 def test_a_failed_replace_leaves_the_old_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk is full while the new file is written: readers keep the old one, and it can pass."""
+    """The disk is full while the new file is written: readers keep the old one, and that is transient."""
     store = StoreConnection("exports", fsspec.filesystem("file"), str(folder / "store"))
     load(store, folder)
     before = read(store, "daily/sales.parquet")

@@ -1,4 +1,4 @@
-"""A backup restores what it was made of, and that is proved; what is no sound backup is refused before it writes."""
+"""A backup restores what it was made of, and that is proved; what is not a sound backup is refused before it writes."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_table_that_is_there_is_not_overwritten(tmp_path: Path, request: pytes
 
 
 def test_files_of_a_store_come_back(tmp_path: Path) -> None:
-    """Folders and contents, with the digest of the sorted checksums; a rerun writes nothing anew."""
+    """Folders and contents, with the digest of the sorted checksums; a rerun writes nothing again."""
     files = {"a.txt": "one", "b__c.txt": "two", "manifest.json": "{}", "empty": ""}
     lake, target = store_in(tmp_path / "lake", **files), store_in(tmp_path / "target")
     backup = tmp_path / "backup.zip"

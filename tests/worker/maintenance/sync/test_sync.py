@@ -258,7 +258,7 @@ def test_types_do_not_depend_on_which_rows_are_read(pair: Pair) -> None:
 
 @pytest.mark.parametrize("pair", [("sqlite", "postgresql")], indirect=True)
 def test_values_are_compared_as_the_destination_stores_them(pair: Pair) -> None:
-    """What a table of other types made of the values is no difference, and a real one is found."""
+    """What a table of other types made of the values is not a difference, and a real one is found."""
     pair.destination.run(
         "CREATE TABLE orders (id bigint PRIMARY KEY, plain json, binary_json jsonb, name varchar(20), kept integer "
         "DEFAULT 7, price double precision)"
@@ -320,7 +320,7 @@ def test_what_cannot_be_synchronised_says_why(
 
 
 def test_an_empty_table_is_in_step(pair: Pair) -> None:
-    """Nothing to copy is no failure, and no watermark."""
+    """Nothing to copy is not a failure, and no watermark."""
     pair.source.run(CREATE)
     result = pair.sync()
     assert (counts(result), result.watermark_to) == ((0, 0, 0, 0), None)

@@ -67,7 +67,7 @@ def searched(folder: Path, job: dict[str, Any], *, lost: Collection[str] = ()) -
 
 
 def test_every_kind_has_a_task() -> None:
-    """The tasks of the family are those of its contracts that are no workflows."""
+    """The tasks of the family are those of its contracts that are not workflows."""
     kinds = {kind for kind in catalogue().families(["ml"]) if kind not in {"ml.tune_model", "ml.run_pipeline"}}
     assert set(family.__all__) == {definitions()[kind].body.__name__ for kind in kinds}
     assert kinds == {kind for kind in definitions() if kind.startswith("ml.")}

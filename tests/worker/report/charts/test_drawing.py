@@ -60,7 +60,7 @@ def test_a_chart_is_drawn_the_same_way_each_time() -> None:
     ],
 )
 def test_numbers_that_no_axis_spans_are_refused(shape: Shape) -> None:
-    """The distance of -1e308 and 1e308 is no float; the failure names the chart."""
+    """The distance of -1e308 and 1e308 is not a float; the failure names the chart."""
     with pytest.raises(TaskFailure, match="The chart 'T' has numbers beyond") as raised:
         svg(shape)
     assert raised.value.code == "not_drawable"

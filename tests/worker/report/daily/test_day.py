@@ -110,7 +110,7 @@ def test_the_slowest_are_kept_and_no_more() -> None:
 
 
 def test_errors_are_counted_by_code_and_their_messages_redacted() -> None:
-    """The last message stays, without credentials; kinds are counted; odd documents are no defect."""
+    """The last message stays, without credentials; kinds are counted; odd documents are not a defect."""
 
     def error(message: str) -> str:
         return json.dumps({"code": "refused", "message": message})

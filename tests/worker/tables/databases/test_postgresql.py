@@ -62,7 +62,7 @@ def test_a_url_that_cannot_be_read_is_not_repeated(url: str, tmp_path: Path) -> 
 
 
 def test_a_server_that_is_not_there_can_come_back(tmp_path: Path) -> None:
-    """A refused connection can pass."""
+    """A refused connection is transient."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(TransientFailure) as caught:
@@ -103,7 +103,7 @@ def test_missing_privileges_are_final(postgresql: Engine, postgres_url: str, tmp
 def test_a_lock_of_another_is_waited_for_with_a_bound(
     postgresql: Engine, postgres_url: str, mode: str, key: list[str]
 ) -> None:
-    """A table locked for longer than the bound fails the attempt, and it can pass."""
+    """A table locked for longer than the bound fails the attempt, and that is transient."""
     postgresql.load(TABLE, load_id="before")
     with psycopg.connect(postgres_url) as other:
         other.execute("LOCK TABLE sales IN ACCESS EXCLUSIVE MODE")
@@ -113,7 +113,7 @@ def test_a_lock_of_another_is_waited_for_with_a_bound(
 
 
 def test_a_delivery_that_is_under_way_is_waited_for_with_a_bound(postgresql: Engine, postgres_url: str) -> None:
-    """The lock of a load_id that never comes free makes the attempt fail, and it can pass."""
+    """The lock of a load_id that never comes free makes the attempt fail, and that is transient."""
     with psycopg.connect(postgres_url) as other:
         other.execute("SELECT pg_advisory_xact_lock(hashtextextended('celeriac load first', 0))")
         with pytest.raises(TransientFailure) as caught:
@@ -148,7 +148,7 @@ def test_a_deadlock_can_pass(postgresql: Engine) -> None:
 
 
 def test_a_connection_cut_while_rows_go_in_can_pass(postgresql: Engine) -> None:
-    """The server ends our session during the COPY: the attempt fails, can pass, and left nothing."""
+    """The server ends our session during the COPY: the attempt fails, is transient, and left nothing."""
     big = pa.table({"id": pa.array(range(300_000))})
     cut: list[int] = []
 

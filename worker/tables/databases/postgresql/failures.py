@@ -1,4 +1,4 @@
-"""What a failure of PostgreSQL means for a job: whether it can pass, and what to do; never with a credential.
+"""What a failure of PostgreSQL means for a job: whether it is transient, and what to do; never with a credential.
 
 Codes are those of PostgreSQL's documentation, appendix A ("PostgreSQL Error Codes").
 """

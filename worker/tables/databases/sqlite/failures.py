@@ -1,4 +1,4 @@
-"""What a failure of SQLite means for a job: whether it can pass, and what to do."""
+"""What a failure of SQLite means for a job: whether it is transient, and what to do."""
 
 from __future__ import annotations
 
