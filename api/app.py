@@ -38,7 +38,7 @@ from shared.ledger.client import AsyncLedger
 from shared.ledger.server import bounded
 from shared.workflows.planning import Planner
 
-CONNECTIONS = 64  # to the ledger, at most
+CONNECTIONS = 64  # maximum number of connections to the ledger
 _log = structlog.get_logger(__name__)
 
 ROUTERS = (  # in the order of the document
@@ -85,7 +85,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def ledger_client(settings: GatewaySettings) -> redis.asyncio.Redis:
-    """Return the process's client of the ledger. Beyond its connections, calls wait for one: within their own bound."""
+    """Return the process's client of the ledger. If all connections are in use, a call waits within its time limit."""
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         settings.ledger_url,
         max_connections=CONNECTIONS,
@@ -96,7 +96,7 @@ def ledger_client(settings: GatewaySettings) -> redis.asyncio.Redis:
 
 
 def _check_ledger(settings: GatewaySettings) -> None:
-    """Refuse a Redis that would lose accepted jobs. One that does not answer is no reason not to start: see /readyz."""
+    """Refuse a Redis that would lose accepted jobs. An unreachable one does not prevent the start: see /readyz."""
     with redis.Redis.from_url(settings.ledger_url, **bounded(settings.ledger_timeout_s)) as client:
         try:
             refuse_unsafe(client, allow_volatile=settings.allow_volatile_broker)
@@ -105,14 +105,14 @@ def _check_ledger(settings: GatewaySettings) -> None:
 
 
 def _warm_up(dispatch: Dispatch) -> None:
-    """Make what the first requests would otherwise wait for: message templates and the schemas of the bodies."""
+    """Create message templates and schemas of bodies, so that the first requests do not wait for them."""
     dispatch.warm_up()
     for body in BODIES:
         body.warm_up()
 
 
 def create_app(settings: GatewaySettings | None = None) -> FastAPI:
-    """Return the gateway. Raises `DefinitionError` for settings it must not run with."""
+    """Return the gateway. Raises `DefinitionError` for unsafe settings."""
     settings = settings or gateway_settings()
     settings.refuse_open_door()
     app = FastAPI(
@@ -132,20 +132,20 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     openapi.install(app, _bodies)
     app.state.metrics = metrics.install(app)
     app.add_middleware(problems.LastResort)
-    app.add_middleware(CorrelationIdMiddleware)  # outermost: the others name the request's id
+    app.add_middleware(CorrelationIdMiddleware)  # outermost, because the others use the request's id
     return app
 
 
 def _bodies() -> dict[str, Any]:
-    """Return the schemas of the bodies that FastAPI does not read."""
+    """Return the schemas of the bodies that FastAPI does not parse."""
     return {name: schema for body in BODIES for name, schema in body.components().items()}
 
 
 def _mount(app: FastAPI, router: APIRouter) -> None:
-    """Add the routes of `router` to those of `app`, each with its function's name for an operation id.
+    """Add the routes of `router` to those of `app`, each with its function's name as operation id.
 
-    `include_router` keeps them nested, and every request then pays for walking the nest, twice with metrics:
-    that was a third of the time of accepting a job.
+    `include_router` keeps them nested, and walking the tree (twice with metrics) took a third of the time of accepting
+    a job.
     """
     for route in router.routes:
         if isinstance(route, APIRoute):

@@ -1,4 +1,4 @@
-"""What routes are given: the shared objects of the process, made in the application's lifespan."""
+"""Dependencies of routes: the shared objects of the process, created in the application's lifespan."""
 
 from __future__ import annotations
 

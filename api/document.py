@@ -1,9 +1,9 @@
-"""Writes the OpenAPI document as it lies in the repository.
+"""Write the OpenAPI document of the repository.
 
     python -m api.document openapi.json
 
-It depends on the source alone: not on environment variables, not on the Python that wrote it. The catalogue is read
-when `api.app` is imported, so that happens in a process of its own, which has none of our variables.
+It depends only on the source, not on environment variables or the Python version. The catalogue is read when
+`api.app` is imported, so that happens in another process without our variables.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ sys.stdout.write(text_of(create_app().openapi()))
 
 
 def main(arguments: list[str]) -> int:
-    """Write the document to the path given, or to standard output; return the exit code."""
+    """Write the document to the given path, or to standard output; return the exit code."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)}
     made = subprocess.run([sys.executable, "-c", _PRINT], env=environment, stdout=subprocess.PIPE, check=False)
     if made.returncode == 0 and arguments:

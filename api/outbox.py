@@ -1,6 +1,6 @@
-"""Publishing on brokers other than the ledger's Redis: by kombu, in one thread, with confirms.
+"""Publish on brokers other than the ledger's Redis: with kombu, in one thread, with confirms.
 
-The ledger has the jobs already. What cannot be published here stays in its outbox, and the keeper publishes it later.
+The ledger already has the jobs. Messages that cannot be published stay in its outbox for the keeper.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from shared.ledger.client import AsyncLedger
 from shared.ledger.records import Entry
 from shared.ledger.server import SOCKET_TIMEOUT_S
 
-_AT_ONCE = 100  # messages that one turn of the thread publishes
+_AT_ONCE = 100  # messages published in one turn of the thread
 _log = structlog.get_logger(__name__)
 
 
 class Outbox:
-    """The messages that are on their way to the broker."""
+    """The messages waiting to be published."""
 
     def __init__(self, app: Celery, ledger: AsyncLedger) -> None:
         """Take the Celery application whose broker it is."""
@@ -34,14 +34,14 @@ class Outbox:
         self._waiting: asyncio.Queue[Entry] = asyncio.Queue()
 
     def put(self, jobs: Iterable[Entry]) -> None:
-        """Take the messages of accepted jobs that are to start now."""
+        """Enqueue the messages of accepted jobs that may start now."""
         for job in jobs:
             for entry in (job, *job.steps):
                 if entry.message is not None and entry.due_at is None:
                     self._waiting.put_nowait(entry)
 
     async def run(self) -> None:
-        """Publish what comes in, until cancelled."""
+        """Publish enqueued messages until cancelled."""
         while True:
             batch = [await self._waiting.get()]
             while len(batch) < _AT_ONCE and not self._waiting.empty():
@@ -62,7 +62,7 @@ class Outbox:
 
 @asynccontextmanager
 async def publishing(settings: BrokerSettings, ledger: AsyncLedger) -> AsyncIterator[Outbox | None]:
-    """Yield the outbox as long as the block lasts; None where accepting a job publishes it."""
+    """Yield the outbox while the block runs; None if accepting a job already publishes it."""
     if settings.shares_redis:
         yield None
         return

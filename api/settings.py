@@ -1,4 +1,4 @@
-"""What an operator may set for the gateway: environment variables with the prefix ``CELERIAC_``."""
+"""The settings of the gateway: environment variables with the prefix ``CELERIAC_``."""
 
 from __future__ import annotations
 
@@ -17,34 +17,36 @@ _GIB = 1024**3
 
 
 class GatewaySettings(BrokerSettings, CallbackSettings):
-    """Limits and places of one gateway process, and where its broker, ledger and store are."""
+    """Limits of one gateway process, and its broker, ledger and store."""
 
     host: str = Field(default="127.0.0.1", description="The address that the launcher binds.")
     allow_unauthenticated: bool = Field(
         default=False,
-        description="Serve on an address other than loopback although nobody is asked for a key.",
+        description="Serve without authentication on an address other than loopback.",
     )
     max_body_bytes: int = Field(default=1 * _MIB, gt=0, description="Largest JSON body.")
-    max_upload_bytes: int = Field(default=1 * _GIB, gt=0, description="Largest upload.")
-    idempotency_s: float = Field(default=86_400, gt=0, description="How long an Idempotency-Key is remembered.")
+    max_upload_bytes: int = Field(default=1 * _GIB, gt=0, description="Largest upload in bytes.")
+    idempotency_s: float = Field(
+        default=86_400, gt=0, description="Seconds for which an Idempotency-Key is remembered."
+    )
     ledger_timeout_s: float = Field(
-        default=2.0, gt=0, description="When the ledger is given up and the client told 503, in seconds."
+        default=2.0, gt=0, description="Seconds after which a call to the ledger times out and the client gets 503."
     )
     task_events: bool = Field(
         default=True,
-        description="Stand for election as the one consumer of Celery's events; brokers such as SQS have none.",
+        description="Take part in electing the single consumer of Celery's events; SQS has no events.",
     )
     connections_file: Path | None = Field(
         default=None, description="TOML file that names the connections; see examples/connections.toml."
     )
 
     def refuse_open_door(self) -> None:
-        """Raise `DefinitionError` where strangers could submit jobs: no authentication, no loopback address."""
+        """Raise `DefinitionError` if there is neither authentication nor a loopback address."""
         if self.allow_unauthenticated or _is_loopback(self.host):
             return
         raise DefinitionError(
-            f"The gateway is to listen on {self.host}, where others can reach it, and asks nobody for a key. "
-            "Bind 127.0.0.1, or set CELERIAC_ALLOW_UNAUTHENTICATED=true behind something that authenticates."
+            f"The gateway would listen on {self.host} without authentication. "
+            "Bind 127.0.0.1, or set CELERIAC_ALLOW_UNAUTHENTICATED=true behind a proxy that authenticates."
         )
 
 

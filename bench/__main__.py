@@ -1,6 +1,6 @@
-"""`make bench`: how fast jobs are accepted, beside a no-op endpoint and beside `task.delay`, in one run.
+"""`make bench`: the rate of accepting jobs, compared with a no-op endpoint and with `task.delay`, in one run.
 
-The gateway has one worker process and, where `taskset` is there, a core of its own; Valkey and the load have another.
+The gateway has one worker process and, if `taskset` is installed, one core; Valkey and the load share another.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PATHS = {
 
 @dataclass(frozen=True)
 class Round:
-    """One measurement: the load, and how much of its core the server used for it."""
+    """One measurement: the load, and the server's CPU time for it."""
 
     load: Load
     cpu_s_per_request: float
@@ -118,7 +118,7 @@ def _measure(name: str, port: int, pid: int) -> Round:
 
 
 def main() -> None:
-    """Measure in turns, so that what else the machine does hits all alike; print medians and ratios."""
+    """Measure in turns, so that other load affects all alike; print medians and ratios."""
     if shutil.which("taskset"):
         os.sched_setaffinity(0, {(os.cpu_count() or 1) - 1})
     rounds: dict[str, list[Round]] = {name: [] for name in PATHS}

@@ -1,4 +1,4 @@
-"""What is compared: accepting a job, a no-op, and Celery's `task.delay`, in one application."""
+"""The compared endpoints in one application: accepting a job, a no-op, and Celery's `task.delay`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_JOB = "00000000-0000-7000-8000-000000000000"
 def gateway() -> FastAPI:
     """Return the gateway with two more endpoints, under the same middleware and found first.
 
-    `POST /noop`: the same body, validation and answer, no job. `POST /delay`: the usual way, a synchronous
+    `POST /noop`: the same body, validation and response without a job. `POST /delay`: the usual way, a synchronous
     endpoint, which FastAPI runs in a thread, that calls Celery's `task.delay` on the same Valkey.
     """
     app = create_app()

@@ -1,4 +1,4 @@
-"""A small HTTP load: the same request over many kept-alive connections, for a bounded time."""
+"""A small HTTP load generator: the same request over many keep-alive connections, for a limited time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Load:
-    """What came back within the time."""
+    """The responses within the time."""
 
     count: int
     requests_per_s: float
@@ -24,7 +24,7 @@ class Load:
 
 
 class _Client(asyncio.Protocol):
-    """One connection: the next request goes out when the last answer is complete."""
+    """One connection: the next request is sent after the previous response is complete."""
 
     def __init__(self, request: bytes, waits_s: list[float], statuses: Counter[bytes]) -> None:
         self._request = request
@@ -58,7 +58,7 @@ async def load(
 ) -> Load:
     """Send `body` to `path` for `duration_s` seconds after a warm-up that ends with `begin()`.
 
-    Raises `RuntimeError` if not every answer is a 202.
+    Raises `RuntimeError` if a response is not 202.
     """
     request = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"

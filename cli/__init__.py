@@ -1,1 +1,1 @@
-"""The command line: an HTTP client of the gateway, and `celeriac up`, which starts a whole service here."""
+"""The command line: an HTTP client of the gateway, and `celeriac up`, which runs a complete service locally."""

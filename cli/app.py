@@ -1,4 +1,4 @@
-"""`celeriac`: submit jobs and follow them over HTTP; `celeriac up` runs a service here."""
+"""`celeriac`: submit and follow jobs over HTTP; `celeriac up` runs a service locally."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cli.pages import kind as kind_page
 from cli.pages import output
 
 app = typer.Typer(
-    help="Submit jobs, follow them, fetch what they made. `celeriac up` runs a whole service on this machine.",
+    help="Submit and follow jobs, and fetch their results. `celeriac up` runs a complete service on this machine.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -29,16 +29,16 @@ app = typer.Typer(
 @app.command()
 @with_options
 def submit(
-    kind: Annotated[str, typer.Argument(help="What to run, such as etl.run_pipeline; see `celeriac kinds`.")],
+    kind: Annotated[str, typer.Argument(help="Kind of job, such as etl.run_pipeline; see `celeriac kinds`.")],
     *,
     params: Params = None,
     assignments: Assignments = None,
     options: JobOptions,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="The same key and request again give the same job, not another.")
+        str | None, typer.Option(help="Idempotency key: the same key and request return the same job.")
     ] = None,
     validate_only: Annotated[
-        bool, typer.Option("--validate-only", help="Check the request and submit nothing.")
+        bool, typer.Option("--validate-only", help="Check the request without submitting it.")
     ] = False,
     wait: Wait = False,
     url: Url = DEFAULT_URL,
@@ -55,12 +55,12 @@ def submit(
             typer.echo(answer.text)
         else:
             steps = ", ".join(answer.document["steps"])
-            typer.echo("The request is valid; nothing was submitted." + (f" Steps: {steps}." if steps else ""))
+            typer.echo("The request is valid and was not submitted." + (f" Steps: {steps}." if steps else ""))
 
 
 @app.command()
 def get(job_id: JobId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """Show a job as it is now."""
+    """Show a job."""
     with gateway_at(url, as_json=as_json) as gateway:
         show(gateway.job(job_id), as_json=as_json)
 
@@ -69,13 +69,11 @@ def get(job_id: JobId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None
 def wait(
     job_id: JobId,
     *,
-    timeout_s: Annotated[
-        float | None, typer.Option("--timeout-s", help="Wait no longer than this many seconds.")
-    ] = None,
+    timeout_s: Annotated[float | None, typer.Option("--timeout-s", help="Maximum wait in seconds.")] = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Follow a job until it ends. Exit code 0: it succeeded."""
+    """Follow a job until it ends. The exit code is 0 if it succeeded."""
     with gateway_at(url, as_json=as_json) as gateway:
         follow_to_end(gateway, job_id, as_json=as_json, timeout_s=timeout_s)
 
@@ -85,8 +83,8 @@ def wait(
 def list_jobs(
     *,
     chosen: Criteria,
-    page_size: Annotated[int | None, typer.Option(help="At most so many; 50 unless said.")] = None,
-    page_token: Annotated[str | None, typer.Option(help="Go on where another list ended.")] = None,
+    page_size: Annotated[int | None, typer.Option(help="Maximum number of jobs; default 50.")] = None,
+    page_token: Annotated[str | None, typer.Option(help="Continue after an earlier page.")] = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
@@ -105,11 +103,11 @@ def list_jobs(
 def logs(
     job_id: JobId,
     *,
-    follow_it: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    follow_it: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Show what a job wrote to its log."""
+    """Show a job's log."""
     with gateway_at(url, as_json=as_json) as gateway:
         if follow_it:
             for event in gateway.events(job_id):
@@ -126,12 +124,12 @@ def logs(
 
 @app.command()
 def kinds(
-    kind: Annotated[str | None, typer.Argument(help="Show this one with its parameters.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="Show this kind with its parameters.")] = None,
     *,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """List what can be submitted, or show one kind's parameters and an example."""
+    """List the kinds of jobs, or show one kind's parameters and an example."""
     with gateway_at(url, as_json=as_json) as gateway:
         answer = gateway.get(f"/job-kinds/{segment(kind)}" if kind else "/job-kinds")
         if as_json:
@@ -148,17 +146,17 @@ def up(
     port: Annotated[
         int, typer.Option(min=1, max=65_535, envvar="CELERIAC_PORT", help="The gateway's port on 127.0.0.1.")
     ] = 8000,
-    data: Annotated[
-        Path, typer.Option(envvar="CELERIAC_DATA", help="Folder for everything that is kept.", file_okay=False)
-    ] = Path("data"),
+    data: Annotated[Path, typer.Option(envvar="CELERIAC_DATA", help="Folder for all data.", file_okay=False)] = Path(
+        "data"
+    ),
     valkey_port: Annotated[
         int | None, typer.Option(min=1, max=65_535, help="Port of the embedded Valkey; default: any free one.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Do not show what the programs log.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not show the programs' logs.")] = False,
 ) -> None:
     """Run broker, gateway, workers and beat on 127.0.0.1 until Ctrl-C.
 
-    CELERY_BROKER_URL names an external broker; then no Valkey is started.
+    If CELERY_BROKER_URL names an external broker, no Valkey is started.
     """
     from cli.local.console import Console  # noqa: PLC0415 - Celery takes a second to import; no other command needs it
     from cli.local.up import run  # noqa: PLC0415 - the same

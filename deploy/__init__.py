@@ -1,1 +1,1 @@
-"""Building the images, and trying them: `python -m deploy.images`."""
+"""Build and test the images: `python -m deploy.images`."""

@@ -1,4 +1,4 @@
-"""A base image made of Debian's packages, for machines that reach Debian's mirror but no image registry."""
+"""A base image made of Debian packages, for machines with access to a Debian mirror but no image registry."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: The Debian release whose python3 is the version that the image's name says.
+#: The Debian release whose python3 has the version in the image's name.
 _RELEASES = {"3.11": "bookworm", "3.13": "trixie"}
-#: What the official image has that the Dockerfiles need.
+#: Packages of the official image that the Dockerfiles need.
 _PACKAGES = ("ca-certificates", "netbase", "passwd", "python3", "python3-venv", "tzdata")
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def named_base(dockerfile: Path) -> str:
-    """Return the name of the image that `dockerfile` begins from."""
+    """Return the name of the base image of `dockerfile`."""
     found = re.search(r"^FROM (\S+)", dockerfile.read_text(), re.MULTILINE)
     if found is None:
         raise ValueError(f"{dockerfile} has no FROM")
@@ -26,7 +26,7 @@ def named_base(dockerfile: Path) -> str:
 
 
 def import_base(buildah: list[str], name: str, cache: Path) -> None:
-    """Make an image called `name` (`python:3.13-slim`) with mmdebstrap, from the mirror that this machine's apt uses.
+    """Create an image called `name` (`python:3.13-slim`) with mmdebstrap, from this machine's apt mirror.
 
     `buildah` is the command with its storage options. Raises `subprocess.CalledProcessError`.
     """

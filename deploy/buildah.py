@@ -1,4 +1,4 @@
-"""Buildah where there is neither daemon nor namespace: chroot isolation on a base image made of Debian packages."""
+"""Buildah without a daemon or namespaces: chroot isolation on a base image made of Debian packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.engine import STOP_BOUND_S, Container, build_options, health_command
 
 
 class Buildah:
-    """An engine that is one program.
+    """An engine that is a single program.
 
     Everything it keeps is in `~/.cache/celeriac-images`; remove that folder to begin again.
     """
@@ -29,11 +29,11 @@ class Buildah:
         scratch = subprocess.run([*self._options, "from", "scratch"], capture_output=True, text=True, check=False)
         mounted = subprocess.run([*self._options, "mount", scratch.stdout.strip()], capture_output=True, check=False)
         subprocess.run([*self._options, "rm", scratch.stdout.strip()], capture_output=True, check=False)
-        if scratch.returncode or mounted.returncode:  # no overlay file system in this sandbox: copy every layer
+        if scratch.returncode or mounted.returncode:  # no overlay file system here: copy every layer
             self._options = self._storage("vfs")
 
     def prepare(self, dockerfile: Path) -> None:
-        """Make the base image where mmdebstrap is there to do it; elsewhere building pulls it."""
+        """Create the base image if mmdebstrap is installed; otherwise the build pulls it."""
         base = named_base(dockerfile)
         if self._has(base) or not shutil.which("mmdebstrap"):
             return
@@ -49,7 +49,7 @@ class Buildah:
         arguments: dict[str, str],
         secrets: dict[str, Path],
     ) -> None:
-        """Build the image `name`; `--format docker` because the other format knows no health checks."""
+        """Build the image `name`; `--format docker` because the OCI format has no health checks."""
         options = build_options(str(context / dockerfile), name, target, arguments, secrets)
         options += ["--pull=false", "--format", "docker"]
         subprocess.run(
@@ -132,7 +132,7 @@ class _BuildahContainer:
         return self._log.read_text(errors="replace")
 
     def stop(self) -> int:
-        """End the main process itself: buildah would kill it if it were asked."""
+        """End the main process directly, because buildah would kill it."""
         if self.running() and (main := _below_chroot(self._process.pid)) is not None:
             os.kill(main, signal.SIGTERM)
         try:

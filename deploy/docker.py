@@ -1,4 +1,4 @@
-"""Docker and podman, which takes the same words."""
+"""Docker, and podman with the same command line."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Docker:
-    """An engine with docker's command line. It pulls the base image by itself."""
+    """An engine with docker's command line, which pulls the base image itself."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def prepare(self, dockerfile: Path) -> None:
-        """Do nothing: building pulls what `dockerfile` begins from."""
+        """Do nothing: the build pulls the base image of `dockerfile`."""
 
     def build(
         self,

@@ -1,4 +1,4 @@
-"""What building and trying images needs of an engine. All containers run on the host's network."""
+"""The interface of an engine that builds and runs images. All containers run on the host's network."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class Container(Protocol):
         """Return whether its main process runs."""
 
     def check(self) -> str | None:
-        """Run the image's own health check in it; return what that says is wrong, or `None`."""
+        """Run the image's health check in it; return its error message, or `None`."""
 
     def log(self) -> str:
-        """Return what it has written so far."""
+        """Return its output so far."""
 
     def stop(self) -> int:
-        """Ask its main process to end, as the image wants to be asked; remove it and return its exit code."""
+        """Send the image's stop signal to its main process, remove the container and return its exit code."""
 
 
 class Engine(Protocol):
-    """What builds and starts images."""
+    """An engine that builds and starts images."""
 
     name: str
 
     def prepare(self, dockerfile: Path) -> None:
-        """Make sure that the image that `dockerfile` begins from can be had."""
+        """Make sure that the base image of `dockerfile` is available."""
 
     def build(
         self,
@@ -83,5 +83,5 @@ def health_command(healthcheck: dict[str, Any] | None) -> list[str]:
     """Return the command of an image's health check. Raises `ValueError` if it has none in exec form."""
     words: list[str] = (healthcheck or {}).get("Test", [])
     if words[:1] != ["CMD"]:
-        raise ValueError("every image has a HEALTHCHECK in exec form")
+        raise ValueError("the image needs a HEALTHCHECK in exec form")
     return words[1:]

@@ -1,4 +1,4 @@
-"""Build every image with the engine that is here, print sizes, run a job of each family through them: `make images`."""
+"""Build every image with an installed engine, print sizes, and run a job of each family: `make images`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 _NO_ENGINE = (
-    "no engine here can build images (asked docker, podman, buildah). "
+    "no engine can build images (tried docker, podman, buildah). "
     "On Debian, as root: apt-get install --no-install-recommends buildah mmdebstrap"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image: its name, and what its Dockerfile is told."""
+    """One image: its name and its build arguments."""
 
     name: str
     dockerfile: str
@@ -53,7 +53,7 @@ def images() -> list[Image]:
 
 
 def find_engine() -> Engine | None:
-    """Return the first engine that answers, or `None`."""
+    """Return the first engine that responds, or `None`."""
     for name in ("docker", "podman"):
         if (
             shutil.which(name)
@@ -64,7 +64,7 @@ def find_engine() -> Engine | None:
 
 
 def build(engine: Engine) -> None:
-    """Build every image with `engine`; print how long each took and how large it is."""
+    """Build every image with `engine`; print the duration and the size of each."""
     with _told("base image"):
         engine.prepare(ROOT / "Dockerfile.api")
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +86,7 @@ def _told(what: str) -> Iterator[None]:
 
 
 def main() -> int:
-    """Build and try the images; return the exit code. Where nothing can build them that is said, and fails in CI."""
+    """Build and test the images; return the exit code. Without an engine, skip with a message, or fail in CI."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--no-trial", action="store_true", help="only build the images")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Pip's settings of this machine as build secrets: images are built from its index and stay free of it."""
+"""Pass this machine's pip settings as build secrets, so that images use its index but do not contain it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _FORWARDED = ("index-url", "extra-index-url", "trusted-host", "proxy", "default-
 
 
 def pip_secrets(folder: Path) -> dict[str, Path]:
-    """Write what a build needs of this machine's pip settings into `folder`; return the files by the secret's id.
+    """Write this machine's pip settings for a build into `folder`; return the files by secret id.
 
-    Folders and `file:` indexes stay behind: they are not in the build, and the hashes are of the public index's files.
+    Folders and `file:` indexes are omitted: the build does not have them, and the hashes are those of the public index.
     """
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
@@ -28,7 +28,7 @@ def pip_secrets(folder: Path) -> dict[str, Path]:
     if certificate:
         lines.append(f"cert = {_CERTIFICATE_IN_BUILD}")
         secrets["ca.crt"] = folder / "ca.crt"
-        # A copy: engines mount the file itself, which may be a link or unreadable to them.
+        # A copy, because engines mount the file, which may be a link or unreadable for them.
         secrets["ca.crt"].write_bytes(Path(certificate).read_bytes())
     if lines:
         secrets["pip.conf"] = folder / "pip.conf"

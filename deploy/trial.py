@@ -1,4 +1,4 @@
-"""Start gateway, workers, beat and Flower from their images on loopback and pass a job of each family through them."""
+"""Start gateway, workers, beat and Flower from their images on loopback and run a job of each family."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ path = "{_INSIDE}/warehouse/db.sqlite"
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A container of the trial: an image with its own command and health check."""
+    """A container of the trial: an image with its command and health check."""
 
     name: str
     image: str
@@ -54,9 +54,9 @@ def _roles(gateway_port: int) -> list[Role]:
 
 
 def run_trial(engine: Engine) -> None:
-    """Run the whole service from its images, and in it a job of each family.
+    """Run the complete service from its images, and a job of each family.
 
-    Stops everything that it started. Raises `TrialError`.
+    It stops all processes that it started. Raises `TrialError`.
     """
     content, expected = sales()
     with ExitStack() as stack:
@@ -87,7 +87,7 @@ def run_trial(engine: Engine) -> None:
 
 
 def _stored(folder: Path) -> Path:
-    """Make the folder that stands for the shared volume; the images' user is another than this one."""
+    """Create the folder of the shared volume, writable for the images' user."""
     stored = folder / "stored"
     for part in (stored, stored / "artifacts", stored / "warehouse"):
         part.mkdir()
@@ -115,7 +115,7 @@ def _served(content: str, told: list[str]) -> Iterator[str]:
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
-            """Stay silent."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -138,7 +138,7 @@ def _valkey(folder: Path) -> Iterator[str]:
 
 
 def _wait_healthy(containers: dict[str, Container]) -> None:
-    """Wait until every image's own health check passes."""
+    """Wait until the health checks of all images pass."""
     for role, container in containers.items():
         trouble: str | None = None
 

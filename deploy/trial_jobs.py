@@ -1,4 +1,4 @@
-"""One small job for each family, through the gateway of a trial; each result is compared with what is computed here."""
+"""One small job per family through the gateway of a trial; each result is compared with a local computation."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _JOB_BOUND_S = 120.0
 
 
 class TrialError(Exception):
-    """The images do not do what they are for; the text says which and how."""
+    """A check of the images failed; the text names the image and the error."""
 
 
 def sales() -> tuple[str, dict[str, int]]:
-    """Return a CSV text and its sums by category, rows with a missing value left out."""
+    """Return a CSV text and its sums by category, without rows with a missing value."""
     dice = random.Random(9)  # noqa: S311 - sample figures
     rows = [(dice.choice(CATEGORIES), dice.choice([*range(1, 1000), ""])) for _ in range(ROW_COUNT)]
     text = io.StringIO()
@@ -48,7 +48,7 @@ class Jobs:
         self, gateway: str, source: str, warehouse: Path, expected: Mapping[str, int], told: Sequence[str]
     ) -> None:
         self._gateway = gateway
-        self._source = source  # where the workers find the CSV
+        self._source = source  # URL of the CSV for the workers
         self._warehouse = warehouse  # the SQLite file behind the connection `warehouse`
         self._expected = expected
         self._told = told  # what has been posted to the source's address
@@ -64,7 +64,7 @@ class Jobs:
             print(f"{family}: {JOBS[family](self)} in {time.monotonic() - begun:.1f} s", flush=True)
 
     def load(self) -> str:
-        """Stage the CSV, sum it up by category, and load the sums into a table."""
+        """Stage the CSV, sum by category, and load the sums into a table."""
         source = {"kind": "http", "url": self._source}
         self._dataset = self._result("etl.extract_data", {"source": source})["dataset"]["uri"]
         total = {"function": "sum", "column": "value"}
@@ -116,7 +116,7 @@ class Jobs:
         return f"a page of {page['size_bytes']} bytes with every sum, a workbook of {workbook['size_bytes']} bytes"
 
     def back_up(self) -> str:
-        """Back the table of sums up."""
+        """Back up the table of sums."""
         source = {"kind": "table", "connection": "warehouse", "table": "trial"}
         backup = self._result("maintenance.backup_data", {"source": source})
         _expect("the rows backed up", len(CATEGORIES), backup["row_count"])
@@ -139,7 +139,7 @@ class Jobs:
         return self._job(kind, params)["result"]
 
     def _job(self, kind: str, params: Mapping[str, Any], **options: Any) -> dict[str, Any]:
-        """Return the job when it has succeeded. Raises `TrialError`."""
+        """Return the job after it has succeeded. Raises `TrialError`."""
         job = self._call("/jobs", {"kind": kind, "params": params, "options": options})
         deadline = time.monotonic() + _JOB_BOUND_S
         while job["state"] not in FINAL_STATES:
@@ -147,7 +147,7 @@ class Jobs:
                 raise TrialError(f"{kind} has not ended within {_JOB_BOUND_S:.0f} s: {json.dumps(job)}")
             job = self._call(f"/jobs/{job['id']}?wait_s=10")
         if job["state"] != State.SUCCEEDED:
-            raise TrialError(f"{kind} ended otherwise than well: {json.dumps(job)}")
+            raise TrialError(f"{kind} did not succeed: {json.dumps(job)}")
         return job
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""HTTP itself: bodies in, problems out, page tokens, ranges, and the document that describes it all."""
+"""HTTP: bodies, problems, page tokens, ranges, and the OpenAPI document."""

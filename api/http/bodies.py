@@ -1,7 +1,7 @@
-"""Request bodies: read with a bound, checked from their raw bytes in strict JSON mode, refused with pointers.
+"""Read request bodies up to a limit, and validate their raw bytes in strict JSON mode; errors have JSON pointers.
 
-Strict JSON mode takes `"2026-01-31T12:00:00Z"` for a time and refuses `"1"` and `false` for an integer. FastAPI's own
-parsing cannot tell them apart, for it hands Python values to Pydantic.
+Strict JSON mode accepts `"2026-01-31T12:00:00Z"` as a time and refuses `"1"` and `false` as an integer. FastAPI's
+parsing cannot do both, because it passes Python values to Pydantic.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Body(Generic[T]):
     """A JSON body of one shape."""
 
     def __init__(self, name: str, shape: Any, *, envelope: int) -> None:
-        """Name the schema of the body; `envelope` is how many levels lie above the parameters of a job."""
+        """Name the schema of the body; `envelope` is the number of levels above the parameters of a job."""
         self.name = name
         self._adapter: TypeAdapter[T] = TypeAdapter(shape)
         self._levels = envelope + MAX_JSON_DEPTH
@@ -42,7 +42,7 @@ class Body(Generic[T]):
         return SchemaMap(self._adapter.json_schema())
 
     def warm_up(self) -> None:
-        """Make the schema that the first refusal would wait for."""
+        """Create the schema, so that the first refusal does not wait for it."""
         self._schema.names_in({})
 
     def document(self, *, required: bool = True) -> dict[str, Any]:
@@ -63,14 +63,14 @@ class Body(Generic[T]):
         return self.check(body), body
 
     async def read_or(self, default: T, request: Request) -> tuple[T, bytes]:
-        """Return what `read` does, or `default` of a request without a body."""
+        """Return the result of `read`, or `default` for a request without a body."""
         sent = request.headers
         if "transfer-encoding" not in sent and sent.get("content-length", "0") == "0":
             return default, b"{}"
         return await self.read(request)
 
     def check(self, body: bytes) -> T:
-        """Return what `body` says. Raises `Problem`: 400 or 422."""
+        """Return the validated `body`. Raises `Problem`: 400 or 422."""
         try:
             checked = self._adapter.validate_json(body)
         except ValidationError as invalid:
@@ -84,13 +84,11 @@ class Body(Generic[T]):
             _refuse_malformed(errors[0]["ctx"]["error"])
         self._refuse_odd(body)
         code, found = field_errors(errors, self._schema)
-        what = (
-            "The body names a kind that is not known." if code == "unknown_kind" else "The body is not as it should be."
-        )
+        what = "The body names an unknown kind." if code == "unknown_kind" else "The body is invalid."
         raise Problem(422, code, f"{what} {found[0].pointer or 'The body'}: {found[0].message}", errors=found)
 
     def _refuse_odd(self, body: bytes) -> None:
-        """Refuse what parses and must not pass: nesting that crashes others, and numbers that JSON does not have."""
+        """Refuse bodies that parse but are unsafe: nesting that crashes other parsers, and numbers that JSON lacks."""
         if body.count(b"{") + body.count(b"[") > self._levels and _is_deeper(body, self._levels):
             _refuse_depth()
         if _MAYBE_NOT_FINITE.search(body):
@@ -115,7 +113,7 @@ def _refuse_other_media_types(request: Request) -> None:
         raise Problem(
             415,
             "unsupported_media_type",
-            f"The body is {media_type[:100] or 'of no stated type'}; send it as application/json.",
+            f"The body's media type is {media_type[:100] or 'missing'}; send it as application/json.",
             headers={"Accept-Post": "application/json"},
         )
 
@@ -124,7 +122,7 @@ def _refuse_size(limit_bytes: int) -> NoReturn:
     raise Problem(
         413,
         "body_too_large",
-        f"The body is larger than {limit_bytes} bytes. Stage data with POST /uploads and name its artifact instead.",
+        f"The body is larger than {limit_bytes} bytes. Upload data with POST /uploads and name its artifact instead.",
         headers={"Connection": "close"},  # the rest of the body is not read
     )
 
@@ -132,17 +130,19 @@ def _refuse_size(limit_bytes: int) -> NoReturn:
 def _refuse_malformed(why: str) -> NoReturn:
     if why.startswith("recursion limit"):
         _refuse_depth()
-    raise Problem(400, "malformed_json", f"The body is no JSON: {why}.")
+    raise Problem(400, "malformed_json", f"The body is not valid JSON: {why}.")
 
 
 def _refuse_depth() -> NoReturn:
     raise Problem(
-        422, "too_deep", f"The body nests arrays and objects too deep; parameters may have {MAX_JSON_DEPTH} levels."
+        422,
+        "too_deep",
+        f"The body is nested too deeply; reduce the parameters to {MAX_JSON_DEPTH} levels of arrays and objects.",
     )
 
 
 def _is_deeper(body: bytes, levels: int) -> bool:
-    """Return whether valid JSON nests deeper than `levels`: each round takes away the innermost brackets."""
+    """Return whether valid JSON nests deeper than `levels`: each round removes the innermost brackets."""
     brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
     for _ in range(levels):
         if not brackets:
@@ -155,11 +155,11 @@ def _refuse_not_finite(body: bytes) -> None:
     try:
         from_json(body, allow_inf_nan=False)
     except ValueError as found:
-        _refuse_malformed(f"NaN and Infinity are no numbers of JSON ({found})")
+        _refuse_malformed(f"NaN and Infinity are not JSON numbers ({found})")
 
     def finite(text: str) -> float:
         if math.isinf(number := float(text)):
-            _refuse_malformed(f"the number {text[:32]} is larger than a double can hold")
+            _refuse_malformed(f"the number {text[:32]} exceeds the range of a double")
         return number
 
     json.loads(body, parse_float=finite)

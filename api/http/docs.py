@@ -1,4 +1,4 @@
-"""The documentation page: Swagger UI from an installed package, so that it works without a way to the internet."""
+"""The documentation page: Swagger UI from an installed package, so that it works without internet access."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def docs() -> HTMLResponse:
 
 @router.get("/openapi.json")
 def document(request: Request) -> Response:
-    """Return the document. It takes a second to make, once; a function that is not async runs beside the event loop."""
+    """Return the document. Creating it takes a second, once; this function is not async so as not to block the loop."""
     made: bytes | None = getattr(request.app.state, "openapi", None)
     if made is None:
         made = request.app.state.openapi = to_json(request.app.openapi())
@@ -62,7 +62,7 @@ def document(request: Request) -> Response:
 
 @router.get("/docs/start.js")
 async def start() -> Response:
-    """Return the script that starts the page; the policy forbids scripts inside it."""
+    """Return the script that starts the page; the content security policy forbids inline scripts."""
     return Response(_START, headers=_HEADERS, media_type="text/javascript")
 
 

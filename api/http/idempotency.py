@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: the same request again is answered as the first time, and makes no second job."""
+"""`Idempotency-Key`: a repeated request gets the first response and creates no second job."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[\x20-\x7e]+$",
-        description="Chosen by the client, one a request. The same key with the same body replays the first answer, "
-        "with another body it is refused.",
+        description="Chosen by the client, one per request. The same key and body replay the first response; "
+        "the same key with another body is refused.",
     ),
 ]
 
@@ -31,7 +31,7 @@ class Key:
 
 
 def key_of(request: Request, body: bytes, idempotency_key: str | None) -> Key | None:
-    """Return the key with the digest of method, path and canonical body; None where the client gave none."""
+    """Return the key with the digest of method, path and canonical body; None without a key."""
     if idempotency_key is None:
         return None
     canonical = json.dumps(from_json(body), sort_keys=True, separators=(",", ":"))

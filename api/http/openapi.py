@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, with what it does not know of, and without what generators cannot read.
+"""The OpenAPI document: FastAPI's, completed, and without parts that generators cannot read.
 
 `python -m api.document` writes it to a file.
 """
@@ -15,18 +15,18 @@ from pydantic.json_schema import models_json_schema
 from api.http.problems import MEDIA_TYPE, ProblemDocument
 
 _REFERENCE = "#/components/schemas/{model}"
-_DESCRIPTIONS = {  # the phrases of http.HTTPStatus change with Python's version
-    "400": "The body is no JSON.",
-    "404": "There is no such thing.",
-    "408": "The body came too slowly.",
-    "409": "Its state does not allow it.",
-    "410": "It was there; its retention is over.",
+_DESCRIPTIONS = {  # the phrases of http.HTTPStatus depend on Python's version
+    "400": "The body is not valid JSON.",
+    "404": "The resource does not exist.",
+    "408": "The body was sent too slowly.",
+    "409": "The state of the resource does not allow it.",
+    "410": "The resource existed; its retention has ended.",
     "413": "The body is too large.",
-    "415": "The body is of another media type.",
-    "416": "The range lies outside of the content.",
-    "422": "The request is understood and wrong.",
-    "503": "The ledger or the broker does not answer; try again after `Retry-After`.",
-    "507": "The store has no room.",
+    "415": "The media type of the body is not supported.",
+    "416": "The range is outside the content.",
+    "422": "The request is invalid.",
+    "503": "The ledger or the broker does not respond; retry after `Retry-After`.",
+    "507": "The store is full.",
 }
 
 
@@ -47,7 +47,7 @@ def _completed(document: dict[str, Any], components: Mapping[str, Any]) -> dict[
     _, problem = models_json_schema([(ProblemDocument, "serialization")], ref_template=_REFERENCE)
     for name, schema in {**components, **problem["$defs"]}.items():
         if schemas.setdefault(name, schema) != schema:
-            raise ValueError(f"two different schemas are called {name}; rename one of the models")
+            raise ValueError(f"two different schemas are named {name}; rename one of the models")
     for operation in _operations(document):
         for parameter in operation.get("parameters", ()):
             parameter["schema"] = _without_null(parameter["schema"])
@@ -58,7 +58,7 @@ def _completed(document: dict[str, Any], components: Mapping[str, Any]) -> dict[
     for schema in schemas.values():
         for field in schema.get("properties", {}).values():
             if isinstance(field.get("default"), dict):
-                del field["default"]  # generators take no object for a default; the description says it
+                del field["default"]  # generators do not accept an object as default; the description states it
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
 
@@ -69,7 +69,7 @@ def _operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a parameter that may be left out: no URL or header can say null."""
+    """Return the schema of an optional parameter: a URL or header cannot contain null."""
     members: list[dict[str, Any]] = [member for member in schema.get("anyOf", ()) if member != {"type": "null"}]
     if len(members) != 1:
         return schema
@@ -78,15 +78,15 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _mend(status: str, response: dict[str, Any]) -> None:
     content = response.get("content", {})
-    if status == "422":  # FastAPI announces its own error format, which this service never sends
+    if status == "422":  # FastAPI documents its own error format, which this service never sends
         content.pop("application/json", None)
         content[MEDIA_TYPE] = {"schema": {"$ref": _REFERENCE.format(model=ProblemDocument.__name__)}}
     if MEDIA_TYPE in content:
         response["description"] = _DESCRIPTIONS[status]
     for media in content.values():
-        media.pop("itemSchema", None)  # of OpenAPI 3.2; the document says 3.1
+        media.pop("itemSchema", None)  # belongs to OpenAPI 3.2; the document is 3.1
 
 
 def text_of(document: Mapping[str, Any]) -> str:
-    """Return the document as it lies in the repository."""
+    """Return the document as text, as in the repository."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

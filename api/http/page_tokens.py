@@ -1,4 +1,4 @@
-"""Page tokens: where the next page of a list begins, bound to the filters of the list."""
+"""Page tokens: the start of the next page of a list, bound to the list's filters."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _DIGEST_BYTES = 9
 
 
 def page_token(next_id: str, filters: str) -> str:
-    """Return the token of the page that goes on below `next_id`, for the same `filters`."""
+    """Return the token of the page that continues below `next_id`, for the same `filters`."""
     return base64.urlsafe_b64encode(UUID(next_id).bytes + _digest(filters)).decode()
 
 
 def next_id_of(token: str, filters: str) -> str:
-    """Return the id below which the page goes on. Raises `Problem` (422) if the token is not of this list."""
+    """Return the id below which the page continues. Raises `Problem` (422) if the token is not of this list."""
     try:
         raw = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
         next_id = UUID(bytes=raw[:-_DIGEST_BYTES])
     except (ValueError, binascii.Error):
-        _refuse("It is no token of this service.")
+        _refuse("It is not a token of this service.")
     if raw[-_DIGEST_BYTES:] != _digest(filters):
         _refuse("It belongs to a list with other filters.")
     return str(next_id)
@@ -38,6 +38,6 @@ def _refuse(why: str) -> NoReturn:
     raise Problem(
         422,
         "invalid_page_token",
-        f"The page token cannot be used: {why} Take next_page_token as it came, with the same filters.",
+        f"The page token is invalid: {why} Send next_page_token unchanged, with the same filters.",
         errors=[FieldError(pointer="page_token", message=why)],
     )

@@ -1,7 +1,7 @@
-"""From Pydantic's error locations to JSON pointers into the body, and to the nearest name that is known.
+"""Turn Pydantic's error locations into JSON pointers into the body, and suggest the nearest known name.
 
 Pydantic puts the tags of unions into a location (`("etl.extract_data", "params", "source", "http", "url")`).
-Walking the JSON Schema along tells which part is a tag and which a field, and which fields there are.
+Walking the JSON Schema along shows which part is a tag and which a field, and which fields exist.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Schema = Mapping[str, Any]
 
 
 class SchemaMap:
-    """A JSON Schema to walk in."""
+    """A JSON Schema to walk through."""
 
     def __init__(self, schema: Schema) -> None:
         self._root = schema
         self._definitions: Schema = schema.get("$defs", {})
 
     def locate(self, location: Sequence[str | int]) -> tuple[list[str], Schema]:
-        """Return the path in the body of a Pydantic location, and the schema of what holds the last part."""
+        """Return the path in the body of a Pydantic location, and the schema of the last part's parent."""
         node, holder, path = self._resolved(self._root), self._root, list[str]()
         for part in location:
             branches = _branches(node)
@@ -67,7 +67,7 @@ class SchemaMap:
 
 
 def field_errors(errors: Iterable[ErrorDetails], schema: SchemaMap) -> tuple[Code, list[FieldError]]:
-    """Return the code of the problem, and what is wrong with each field."""
+    """Return the code of the problem, and the error of each field."""
     code: Code = "invalid_request"
     found = []
     for error in list(errors)[:MOST_ERRORS]:
@@ -78,10 +78,10 @@ def field_errors(errors: Iterable[ErrorDetails], schema: SchemaMap) -> tuple[Cod
             case "extra_forbidden":
                 message = f"There is no such field. {did_you_mean(path[-1], schema.names_in(holder))}"
             case "missing":
-                message = "The field is missing; it is required."
+                message = "The required field is missing."
             case "union_tag_not_found":
                 path.append(context["discriminator"].strip("'"))
-                message = "The field is missing; it says which kind of object this is."
+                message = "The field is missing; it selects the kind of object."
             case "union_tag_invalid":
                 path.append(context["discriminator"].strip("'"))
                 known = [tag.strip("' ") for tag in context["expected_tags"].split(",")]
@@ -89,9 +89,9 @@ def field_errors(errors: Iterable[ErrorDetails], schema: SchemaMap) -> tuple[Cod
                 if _is_job_kind(path):
                     code = "unknown_kind"
                     message += " GET /job-kinds lists all kinds."
-            case "literal_error" if _is_job_kind(path):  # a catalogue of one kind makes no union
+            case "literal_error" if _is_job_kind(path):  # a catalogue of one kind has no union
                 code = "unknown_kind"
-                message = f"It is not known. Known: {context['expected']}."
+                message = f"The value is unknown; use {context['expected']}."
             case _:
                 pass
         found.append(FieldError(pointer=pointer(path), message=message))
@@ -104,7 +104,7 @@ def pointer(path: Iterable[str | int]) -> str:
 
 
 def _is_job_kind(path: Sequence[str]) -> bool:
-    """Return whether a path is that of a job's own kind: `/kind`, or `/jobs/3/kind` in a batch."""
+    """Return whether a path is that of a job's kind: `/kind`, or `/jobs/3/kind` in a batch."""
     return path == ["kind"] or (len(path) == 3 and path[0] == "jobs" and path[2] == "kind")  # noqa: PLR2004
 
 

@@ -1,7 +1,6 @@
-"""Every error that a client meets: RFC 9457 problem documents with a stable ``code``.
+"""Errors for clients: RFC 9457 problem documents with a stable ``code``.
 
-Raise `Problem` anywhere below a route. What is not a `Problem` becomes one here;
-an exception's own text stays in the log.
+Raise `Problem` anywhere below a route. Other exceptions become one here; their text appears only in the log.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared.errors import LedgerUnavailable, redact
 
 MEDIA_TYPE = "application/problem+json"
-MOST_ERRORS = 100  # that one document names: a workflow of a thousand steps may have several wrong in each
+MOST_ERRORS = 100  # in one document: a workflow of a thousand steps may have several errors in each
 _log = structlog.get_logger(__name__)
 
 
 class FieldError(BaseModel):
-    """What is wrong with one field."""
+    """An error in one field."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,7 +37,7 @@ class FieldError(BaseModel):
         description="JSON pointer (RFC 6901) into the body, or the name of the query parameter or header.",
         examples=["/params/source/url"],
     )
-    message: str = Field(description="What is wrong and what would be right.")
+    message: str = Field(description="What is wrong, and what is expected.")
 
 
 class ProblemDocument(BaseModel):
@@ -48,12 +47,12 @@ class ProblemDocument(BaseModel):
 
     type: str = Field(description="URN of the kind of problem.", examples=["urn:celeriac:problem:unknown_job"])
     title: str = Field(description="The kind of problem in words; the same for every occurrence.")
-    status: int = Field(description="The HTTP status again.")
-    detail: str = Field(description="What happened here, and what to do about it.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What happened, and what to do.")
     instance: str = Field(description="Path of the request.")
     code: str = Field(description="Stable name of the kind of problem, for programs.", examples=["unknown_job"])
-    request_id: str = Field(description="Id of the request, as in the header X-Request-ID and in the logs.")
-    errors: list[FieldError] = Field(description="What is wrong with which field; empty if no field is to blame.")
+    request_id: str = Field(description="Id of the request, also in the header X-Request-ID and in the logs.")
+    errors: list[FieldError] = Field(description="The invalid fields; empty if the error is not in a field.")
 
 
 class Problem(Exception):
@@ -91,7 +90,7 @@ class Problem(Exception):
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` of a route: that these statuses come as problem documents."""
+    """Return the `responses` of a route: these statuses are problem documents."""
     schema = {"$ref": "#/components/schemas/ProblemDocument"}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
@@ -109,13 +108,13 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(LedgerUnavailable)
     async def unavailable(request: Request, raised: LedgerUnavailable) -> Response:
         _log.warning("ledger unavailable", cause=redact(repr(raised.__cause__)))
-        detail = "The ledger does not answer, so nothing was accepted or changed. Try again."
+        detail = "The ledger does not respond; nothing was accepted or changed. Retry the request."
         return Problem(503, "ledger_unavailable", detail, headers={"Retry-After": "2"}).response(request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, raised: RequestValidationError) -> Response:
         if any(error["loc"] == ("path", "job_id") for error in raised.errors()):
-            return Problem(404, "unknown_job", "A job's id is a UUID; there never was one with this.").response(
+            return Problem(404, "unknown_job", "There never was a job with this id: a job's id is a UUID.").response(
                 request.url.path
             )
         errors = [
@@ -124,17 +123,17 @@ def install(app: FastAPI) -> None:
             )
             for error in raised.errors()
         ]
-        return Problem(422, "invalid_request", "A parameter of the request is wrong.", errors=errors).response(
+        return Problem(422, "invalid_request", "A parameter of the request is invalid.", errors=errors).response(
             request.url.path
         )
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, raised: HTTPException) -> Response:
-        if raised.status_code < HTTPStatus.BAD_REQUEST:  # 204 and 304 end a request early; they are no errors
+        if raised.status_code < HTTPStatus.BAD_REQUEST:  # 204 and 304 end a request early and are not errors
             return Response(status_code=raised.status_code, headers=raised.headers)
         phrase = HTTPStatus(raised.status_code).phrase
         code = phrase.lower().replace(" ", "_").replace("-", "_")
-        detail = f"{request.method} {request.url.path}: {phrase.lower()}. See /docs for what there is."
+        detail = f"{request.method} {request.url.path}: {phrase.lower()}. See /docs for the API."
         headers = dict(raised.headers or {})
         if raised.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = ", ".join(_methods(request))
@@ -142,19 +141,19 @@ def install(app: FastAPI) -> None:
 
 
 def _methods(request: Request) -> list[str]:
-    """Return the methods of all routes that have the request's path; the router names those of the first only."""
+    """Return the methods of all routes with the request's path; the router returns those of the first only."""
     routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
     return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
 
 
 class LastResort:
-    """ASGI middleware that answers a defect with a problem document that says nothing about it.
+    """ASGI middleware that answers an unexpected exception with a problem document without details.
 
     The log has the error's type and place, under the request's id. Its text is redacted: it may quote a URL.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        """Stand around `app`."""
+        """Wrap `app`."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -175,7 +174,7 @@ class LastResort:
             )
             if started or scope["type"] != "http":
                 raise
-            detail = "The gateway has a defect here. Its operator finds it in the log under the request_id."
+            detail = "Internal error of the gateway. Ask its operator to look up the request_id in the log."
             await Problem(500, "internal_error", detail).response(scope["path"])(scope, receive, send)
 
 

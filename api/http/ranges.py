@@ -10,10 +10,10 @@ _ONE_RANGE = re.compile(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*", re.ASCII)
 
 
 def requested_range(header: str, size_bytes: int) -> tuple[int, int] | None:
-    """Return first and end (exclusive) byte of the part asked for; None if the header is to be ignored.
+    """Return first and end (exclusive) byte of the requested part; None if the header must be ignored.
 
-    A server may ignore what it does not support: other units, several ranges (a way to make it send the same bytes
-    many times), or nonsense. Raises `Problem` (416) for a range outside of the content.
+    A server may ignore unsupported ranges: other units, several ranges (which could request the same bytes many
+    times), or invalid syntax. Raises `Problem` (416) for a range outside the content.
     """
     asked = _ONE_RANGE.fullmatch(header)
     if asked is None or asked.groups() == ("", ""):
@@ -29,7 +29,7 @@ def requested_range(header: str, size_bytes: int) -> tuple[int, int] | None:
         raise Problem(
             416,
             "range_not_satisfiable",
-            f"The file has {size_bytes} bytes; ask for some of them.",
+            f"The file has {size_bytes} bytes; request a range within them.",
             headers={"Content-Range": f"bytes */{size_bytes}", "Accept-Ranges": "bytes"},
         )
     return start, stop

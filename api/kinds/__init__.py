@@ -1,1 +1,1 @@
-"""`/job-kinds`: the catalogue of what can be submitted."""
+"""`/job-kinds`: the catalogue of kinds."""

@@ -1,4 +1,4 @@
-"""The catalogue: which kinds of job there are."""
+"""Routes of the catalogue of kinds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ router = APIRouter(tags=["job kinds"])
 
 @router.get("/job-kinds", summary="List the kinds of job")
 async def list_job_kinds() -> JobKindList:
-    """Return every kind of this service: what `POST /jobs` takes."""
+    """Return all kinds that `POST /jobs` accepts."""
     return JobKindList(kinds=[JobKindSummary(**_summary(contract)) for contract in catalogue().values()])
 
 
@@ -28,7 +28,7 @@ async def list_job_kinds() -> JobKindList:
 async def get_job_kind(kind: str) -> JobKind:
     """Return a kind with the JSON Schemas of its parameters and its result, its limits and examples."""
     if kind not in catalogue():
-        raise Problem(404, "unknown_kind", f"{kind[:100]!r} is not known. {did_you_mean(kind, catalogue())}")
+        raise Problem(404, "unknown_kind", f"There is no kind {kind[:100]!r}. {did_you_mean(kind, catalogue())}")
     return await asyncio.to_thread(_detail, kind)
 
 

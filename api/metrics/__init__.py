@@ -1,1 +1,1 @@
-"""`/metrics`: what Prometheus scrapes, and the consumer of Celery's events that feeds it."""
+"""`/metrics`: the endpoint for Prometheus, and the consumer of Celery's events that feeds it."""

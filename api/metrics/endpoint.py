@@ -1,4 +1,4 @@
-"""The metrics on `/metrics`, in Prometheus' text format: the gateway's own, and those of jobs, tasks and workers."""
+"""The metrics on `/metrics` in Prometheus' text format: those of the gateway, jobs, tasks and workers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 
 
 def install(app: FastAPI) -> CollectorRegistry:
-    """Measure every request of `app` and serve what was measured; return the registry for further metrics.
+    """Measure every request of `app` and serve the metrics; return the registry for further metrics.
 
-    A handler's label is its route's template, or `none`. That holds only while the application does not redirect
-    slashes: the instrumentator would label a redirected request with its whole path.
+    The label of a handler is its route's template, or `none`. The application must not redirect slashes, because the
+    instrumentator would label a redirected request with its full path.
     """
     if app.router.redirect_slashes:
         raise ValueError("create the application with redirect_slashes=False: paths would become label values")
@@ -36,7 +36,7 @@ def install(app: FastAPI) -> CollectorRegistry:
         excluded_handlers=["^/metrics$", "^/livez$", "^/readyz$"],
         registry=registry,
     )
-    # Two of the five default metrics: the others cost every request more than accepting a job does.
+    # Two of the five default metrics: the others cost more per request than accepting a job.
     for measure in (
         metrics.requests(registry=registry),
         metrics.latency(
@@ -53,7 +53,7 @@ def install(app: FastAPI) -> CollectorRegistry:
 
 @asynccontextmanager
 async def reporting(settings: GatewaySettings, registry: CollectorRegistry) -> AsyncIterator[None]:
-    """Add the metrics of the ledger to `registry`, and take part in consuming events, as long as the block lasts."""
+    """Add the metrics of the ledger to `registry`, and take part in consuming events, while the block runs."""
     client = redis.Redis.from_url(
         settings.ledger_url,
         **bounded(settings.ledger_timeout_s),

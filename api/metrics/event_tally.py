@@ -1,4 +1,4 @@
-"""Celery's events added up, with labels whose values are few: kinds and queues that are known, workers seen lately."""
+"""Sums of Celery's events, with bounded label values: known kinds and queues, and recently seen workers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from shared.contract.definition import known_queues
 from shared.ledger.counters import EVENT_COUNTERS, EVENT_HOSTS, OTHER, SEPARATOR, bucket
 
 OUTCOMES = ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected")
-MAX_HOSTS = 200  # each may add a dozen series a kind
-FORGET_AFTER_S = 86_400.0  # a worker that was not heard of for so long, and what it did
-_MAX_WAITING = 2_000  # events that are added up at once
-_MAX_TASKS = 20_000  # tasks whose kind and queue are remembered
+MAX_HOSTS = 200  # each may add a dozen series per kind
+FORGET_AFTER_S = 86_400.0  # a worker without events for this long is forgotten with its counters
+_MAX_WAITING = 2_000  # events per batch
+_MAX_TASKS = 20_000  # tasks whose kind and queue are cached
 _FORGET_EVERY_S = 60.0
 _CLASS_NAME = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)")
 _UNFIT = re.compile(r"[^\w.@:+-]")
@@ -36,7 +36,7 @@ EXCEPTIONS = frozenset(
 
 
 class Batch(NamedTuple):
-    """What is to be written: additions by field, when hosts were seen, hosts and fields that are forgotten."""
+    """A batch to write: additions by field, times at which hosts were seen, hosts and fields to forget."""
 
     additions: Mapping[str, int]
     seen_ms: Mapping[str, int]
@@ -52,25 +52,25 @@ class _TaskEvent(NamedTuple):
 
 
 class EventTally:
-    """Takes events as they come and gives what to write since the last time."""
+    """Collects events and returns them in batches."""
 
     def __init__(self, client: redis.Redis) -> None:
-        """Take the ledger's Redis: it knows a task's kind and queue, which most events do not tell."""
+        """Take the ledger's Redis, which knows a task's kind and queue; most events lack them."""
         self._client = client
         self._events: list[_TaskEvent] = []
         self._tasks: OrderedDict[str, tuple[str, str]] = OrderedDict()
         self._names: dict[str, str] = {}  # of tasks that were received since the last batch
-        self._seen_ms: dict[str, int] = {}  # when each host was last heard of
+        self._seen_ms: dict[str, int] = {}  # time of each host's last event
         self._seen_now: set[str] = set()  # since the last batch
         self._forgot_at = 0.0
 
     @property
     def is_full(self) -> bool:
-        """Whether the events that wait are enough for a batch."""
+        """Whether the waiting events fill a batch."""
         return len(self._events) >= _MAX_WAITING
 
     def restart(self) -> None:
-        """Drop what was not written, and read which hosts are known: another consumer may have written since."""
+        """Drop unwritten events, and read the known hosts again, because another consumer may have written."""
         self._events.clear()
         self._names.clear()
         self._seen_now.clear()
@@ -78,7 +78,7 @@ class EventTally:
         self._seen_ms = {host: int(seen_ms) for host, seen_ms in stored.items()}
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """Take an event; those of no interest are passed over."""
+        """Add an event; irrelevant ones are ignored."""
         source, _, what = str(event.get("type", "")).partition("-")
         host = _UNFIT.sub("_", str(event.get("hostname", "")))[:100]
         if source not in {"worker", "task"} or not host:
@@ -91,7 +91,7 @@ class EventTally:
             self._events.append(_TaskEvent(what, task_id, host, event.get("exception") or event.get("runtime")))
 
     def batch(self) -> Batch:
-        """Return what to write, and begin anew. Asks Redis once, for tasks that are new. Raises `RedisError`."""
+        """Return the batch and start a new one. Reads new tasks from Redis in one call. Raises `RedisError`."""
         events, self._events = self._events, []
         self._look_up(dict.fromkeys(event.task_id for event in events))
         additions: Counter[str] = Counter()
@@ -133,7 +133,7 @@ class EventTally:
         return additions
 
     def _forget(self) -> tuple[list[str], list[str]]:
-        """Return hosts that were not heard of for long, and their counters: else each new container adds its own."""
+        """Return hosts without recent events, and their counters; else each new container would add more forever."""
         if time.monotonic() - self._forgot_at < _FORGET_EVERY_S:
             return [], []
         self._forgot_at = time.monotonic()
@@ -147,7 +147,7 @@ class EventTally:
 
 
 def exception_class(representation: str) -> str:
-    """Return the class in an exception's `repr`, or `other` for one that is not among the known."""
+    """Return the class in an exception's `repr`, or `other` for an unknown one."""
     found = _CLASS_NAME.match(representation)
     name = found[1] if found else OTHER
     return name if name in EXCEPTIONS else OTHER

@@ -1,8 +1,8 @@
-"""The one consumer of Celery's events, however many gateways there are: a lock in the ledger elects it.
+"""The single consumer of Celery's events among all gateways, elected by a lock in the ledger.
 
-Events are broadcast and may be lost, so nothing that must be exact comes from them: they say which worker did what.
-The elected gateway adds them up and writes the sums to Redis once a second, only as long as it holds the lock, so
-that a gateway that was frozen and comes back counts nothing twice.
+Events are broadcast and may be lost, so exact metrics do not use them; they show which worker did what. The elected
+gateway writes the sums to Redis once per second, only while it holds the lock, so that a gateway that was suspended
+and continues counts nothing twice.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from shared.ledger.server import SOCKET_TIMEOUT_S
 
 LOCK = "celeriac:event_consumer"
 _LOCK_S = 10.0
-_CANDIDATE_EVERY_S = 2.0  # how often the others try to become the consumer
+_CANDIDATE_EVERY_S = 2.0  # interval at which the others try to become the consumer
 _WRITE_EVERY_S = 1.0
-_DRAIN_S = 0.25  # how long reading waits at most, and so how late a stop is noticed
+_DRAIN_S = 0.25  # maximum wait of a read, and so the delay of a stop
 _SILENCE_S = 60.0  # workers tell that they live every 2 s: the connection may be half-open
-_LONGEST_PAUSE_S = 10.0  # between tries on a broker that cannot be reached, or that has no events
+_LONGEST_PAUSE_S = 10.0  # between attempts on a broker that is unreachable or has no events
 
 # KEYS: lock, counters, hosts. ARGV: owner, lock_ms, {field: n}, {host: seen_ms}, [host], [field].
 _WRITE = """
@@ -55,7 +55,7 @@ _log = structlog.get_logger(__name__)
 
 
 class _Receiver(EventReceiver):
-    """Celery's receiver, with a call before every read; it stops when that says False."""
+    """Celery's receiver, with a callback before every read; it stops when that returns False."""
 
     connect_max_retries = 1
 
@@ -64,15 +64,15 @@ class _Receiver(EventReceiver):
         self._before_read = before_read
 
     def on_iteration(self) -> None:
-        """Stop if told so; called by kombu."""
+        """Stop if requested; called by kombu."""
         self.should_stop = not self._before_read()
 
 
 class EventConsumer:
-    """Stands for election and, while elected, reads events; in a thread of its own."""
+    """Takes part in the election and, while elected, reads events, in a separate thread."""
 
     def __init__(self, app: Celery, client: redis.Redis) -> None:
-        """Take the application whose broker has the events, and the ledger's Redis."""
+        """Take the application of the events' broker, and the ledger's Redis."""
         self._app = app
         self._client = client
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -87,7 +87,7 @@ class EventConsumer:
         self._thread.start()
 
     def stop(self, timeout_s: float = SOCKET_TIMEOUT_S) -> None:
-        """Write what is pending, let another be elected, and wait for the thread to end, up to `timeout_s`."""
+        """Write pending sums, release the lock, and wait up to `timeout_s` for the thread to end."""
         self._stopping.set()
         self._thread.join(timeout_s)
 
@@ -104,7 +104,7 @@ class EventConsumer:
                 pause_s, failing = (_LONGEST_PAUSE_S if failing else _CANDIDATE_EVERY_S), True
 
     def _consume(self) -> None:
-        """Read events until told to stop, deposed or cut off. Raises whatever the broker's transport raises."""
+        """Read events until stopped, replaced or disconnected. Raises the errors of the broker's transport."""
         try:
             self._tally.restart()
             self._written_at = time.monotonic()
@@ -113,8 +113,8 @@ class EventConsumer:
                 receiver = _Receiver(
                     connection, handlers={"*": self._tally.take}, app=self._app, before_read=self._before_read
                 )
-                consume: Any = receiver.consume  # a generator, which celery-types does not know
-                with suppress(TimeoutError):  # silence: connect anew
+                consume: Any = receiver.consume  # a generator, which celery-types does not declare
+                with suppress(TimeoutError):  # no events: connect again
                     for _ in consume(timeout=_SILENCE_S, safety_interval=_DRAIN_S, wakeup=True):
                         pass
             self._write()
@@ -126,9 +126,9 @@ class EventConsumer:
         return (not due or self._write()) and not self._stopping.is_set()
 
     def _write(self) -> bool:
-        """Write the sums and keep the lock; False where another has it.
+        """Write the sums and extend the lock; False if another has it.
 
-        A write that fails is not repeated: it may have come through.
+        A failed write is not repeated, because it may have succeeded.
         """
         batch = self._tally.batch()
         self._written_at = time.monotonic()
@@ -142,7 +142,7 @@ class EventConsumer:
 
 @asynccontextmanager
 async def consuming(settings: GatewaySettings, client: redis.Redis) -> AsyncIterator[None]:
-    """Take part in the election, and consume events if elected, as long as the block lasts."""
+    """Take part in the election, and consume events if elected, while the block runs."""
     if not settings.task_events:
         yield
         return

@@ -1,6 +1,6 @@
-"""The metrics of jobs, tasks, queues and workers: read from Redis when Prometheus asks, so every gateway says the same.
+"""The metrics of jobs, tasks, queues and workers: read from Redis at each scrape, so all gateways report the same.
 
-The names are celery-exporter's where it has one. Whoever adds up several gateways counts everything as often: take
+The names are those of celery-exporter if it has one. A sum over several gateways counts everything repeatedly: use
 `max without (instance)`, as deploy/prometheus does.
 """
 
@@ -27,7 +27,7 @@ from shared.ledger.counters import DURATION_BOUNDS_S, NO_BOUND, OTHER, SEPARATOR
 from shared.ledger.operations import QueueState, WorkerState, parse_queue, parse_worker
 from shared.ledger.states import FINAL_STATES, State, StepState
 
-SENDER = "generic"  # celery-exporter's host of `sent` where senders are not told apart
+SENDER = "generic"  # celery-exporter's host label of `sent` if senders are not distinguished
 _FINAL = (*sorted(FINAL_STATES), StepState.SKIPPED)
 _TASK = ("name", "hostname", "queue_name")
 _log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ Series = Mapping[Labels, float]
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What one round trip brought."""
+    """The counters read in one round trip."""
 
     counters: dict[str, dict[Labels, int]]
     events: dict[str, dict[Labels, int]]
@@ -48,14 +48,14 @@ class _Reading:
 
 
 class TaskMetrics(Collector):
-    """Reads the ledger's counters in one round trip a scrape. Without the ledger it says only that it is not there."""
+    """Reads the ledger's counters in one round trip per scrape. If the ledger is down, it reports only that."""
 
     def __init__(self, client: redis.Redis) -> None:
-        """Take the ledger's Redis, with short timeouts: Prometheus waits meanwhile."""
+        """Take the ledger's Redis, with short timeouts because Prometheus waits."""
         self._ledger = Ledger(client)
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: the names are not known before the first scrape, and nothing else has them."""
+        """Return nothing: the names are unknown before the first scrape, and no other collector has them."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
@@ -91,7 +91,7 @@ LABELS_OF_EVENTS = dict.fromkeys((*OUTCOMES, "ran_us"), 3) | {"failed": 4, "ran"
 
 
 def _by_name(stored: Sequence[str], label_counts: Mapping[str, int]) -> dict[str, dict[Labels, int]]:
-    """Return what is counted, by name and labels; fields of other versions are passed over."""
+    """Return the counters by name and labels; fields of other versions are ignored."""
     found: dict[str, dict[Labels, int]] = defaultdict(dict)
     for field, value in zip(stored[::2], stored[1::2], strict=True):
         name, _, rest = field.partition(SEPARATOR)
@@ -102,9 +102,9 @@ def _by_name(stored: Sequence[str], label_counts: Mapping[str, int]) -> dict[str
 
 
 def _of_tasks(counters: Mapping[str, Series]) -> Iterator[Metric]:
-    """Yield what the ledger counts of tasks: jobs that are one task, and the steps of workflows."""
+    """Yield the ledger's metrics of tasks: jobs that are one task, and the steps of workflows."""
     sent = _merged((_kind(kind), SENDER, _queue(queue), n) for (kind, queue), n in counters.get("sent", {}).items())
-    yield _counter("celery_task_sent", "Tasks that were accepted, each once, whatever is published again.", _TASK, sent)
+    yield _counter("celery_task_sent", "Accepted tasks; republishing is not counted.", _TASK, sent)
     known = itertools.product({name for name, _, _ in sent}, _FINAL)
     processed = dict.fromkeys(known, 0.0) | _merged(
         (_kind(kind), state, n) for (kind, state), n in counters.get("processed", {}).items()
@@ -113,7 +113,7 @@ def _of_tasks(counters: Mapping[str, Series]) -> Iterator[Metric]:
     yield _counter("celery_tasks_processed", what, ("task_name", "status"), processed)
     yield _histogram(
         "celery_task_duration_seconds",
-        "How long attempts ran that came to an end of their own, from claim to outcome.",
+        "Run time of completed attempts, from claim to outcome.",
         ("task_name",),
         _merged((_kind(kind), bound, n) for (kind, bound), n in counters.get("ran", {}).items()),
         _merged((_kind(kind), n / 1e3) for (kind,), n in counters.get("ran_ms", {}).items()),
@@ -122,7 +122,7 @@ def _of_tasks(counters: Mapping[str, Series]) -> Iterator[Metric]:
 
 def _of_jobs(reading: _Reading) -> Iterator[Metric]:
     submitted = _merged((_kind(kind), n) for (kind,), n in reading.counters.get("submitted", {}).items())
-    yield _counter("celeriac_jobs_submitted", "Jobs that were accepted; a workflow is one.", ("kind",), submitted)
+    yield _counter("celeriac_jobs_submitted", "Accepted jobs; a workflow is one.", ("kind",), submitted)
     ended = _merged((_kind(kind), state, n) for (kind, state), n in reading.counters.get("ended", {}).items())
     yield _counter("celeriac_jobs_ended", "Jobs that ended, by the state they ended in.", ("kind", "state"), ended)
     jobs: Series = {(state,): float(n) for state, n in reading.jobs.items()}
@@ -130,11 +130,11 @@ def _of_jobs(reading: _Reading) -> Iterator[Metric]:
         "celeriac_jobs", "Jobs in the ledger, by state; those that ended stay for their retention.", ("state",), jobs
     )
     kept = {labels: float(n) for labels, n in reading.counters.get("kept", {}).items()}
-    yield _counter("celeriac_keeper_actions", "What the keeper did to jobs.", ("action",), kept)
+    yield _counter("celeriac_keeper_actions", "Actions of the keeper on jobs.", ("action",), kept)
 
 
 def _of_events(events: Mapping[str, Series]) -> Iterator[Metric]:
-    """Yield what workers told in events; one that was lost is not counted."""
+    """Yield the metrics from workers' events; lost events are not counted."""
     told = {
         "received": "Tasks that a worker received.",
         "started": "Tasks that a worker started.",
@@ -151,7 +151,7 @@ def _of_events(events: Mapping[str, Series]) -> Iterator[Metric]:
     yield _counter("celery_task_failed", "Tasks that failed.", ("exception", "hostname", "name", "queue_name"), failed)
     ran = {(*labels, bound): float(n) for (bound, *labels), n in events.get("ran", {}).items()}
     seconds = {labels: n / 1e6 for labels, n in events.get("ran_us", {}).items()}
-    what = "How long tasks that succeeded ran, as their workers measured it."
+    what = "Run time of succeeded tasks, measured by their workers."
     yield _histogram("celery_task_runtime", what, ("hostname", "name", "queue_name"), ran, seconds)
 
 
@@ -175,7 +175,7 @@ def _of_queues(reading: _Reading) -> Iterator[Metric]:
         "celeriac_queue_running": ("Jobs and steps that run.", lambda queue: queue.running),
         "celeriac_queue_paused": ("Whether the queue is paused.", lambda queue: queue.paused_at is not None),
         "celeriac_queue_oldest_waiting_seconds": (
-            "How long the job or step has waited that waits longest, whatever for.",
+            "Age of the job or step that has waited longest, for any reason.",
             lambda queue: (queue.now - queue.oldest_at) / 1e3,
         ),
     }
@@ -184,14 +184,16 @@ def _of_queues(reading: _Reading) -> Iterator[Metric]:
         yield _gauge(name, documentation, ("queue_name",), series)
     held: dict[Labels, float] = {(queue.name, "queue_paused"): queue.held for queue in reading.queues}
     held |= {(queue.name, "concurrency_limited"): queue.limited for queue in reading.queues}
-    yield _gauge("celeriac_queue_held", "Jobs and steps that are held back.", ("queue_name", "waiting_reason"), held)
+    yield _gauge("celeriac_queue_held", "Held jobs and steps.", ("queue_name", "waiting_reason"), held)
 
 
 def _of_workers(workers: Sequence[WorkerState]) -> Iterator[Metric]:
     up: Series = {(worker.about.name,): float(not worker.is_lost) for worker in workers}
-    yield _gauge("celery_worker_up", "Whether the worker lives; 0 for an hour after it fell silent.", ("hostname",), up)
+    yield _gauge(
+        "celery_worker_up", "Whether the worker is alive; 0 for an hour after its last heartbeat.", ("hostname",), up
+    )
     active: Series = {(worker.about.name,): len(worker.active) for worker in workers}
-    yield _gauge("celery_worker_tasks_active", "Tasks that the worker runs.", ("hostname",), active)
+    yield _gauge("celery_worker_tasks_active", "Tasks that the worker is running.", ("hostname",), active)
 
 
 def _kind(kind: str) -> str:
@@ -203,7 +205,7 @@ def _queue(queue: str) -> str:
 
 
 def _merged(rows: Iterable[tuple[Any, ...]]) -> dict[Labels, float]:
-    """Add up rows of labels and a number whose labels are the same."""
+    """Sum up the numbers of rows with the same labels."""
     merged: defaultdict[Labels, float] = defaultdict(float)
     for *labels, number in rows:
         merged[tuple(labels)] += number

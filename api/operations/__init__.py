@@ -1,1 +1,1 @@
-"""What an operator sees and changes: queues, workers, health."""
+"""For operators: queues, workers, health."""

@@ -1,4 +1,4 @@
-"""Whether the gateway lives, and whether it can do its work."""
+"""Liveness and readiness of the gateway."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ router = APIRouter(tags=["health"])
 
 
 class Alive(BaseModel):
-    """The process answers."""
+    """The process is alive."""
 
     model_config = ConfigDict(frozen=True)
 
-    is_alive: Literal[True] = Field(description="Always true; a process that does not live does not answer.")
+    is_alive: Literal[True] = Field(description="Always true; a dead process does not respond.")
 
 
 class Ready(BaseModel):
@@ -34,12 +34,12 @@ class Ready(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    is_ready: Literal[True] = Field(description="Always true; otherwise the answer is a problem document.")
+    is_ready: Literal[True] = Field(description="Always true; otherwise the response is a problem document.")
 
 
 @router.get("/livez", summary="Is the process alive?")
 async def live() -> Alive:
-    """Answer, touching nothing: a broker that is down is no reason to restart the gateway."""
+    """Respond without using the broker: if that is down, restarting the gateway does not help."""
     return Alive(is_alive=True)
 
 
@@ -50,7 +50,7 @@ async def _ledger_client(request: Request) -> redis.asyncio.Redis:
 
 @router.get("/readyz", summary="Can it accept jobs?", responses=problems(503))
 async def ready(settings: Settings, ledger: Annotated[redis.asyncio.Redis, Depends(_ledger_client)]) -> Ready:
-    """Ask ledger and broker. Raises `Problem` (503) that names what is down."""
+    """Check ledger and broker. Raises `Problem` (503) that names the part that is down."""
     parts = {"ledger": _ledger_answers(ledger)}
     if not settings.shares_redis:
         parts["broker"] = _broker_listens(settings)
@@ -70,7 +70,7 @@ async def _ledger_answers(client: redis.asyncio.Redis) -> bool:
 
 
 async def _broker_listens(settings: GatewaySettings) -> bool:
-    """Return whether the broker's port takes connections; True for one without a port of its own, like SQS."""
+    """Return whether the broker's port accepts connections; True for a broker without a port, like SQS."""
     url = urlsplit(settings.broker_url)
     port = url.port or _DEFAULT_PORTS.get(url.scheme)
     if not url.hostname or port is None:

@@ -1,4 +1,4 @@
-"""Queues: how much waits in each and why, and their pauses."""
+"""Queues: their depth, their waiting reasons, pause and resume."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ async def list_queues(operations: Operator) -> QueueList:
 
 @router.post("/queues/{queue}/pause", summary="Pause a queue", responses=problems(404, 503))
 async def pause_queue(queue: KnownQueue, operations: Operator) -> Queue:
-    """Start nothing of the queue until it is resumed, on any worker. Jobs under way go on, new ones are accepted."""
+    """Start no job of the queue until it is resumed. Running jobs continue, and new ones are accepted."""
     await operations.pause(queue)
     return await _one(queue, operations)
 
 
 @router.post("/queues/{queue}/resume", summary="Resume a queue", responses=problems(404, 503))
 async def resume_queue(queue: KnownQueue, operations: Operator) -> Queue:
-    """Let the queue go on; what was held goes out in its order."""
+    """Resume the queue; held jobs are released in order."""
     await operations.resume(queue)
     return await _one(queue, operations)
 

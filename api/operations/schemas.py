@@ -10,20 +10,20 @@ from api.http.models import Out
 
 
 class Queue(Out):
-    """A queue: what waits in it, and who works on it. Steps of workflows count as jobs."""
+    """A queue with its jobs and consumers. Steps of workflows count as jobs."""
 
-    name: str = Field(description="Its name.")
-    is_paused: bool = Field(description="Whether nothing of it is started.")
-    paused_at: AwareDatetime | None = Field(description="Since when it is paused.")
-    depth: int = Field(ge=0, description="Jobs that wait, over all priorities and for whatever reason.")
-    held: int = Field(ge=0, description="Of these, jobs held back by the pause. Others are held when a worker asks.")
-    concurrency_limited: int = Field(ge=0, description="Of these, jobs that wait for a place of their concurrency key.")
-    running: int = Field(ge=0, description="Jobs under way.")
-    consumers: int = Field(ge=0, description="Workers that take jobs from it.")
-    oldest_waiting: str | None = Field(description="The job (or step) that has waited longest.")
-    oldest_waiting_s: float | None = Field(description="For how long it has, in seconds; null if none waits.")
+    name: str = Field(description="Name of the queue.")
+    is_paused: bool = Field(description="Whether it is paused and starts no jobs.")
+    paused_at: AwareDatetime | None = Field(description="Time of the pause.")
+    depth: int = Field(ge=0, description="Waiting jobs, of all priorities and for any reason.")
+    held: int = Field(ge=0, description="Waiting jobs held by the pause. Others are held when a worker claims them.")
+    concurrency_limited: int = Field(ge=0, description="Waiting jobs whose concurrency key is at its limit.")
+    running: int = Field(ge=0, description="Running jobs.")
+    consumers: int = Field(ge=0, description="Workers that consume it.")
+    oldest_waiting: str | None = Field(description="Id of the job (or step) that has waited longest.")
+    oldest_waiting_s: float | None = Field(description="Its wait in seconds; null if none waits.")
     waiting_reason: Literal["no_consumer", "queue_paused"] | None = Field(
-        description="Why nothing of it starts although jobs wait: it is paused, or no worker takes jobs from it."
+        description="Why no job starts although jobs wait: it is paused, or no worker consumes it."
     )
 
 
@@ -34,19 +34,19 @@ class QueueList(Out):
 
 
 class ActiveJob(Out):
-    """What a worker runs."""
+    """A running job of a worker."""
 
-    id: str = Field(description="The job, or the step of one.")
-    kind: str = Field(description="Its kind.")
-    job_id: str = Field(description="The job that it is or belongs to.")
+    id: str = Field(description="Id of the job or step.")
+    kind: str = Field(description="Kind of the job or step.")
+    job_id: str = Field(description="Id of the job, or of the step's job.")
     step: str | None = Field(description="Name of the step, if it is one.")
-    started_at: AwareDatetime = Field(description="When this attempt began.")
+    started_at: AwareDatetime = Field(description="Start of this attempt.")
 
 
 class WorkerVersions(Out):
-    """What a worker is made of."""
+    """Versions of a worker's software."""
 
-    celeriac: str = Field(description="Of this service.")
+    celeriac: str = Field(description="Version of this service.")
     celery: str = Field(description="Of Celery.")
     python: str = Field(description="Of Python.")
 
@@ -54,19 +54,19 @@ class WorkerVersions(Out):
 class Worker(Out):
     """A worker process."""
 
-    name: str = Field(description="Its name, as the attempts of jobs have it.")
-    host: str = Field(description="Its machine or container.")
-    pid: int = Field(description="Its process id there.")
+    name: str = Field(description="Name of the worker, as in the attempts of jobs.")
+    host: str = Field(description="Host name of its machine or container.")
+    pid: int = Field(description="Process id on that host.")
     families: list[str] = Field(description="Families whose kinds it runs.")
-    queues: list[str] = Field(description="Queues that it takes jobs from; none while it shuts down.")
-    concurrency: int = Field(ge=0, description="Jobs it can run at once.")
-    versions: WorkerVersions = Field(description="What it is made of.")
+    queues: list[str] = Field(description="Queues that it consumes; none while it shuts down.")
+    concurrency: int = Field(ge=0, description="Maximum jobs that it runs at once.")
+    versions: WorkerVersions = Field(description="Versions of its software.")
     state: Literal["online", "stopping", "lost"] = Field(
-        description="`stopping` while it ends what it has; `lost` if it has been silent for longer than a lease."
+        description="`stopping` while it finishes its jobs; `lost` without a heartbeat for longer than a lease."
     )
-    started_at: AwareDatetime = Field(description="When it was ready.")
-    last_seen_at: AwareDatetime = Field(description="When it gave its last heartbeat, about one a second.")
-    active: list[ActiveJob] = Field(description="What it runs now.")
+    started_at: AwareDatetime = Field(description="Time at which it was ready.")
+    last_seen_at: AwareDatetime = Field(description="Time of its last heartbeat, about one per second.")
+    active: list[ActiveJob] = Field(description="Its running jobs.")
 
 
 class WorkerList(Out):

@@ -1,4 +1,4 @@
-"""Workers: which there are, what they are made of, and what they run."""
+"""Workers: their versions, queues and running jobs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ router = APIRouter(tags=["workers"])
 
 @router.get("/workers", summary="List the workers", responses=problems(503))
 async def list_workers(ledger: Ledger) -> WorkerList:
-    """Return every worker that lives, and those that fell silent within the last hour, as `lost`."""
+    """Return all live workers, and as `lost` those whose heartbeat stopped within the last hour."""
     return WorkerList(workers=[_shown(worker) for worker in await Operations(ledger).workers()])
 
 

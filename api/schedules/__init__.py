@@ -1,1 +1,1 @@
-"""`/schedules`: jobs that come again."""
+"""`/schedules`: recurring jobs."""

@@ -1,4 +1,4 @@
-"""Schedules: make, read, edit, delete, pause, resume, run now. Beat sees every change without a restart."""
+"""Schedules: create, read, edit, delete, pause, resume, run now. Changes take effect without a restart of beat."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SCHEDULE: Body[ScheduleRequest] = Body(
     "ScheduleRequest", submission_shape(catalogue(), base=ScheduleRequest, prefix="Schedule"), envelope=1
 )
 _EDITS_TRIED = 5
-_NO_FILTERS = "schedules"  # what a page token is bound to
+_NO_FILTERS = "schedules"  # a page token is bound to this text
 _REFUSALS = problems(400, 413, 415, 422, 503)
 _LOCATION = {"Location": {"description": "The schedule.", "schema": {"type": "string"}}}
 
@@ -66,19 +66,21 @@ FoundSchedule = Annotated[Planned, Depends(_found)]
     "/schedules",
     status_code=201,
     response_model=Schedule,
-    summary="Make a schedule",
+    summary="Create a schedule",
     openapi_extra=SCHEDULE.document(),
     responses={201: {"headers": _LOCATION}, **_REFUSALS, **problems(409)},
 )
 async def create_schedule(request: Request, response: Response, timetable: Timetable) -> Schedule:
-    """Make a schedule. Its parameters and options are checked like those of a job; slots count from now on."""
+    """Create a schedule. Its parameters and options are checked like those of a job; slots count from now on."""
     wanted, _ = await SCHEDULE.read(request)
     await _prepare(request, wanted.kind, wanted.params, wanted.options)
     now_ms = _now_ms()
     made = _schedule(wanted, id=uuid7(), paused=bool(wanted.paused), created_at_ms=now_ms, starts_at_ms=now_ms)
     if await timetable.add(made) == "full":
         raise Problem(
-            409, "too_many_schedules", f"There are {schedules.MAX_SCHEDULES} schedules already. Delete some first."
+            409,
+            "too_many_schedules",
+            f"There are already {schedules.MAX_SCHEDULES} schedules, the maximum. Delete some first.",
         )
     response.headers["Location"] = url_of(made.id)
     return shown(Planned(made, revision="1", cursor_ms=now_ms))
@@ -86,7 +88,7 @@ async def create_schedule(request: Request, response: Response, timetable: Timet
 
 @router.get("/schedules", summary="List schedules", responses=problems(422, 503))
 async def list_schedules(timetable: Timetable, wanted: Annotated[SchedulePages, Query()]) -> SchedulePage:
-    """Return schedules, the newest first."""
+    """Return schedules, newest first."""
     before = next_id_of(wanted.page_token, _NO_FILTERS) if wanted.page_token else None
     found = await timetable.list(limit=wanted.page_size + 1, before=before)
     page = found[: wanted.page_size]
@@ -115,7 +117,7 @@ async def get_schedule(found: FoundSchedule) -> Schedule:
     responses={**_REFUSALS, **problems(404, 409)},
 )
 async def replace_schedule(schedule_id: ScheduleId, request: Request, timetable: Timetable) -> Schedule:
-    """Give the schedule new terms, all of them. If its slots change, they count from now on."""
+    """Replace all terms of the schedule. If its slots change, they count from now on."""
     wanted, _ = await SCHEDULE.read(request)
     await _prepare(request, wanted.kind, wanted.params, wanted.options)
 
@@ -138,14 +140,14 @@ async def replace_schedule(schedule_id: ScheduleId, request: Request, timetable:
     responses=problems(404, 503),
 )
 async def delete_schedule(found: FoundSchedule, timetable: Timetable) -> None:
-    """Delete the schedule. The jobs that it made stay, and go on."""
+    """Delete the schedule. Its jobs are kept and continue."""
     if not await timetable.remove(found.schedule.id):
         raise _unknown(found.schedule.id)
 
 
 @router.post("/schedules/{schedule_id}/pause", summary="Pause a schedule", responses=problems(404, 409, 503))
 async def pause_schedule(schedule_id: ScheduleId, timetable: Timetable) -> Schedule:
-    """Make no more jobs until it is resumed. Jobs under way go on."""
+    """Submit no jobs until it is resumed. Running jobs continue."""
     return await _edit(timetable, schedule_id, lambda before: _changed(before, paused=True))
 
 
@@ -155,7 +157,7 @@ async def pause_schedule(schedule_id: ScheduleId, timetable: Timetable) -> Sched
     responses=problems(404, 409, 422, 503),
 )
 async def resume_schedule(found: FoundSchedule, request: Request, timetable: Timetable) -> Schedule:
-    """Make jobs again, from the next slot on: those of the pause are not missed. Refused if its jobs could not run."""
+    """Resume from the next slot; slots during the pause are not missed. Refused if its jobs could not run."""
     await _prepare_stored(request, found.schedule)
     return await _edit(timetable, found.schedule.id, lambda before: _changed(before, paused=False, note=None))
 
@@ -170,7 +172,7 @@ async def resume_schedule(found: FoundSchedule, request: Request, timetable: Tim
     },
 )
 async def run_schedule(found: FoundSchedule, request: Request, response: Response) -> JobAccepted:
-    """Make a job of it now, paused or not, whatever its overlap policy says. Its slots stay as they are."""
+    """Submit a job of it now, even if it is paused, and regardless of its overlap policy. Its slots do not change."""
     prepared = await _prepare_stored(request, found.schedule)
     accepted, (entry,) = await dispatch_of(request).accept([prepared], None, schedule=found.schedule.id)
     job = view.accepted(entry, accepted.ids[0], accepted.created_at_ms)
@@ -180,14 +182,16 @@ async def run_schedule(found: FoundSchedule, request: Request, response: Respons
 
 
 async def _edit(timetable: AsyncTimetable, schedule_id: str, edited: Edit) -> Schedule:
-    """Write what `edited` makes of the schedule over it, unless somebody else was faster: then again."""
+    """Replace the schedule with the result of `edited`; repeat if another request has changed it meanwhile."""
     for _ in range(_EDITS_TRIED):
         before = await _found(schedule_id, timetable)
         after = edited(before.schedule)
         restart = not after.has_rhythm_of(before.schedule) or after.paused != before.schedule.paused
         if await timetable.replace(before, after, restart=restart) == "ok":
             return shown(await _found(schedule_id, timetable))
-    raise Problem(409, "schedule_changed", "Others edit this schedule at the same time. Read it and try again.")
+    raise Problem(
+        409, "schedule_changed", "Other requests edit this schedule at the same time. Read it again and retry."
+    )
 
 
 def _schedule(wanted: ScheduleRequest, **more: Any) -> schedules.Schedule:
@@ -201,25 +205,25 @@ def _changed(schedule: schedules.Schedule, **changes: Any) -> schedules.Schedule
 
 
 async def _prepare(request: Request, kind: str, params: Any, options: RunOptions) -> Prepared:
-    """Check what a schema cannot say; return what a tick submits. Raises `Problem` (422)."""
+    """Check what a schema cannot express; return the submission of a tick. Raises `Problem` (422)."""
     given = SubmissionOptions.model_validate(options.model_dump(exclude_unset=True))
     (prepared,) = await dispatch_of(request).prepare([Submission(kind=kind, params=params, options=given)])
     return prepared
 
 
 async def _prepare_stored(request: Request, schedule: schedules.Schedule) -> Prepared:
-    """Check a schedule that was written some time ago: kinds and connections may have changed."""
+    """Check a stored schedule again: kinds and connections may have changed."""
     try:
         job = schedule.job()
     except KeyError:
-        text = f"The kind {schedule.kind!r} is not known here any more. Edit or delete the schedule."
+        text = f"The kind {schedule.kind!r} no longer exists. Edit or delete the schedule."
         raise Problem(422, "unknown_kind", text, errors=[FieldError(pointer="/kind", message=text)]) from None
     except ValidationError as changed:
         errors = [
             FieldError(pointer=pointer(("params", *error["loc"])), message=error["msg"])
             for error in changed.errors(include_url=False, include_input=False)
         ]
-        text = "The kind takes the schedule's parameters no more. Edit them."
+        text = "The kind no longer takes the schedule's parameters. Edit them."
         raise Problem(422, "invalid_request", text, errors=errors) from None
     return await _prepare(request, schedule.kind, job, schedule.options)
 

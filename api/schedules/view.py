@@ -1,4 +1,4 @@
-"""From the timetable to what clients see of a schedule."""
+"""Turn the timetable's records into the schedules that clients see."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SLOTS_SHOWN = 5
 
 
 def shown(planned: Planned) -> Schedule:
-    """Return a schedule with its next slots and what came of it."""
+    """Return a schedule with its next slots and its progress."""
     schedule = planned.schedule
     return Schedule(
         **_terms(schedule),
@@ -58,7 +58,7 @@ def _last_skipped(planned: Planned) -> SkippedSlot | None:
 
 
 def url_of(schedule_id: str) -> str:
-    """Return where a schedule is."""
+    """Return the URL of a schedule."""
     return f"/schedules/{schedule_id}"
 
 

@@ -1,1 +1,1 @@
-"""`/uploads`: files that clients bring."""
+"""`/uploads`: files of clients."""

@@ -1,4 +1,4 @@
-"""Uploads: a file streamed into the artifact store, for a job to name."""
+"""Uploads: stream a file into the artifact store, for use by jobs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from shared.contract.artifacts import Artifact, ArtifactStore, artifact_uri, is_
 from shared.errors import TransientFailure
 from shared.ledger.ids import uuid7
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"  # what artifact_uri takes
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"  # the names that artifact_uri accepts
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,64}/[\w.+-]{1,64}", re.ASCII)
-_SAYS_NOTHING = {"", "application/octet-stream", "application/x-www-form-urlencoded"}  # the latter is curl's default
+_SAYS_NOTHING = {"", "application/octet-stream", "application/x-www-form-urlencoded"}  # the last is curl's default
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]{1,64}):\s*(?=,|$)")
-_CLOSE = {"Connection": "close"}  # or the server would read on, and throw away, a body that nobody wants
+_CLOSE = {"Connection": "close"}  # else the server would read the rest of the body and discard it
 _WRITE_BYTES = 1024 * 1024
-_GRACE_S = 30.0  # a client may take so long, and beyond it
-_LEAST_BYTES_PER_S = 1024  # for what it has sent; a slower one is given up
+_GRACE_S = 30.0  # a client has this time at any rate, and after it
+_LEAST_BYTES_PER_S = 1024  # must have sent this much on average
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 
@@ -43,7 +43,7 @@ router = APIRouter(prefix="/uploads", tags=["uploads"])
     responses=problems(408, 413, 422, 507),
     openapi_extra={
         "requestBody": {
-            "description": "The file's bytes; none for an empty file. `Content-Type` is kept as its media type.",
+            "description": "The file's bytes; none for an empty file. `Content-Type` is stored as its media type.",
             "required": False,
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         }
@@ -57,10 +57,10 @@ async def upload_file(
     ledger: Ledger,
     name: Annotated[str, Query(pattern=_NAME, description="The file's name.", examples=["sales.csv"])],
     content_digest: Annotated[
-        str | None, Header(description="RFC 9530 digest to check what arrives against: `sha-256=:<base64>:`.")
+        str | None, Header(description="RFC 9530 digest to verify the body: `sha-256=:<base64>:`.")
     ] = None,
 ) -> Artifact:
-    """Store the request's body; give the answer's `uri` to a job as its source. Raises `Problem`."""
+    """Store the request's body. Use the `uri` in the response as the source of a job. Raises `Problem`."""
     expected = _expected_digest(content_digest)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > settings.max_upload_bytes:
@@ -70,9 +70,9 @@ async def upload_file(
     async with _staging(store, upload_id, name) as staged:
         digest = await _receive(request, staged, settings.max_upload_bytes)
         if expected not in (None, digest):
-            mismatch = FieldError(pointer="Content-Digest", message="The body that arrived has another digest.")
+            mismatch = FieldError(pointer="Content-Digest", message="The received body has another digest.")
             raise Problem(
-                422, "digest_mismatch", "The upload was damaged on its way. Send it again.", errors=[mismatch]
+                422, "digest_mismatch", "The upload was corrupted in transit. Send it again.", errors=[mismatch]
             )
         return await asyncio.to_thread(
             store.put,
@@ -87,7 +87,7 @@ async def upload_file(
 
 @asynccontextmanager
 async def _staging(store: ArtifactStore, upload_id: str, name: str) -> AsyncIterator[Path]:
-    """Yield a path to write to; leave nothing in the store unless all went well. Raises `Problem` (507)."""
+    """Yield a path to write to; store the file only if the block succeeds. Raises `Problem` (507)."""
     try:
         staged = await asyncio.to_thread(_staging_folder, store, artifact_uri(upload_id, 0, name))
         try:
@@ -99,7 +99,9 @@ async def _staging(store: ArtifactStore, upload_id: str, name: str) -> AsyncIter
         with anyio.CancelScope(shield=True):
             await asyncio.to_thread(store.forget, upload_id)
         if _is_full(failure):
-            raise Problem(507, "store_full", "The store has no room for the file. Tell the operator.") from failure
+            raise Problem(
+                507, "store_full", "The store has no space for the file. Ask the operator to free some."
+            ) from failure
         raise
 
 
@@ -110,7 +112,7 @@ def _is_full(failure: BaseException) -> bool:
 
 
 def _staging_folder(store: ArtifactStore, uri: str) -> tempfile.TemporaryDirectory[str]:
-    """Return a folder on the store's own disk if it has one, so that the finished file is only renamed."""
+    """Return a folder on the store's disk if it is local, so that the finished file is only renamed."""
     if not store.is_local:
         return tempfile.TemporaryDirectory(prefix="upload-")
     beside = Path(store.path(uri)).parent
@@ -119,7 +121,7 @@ def _staging_folder(store: ArtifactStore, uri: str) -> tempfile.TemporaryDirecto
 
 
 async def _receive(request: Request, target: Path, max_bytes: int) -> bytes:
-    """Write the body to `target`, a part at a time, and return its SHA-256. Raises `Problem`."""
+    """Write the body to `target`, part by part, and return its SHA-256. Raises `Problem`."""
     digest, size_bytes, pending = hashlib.sha256(), 0, bytearray()
     started = asyncio.get_running_loop().time()
     with await asyncio.to_thread(target.open, "wb") as written:
@@ -145,12 +147,14 @@ async def _receive(request: Request, target: Path, max_bytes: int) -> bytes:
                 408, "upload_too_slow", f"Send at least {_LEAST_BYTES_PER_S} bytes/s.", headers=_CLOSE
             ) from None
         except ClientDisconnect:
-            raise Problem(400, "upload_cut", "The connection ended before the body did.") from None
+            raise Problem(
+                400, "upload_cut", "The connection ended before the body was complete. Send it again."
+            ) from None
     return digest.digest()
 
 
 def _expected_digest(content_digest: str | None) -> bytes | None:
-    """Return the SHA-256 that a Content-Digest header names; other algorithms are ignored, as RFC 9530 has it."""
+    """Return the SHA-256 of a Content-Digest header; other algorithms are ignored, as in RFC 9530."""
     if content_digest is None or not (found := _SHA256.search(content_digest)):
         return None
     try:
@@ -158,8 +162,8 @@ def _expected_digest(content_digest: str | None) -> bytes | None:
     except binascii.Error:
         digest = b""
     if len(digest) != hashlib.sha256().digest_size:
-        wrong = FieldError(pointer="Content-Digest", message="sha-256 takes 32 bytes in base64 between colons.")
-        raise Problem(422, "invalid_request", "A header of the request is wrong.", errors=[wrong])
+        wrong = FieldError(pointer="Content-Digest", message="sha-256 must be 32 bytes in base64 between colons.")
+        raise Problem(422, "invalid_request", "A header of the request is invalid.", errors=[wrong])
     return digest
 
 
@@ -172,5 +176,5 @@ def _media_type(content_type: str, name: str) -> str:
 
 def _too_large(max_bytes: int) -> Problem:
     return Problem(
-        413, "upload_too_large", f"An upload has at most {max_bytes} bytes. Compress or split it.", headers=_CLOSE
+        413, "upload_too_large", f"An upload may have at most {max_bytes} bytes. Compress or split it.", headers=_CLOSE
     )

@@ -1,1 +1,1 @@
-"""The gateway, spoken to over HTTP: calls, waiting, watching."""
+"""The HTTP client of the gateway: calls, waiting, watching."""

@@ -1,4 +1,4 @@
-"""What every command that speaks to the gateway shares: errors in words, exit codes, a job shown and followed."""
+"""Shared by all commands that call the gateway: readable errors, exit codes, showing and following a job."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 
 class Exit(IntEnum):
-    """What the exit code says."""
+    """Exit codes of the command line."""
 
     DONE = 0
     NOT_SUCCEEDED = 1  # the job failed, was cancelled, expired or was quarantined; some of many jobs were refused
-    WRONG_REQUEST = 2  # as typed, or as the gateway sees it
-    UNREACHABLE = 3  # no gateway, or one that cannot answer now
+    WRONG_REQUEST = 2  # refused by the command line or by the gateway
+    UNREACHABLE = 3  # there is no gateway, or it is unavailable
     INTERRUPTED = 130
 
 
 @contextmanager
 def gateway_at(url: str, *, as_json: bool) -> Iterator[Gateway]:
-    """Yield the gateway; end the program with a readable error where it does not answer or refuses."""
+    """Yield the gateway; if it does not respond or refuses, end the program with a readable error."""
     errors = output.console(stderr=True)
     try:
         with Gateway(url) as gateway:
             yield gateway
     except Unreachable as away:
         errors.print(str(away), markup=False)
-        errors.print("Start one with `celeriac up`, or name another with --url or CELERIAC_URL.", markup=False)
+        errors.print("Start one with `celeriac up`, or set its URL with --url or CELERIAC_URL.", markup=False)
         raise typer.Exit(Exit.UNREACHABLE) from None
     except Refused as refused:
         if as_json:
@@ -46,7 +46,7 @@ def gateway_at(url: str, *, as_json: bool) -> Iterator[Gateway]:
         output.show_problem(refused.status, refused.problem, errors)
         code = Exit.UNREACHABLE if refused.is_servers_fault else Exit.WRONG_REQUEST
         raise typer.Exit(code) from None
-    except BrokenPipeError:  # the reader of our output has enough
+    except BrokenPipeError:  # the reader of our output has closed it
         sys.stderr.close()
         raise typer.Exit(Exit.DONE) from None
 
@@ -60,7 +60,7 @@ def show(answer: Answer, *, as_json: bool) -> None:
 
 
 def announce(gateway: Gateway, accepted: Answer, *, wait: bool, as_json: bool) -> None:
-    """Print the id of a job that was accepted, and nothing else for a script to take; with `wait`, follow it."""
+    """Print only the id of an accepted job, for scripts; with `wait`, follow the job."""
     job_id = accepted.document["id"]
     if wait:
         follow_to_end(gateway, job_id, as_json=as_json, timeout_s=None)
@@ -72,15 +72,15 @@ def announce(gateway: Gateway, accepted: Answer, *, wait: bool, as_json: bool) -
 
 
 def follow_to_end(gateway: Gateway, job_id: str, *, as_json: bool, timeout_s: float | None) -> None:
-    """Follow a job, print it, and end the program with what became of it."""
+    """Follow a job, print it, and exit with the code of its outcome."""
     try:
         with live_view(output.console(stderr=True)) as view:
             answer = follow(gateway, job_id, view, timeout_s=timeout_s)
     except KeyboardInterrupt:
-        typer.echo(f"The job goes on. Stop it with: celeriac cancel {job_id}", err=True)
+        typer.echo(f"The job continues. Stop it with: celeriac cancel {job_id}", err=True)
         raise typer.Exit(Exit.INTERRUPTED) from None
     show(answer, as_json=as_json)
     state: str = answer.document["state"]
     if state not in FINAL_STATES:
-        typer.echo(f"not ended within {timeout_s:g} s", err=True)
+        typer.echo(f"The job did not end within {timeout_s:g} s.", err=True)
     raise typer.Exit(Exit.DONE if state == State.SUCCEEDED else Exit.NOT_SUCCEEDED)

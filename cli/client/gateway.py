@@ -1,4 +1,4 @@
-"""The gateway, spoken to over HTTP."""
+"""An HTTP client of the gateway."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 _CONNECT_TIMEOUT_S = 5.0
 _READ_TIMEOUT_S = 30.0
-_SILENCE_S = 45.0  # an event stream sends a comment more often than this; longer silence is a dead connection
+_SILENCE_S = 45.0  # an event stream sends comments more often, so a longer silence means a dead connection
 _SERVER_ERRORS = 500
 
 
 class Unreachable(Exception):
-    """Nothing answers at the gateway's URL, or what answers is not a gateway."""
+    """The gateway's URL does not respond, or is not a gateway."""
 
 
 class Refused(Exception):
@@ -36,13 +36,13 @@ class Refused(Exception):
 
     @property
     def is_servers_fault(self) -> bool:
-        """Whether the same request may pass later."""
+        """Whether the same request may succeed later."""
         return self.status >= _SERVER_ERRORS
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A document of the gateway, and its exact text."""
+    """A parsed document of the gateway, and its exact text."""
 
     document: Any
     text: str
@@ -50,7 +50,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """One server-sent event; `data` is its JSON object, `text` that object as it was sent."""
+    """One server-sent event; `data` is its JSON object, `text` the object as sent."""
 
     id: str
     event: str
@@ -67,7 +67,7 @@ class Gateway:
             base_url=self.url,
             timeout=httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
             headers={"Accept": "application/json, application/problem+json"},
-            verify=httpx.URL(self.url).scheme != "http",  # to read the certificates takes longer than a request
+            verify=httpx.URL(self.url).scheme != "http",  # reading the certificates takes longer than a request
             trust_env=not _is_loopback(self.url),  # a proxy cannot reach our loopback address
         )
 
@@ -80,29 +80,29 @@ class Gateway:
         self._client.close()
 
     def get(self, path: str, *, read_timeout_s: float = _READ_TIMEOUT_S, **query: Any) -> Answer:
-        """Return the document at `path`; empty query values are left out."""
+        """Return the document at `path`; empty query values are omitted."""
         timeout = httpx.Timeout(read_timeout_s, connect=_CONNECT_TIMEOUT_S)
         return self._ask("GET", path, params=_given(query), timeout=timeout)
 
     def post(self, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None, **query: Any) -> Answer:
-        """Send a JSON body (none for None) and return the answer."""
+        """POST a JSON body (no body for None) and return the response."""
         sent: dict[str, Any] = {} if body is None else {"json": body}
         return self._ask("POST", path, params=_given(query), headers=headers, **sent)
 
     def put(self, path: str, body: Any) -> Answer:
-        """Put a JSON body in the place of what is there, and return the answer."""
+        """PUT a JSON body and return the response."""
         return self._ask("PUT", path, json=body)
 
     def delete(self, path: str) -> None:
-        """Delete what is there; the answer is empty."""
+        """DELETE the resource; the response is empty."""
         self._ask("DELETE", path)
 
     def job(self, job_id: str, *, wait_s: float | None = None) -> Answer:
-        """Return a job; with `wait_s`, as soon as it ends or after that many seconds."""
+        """Return a job; with `wait_s`, when it ends or after that many seconds."""
         return self.get(f"/jobs/{segment(job_id)}", wait_s=wait_s, read_timeout_s=_READ_TIMEOUT_S + (wait_s or 0))
 
     def events(self, job_id: str, *, after: str | None = None) -> Iterator[ServerEvent]:
-        """Yield the events of a job, from the first or from that after the id `after`, to the end."""
+        """Yield the events of a job to its end, starting after the event id `after` if given."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
         timeout = httpx.Timeout(_SILENCE_S, connect=_CONNECT_TIMEOUT_S)
         try:
@@ -141,7 +141,7 @@ class Gateway:
             document = response.json()
         except ValueError:
             raise Unreachable(
-                f"What answers at {self.url} is no Celeriac gateway (HTTP {response.status_code}, no JSON)."
+                f"{self.url} is not a Celeriac gateway (HTTP {response.status_code} without JSON)."
             ) from None
         if response.is_error:
             problem = document if isinstance(document, dict) else {}
@@ -149,7 +149,7 @@ class Gateway:
         return Answer(document, response.text)
 
     def _unreachable(self, failure: httpx.TransportError) -> Unreachable:
-        return Unreachable(f"No gateway answers at {self.url}: {str(failure) or type(failure).__name__}.")
+        return Unreachable(f"The gateway at {self.url} does not respond: {str(failure) or type(failure).__name__}.")
 
 
 def server_events(lines: Iterator[str]) -> Iterator[ServerEvent]:

@@ -1,4 +1,4 @@
-"""Follow a job to its end: by its events, or by asking again where events do not come through."""
+"""Follow a job to its end by its events, or by polling if events do not arrive."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-_POLL_S = 0.5  # how long one question waits where there are no events; also how old shown progress may be
-_LINE_EVERY_S = 2.0  # plain progress lines of one step are at least this far apart
-_FEW = 20  # steps that are shown one by one; of more only how many are in which state
-_PATIENCE_S = 30.0  # how long a gateway that answered before may be away, for a restart
+_POLL_S = 0.5  # wait of one poll without events; also the maximum age of shown progress
+_LINE_EVERY_S = 2.0  # minimum interval between plain progress lines of one step
+_FEW = 20  # up to this number, steps are shown one by one; above it, as counts per state
+_PATIENCE_S = 30.0  # how long a known gateway may be unreachable, for a restart
 
 
 class View(Protocol):
-    """Shows a job on its way."""
+    """Shows the progress of a job."""
 
     def show(self, job: Mapping[str, Any]) -> None:
-        """Show the job as it is now."""
+        """Show the current state of the job."""
 
 
 def follow(gateway: Gateway, job_id: str, view: View, *, timeout_s: float | None = None) -> Answer:
-    """Show a job until it ends (or for `timeout_s`) and return it as it then is.
+    """Show a job until it ends (or for `timeout_s`) and return it.
 
-    A stream of events may be silent for long, so whoever sets a time limit is served by asking again.
-    Raises `Refused` for an unknown job and `Unreachable` when the gateway stays away.
+    With a time limit it polls, because a stream of events may be silent for long.
+    Raises `Refused` for an unknown job and `Unreachable` if the gateway stays unreachable.
     """
     deadline = time.monotonic() + timeout_s if timeout_s is not None else None
     answer = gateway.job(job_id)
@@ -46,7 +46,7 @@ def follow(gateway: Gateway, job_id: str, view: View, *, timeout_s: float | None
     if deadline is None:
         try:
             answer = _by_events(gateway, job_id, answer, view)
-        except (Unreachable, Refused):  # a proxy that holds streams back, a gateway that restarts
+        except (Unreachable, Refused):  # a proxy that buffers streams, a gateway that restarts
             answer = gateway_again(lambda: gateway.job(job_id))
     while answer.document["state"] not in FINAL_STATES and not _over(deadline):
         answer = gateway_again(lambda: gateway.job(job_id, wait_s=_POLL_S))
@@ -55,7 +55,7 @@ def follow(gateway: Gateway, job_id: str, view: View, *, timeout_s: float | None
 
 
 def gateway_again(ask: Callable[[], Answer]) -> Answer:
-    """Ask until the gateway answers; raise `Unreachable` after `_PATIENCE_S` seconds of silence."""
+    """Repeat the request until the gateway responds; raise `Unreachable` after `_PATIENCE_S` seconds."""
     give_up_at = time.monotonic() + _PATIENCE_S
     while True:
         try:
@@ -70,9 +70,9 @@ def gateway_again(ask: Callable[[], Answer]) -> Answer:
 
 
 def _by_events(gateway: Gateway, job_id: str, answer: Answer, view: View) -> Answer:
-    """Follow the event stream to its end; the job is read anew whenever a state changes.
+    """Follow the event stream to its end; read the job again whenever a state changes.
 
-    Of a job with many steps only when its own state does: those of its steps are in the events.
+    A job with many steps is read again only when its own state changes: the events have those of its steps.
     """
     job = answer.document
     steps = {step["name"]: step for step in job["steps"]}
@@ -100,7 +100,7 @@ def _over(deadline: float | None) -> bool:
 
 @contextmanager
 def live_view(console: Console) -> Iterator[View]:
-    """Yield a view for this console: bars on a terminal, lines elsewhere."""
+    """Yield a view for this console: progress bars on a terminal, else lines."""
     with ExitStack() as stack:
         if console.is_terminal:
             yield _Bars(stack.enter_context(_progress_of(console)))
@@ -120,12 +120,14 @@ def _progress_of(console: Console) -> Progress:
 
 
 def _parts(job: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return what is shown, each with its name: the steps, or the job itself if it has none, or many."""
+    """Return the parts to show, by name: the steps, or the job itself if it has no steps or many."""
     steps = job["steps"]
     if len(steps) > _FEW:
         done = sum(step["state"] == "succeeded" for step in steps)
         progress = {"current": done, "total": len(steps), "unit": "steps", "message": counts(steps)}
-        waits = job["waiting_reason"] if job["state"] != "running" else None  # its own, not the first waiting step's
+        waits = (
+            job["waiting_reason"] if job["state"] != "running" else None
+        )  # the job's own reason, not the first waiting step's
         return [(job["kind"], {**job, "progress": progress, "waiting_reason": waits})]
     return [(step["name"], step) for step in steps] or [(job["kind"], job)]
 
@@ -135,7 +137,7 @@ def _said(part: Mapping[str, Any]) -> str:
 
 
 class _Ran(ProgressColumn):
-    """How long a step ran, or has been running."""
+    """The run time of a step so far."""
 
     def render(self, task: Task) -> Text:
         ran, begun = task.fields["ran"], task.fields["begun"]
@@ -145,7 +147,7 @@ class _Ran(ProgressColumn):
 
 
 class _Bars:
-    """One bar a step."""
+    """One progress bar per step."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -163,7 +165,7 @@ class _Bars:
     def _draw(self, task: TaskID, part: Mapping[str, Any], begun: float | None) -> None:
         state, progress = part["state"], part["progress"] or {"current": 0, "total": None}
         total, current = (progress["total"], progress["current"]) if state == "running" else (1, state == "succeeded")
-        self._progress.tasks[task].total = total  # None, for which `update` has no word, makes the bar pulse
+        self._progress.tasks[task].total = total  # None makes the bar pulse; `update` cannot set it
         shown = state_text(state)
         self._progress.update(
             task,
@@ -176,7 +178,7 @@ class _Bars:
 
 
 class _Lines:
-    """A line for each change of state, and for progress now and then."""
+    """A line for each change of state, and for progress at intervals."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

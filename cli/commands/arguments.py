@@ -1,4 +1,4 @@
-"""What a person types for a job's parameters and options, read into JSON."""
+"""Parse a job's parameters and options from the command line into JSON."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 class Mistyped(ValueError):
-    """An argument cannot be read; the text says which and how it should look."""
+    """An argument cannot be parsed; the text names it and the expected form."""
 
 
 def read_params(
     source: str | None, assignments: Sequence[str] = (), *, of: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the parameters in `source` with `assignments` (`a.b=1`) made in them.
+    """Return the parameters in `source` with the `assignments` (`a.b=1`) applied.
 
-    `source` is JSON text, `@file` or `-` for standard input; None is those in `of`, or none. Raises `Mistyped`.
+    `source` is JSON text, `@file` or `-` for standard input; None means those in `of`, or none. Raises `Mistyped`.
     """
     params = _object(source) if source is not None else copy.deepcopy(dict(of or {}))
     for assignment in assignments:
@@ -54,11 +54,11 @@ def _text(source: str) -> tuple[str, str]:
 
 
 def _assign(params: dict[str, Any], assignment: str) -> None:
-    """Set one value, such as `source.url=...`, `steps.0.columns=["a"]`; objects on the way are made."""
+    """Set one value, such as `source.url=...`, `steps.0.columns=["a"]`; missing objects are created."""
     path, equals, text = assignment.partition("=")
     names = path.split(".")
     if not equals or not all(names):
-        raise Mistyped(f"--set {assignment}: write NAME=VALUE, with dots between nested names.")
+        raise Mistyped(f"--set {assignment}: use NAME=VALUE, with dots between nested names.")
     holder: Any = params
     for name in names[:-1]:
         inner = _place(holder, name, assignment)
@@ -67,18 +67,20 @@ def _assign(params: dict[str, Any], assignment: str) -> None:
 
 
 def _place(holder: Any, name: str, assignment: str) -> Any:
-    """Return the key or index that `name` is in `holder`."""
+    """Return `name` as a key or index of `holder`."""
     if isinstance(holder, dict):
         return name
     if isinstance(holder, list):
         if name.isdecimal() and int(name) < len(holder):
             return int(name)
-        raise Mistyped(f"--set {assignment}: the list has {len(holder)} items, counted from 0; {name!r} is none.")
-    raise Mistyped(f"--set {assignment}: there is nothing named {name!r} inside a plain value.")
+        raise Mistyped(
+            f"--set {assignment}: {name!r} is not an index of the list, which has {len(holder)} items counted from 0."
+        )
+    raise Mistyped(f"--set {assignment}: {name!r} cannot be set inside a plain value.")
 
 
 def _value(text: str) -> Any:
-    """Return `text` as JSON if it is that, else as a string."""
+    """Return `text` parsed as JSON, or as a string if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Commands that change what becomes of jobs: repeat them, cancel them, forget them; one, several, or all of a kind."""
+"""Commands that rerun, cancel or delete jobs: one, several, or all that match options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 JobIds = Annotated[
-    list[str] | None, typer.Argument(help="Ids of the jobs; or choose by the options.", metavar="[ID]...")
+    list[str] | None, typer.Argument(help="Ids of the jobs; or select jobs with options.", metavar="[ID]...")
 ]
 
 
@@ -30,7 +30,7 @@ def cancel(
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Cancel a job, several, or all that the options choose: they do not start, or they stop."""
+    """Cancel one job, several, or all that match the options: they do not start, or they stop."""
     wanted = _wanted(job_ids, chosen)
     with gateway_at(url, as_json=as_json) as gateway:
         if (only := _single(wanted)) and not dry_run:
@@ -39,7 +39,7 @@ def cancel(
                 typer.echo(answer.text)
             else:
                 running = answer.document["state"] == "cancel_requested"
-                typer.echo("it runs and was asked to stop" if running else answer.document["state"])
+                typer.echo("running; asked to stop" if running else answer.document["state"])
             return
         _call_for_many(gateway, "/jobs/cancel", {**wanted, "dry_run": dry_run}, page.show_cancelled, as_json=as_json)
 
@@ -51,7 +51,7 @@ def retry(
     params: Params = None,
     assignments: Assignments = None,
     only_failed: Annotated[
-        bool, typer.Option("--only-failed", help="Of a workflow, run only the steps that did not succeed.")
+        bool, typer.Option("--only-failed", help="Run only those steps of a workflow that did not succeed.")
     ] = False,
     wait: Wait = False,
     chosen: Criteria,
@@ -59,11 +59,11 @@ def retry(
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Run jobs that did not succeed again, each as a new one. A single job may get other parameters."""
+    """Run unsuccessful jobs again, each as a new job. A single job may get other parameters."""
     wanted = _wanted(job_ids, chosen)
     only = _single(wanted)
     if (not only or dry_run) and (params is not None or assignments or only_failed or wait):
-        raise typer.BadParameter("--params, --set, --only-failed and --wait are for one job, by its id.")
+        raise typer.BadParameter("--params, --set, --only-failed and --wait need exactly one job id.")
     with gateway_at(url, as_json=as_json) as gateway:
         if not only or dry_run:
             body = {**wanted, "dry_run": dry_run}
@@ -78,7 +78,7 @@ def retry(
 
 
 def delete(job_id: JobId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """Forget a job that has ended, with its result, its log and its files."""
+    """Delete an ended job with its result, its log and its files."""
     with gateway_at(url, as_json=as_json) as gateway:
         gateway.delete(f"/jobs/{segment(job_id)}")
         if not as_json:
@@ -86,16 +86,14 @@ def delete(job_id: JobId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> N
 
 
 def _wanted(job_ids: Sequence[str] | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return which jobs are meant, as the gateway takes it. Raises `typer.BadParameter`."""
+    """Return the selection of jobs for the gateway. Raises `typer.BadParameter`."""
     if bool(job_ids) == bool(chosen):
-        raise typer.BadParameter(
-            "Name jobs by their ids, or choose them with --state, --kind, --tag, ...: one of both."
-        )
+        raise typer.BadParameter("Give either job ids or a selection with --state, --kind, --tag, ...")
     return {"ids": job_ids} if job_ids else {"filter": dict(chosen)}
 
 
 def _single(wanted: Mapping[str, Any]) -> str | None:
-    """Return the id if a single job is named."""
+    """Return the id if exactly one job is named."""
     ids = wanted.get("ids", ())
     return ids[0] if len(ids) == 1 else None
 
@@ -108,9 +106,9 @@ def _call_for_many(
     *,
     as_json: bool,
 ) -> None:
-    """Call until the gateway has gone through all jobs of the filter; each answer is of at most 1,000.
+    """Repeat the call until all jobs of the filter are done; each response has at most 1,000.
 
-    With `as_json` every answer is a line. Ends the program with `NOT_SUCCEEDED` if a job was refused.
+    With `as_json` every response is a line. Ends the program with `NOT_SUCCEEDED` if a job was refused.
     """
     found = refused = 0
     while True:

@@ -1,4 +1,4 @@
-"""Commands that show and change how the service is: queues and workers."""
+"""Commands for queues and workers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ QueueName = Annotated[str, typer.Argument(help="The queue.", metavar="NAME")]
 
 
 class ListedUnlessNamed(TyperGroup):
-    """A group that lists where no command of it is named: `celeriac queues --json` is `celeriac queues list --json`."""
+    """A group whose default command is `list`: `celeriac queues --json` is `celeriac queues list --json`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the missing word in."""
+        """Insert `list` if no command is given."""
         names_one = bool(args) and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
         return super().parse_args(ctx, args if names_one else ["list", *args])
 
@@ -30,7 +30,7 @@ queues = typer.Typer(name="queues", cls=ListedUnlessNamed, help="List queues; pa
 
 @queues.command("list")
 def list_queues(*, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """List the queues: what waits, what runs, who takes jobs from them."""
+    """List the queues with their waiting jobs, running jobs and workers."""
     with gateway_at(url, as_json=as_json) as gateway:
         answer = gateway.get("/queues")
         if as_json:
@@ -41,18 +41,18 @@ def list_queues(*, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
 
 @queues.command("pause")
 def pause_queue(queue: QueueName, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """Start nothing of a queue until it is resumed. What runs goes on."""
+    """Pause a queue: no job starts until it is resumed. Running jobs continue."""
     _change(queue, "pause", url, as_json=as_json)
 
 
 @queues.command("resume")
 def resume_queue(queue: QueueName, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """Let a queue go on."""
+    """Resume a queue."""
     _change(queue, "resume", url, as_json=as_json)
 
 
 def workers(*, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """List the workers and what they run."""
+    """List the workers and their running jobs."""
     with gateway_at(url, as_json=as_json) as gateway:
         answer = gateway.get("/workers")
         if as_json:

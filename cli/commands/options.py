@@ -1,4 +1,4 @@
-"""Options that several commands have, each described once."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.ledger.filters import JobCriteria
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Url = Annotated[str, typer.Option("--url", envvar="CELERIAC_URL", help="Where the gateway is.")]
+Url = Annotated[str, typer.Option("--url", envvar="CELERIAC_URL", help="URL of the gateway.")]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly the server's JSON, and nothing else.")]
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="ID")]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the job until it ends.")]
@@ -28,13 +28,13 @@ Assignments = Annotated[
 JobOptions = Annotated[dict[str, Any], OptionsOf(SubmissionOptions)]  # how a job is to be run, and when
 ScheduleOptions = Annotated[dict[str, Any], OptionsOf(RunOptions)]  # how each job of a schedule is to be run
 Criteria = Annotated[dict[str, Any], OptionsOf(JobCriteria)]  # which jobs
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done without doing it.")]
 
 
 def typed_params(
     source: str | None, assignments: Sequence[str] | None, *, of: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the parameters as typed; without `source`, the assignments are made in those of `of`.
+    """Return the parameters; without `source`, the assignments are applied to those of `of`.
 
     Raises `typer.BadParameter`.
     """

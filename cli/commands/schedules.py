@@ -1,4 +1,4 @@
-"""Commands for schedules: jobs that come again. A schedule goes by its id, or by its name if no other has that."""
+"""Commands for schedules. A schedule is named by its id, or by its name if that is unique."""
 
 from __future__ import annotations
 
@@ -21,11 +21,9 @@ from cli.pages import schedule as page
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-schedules = typer.Typer(
-    name="schedules", cls=ListedUnlessNamed, help="List schedules; make, edit, pause and run them now."
-)
+schedules = typer.Typer(name="schedules", cls=ListedUnlessNamed, help="List, create, edit, pause and run schedules.")
 
-Which = Annotated[str, typer.Argument(help="The schedule's id, or its name.", metavar="SCHEDULE")]
+Which = Annotated[str, typer.Argument(help="Id or unique name of the schedule.", metavar="SCHEDULE")]
 
 
 class _Rhythm(BaseModel):
@@ -73,18 +71,18 @@ def get_schedule(which: Which, *, url: Url = DEFAULT_URL, as_json: Json = False)
 def create_schedule(
     kind: Annotated[str, typer.Argument(help="The kind of its jobs; see `celeriac kinds`.")],
     *,
-    name: Annotated[str, typer.Option(help="What to call it.")],
+    name: Annotated[str, typer.Option(help="Name of the schedule.")],
     rhythm: Rhythm,
-    paused: Annotated[bool, typer.Option("--paused", help="Make no jobs before it is resumed.")] = False,
+    paused: Annotated[bool, typer.Option("--paused", help="Create it paused.")] = False,
     params: Params = None,
     assignments: Assignments = None,
     options: ScheduleOptions,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Make a schedule. Its job's parameters and options are those of `celeriac submit`."""
+    """Create a schedule. Its job's parameters and options are those of `celeriac submit`."""
     if ("cron" in rhythm) == ("every_s" in rhythm):
-        raise typer.BadParameter("Say when it runs: with --cron or with --every-s.")
+        raise typer.BadParameter("Set its times with either --cron or --every-s.")
     body = {
         "name": name,
         "kind": kind,
@@ -102,7 +100,7 @@ def create_schedule(
 def update_schedule(
     which: Which,
     *,
-    name: Annotated[str | None, typer.Option(help="What to call it from now on.")] = None,
+    name: Annotated[str | None, typer.Option(help="New name.")] = None,
     rhythm: Rhythm,
     params: Params = None,
     assignments: Assignments = None,
@@ -110,9 +108,9 @@ def update_schedule(
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Change what is named here; the rest stays as it is. --set changes single parameters."""
+    """Change the given terms and keep the others. --set changes single parameters."""
     if "cron" in rhythm and "every_s" in rhythm:
-        raise typer.BadParameter("Say when it runs: with --cron or with --every-s.")
+        raise typer.BadParameter("Set its times with either --cron or --every-s.")
     with gateway_at(url, as_json=as_json) as gateway:
         path = _path(gateway, which)
         before = gateway.get(path).document
@@ -128,7 +126,7 @@ def update_schedule(
 
 @schedules.command("delete")
 def delete_schedule(which: Which, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """Delete a schedule. The jobs that it made stay."""
+    """Delete a schedule but not its jobs."""
     with gateway_at(url, as_json=as_json) as gateway:
         gateway.delete(_path(gateway, which))
         if not as_json:
@@ -137,21 +135,21 @@ def delete_schedule(which: Which, *, url: Url = DEFAULT_URL, as_json: Json = Fal
 
 @schedules.command("pause")
 def pause_schedule(which: Which, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """Make no more jobs until it is resumed."""
+    """Pause a schedule: it submits no jobs until it is resumed."""
     with gateway_at(url, as_json=as_json) as gateway:
         _show(gateway.post(f"{_path(gateway, which)}/pause"), as_json=as_json)
 
 
 @schedules.command("resume")
 def resume_schedule(which: Which, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """Make jobs again, from its next time on."""
+    """Resume a schedule from its next time."""
     with gateway_at(url, as_json=as_json) as gateway:
         _show(gateway.post(f"{_path(gateway, which)}/resume"), as_json=as_json)
 
 
 @schedules.command("run")
 def run_schedule(which: Which, *, wait: Wait = False, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """Make a job of it now, paused or not."""
+    """Submit a job of a schedule now, even if it is paused."""
     with gateway_at(url, as_json=as_json) as gateway:
         announce(gateway, gateway.post(f"{_path(gateway, which)}/run"), wait=wait, as_json=as_json)
 
@@ -174,7 +172,7 @@ def _path(gateway: Gateway, which: str) -> str:
         named = [item["id"] for item in _all(gateway) if item["name"] == which]
     if len(named) != 1:
         many = f"{len(named)} schedules are" if named else "No schedule is"
-        raise typer.BadParameter(f"{many} called {which!r}; `celeriac schedules` lists them with their ids.")
+        raise typer.BadParameter(f"{many} called {which!r}; use an id from `celeriac schedules`.")
     return f"/schedules/{segment(named[0])}"
 
 
@@ -187,7 +185,7 @@ def _terms(*, cron: str | None = None, every_s: float | None = None, **same: Any
     fields = cron.split()
     if len(fields) != len(_CRON_FIELDS):
         raise typer.BadParameter(
-            f"--cron {cron!r}: write five fields (minute, hour, day, month, weekday), such as '0 9 * * *'."
+            f"--cron {cron!r}: use five fields (minute, hour, day, month, weekday), such as '0 9 * * *'."
         )
     return same | {"crontab": dict(zip(_CRON_FIELDS, fields, strict=True)), "interval_s": None}
 

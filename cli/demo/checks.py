@@ -1,4 +1,4 @@
-"""What the demo shows and checks once its pipeline has run."""
+"""Show and check the results of the demo's pipeline."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _SHOWN_ROWS = 5
 
 
 class Off(Exception):
-    """Something is not as it should be."""
+    """A check of the demo failed."""
 
 
 def show_timings(job: Mapping[str, Any], out: Console) -> None:
-    """Print how long each step took and what it made."""
+    """Print the duration and the result of each step."""
     for step in job["steps"]:
         out.print(f"  {step['name']:<10} {duration_s(step) or 0:6.1f} s  {_made(step['result'])}", markup=False)
-    out.print(f"  {'in all':<10} {duration_s(job) or 0:6.1f} s")
+    out.print(f"  {'total':<10} {duration_s(job) or 0:6.1f} s")
 
 
 def _made(result: Mapping[str, Any]) -> str:
-    """Return in words what a step of the pipeline made."""
+    """Return the result of a step in words."""
     if "read_bytes" in result:
         return f"{amount(result['read_bytes'], 'bytes')} read, {result['dataset']['row_count']:,} rows staged"
     if "rejected" in result:
@@ -99,7 +99,7 @@ def _compare(out: Console, what: str, expected: int, actual: int) -> None:
 
 
 def try_urls(gateway: Gateway, job: Mapping[str, Any], out: Console) -> None:
-    """Ask for what a person would look at next."""
+    """Request the pages that a person would open next."""
     out.print("\nTried:")
     paths = [job["links"]["self"], job["links"]["logs"], "/jobs?state=succeeded", "/job-kinds", "/docs", "/readyz"]
     for path in [*paths, "/metrics"]:

@@ -1,11 +1,10 @@
 """`make demo`: real jobs through gateway, broker and workers, watched through the REST API and checked.
 
 A CSV of about a million rows, some of them dirty, is served by a local HTTP server. `etl.run_pipeline` extracts it,
-drops rows with missing values, rejects those whose date or number is none, removes duplicates, sums value and count
-per day and category, and loads the sums into a table. Every figure is compared with what was counted while the
+drops rows with missing values, rejects those with an invalid date or number, removes duplicates, sums value and
+count per day and category, and loads the sums into a table. Every figure is compared with the counts made while the
 file was written. A workflow then extracts that table, trains a model on it, searches for a better one with a chord
-of trials, and renders a report; another job reports on the service's own day. The exit code is not 0 if anything
-is off.
+of trials, and renders a report; another job makes the daily report. The exit code is not 0 if a check fails.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def main() -> int:
     try:
         _demo(out)
     except (Off, CannotStart, Unreachable, Refused) as off:
-        out.print(f"The demo did not come to its end: {off}", style="red", markup=False)
+        out.print(f"The demo failed: {off}", style="red", markup=False)
         return 1
     except KeyboardInterrupt:
         out.print("interrupted")
@@ -75,7 +74,7 @@ def _demo(out: Console) -> None:
         _say(out, "study", "train a model on the table, tune one with a chord, render a report", begun)
         studied = study(gateway, out)
         show_models(studied, FOLDER, out)
-        out.print("\nReports, to be opened in a browser:")
+        out.print("\nReports (open them in a browser):")
         show_reports(studied, FOLDER, out)
         show_reports(run_job(gateway, "report.generate_daily_report", {"day": _today()}, out), FOLDER, out)
         try_urls(gateway, job, out)
@@ -115,7 +114,7 @@ def _served(folder: Path) -> Iterator[str]:
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer((HOST, 0), partial(Quiet, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -127,7 +126,7 @@ def _served(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def _service(out: Console, origin: str) -> Iterator[str]:
-    """Run `celeriac up` until the block ends; yield the gateway's URL. Raises `Off` if it starts or stops badly."""
+    """Run `celeriac up` until the block ends; yield the gateway's URL. Raises `Off` if it fails to start or stop."""
     out.print("starting broker, gateway, workers and beat ...")
     port = _free_or(_PORT)
     command = [sys.executable, "-m", "cli.app", "up", "--quiet", "--port", str(port), "--data", str(FOLDER)]
@@ -139,7 +138,7 @@ def _service(out: Console, origin: str) -> Iterator[str]:
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for the demo, which stops it
+            start_new_session=True,  # Ctrl-C goes to the demo, which stops the service
         )
     try:
         _wait_until_ready(service, news)
@@ -150,7 +149,7 @@ def _service(out: Console, origin: str) -> Iterator[str]:
         try:
             code = service.wait(_STOPS_WITHIN_S)
         except subprocess.TimeoutExpired:
-            service.kill()  # its programs go with it
+            service.kill()  # its programs end with it
             service.wait()
             code = -signal.SIGKILL
     if code != 0:
@@ -168,7 +167,7 @@ def _wait_until_ready(service: subprocess.Popen[bytes], news: Path) -> None:
 
 
 def _free_or(port: int) -> int:
-    """Return `port`, or another one where that is taken."""
+    """Return `port`, or another one if it is taken."""
     try:
         refuse_taken_port(port, "--port")
     except CannotStart:

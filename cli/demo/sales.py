@@ -1,4 +1,4 @@
-"""The demo's data: sales with the flaws that real exports have, and the figures a correct pipeline arrives at."""
+"""The demo's data: sales with the flaws of real exports, and the figures of a correct pipeline."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _CATEGORIES = ("books", "coffee", "garden", "games", "music", "office", "sports"
 _DAYS = [str(date(2025, 1, 1) + timedelta(days=day)) for day in range(365)]
 _BAD_DATES = ("2025-02-30", "31/12/2025", "soon", "2025-13-01")
 _BAD_NUMBERS = ("12,50", "n.a.", "$4", "1.2.3")
-# One draw of 64 random bits makes a row; each part of a row has bits of its own. Slots of 1024 have a flaw.
+# One draw of 64 random bits makes a row; each part of a row uses different bits. Some slots of 1024 have a flaw.
 _FLAWS = ("missing",) * 12 + ("date",) * 4 + ("value",) * 4 + ("twice",) * 10
 _CHUNK = 50_000
 _SATURDAY = 5  # 2025 begins on a Wednesday, which is 2
 
 
 def _level(which: int, day: int) -> int:
-    """Return the price level of a category on a day, in 1/256: each has its own, a season and a weekend."""
+    """Return the price level of a category on a day, in 1/256: it depends on category, season and weekend."""
     own, season, weekend = (
         0.5 + 0.13 * which,
         1 + 0.3 * math.sin(2 * math.pi * (day / 365 + which / 10)),
@@ -40,23 +40,23 @@ _LEVELS = [[_level(which, day) for day in range(len(_DAYS))] for which in range(
 
 @dataclass
 class Figures:
-    """What is in the file, counted while it is written."""
+    """The content of the file, counted while it is written."""
 
     rows: int = 0
     missing: int = 0  # rows with a missing value
     duplicates: int = 0  # rows that repeat another
-    bad: Counter[str] = field(default_factory=Counter)  # rows with a value that is none, by column
+    bad: Counter[str] = field(default_factory=Counter)  # rows with an invalid value, by column
     cents: Counter[str] = field(default_factory=Counter)  # sum of `value` over good rows, by category
     counts: Counter[str] = field(default_factory=Counter)  # sum of `count` over good rows, by category
     groups: set[tuple[str, str]] = field(default_factory=set)  # (date, category) of good rows
 
     def value(self, category: str) -> Decimal:
-        """Return the sum of `value` in a category, exactly."""
+        """Return the exact sum of `value` in a category."""
         return Decimal(self.cents[category]).scaleb(-2)
 
 
 def write_sales(path: Path, *, rows: int, seed: int) -> Figures:
-    """Write about `rows` rows of CSV to `path` (duplicates come on top) and return the figures.
+    """Write about `rows` rows of CSV to `path`, plus duplicates, and return the figures.
 
     The same seed gives the same file.
     """

@@ -1,6 +1,6 @@
-"""The demo's second job: what the loaded table teaches, by one workflow over three families of workers.
+"""The demo's second job: one workflow over three families of workers that uses the loaded table.
 
-extract the table -> make numbers of it -> (train a model | search for a better one | render a report)
+extract the table -> make features -> (train a model | search for a better one | render a report)
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _LEARNT = {"task": "regression", "target": "value", "seed": SEED}
 
 
 def study(gateway: Gateway, out: Console) -> dict[str, Any]:
-    """Submit the workflow, show it live, and return the job as it ended. Raises `Off` if it does not succeed."""
+    """Submit the workflow, show it live, and return the ended job. Raises `Off` if it does not succeed."""
     return run_job(gateway, "workflow.chain", {"steps": [_extract(), _as_numbers(), _side_by_side()]}, out)
 
 
 def run_job(gateway: Gateway, kind: str, params: Mapping[str, Any], out: Console) -> dict[str, Any]:
-    """Submit a job, show it live, and return it as it ended. Raises `Off` if it does not succeed."""
+    """Submit a job, show it live, and return it when it has ended. Raises `Off` if it does not succeed."""
     accepted = gateway.post("/jobs", {"kind": kind, "params": params}).document
     out.print(f"POST {gateway.url}/jobs -> 202, {gateway.url}{accepted['links']['self']}")
     with live_view(out) as view:
@@ -54,7 +54,7 @@ def _extract() -> dict[str, Any]:
 
 
 def _as_numbers() -> dict[str, Any]:
-    """SQLite keeps decimals as exact text; models and charts take numbers."""
+    """SQLite stores decimals as exact text, but models and charts need numbers."""
     cast = {"op": "cast", "columns": {"value": "float", "date": "date"}}
     return {"kind": "etl.transform_data", "name": "numbers", "params": {"steps": [cast]}}
 
@@ -115,7 +115,7 @@ def _report() -> dict[str, Any]:
 
 
 def show_models(job: Mapping[str, Any], folder: Path, out: Console) -> None:
-    """Print how good the models are on rows they did not see; they must beat the mean. Raises `Off` if not."""
+    """Print the scores of the models on held-out rows. Raises `Off` if one is not better than the mean."""
     steps = {step["name"]: step for step in job["steps"]}
     trained, tuned = steps["study/train"], steps["study/tune/refit"]
     grid = Table(box=None, pad_edge=False)
@@ -134,8 +134,8 @@ def show_models(job: Mapping[str, Any], folder: Path, out: Console) -> None:
             took,
         )
         if not scores["r2"] > baseline["r2"]:
-            raise Off(f"{name} is no better than the mean of its training rows")
-    out.print(f"\nRevenue of a day and category, learnt from {TABLE}:")
+            raise Off(f"{name} is not better than the mean of its training rows")
+    out.print(f"\nRevenue per day and category, trained on {TABLE}:")
     show_table(grid, out)
     _show_trials(tuned["result"], out)
     for step in (trained, tuned):
@@ -145,7 +145,7 @@ def show_models(job: Mapping[str, Any], folder: Path, out: Console) -> None:
 
 def _show_trials(result: Mapping[str, Any], out: Console) -> None:
     trials = sorted(result["trials"], key=lambda trial: -(trial["score"] if trial["score"] is not None else -1e9))
-    out.print(f"\nThe best of {len(trials)} trials, judged by {result['metric']} in folds of the training rows:")
+    out.print(f"\nThe best of {len(trials)} trials, evaluated by {result['metric']} in folds of the training rows:")
     grid = Table("trial", "state", "score", "hyperparameters", box=None, pad_edge=False)
     for trial in trials[:_TRIALS_SHOWN]:
         score = "" if trial["score"] is None else f"{trial['score']:.4f}"
@@ -159,15 +159,15 @@ def _short(value: object) -> str:
 
 
 def show_reports(job: Mapping[str, Any], folder: Path, out: Console) -> None:
-    """Print where the rendered files are; each must be there. Raises `Off` if one is not."""
+    """Print the paths of the rendered files. Raises `Off` if one is missing."""
     for step in [*job["steps"], job]:
         for report in (step["result"] or {}).get("reports", []):
             path = local_path(folder, report)
             if not path.is_file() or path.stat().st_size != report["size_bytes"]:
-                raise Off(f"{path} is not the {report['size_bytes']:,} bytes that the job says")
+                raise Off(f"{path} does not have the {report['size_bytes']:,} bytes in the job's result")
             out.print(f"  {report['name']:<18} {path}", markup=False)
 
 
 def local_path(folder: Path, artifact: Mapping[str, Any]) -> Path:
-    """Return where the embedded service keeps an artifact."""
+    """Return the path of an artifact in the embedded service."""
     return folder / "artifacts" / str(artifact["uri"]).removeprefix("artifact://")

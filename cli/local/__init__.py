@@ -1,1 +1,1 @@
-"""`celeriac up`: a whole service on this machine."""
+"""`celeriac up`: a complete service on this machine."""

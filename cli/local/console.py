@@ -1,4 +1,4 @@
-"""Lines of several programs on one console."""
+"""Print the lines of several programs on one console."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WIDTH = 14
 
 
 class Console:
-    """Prints lines with the name of who wrote them; goes silent when nobody reads any more."""
+    """Prints lines with the name of their program; stops printing when the output is closed."""
 
     def __init__(self) -> None:
         self._colours: dict[str, str] = {}
@@ -26,6 +26,6 @@ class Console:
         prefix = typer.style(f"{name:<{_WIDTH}}", fg=self._colours.get(name), bold=name == "up")
         try:
             typer.echo(f"{prefix} {line}")
-        except OSError:  # a closed pipe, a terminal that is gone
+        except OSError:  # a closed pipe or terminal
             self._closed = True
             sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PTH123 - so that the interpreter's last flush passes

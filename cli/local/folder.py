@@ -1,4 +1,4 @@
-"""The data folder of a service: who holds it, and which connections it starts with."""
+"""The data folder of a service: its lock, and its initial connections file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _CONNECTIONS = """\
 # The external systems that jobs may name. Gateway and workers read this file when they start.
-# It carries no passwords: see examples/connections.toml for the other kinds.
+# It contains no passwords: see examples/connections.toml for the other kinds.
 
 [warehouse]
 kind = "sqlite"
@@ -32,9 +32,9 @@ description = "A folder of files in this folder."
 
 @contextmanager
 def claimed_folder(folder: Path, port: int) -> Iterator[int]:
-    """Make the data folder and hold its lock; yield the lock's file descriptor.
+    """Create the data folder and hold its lock; yield the lock's file descriptor.
 
-    The kernel drops the lock when the last process that has it open is gone. Raises `CannotStart` if it is held.
+    The kernel releases the lock when the last process that has it open ends. Raises `CannotStart` if it is held.
     """
     try:
         for part in (folder, folder / "logs", folder / "lake"):

@@ -8,24 +8,24 @@ HOST = "127.0.0.1"
 
 
 class CannotStart(Exception):
-    """Something here is in the way; the text says what and what to do."""
+    """The service cannot start here; the text says why and what to do."""
 
 
 def refuse_taken_port(port: int, option: str) -> None:
     """Raise `CannotStart` if something listens on `port` of the loopback address."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that only lingers is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT counts as free
         try:
             probe.bind((HOST, port))
         except OSError as taken:
             raise CannotStart(
                 f"Port {port} of {HOST} cannot be used ({taken.strerror}). "
-                f"Stop what listens there, or choose another with {option}."
+                f"Stop the program that uses it, or choose another port with {option}."
             ) from None
 
 
 def free_port() -> int:
-    """Return a port of the loopback address that nothing uses at this moment."""
+    """Return an unused port of the loopback address."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Child processes: started tied to this one, watched, and stopped in order."""
+"""Start child processes that end with this one, watch them, and stop them in order."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 _TETHER = Path(__file__).with_name("tether.py")
 _LAST_LINES = 15
-_LOG_KEPT_BYTES = 16 * 1024**2  # a log larger than this is set aside as NAME.log.1 when its program starts
+_LOG_KEPT_BYTES = 16 * 1024**2  # a larger log is renamed to NAME.log.1 when its program starts
 _TICK_S = 0.1
-_HURRY_S = 2.0  # how long each process has after a second request to stop
+_HURRY_S = 2.0  # grace period of each process after a second request to stop
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to start, and how it stops. Programs of a higher `stop_stage` are stopped later."""
+    """A program to start, and how to stop it. Programs of a higher `stop_stage` are stopped later."""
 
     name: str
     command: Sequence[str]
@@ -40,7 +40,7 @@ class Program:
 
 
 class StopRequested(Exception):
-    """Somebody wants an end: SIGINT, SIGTERM or SIGHUP came."""
+    """SIGINT, SIGTERM or SIGHUP was received."""
 
     def __init__(self, received: signal.Signals) -> None:
         super().__init__(received.name)
@@ -48,10 +48,10 @@ class StopRequested(Exception):
 
 
 class Died(Exception):
-    """A program ended by itself."""
+    """A program ended unexpectedly."""
 
     def __init__(self, child: Child) -> None:
-        super().__init__(f"{child.program.name} ended by itself: {child.how_it_ended}")
+        super().__init__(f"{child.program.name} ended unexpectedly: {child.how_it_ended}")
         self.child = child
 
 
@@ -61,7 +61,7 @@ class NotReady(Exception):
 
 @dataclass
 class Child:
-    """A running program, whose output goes straight to its log file, so that a slow console never blocks it."""
+    """A running program whose output goes directly to its log file, so that a slow console never blocks it."""
 
     program: Program
     process: subprocess.Popen[bytes]
@@ -76,7 +76,7 @@ class Child:
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def new_lines(self) -> list[str]:
-        """Return the complete lines it has written since the last call."""
+        """Return the complete lines written since the last call."""
         with self.log.open("rb") as log:
             log.seek(self.read_to)
             complete, newline, _ = log.read().rpartition(b"\n")
@@ -86,7 +86,7 @@ class Child:
         return lines
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal; it may be gone already. SIGKILL goes to its children too."""
+        """Send it a signal, even if it may have ended. SIGKILL also goes to its children."""
         with suppress(ProcessLookupError):
             if number == signal.SIGKILL:
                 os.killpg(self.process.pid, number)
@@ -95,7 +95,7 @@ class Child:
 
 
 class StopSignals:
-    """Collects SIGINT, SIGTERM and SIGHUP while open, and sleeps in a way that they (and SIGCHLD) interrupt."""
+    """Collects SIGINT, SIGTERM and SIGHUP while open; its sleep is interrupted by them and by SIGCHLD."""
 
     _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -126,14 +126,14 @@ class StopSignals:
         self.received.append(signal.Signals(number))
 
     def pause(self, seconds: float) -> None:
-        """Sleep, but not past a signal."""
+        """Sleep until a signal arrives or the time has passed."""
         select.select([self._here], [], [], seconds)
         with suppress(BlockingIOError):
             self._here.recv(4096)
 
 
 class Ensemble:
-    """Programs that live and end together. `say(name, line)` gets what they write."""
+    """Programs that start and end together. `say(name, line)` takes their output."""
 
     def __init__(self, logs: Path, signals: StopSignals, say: Callable[[str, str], None]) -> None:
         self._logs = logs
@@ -142,7 +142,7 @@ class Ensemble:
         self._children: list[Child] = []
 
     def start(self, program: Program) -> Child:
-        """Start a program in a session of its own, so that a terminal's Ctrl-C reaches only this process."""
+        """Start a program in a new session, so that a terminal's Ctrl-C reaches only this process."""
         log = self._logs / f"{program.name}.log"
         if log.exists() and log.stat().st_size > _LOG_KEPT_BYTES:
             log.replace(log.with_suffix(".log.1"))
@@ -161,7 +161,7 @@ class Ensemble:
         return child
 
     def wait_until(self, ready: Callable[[], bool], what: str, *, within_s: float, slow_after_s: float) -> None:
-        """Wait until `ready`. Says so when it is slow. Raises `NotReady`, `Died` or `StopRequested`."""
+        """Wait until `ready`, with a message if it is slow. Raises `NotReady`, `Died` or `StopRequested`."""
         begun, told = time.monotonic(), False
         while not ready():
             waited_s = time.monotonic() - begun
@@ -173,12 +173,12 @@ class Ensemble:
             self._look()
 
     def watch(self) -> None:
-        """Run until somebody wants an end or a program dies. Raises `StopRequested` or `Died`."""
+        """Run until a stop is requested or a program ends. Raises `StopRequested` or `Died`."""
         while True:
             self._look()
 
     def stop(self) -> None:
-        """Stop everything, stage by stage. One more signal from outside makes it hurry."""
+        """Stop all programs, stage by stage. A second signal shortens the grace periods."""
         before = len(self._signals.received)
         for stage in sorted({child.program.stop_stage for child in self._children}):
             group = [child for child in self._children if child.program.stop_stage == stage]
@@ -187,7 +187,7 @@ class Ensemble:
                 self._say("up", f"stopping {', '.join(child.program.name for child in running)}")
             self._stop_group(running, before)
             for child in group:
-                child.signal(signal.SIGKILL)  # whatever it left behind in its session
+                child.signal(signal.SIGKILL)  # remaining processes of its session
         self._show_new_lines()
         if self._children:
             self._say("up", "stopped")
@@ -204,7 +204,7 @@ class Ensemble:
             for child in left:
                 hurry = hurried_at is not None and now - hurried_at > _HURRY_S
                 if hurry or now - begun > child.program.grace_s:
-                    self._say("up", f"{child.program.name} does not stop; killing it")
+                    self._say("up", f"{child.program.name} did not stop in time; killing it")
                     child.signal(signal.SIGKILL)
                     child.process.wait()
             self._show_new_lines()
@@ -227,6 +227,6 @@ class Ensemble:
 
 
 def tethered(command: Sequence[str], when_orphaned: signal.Signals = signal.SIGKILL) -> list[str]:
-    """Return `command` so that it gets the signal when this process dies. Start it from the main thread."""
+    """Return `command` wrapped so that it gets the signal when this process dies. Start it from the main thread."""
     shim = [sys.executable, "-I", "-S", str(_TETHER)]
     return [*shim, str(os.getpid()), str(int(when_orphaned)), *command]

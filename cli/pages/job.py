@@ -1,4 +1,4 @@
-"""A job for people: how it is, why it waits, its steps as a tree, what it returned, why it failed."""
+"""Print a job for people: state, waiting reason, steps as a tree, result, error."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-_SHOWN = 20  # parts of one branch; of a larger one, those that say most
+_SHOWN = 20  # parts shown of one branch; of a larger branch, the most informative ones
 _ERROR_SHOWN = 120  # characters of a step's error; the job's own is shown whole
-# Of many parts these say least.
+# The least informative states of many parts.
 _QUIET: Mapping[str, int] = {StepState.SUCCEEDED: 2, StepState.WAITING: 3, StepState.SKIPPED: 3}
 
 
@@ -50,7 +50,7 @@ def show_job(job: Mapping[str, Any], out: Console) -> None:
 
 
 def waiting_text(part: Mapping[str, Any]) -> str:
-    """Return why a job or a step does not run yet; empty if it does not wait."""
+    """Return why a job or a step is waiting; empty if it is not."""
     reason, queue, position = part["waiting_reason"], part["queue"], part["queue_position"]
     if reason == "behind":
         return f"{position:,} before it in queue {queue}" if position else f"next in queue {queue}"
@@ -60,12 +60,12 @@ def waiting_text(part: Mapping[str, Any]) -> str:
         None: "",
         "no_consumer": f"no worker takes jobs from queue {queue}",
         "queue_paused": f"queue {queue} is paused",
-        "concurrency_limited": "as many jobs of its concurrency key run as may",
+        "concurrency_limited": "the concurrency limit of its key is reached",
     }.get(reason, str(reason))
 
 
 def steps_tree(steps: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the steps as a tree of their path names (`group/line/copy_note`), large branches in short."""
+    """Return the steps as a tree of their path names (`group/line/copy_note`), with large branches shortened."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     for row in _branch([(step["name"].split("/"), step) for step in steps], depth=1):
@@ -78,7 +78,7 @@ _Named = tuple[list[str], "Mapping[str, Any]"]
 
 
 def _branch(named: Iterable[_Named], *, depth: int) -> Iterator[_Row]:
-    """Yield the rows of the steps below one branch; each comes with what is left of its path."""
+    """Yield the rows of the steps below one branch, each with the rest of its path."""
     children: dict[str, list[_Named]] = {}
     for (first, *rest), step in named:
         children.setdefault(first, []).append((rest, step))
@@ -94,7 +94,7 @@ def _branch(named: Iterable[_Named], *, depth: int) -> Iterator[_Row]:
 
 
 def _notable(children: Mapping[str, Sequence[_Named]]) -> tuple[list[str], list[str]]:
-    """Return the names to show and those to count: what failed or runs goes before what went well or waits."""
+    """Return the names to show and those to count: failed and running steps before succeeded and waiting ones."""
     if len(children) <= _SHOWN:
         return list(children), []
     ranked = sorted(children, key=lambda name: min(_QUIET.get(step["state"], 1) for _, step in children[name]))
@@ -107,7 +107,7 @@ def _counted(named: Iterable[_Named]) -> str:
 
 
 def counts(steps: Iterable[Mapping[str, Any]]) -> str:
-    """Return how many steps are in each state, such as `3 succeeded, 1 failed`."""
+    """Return the number of steps per state, such as `3 succeeded, 1 failed`."""
     return ", ".join(f"{count:,} {state}" for state, count in Counter(step["state"] for step in steps).most_common())
 
 
@@ -117,7 +117,7 @@ def _leaf(name: str, step: Mapping[str, Any]) -> _Row:
 
 
 def _said(step: Mapping[str, Any]) -> str:
-    """Return the one thing that there is to say of a step: its failure, its origin, why it waits, or how far it is."""
+    """Return the note on a step: its failure, its origin, its waiting reason, or its progress."""
     if error := step["error"]:
         text = f"{error['code']}: {error['message']}"
         return text if len(text) <= _ERROR_SHOWN else f"{text[:_ERROR_SHOWN]}…"

@@ -1,4 +1,4 @@
-"""A kind for people: its parameters as its JSON Schema says them, and an example to paste."""
+"""Print a kind for people: its parameters from its JSON Schema, and an example to paste."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DEFAULT_SHOWN = 40  # characters of a default value
 
 
 def show_kinds(kinds: Iterable[Mapping[str, Any]], out: Console) -> None:
-    """Print the catalogue, one kind a line."""
+    """Print the catalogue, one kind per line."""
     table = Table(box=None, pad_edge=False)
     for name in ("kind", "queue", "summary"):
         table.add_column(name)
@@ -30,15 +30,15 @@ def show_kinds(kinds: Iterable[Mapping[str, Any]], out: Console) -> None:
 
 
 def show_kind(kind: Mapping[str, Any], out: Console) -> None:
-    """Print one kind: what it does, its parameters, its limits and an example."""
+    """Print one kind: its summary, parameters, limits and an example."""
     out.print(Text.assemble((kind["kind"], "bold"), f"  {kind['summary']}"))
     if kind["description"]:
         out.print(Text(kind["description"]))
     limits, retry = kind["limits"], kind["retry"]
     out.print(
         Text(
-            f"queue {kind['queue']}, at most {limits['hard_s']:g} s an attempt, "
-            f"{retry['max_retries']} retries of failures that can pass"
+            f"queue {kind['queue']}, at most {limits['hard_s']:g} s per attempt, "
+            f"{retry['max_retries']} retries of transient failures"
         ),
         style="dim",
     )
@@ -69,7 +69,7 @@ def _about(name: str, field: Mapping[str, Any], schema: Mapping[str, Any]) -> st
 
 
 def _types(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[str]:
-    """Yield in short words what may stand here; a member of a union is named by its discriminator."""
+    """Yield the accepted types in short words; a member of a union is named by its discriminator."""
     if ref := field.get("$ref"):
         name = ref.rsplit("/", 1)[1]
         yield from _types({"title": name, **definitions.get(name, {})}, definitions)

@@ -1,4 +1,4 @@
-"""What an operator reads: queues, workers, and what became of calls for many jobs."""
+"""Print pages for operators: queues, workers, and the outcome of bulk calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def span(seconds: float) -> str:
 
 
 def show_queues(queues: Iterable[Mapping[str, Any]], out: Console) -> None:
-    """Print queues, one a line; what keeps one from going on stands out."""
+    """Print queues, one per line; reasons why one is blocked are highlighted."""
     table = Table(box=None, pad_edge=False)
     table.add_column("queue", no_wrap=True)
     for name in ("depth", "oldest", "running", "held", "limited", "consumers"):
@@ -50,12 +50,12 @@ def _trouble(queue: Mapping[str, Any]) -> Text:
     if queue["is_paused"]:
         return Text(f"paused since {moment(queue['paused_at'])}", style="yellow")
     if queue["waiting_reason"] == "no_consumer":
-        return Text("jobs wait, and no worker takes them", style="bold red")
+        return Text("jobs wait, but no worker consumes the queue", style="bold red")
     return Text("")
 
 
 def show_workers(workers: Iterable[Mapping[str, Any]], out: Console) -> None:
-    """Print workers, one a line, each with what it runs below."""
+    """Print workers, one per line, each followed by its running jobs."""
     table = Table(box=None, pad_edge=False)
     for name in ("worker", "state", "busy", "queues", "up", "version"):
         table.add_column(name, no_wrap=True)
@@ -77,7 +77,7 @@ def show_workers(workers: Iterable[Mapping[str, Any]], out: Console) -> None:
 
 
 def show_cancelled(answer: Mapping[str, Any]) -> None:
-    """Print what became of each job that was to be cancelled, one a line."""
+    """Print the outcome of each requested cancellation, one per line."""
     would = "would be " if answer["dry_run"] else ""
     for job_id in answer["cancelled"]:
         typer.echo(f"{job_id}  {would}cancelled")
@@ -87,7 +87,7 @@ def show_cancelled(answer: Mapping[str, Any]) -> None:
 
 
 def show_retried(answer: Mapping[str, Any]) -> None:
-    """Print what became of each job that was to be repeated, one a line, with the new job's id."""
+    """Print the outcome of each requested rerun, one per line, with the new job's id."""
     for job in answer["retried"]:
         typer.echo(
             f"{job['retried_from']}  " + ("would be retried" if answer["dry_run"] else f"retried as {job['id']}")

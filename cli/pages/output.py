@@ -1,4 +1,4 @@
-"""What a person reads: lists of jobs, figures, log lines and problems as text."""
+"""Print lists of jobs, figures, log lines and problems as text."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _NARROWEST, _UNBOUNDED = 110, 1_000  # columns
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return where to write: results go to standard output, news of the way there to standard error."""
+    """Return the console: results go to standard output, progress messages to standard error."""
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
 def printable(text: str) -> str:
-    """Return somebody's text without what a terminal would obey: escape sequences begin with control characters."""
+    """Return untrusted text without control characters, with which a terminal's escape sequences begin."""
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
@@ -68,7 +68,7 @@ def progress_text(progress: Mapping[str, Any] | None) -> str:
 
 
 def duration_s(step: Mapping[str, Any]) -> float | None:
-    """Return how long a job or step ran, in seconds; None if it has not ended or never ran."""
+    """Return the run time of a job or step in seconds; None if it has not ended or never ran."""
     if not step["started_at"] or not step["finished_at"]:
         return None
     begun, ended = (datetime.fromisoformat(step[name]) for name in ("started_at", "finished_at"))
@@ -76,12 +76,12 @@ def duration_s(step: Mapping[str, Any]) -> float | None:
 
 
 def moment(time: str) -> str:
-    """Return a time of the gateway's (UTC) to the second, such as `2026-01-31 12:00:00`."""
+    """Return a time of the gateway (UTC) with seconds, such as `2026-01-31 12:00:00`."""
     return time[:19].replace("T", " ")
 
 
 def show_error(error: Mapping[str, Any], out: Console) -> None:
-    """Print why a job failed and what to do."""
+    """Print the error of a job and its remedy."""
     where = f" in step {error['step']}" if error.get("step") else ""
     out.print(Text.assemble((f"{error['code']}{where}: ", "red"), printable(error["message"])))
     if error["remedy"]:
@@ -89,7 +89,7 @@ def show_error(error: Mapping[str, Any], out: Console) -> None:
 
 
 def show_jobs(jobs: Iterable[Mapping[str, Any]], out: Console) -> None:
-    """Print a list of jobs, one a line."""
+    """Print a list of jobs, one per line."""
     table = Table(box=None, pad_edge=False)
     for name in ("id", "kind", "state", "created", "steps", "tags"):
         table.add_column(name, no_wrap=True)
@@ -107,14 +107,14 @@ def show_jobs(jobs: Iterable[Mapping[str, Any]], out: Console) -> None:
 
 
 def show_table(table: Table, out: Console) -> None:
-    """Print a table whole: a narrow terminal wraps its lines, and a file gets them as long as they are."""
+    """Print a table completely: a narrow terminal wraps its lines, and a file gets lines of any length."""
     width = max(out.width, _NARROWEST) if out.is_terminal else _UNBOUNDED
     wide = Console(file=out.file, width=width, height=1, force_terminal=out.is_terminal, highlight=False)
     wide.print(table)
 
 
 def show_problem(status: int, problem: Mapping[str, Any], out: Console) -> None:
-    """Print a problem document: what is wrong, where, and what to do."""
+    """Print a problem document: the error, its place, and the remedy."""
     title = problem.get("title") or f"HTTP {status}"
     out.print(Text.assemble((f"{title} ", "red"), (f"({problem.get('code', status)})", "dim")))
     errors = problem.get("errors") or []

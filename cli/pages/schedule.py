@@ -1,4 +1,4 @@
-"""Schedules for people."""
+"""Print schedules for people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PARAMS_SHOWN = 400  # characters
 
 
 def show_schedules(schedules: Iterable[Mapping[str, Any]], out: Console) -> None:
-    """Print schedules, one a line."""
+    """Print schedules, one per line."""
     table = Table(box=None, pad_edge=False)
     for name in ("id", "name", "kind", "when", "next", "last job"):
         table.add_column(name, no_wrap=True)
@@ -37,7 +37,7 @@ def show_schedules(schedules: Iterable[Mapping[str, Any]], out: Console) -> None
 
 
 def show_schedule(schedule: Mapping[str, Any], out: Console) -> None:
-    """Print one schedule: when it runs, what it makes, how its last times went."""
+    """Print one schedule: its times, its job, and its last runs."""
     out.print(Text.assemble((schedule["id"], "bold"), f"  {schedule['name']}  ", _next(schedule)))
     out.print(f"  {schedule['kind']}, {rhythm(schedule)}; missed: {schedule['missed']}, overlap: {schedule['overlap']}")
     params = json.dumps(schedule["params"], ensure_ascii=False)
@@ -59,7 +59,7 @@ def show_schedule(schedule: Mapping[str, Any], out: Console) -> None:
 
 
 def rhythm(schedule: Mapping[str, Any]) -> str:
-    """Return when a schedule runs, such as `0 9 * * * Europe/Berlin` or `every 300 s`."""
+    """Return the times of a schedule, such as `0 9 * * * Europe/Berlin` or `every 300 s`."""
     if crontab := schedule["crontab"]:
         return " ".join([*(crontab[field] for field in _FIELDS), schedule["time_zone"]])
     return f"every {schedule['interval_s']:g} s"

@@ -76,7 +76,7 @@ def test_waiting_has_an_end(celeriac: Celeriac) -> None:
     """`--timeout-s` ends the wait for a job that goes on, with exit code 1."""
     job_id = submitted(celeriac, "--delay-s", "3600")
     waited = celeriac("wait", job_id, "--timeout-s", "0.1")
-    assert (waited.exit_code, "not ended within 0.1 s" in waited.stderr) == (1, True)
+    assert (waited.exit_code, "did not end within 0.1 s" in waited.stderr) == (1, True)
 
 
 def test_a_workflow_of_many_steps_is_followed_as_a_whole(celeriac: Celeriac) -> None:
@@ -115,7 +115,7 @@ def test_validate_only_submits_nothing(celeriac: Celeriac) -> None:
     """A request can be checked without a job coming of it."""
     before = celeriac.json("list")
     checked = celeriac(*SHOUT, "--validate-only")
-    assert (checked.exit_code, checked.stdout) == (0, "The request is valid; nothing was submitted.\n")
+    assert (checked.exit_code, checked.stdout) == (0, "The request is valid and was not submitted.\n")
     assert celeriac.json("list") == before
 
 

@@ -34,5 +34,8 @@ def test_events_are_read_from_a_stream() -> None:
 
 def test_nothing_listens() -> None:
     """A refused connection names the URL."""
-    with Gateway("http://127.0.0.1:9/") as gateway, pytest.raises(Unreachable, match=r"http://127\.0\.0\.1:9: "):
+    with (
+        Gateway("http://127.0.0.1:9/") as gateway,
+        pytest.raises(Unreachable, match=r"http://127\.0\.0\.1:9 does not respond: "),
+    ):
         gateway.get("/jobs")

@@ -53,7 +53,7 @@ def test_a_queue_with_work_and_no_consumer_stands_out(celeriac: Celeriac) -> Non
     job_id = submitted(celeriac)
     etl = next(line for line in celeriac.ok("queues").splitlines() if line.startswith("etl "))
     queue = next(queue for queue in celeriac.json("queues")["queues"] if queue["name"] == "etl")
-    assert "jobs wait, and no worker takes them" in etl
+    assert "jobs wait, but no worker consumes the queue" in etl
     assert int(etl.split()[1]) == queue["depth"] > 0
     assert "no worker takes jobs from queue etl" in celeriac.ok("get", job_id)
 
@@ -95,10 +95,10 @@ def test_a_dry_run_only_tells(celeriac: Celeriac) -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (("cancel",), "Name jobs by their ids"),
-        (("cancel", UNKNOWN_ID, "--tag", "a"), "one of both"),
-        (("retry", UNKNOWN_ID, UNKNOWN_ID, "--only-failed"), "are for one job"),
-        (("retry", "--tag", "a", "--set", "x=1"), "are for one job"),
+        (("cancel",), "Give either job ids"),
+        (("cancel", UNKNOWN_ID, "--tag", "a"), "either job ids or a selection"),
+        (("retry", UNKNOWN_ID, UNKNOWN_ID, "--only-failed"), "need exactly one job id"),
+        (("retry", "--tag", "a", "--set", "x=1"), "need exactly one job id"),
     ],
 )
 def test_unclear_words_are_usage_errors(words: tuple[str, ...], named: str, celeriac: Celeriac) -> None:
@@ -203,9 +203,9 @@ def test_a_schedule_lives(celeriac: Celeriac) -> None:
 @pytest.mark.parametrize(
     ("rhythm", "named"),
     [
-        ((), "with --cron or with --every-s"),
-        (("--cron", "0 9 * *"), "write five fields"),
-        (("--cron", "0 9 * * *", "--every-s", "5"), "with --cron or with --every-s"),
+        ((), "either --cron or --every-s"),
+        (("--cron", "0 9 * *"), "use five fields"),
+        (("--cron", "0 9 * * *", "--every-s", "5"), "either --cron or --every-s"),
         (("--cron", "0 99 * * *"), "/crontab/hour"),
     ],
 )

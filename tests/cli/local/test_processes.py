@@ -81,7 +81,7 @@ def test_a_program_that_does_not_stop_is_killed(stage: Stage) -> None:
     child = stage.start(program("stubborn", STUBBORN, grace_s=0.3))
     stage.ensemble.stop()
     assert child.process.returncode == -signal.SIGKILL
-    assert ("up", "stubborn does not stop; killing it") in stage.said
+    assert ("up", "stubborn did not stop in time; killing it") in stage.said
 
 
 def test_children_of_a_program_end_with_it(stage: Stage) -> None:

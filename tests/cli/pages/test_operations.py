@@ -46,7 +46,7 @@ def test_what_keeps_a_queue_from_going_on_is_said(paper: Console) -> None:
     show_queues([queue(), queue(**stuck), queue(**paused)], paper)
     assert [" ".join(words) for words in rows(paper)] == [
         "etl 0 0 0 0 1",
-        "etl 1,200 7 min 0 0 0 0 jobs wait, and no worker takes them",
+        "etl 1,200 7 min 0 0 0 0 jobs wait, but no worker consumes the queue",
         "etl 0 0 3 0 1 paused since 2026-01-31 12:00:00",
     ]
 

@@ -64,6 +64,6 @@ def test_a_schedule_takes_the_options_that_do_not_say_when() -> None:
 
 def test_every_option_has_a_line_for_people() -> None:
     """In the table of docs/operate.md; no line is about an option that there is not."""
-    table = OPERATE.read_text(encoding="utf-8").partition("| option | does |")[2].partition("\n\n")[0]
+    table = OPERATE.read_text(encoding="utf-8").partition("| option | effect |")[2].partition("\n\n")[0]
     named = {name.strip(" `") for row in table.splitlines()[2:] for name in row.split("|")[1].split(",")}
     assert named == SubmissionOptions.model_fields.keys()
