@@ -208,7 +208,7 @@ def problem_with(name: str, group: ConnectionGroup, connections: Connections) ->
     known = ", ".join(names_of(connections, group)) or "none"
     article = {"sql": "a SQL connection", "store": "a store", "http": "an HTTP connection"}[group]
     what = "is not configured" if info is None else f"is of kind {info.kind!r}, but {article} is needed here"
-    return f"The connection {name!r} {what}. Use one of: {known}."
+    return f"The connection {name!r} {what}. Configured: {known}."
 
 
 def check_connections(model: BaseModel, connections: Connections) -> list[ConnectionProblem]:

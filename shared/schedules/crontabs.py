@@ -81,7 +81,7 @@ def _refuse_time_zone(name: str) -> str:
     wanted = name.lower().replace(" ", "_")
     near = [zone for zone in zones if wanted and zone.lower().rpartition("/")[2] == wanted.rpartition("/")[2]]
     near += nearest(name, zones, most=3)
-    hint = ", ".join(dict.fromkeys(near[:3])) or "UTC, Europe/Berlin, America/New_York and the like"
+    hint = ", ".join(dict.fromkeys(near[:3])) or "UTC, Europe/Berlin, America/New_York"
     raise ValueError(f"There is no time zone {name!r}. Use an IANA name such as {hint}.")
 
 
