@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from shared.contract.definition import Contract, Limits
 from shared.contract.params import Params
-from shared.workflows.elements import CanvasContract, Element, Elements, Kind
+from shared.workflows.assembly import CanvasContract, Elements
+from shared.workflows.elements import Element, Kind
 from shared.workflows.nodes import MAX_STEPS, Chain, Chord, Chunks, Group, MapStep, Node
 
 _LIMITS = Limits(soft_s=86_400 - 60, hard_s=86_400)

@@ -20,8 +20,8 @@ from shared.contract.options import RunOptions, SubmissionOptions
 from shared.ledger.ids import uuid7
 from shared.ledger.records import Entry, Record
 from shared.ledger.states import StepState
+from shared.workflows.assembly import CanvasContract
 from shared.workflows.canvas import workflow_messages
-from shared.workflows.elements import CanvasContract
 from shared.workflows.nodes import Node, Path, PlannedStep, PlanProblem, PlanRefused, WorkflowContract, lay_out, without
 
 

@@ -10,7 +10,7 @@ from shared.broker.messages import Composer
 from shared.broker.settings import BrokerSettings
 from shared.contract.catalogue import catalogue
 from shared.contract.options import RunOptions
-from shared.workflows.elements import CanvasContract
+from shared.workflows.assembly import CanvasContract
 from shared.workflows.feeding import feed, feeding_problems, gives
 from shared.workflows.nodes import (
     MAX_DEPTH,
