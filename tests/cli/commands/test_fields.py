@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Annotated, Any
 
 import pytest
@@ -76,3 +78,10 @@ def test_every_field_is_an_option_with_its_description(words: tuple[str, ...], m
         about = shown.partition(f" {flag} <")[2].partition(" --")[0]
         assert str(field.description) in about, name
     assert ("They are scheduled, queued, " in shown) == (model is JobCriteria)
+
+
+def test_the_command_line_is_ready_without_the_service() -> None:
+    """Its options come from the contract package; Celery, Redis and file systems would take as long as all the rest."""
+    program = "import sys, cli.app; print(*{'celery', 'redis', 'fsspec', 'fastapi'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
