@@ -75,7 +75,7 @@ def test_a_maintenance_worker_runs_a_callback_that_lies_in_its_queue(
             "WORKER_FAMILIES": "maintenance",
         }
         with crew(tmp_path, **env) as workers:
-            accept(entry(id=JOB, retention_s=3_600, options=json.dumps({"callback_url": receiver.url})))
+            accept(entry(id=JOB, retention_ms=3_600_000, options=json.dumps({"callback_url": receiver.url})))
             ledger.cancel(JOB, reason="nobody needs it")
             accept(
                 entry(
@@ -83,7 +83,7 @@ def test_a_maintenance_worker_runs_a_callback_that_lies_in_its_queue(
                     kind="maintenance.deliver_callback",
                     queue="maintenance",
                     params=PARAMS,
-                    retention_s=3_600,
+                    retention_ms=3_600_000,
                     message=json.dumps(MESSAGE),
                 )
             )
