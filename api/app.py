@@ -69,7 +69,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
             watching(settings.ledger_url) as app.state.changes,
             publishing(settings, ledger) as outbox,
-            metrics.reporting(settings, app.state.metrics),
+            metrics.reporting(settings, app.state.metrics, waiting=lambda: len(app.state.changes)),
         ):
             app.state.dispatch = Dispatch(
                 settings,

@@ -44,7 +44,13 @@ class Watch:
 
     def __init__(self) -> None:
         """Register for nothing yet; `Changes.watch` does."""
+        self.is_abandoned = False  # whoever waited has gone
         self._set = asyncio.Event()
+
+    def abandon(self) -> None:
+        """Let `changed` return for the last time: nobody waits any more."""
+        self.is_abandoned = True
+        self._set.set()
 
     def wake(self) -> None:
         """Let `changed` return."""

@@ -138,6 +138,7 @@ async def submit_batch(
     },
 )
 async def get_job(
+    request: Request,
     found: FoundJob,
     ledger: Ledger,
     changes: Waiters,
@@ -148,7 +149,7 @@ async def get_job(
 ) -> Response:
     """Return the job; with `wait_s` as soon as it has ended. A job that failed is a 200 with an `error`."""
     wished_s = preferred_wait_s(prefer) if wait_s is None else wait_s
-    record = await when_ended(found, wished_s, ledger, changes)
+    record = await when_ended(found, wished_s, ledger, changes, request.receive)
     response = cached(to_json(view.job(record)), if_none_match)
     if wait_s is None and wished_s:
         response.headers["Preference-Applied"] = f"wait={wished_s:g}"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import Header, Query, Response
+from starlette.types import Receive
 
-from api.jobs.changes import Changes
+from api.jobs.changes import Changes, Watch
 from shared.errors import LedgerUnavailable
 from shared.ledger.client import AsyncLedger
 from shared.ledger.records import Record
@@ -35,13 +39,13 @@ def preferred_wait_s(prefer: str | None) -> float:
     return min(float(match[1]), WAIT_MAX_S) if match else 0.0
 
 
-async def when_ended(record: Record, wait_s: float, ledger: AsyncLedger, changes: Changes) -> Record:
-    """Return the job once it has ended, or as it is after `wait_s` seconds."""
+async def when_ended(record: Record, wait_s: float, ledger: AsyncLedger, changes: Changes, receive: Receive) -> Record:
+    """Return the job once it has ended, or as it is after `wait_s` seconds, or when the client hangs up."""
     if wait_s <= 0 or State(record.state).is_final:
         return record
     deadline = time.monotonic() + wait_s
-    with changes.watch(record.id) as watch:
-        while not changes.closing:
+    with changes.watch(record.id) as watch, _hearing(receive, watch):
+        while not (changes.closing or watch.is_abandoned):
             try:
                 if await _goes_on(record, deadline, ledger):
                     await watch.changed(deadline - time.monotonic())
@@ -59,6 +63,22 @@ async def when_ended(record: Record, wait_s: float, ledger: AsyncLedger, changes
             if State(record.state).is_final or left_s <= 0 or not await watch.changed(left_s):
                 break
     return record
+
+
+@contextmanager
+def _hearing(receive: Receive, watch: Watch) -> Iterator[None]:
+    """Abandon `watch` as soon as the client hangs up: its place is free then, and nothing is read for it any more."""
+
+    async def hear() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        watch.abandon()
+
+    hearing = asyncio.create_task(hear())
+    try:
+        yield
+    finally:
+        hearing.cancel()
 
 
 async def _goes_on(record: Record, deadline: float, ledger: AsyncLedger) -> bool:

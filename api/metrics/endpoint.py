@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import redis
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_fastapi_instrumentator import Instrumentator, metrics
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -52,8 +52,13 @@ def install(app: FastAPI) -> CollectorRegistry:
 
 
 @asynccontextmanager
-async def reporting(settings: GatewaySettings, registry: CollectorRegistry) -> AsyncIterator[None]:
-    """Add the metrics of the ledger to `registry`, and take part in consuming events, while the block runs."""
+async def reporting(
+    settings: GatewaySettings, registry: CollectorRegistry, *, waiting: Callable[[], int]
+) -> AsyncIterator[None]:
+    """Add the metrics of the ledger to `registry`, and take part in consuming events, as long as the block lasts.
+
+    `waiting` returns how many requests wait for a job's end just now.
+    """
     client = redis.Redis.from_url(
         settings.ledger_url,
         **bounded(settings.ledger_timeout_s),
@@ -61,9 +66,12 @@ async def reporting(settings: GatewaySettings, registry: CollectorRegistry) -> A
     )
     tasks = TaskMetrics(client)
     registry.register(tasks)
+    waiters = Gauge("celeriac_waiting_requests", "Requests that wait for a job's end (wait_s).", registry=registry)
+    waiters.set_function(waiting)
     try:
         async with consuming(settings, client):
             yield
     finally:
+        registry.unregister(waiters)
         registry.unregister(tasks)
         client.close()
