@@ -7,7 +7,6 @@ died, a hard time limit, a message that cannot be run.
 
 from __future__ import annotations
 
-import json
 import os
 from functools import cached_property
 from typing import Any
@@ -26,6 +25,7 @@ from shared.ledger.client import Ledger
 from shared.ledger.records import Record
 from shared.ledger.server import bounded
 from shared.ledger.states import State
+from shared.ledger.texts import json_text
 
 _PATIENCE = 25  # tries
 _NOT_THE_JOBS_FAULT = (WorkerLostError, RedisError, SoftTimeLimitExceeded, ChordError)
@@ -71,7 +71,7 @@ class LedgerBackend(RedisBackend):
                 redact(f"No worker could run it: {failure!r}"),
                 remedy="Check that the workers of its queue load the kind's family and have its version.",
             ).document()
-        self.ledger.fail_as_owner(task_id, owner=claim_owner(), error=json.dumps(error), unclaimed=True)
+        self.ledger.fail_as_owner(task_id, owner=claim_owner(), error=json_text(error), unclaimed=True)
 
     def mark_as_failure(self, task_id: str, exc: Exception, *args: Any, **kwargs: Any) -> None:
         """Give a job back that failed for no reason of its own; Celery hears of a failure only if that ends it.

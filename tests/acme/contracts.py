@@ -36,6 +36,7 @@ class NoteSpec(BaseModel):
         "interrupts",
         "closes",
         "full",
+        "babbles",
     ] = Field(default="well", description="How the body behaves.")
     lasts_s: float = Field(default=0, ge=0, le=600, description="How long the body takes, in seconds.")
 

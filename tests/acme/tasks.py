@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 from shared.errors import TaskFailure, TransientFailure
 from tests.acme.contracts import BindNotes, CopyNote, Noted, NoteSpec, TakeNote
 from worker.runtime.task import Run, runs
+
+_HALF = "\ud83d"  # an emoji cut in two
 
 
 @runs(TakeNote)
@@ -41,7 +44,7 @@ def _note(job: NoteSpec, run: Run, line: str) -> Noted:
     notebook = Path(job.notebook)
     with notebook.open("a") as stream:
         stream.write(line)
-    _leave(job)
+    _leave(job, run)
     _behave(job, run)
     ends_at = time.monotonic() + (0 if job.behave == "quiet" else job.lasts_s)
     while (left_s := ends_at - time.monotonic()) > 0:
@@ -53,7 +56,7 @@ def _note(job: NoteSpec, run: Run, line: str) -> Noted:
     return Noted(line_count=len(notebook.read_text().splitlines()), note=note)
 
 
-def _leave(job: NoteSpec) -> None:
+def _leave(job: NoteSpec, run: Run) -> None:
     """Leave the body by what the task's author did not have in mind."""
     match job.behave:
         case "exits":
@@ -62,6 +65,10 @@ def _leave(job: NoteSpec) -> None:
             raise KeyboardInterrupt
         case "closes":
             raise GeneratorExit
+        case "babbles":
+            run.progress("three", math.inf, message=_HALF)  # type: ignore[arg-type]  # what authors do
+            run.log(_HALF, number=math.nan, emoji=_HALF)
+            raise TaskFailure("babble", _HALF, remedy=_HALF, ratio=math.nan, cut=_HALF, name=Path("x"))
         case "full":
             with Path("/dev/full").open("w") as full:
                 full.write("no room")

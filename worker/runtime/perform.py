@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from shared.contract.artifacts import Artifact, Role
 from shared.contract.definition import AnyContract, Contract
 from shared.errors import TaskFailure
+from shared.ledger.texts import finite, json_text
 from shared.workflows.feeding import MAPPED, feed
 from worker.runtime.run import Run
 
@@ -75,8 +77,9 @@ class _ItemRun(Run):
 
     def progress(self, current: float, total: float | None = None, *, unit: str = "rows", message: str = "") -> None:
         """Report the progress of this item."""
-        done = min(current / total, 1.0) if total else 0.0
-        text = f"item {self._index}: {current:,.0f} {unit} {message}".rstrip()
+        known, whole = finite(current) or 0, finite(total)
+        done = min(known / whole, 1.0) if whole else 0.0
+        text = f"item {self._index}: {known:,.0f} {unit} {message}".rstrip()
         self._whole.progress(self._index + done, self._count, unit="items", message=text)
 
     def log_line(self, level: str, message: str, fields: dict[str, Any] | None = None) -> None:
@@ -115,14 +118,19 @@ def _result(contract: AnyContract, result: BaseModel) -> str:
             f"{contract.spec.kind} returned {type(result).__name__}, not {expected.__name__}.",
             remedy="Fix the task: it must return the result type of its contract.",
         )
-    return expected.model_validate(result.model_dump()).model_dump_json()
+    checked = expected.model_validate(result.model_dump())
+    try:
+        return checked.model_dump_json()
+    except PydanticSerializationError:  # half a surrogate pair in a text, which only the slower way repairs
+        return json_text(checked.model_dump(mode="json"))
 
 
 def _bounded(text: str, most_bytes: int) -> str:
-    if len(text) > most_bytes:
+    size_bytes = len(text.encode())
+    if size_bytes > most_bytes:
         raise TaskFailure(
             "result_too_large",
-            f"The result has {len(text)} bytes; the maximum is {most_bytes}.",
+            f"The result has {size_bytes} bytes; the maximum is {most_bytes}.",
             remedy="Fix the task: write the data to a file, publish it as an artifact, and return the reference.",
         )
     return text

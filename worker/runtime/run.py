@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import redis
 from shared.contract.artifacts import Artifact, ArtifactStore, Role
 from shared.errors import CeleriacError, redact, redact_field
 from shared.ledger.client import Ledger
+from shared.ledger.texts import finite, json_text
 
 _REPORT_EVERY_S = 0.5
 _LOG_LINES_BUFFERED = 50
@@ -59,8 +59,16 @@ class Run:
         return self.ledger.client
 
     def progress(self, current: float, total: float | None = None, *, unit: str = "rows", message: str = "") -> None:
-        """Report progress. Cheap to call often: at most two reports per second leave the process."""
-        self._progress = {"current": current, "total": total, "unit": unit, "message": message}
+        """Report progress. Cheap to call often: at most two reports per second leave the process.
+
+        What is not a finite number counts as 0 in `current`, and as unknown in `total`.
+        """
+        self._progress = {
+            "current": finite(current) or 0,
+            "total": finite(total),
+            "unit": str(unit)[:_LOG_LINE_LENGTH],
+            "message": str(message)[:_LOG_LINE_LENGTH],
+        }
         if time.monotonic() - self._reported_at >= _REPORT_EVERY_S:
             self.report()
 
@@ -78,10 +86,10 @@ class Run:
         line = {
             "at": datetime.now(UTC).isoformat(),
             "level": level,
-            "message": redact(message)[:_LOG_LINE_LENGTH],
+            "message": redact(str(message))[:_LOG_LINE_LENGTH],
             "fields": {name: redact_field(name, value)[:_LOG_LINE_LENGTH] for name, value in (fields or {}).items()},
         }
-        self._lines.append(json.dumps(line))
+        self._lines.append(json_text(line))
         if len(self._lines) >= _LOG_LINES_BUFFERED:
             self.report()
 
@@ -97,7 +105,7 @@ class Run:
     def report(self) -> None:
         """Write pending progress and log lines to the ledger now. Raises `ClaimLost` or `CancelRequested`."""
         self._reported_at = time.monotonic()
-        progress = json.dumps(self._progress) if self._progress is not None else None
+        progress = json_text(self._progress) if self._progress is not None else None
         lines, self._lines, self._progress = self._lines, [], None
         if self.ledger.progress(self.job_id, token=self.token, progress=progress, logs=lines):
             raise CancelRequested(f"{self.job_id} is cancelled")

@@ -30,6 +30,7 @@ from shared.ledger.backend import claim_owner
 from shared.ledger.client import Ledger
 from shared.ledger.records import Claim, Entry, Refusal
 from shared.ledger.states import State
+from shared.ledger.texts import json_text
 from shared.workflows.canvas import PARAMETERS
 from shared.workflows.nodes import MapStep
 from worker.runtime.delivery import message_of
@@ -168,7 +169,7 @@ def _deliver(ledger: Ledger, definition: Definition, delivery: _Delivery) -> Any
     except CancelRequested as stopped:
         request.settled = True
         with contextlib.suppress(ClaimLost):  # the job was ended by another process
-            ledger.fail(request.id, token=claim.token, error=json.dumps(_CANCELLED.document()))
+            ledger.fail(request.id, token=claim.token, error=json_text(_CANCELLED.document()))
         raise Ignore(str(stopped)) from None
     except ClaimLost as lost:
         request.settled = True
@@ -183,7 +184,7 @@ def _claim(ledger: Ledger, contract: AnyContract, delivery: _Delivery) -> Claim 
         kind=spec.kind,
         queue=spec.queue,
         priority=DEFAULT_PRIORITY,
-        params=json.dumps(delivery.kwargs),
+        params=json_text(delivery.kwargs),
         retention_ms=int(settings.retention_s * 1000),
         max_crashes=spec.max_crashes,
         max_retries=spec.retry.max_retries,
@@ -221,14 +222,14 @@ def _attempt(contract: AnyContract, job_id: str, claim: Claim, ledger: Ledger) -
 def _settle(run: Run, definition: Definition, delivery: _Delivery, claim: Claim) -> Any:
     """Run the body and write its outcome. Returns the result, or raises the exception meant for Celery."""
     outcome = _outcome(run, definition, delivery, claim)
-    artifacts = json.dumps([artifact.model_dump(mode="json") for artifact in run.artifacts])
+    artifacts = json_text([artifact.model_dump(mode="json") for artifact in run.artifacts])
     if isinstance(outcome, str):
         with contextlib.suppress(CancelRequested):  # too late to cancel: the body has finished
             run.report_pending()
         run.ledger.succeed(run.job_id, token=run.token, result=outcome, artifacts=artifacts)
         delivery.request.settled = True
         return json.loads(outcome)
-    error = json.dumps(outcome.document())
+    error = json_text(outcome.document())
     with contextlib.suppress(CancelRequested):  # this failure is then the way in which the job stopped
         run.report_pending()
     if isinstance(outcome, TransientFailure) and claim.retries < claim.max_retries:

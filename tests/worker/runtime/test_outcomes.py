@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,21 @@ def test_every_failure_is_typed(jobs: Jobs, tmp_path: Path, behave: str, code: s
     job = ended(jobs, tmp_path / "n", behave=behave)
     assert (job["state"], job["error"]["code"], job["error"]["message"]) == ("failed", code, message)
     assert job["attempt"] == 1
+
+
+def test_what_a_body_says_is_made_valid_and_hurts_no_reader(jobs: Jobs, tmp_path: Path) -> None:
+    """Half an emoji and numbers that JSON does not have are replaced; job, list, log and events can be read."""
+    job = ended(jobs, tmp_path / "n", behave="babbles")
+    assert (job["error"]["code"], job["error"]["message"], job["error"]["remedy"]) == ("babble", "?", "?")
+    assert job["error"]["details"] == {"ratio": None, "cut": "?", "name": "x"}
+    assert (job["progress"]["current"], job["progress"]["total"], job["progress"]["message"]) == (0, None, "?")
+    gateway = jobs.gateway.url
+    (line,) = http_client.get(f"{gateway}/jobs/{job['id']}/logs").json()["lines"]
+    assert (line["message"], line["fields"]) == ("?", {"number": "nan", "emoji": "?"})
+    assert http_client.get(f"{gateway}/jobs", params={"kind": job["kind"]}).status_code == 200
+    events = http_client.get(f"{gateway}/jobs/{job['id']}/events").text
+    documents = [line.removeprefix("data: ") for line in events.splitlines() if line.startswith("data: ")]
+    assert [json.loads(text, parse_constant=pytest.fail) for text in documents]
 
 
 def test_a_full_disk_is_transient(jobs: Jobs, tmp_path: Path) -> None:
