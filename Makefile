@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format hooks openapi bench images lock clean
+.PHONY: help demo up test chaos check format hooks openapi bench images lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
@@ -18,6 +18,9 @@ up: $(INSTALLED) ## start everything on 127.0.0.1 and keep it running
 
 test: $(INSTALLED) ## run the tests; ARGS go to pytest: make test ARGS="-k ledger"
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+chaos: $(INSTALLED) ## hurt real processes for about 15 minutes, print what came of it; SCENARIO=workers SCALE=0.1
+	@$(BIN)/python -m tests.chaos $(SCENARIO) $(if $(SCALE),--scale $(SCALE))
 
 check: $(INSTALLED) ## formatting, lint (Python and Lua), spelling, types, import rules, drift of openapi.json
 	$(BIN)/ruff format --check .

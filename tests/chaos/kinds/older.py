@@ -1,0 +1,18 @@
+"""The contracts of the version before: one optional field less, one kind less."""
+
+from __future__ import annotations
+
+from shared.contract.definition import Contract
+from tests.chaos.kinds.specs import LIMITS, RETRY, Traced, TraceSpec
+
+
+class LeaveTrace(
+    TraceSpec,
+    Contract[Traced],
+    kind="chaos.leave_trace",
+    queue="etl",
+    limits=LIMITS,
+    retry=RETRY,
+    examples=[{"journal": "journal.txt", "label": "first"}],
+):
+    """Write a line when the run begins, while it lives, and when it ends."""

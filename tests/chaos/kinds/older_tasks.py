@@ -1,0 +1,14 @@
+"""The tasks of the version before."""
+
+from __future__ import annotations
+
+from tests.chaos.kinds.older import LeaveTrace
+from tests.chaos.kinds.specs import Traced
+from tests.chaos.kinds.tracing import leave_trace
+from worker.runtime.task import Run, runs
+
+
+@runs(LeaveTrace)
+def leave(job: LeaveTrace, run: Run) -> Traced:
+    """Leave a trace."""
+    return leave_trace(job, run)
