@@ -166,3 +166,13 @@ def test_a_step_of_a_forgotten_job_never_runs(accept: Any, ledger: Ledger, clien
     stray = replace(queued, job_id=None, step=None)
     assert claim(ledger, queued.id, adopt=stray, root=job.id) == Refusal("unknown", "")
     assert client.zrange("celeriac:running:etl", 0, -1) == []
+
+
+def test_a_workflow_that_expired_runs_no_step(accept: Any, ledger: Ledger) -> None:
+    """A worker that comes back may have a step's message before the keeper's first round."""
+    job = replace(workflow(["a", "b", "combine"], {"combine": ["a", "b"]}), expires_at=1)
+    accept(job)
+    assert claim(ledger, job.steps[0].id) == Refusal("expired", "")
+    assert record(ledger, job.id).state == "expired"
+    assert step_states(ledger, job) == {"a": "expired", "b": "expired", "combine": "expired"}
+    assert tended(ledger) == []

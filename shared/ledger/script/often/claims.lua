@@ -56,8 +56,10 @@ function T.claim(a)
   end
   if is_tolerated(record) then return { 'succeeded', 'null' } end
   if FINAL[record.state] then return { record.state, record.result or '' } end
-  if record.expires_at and not record.started_at and tonumber(record.expires_at) <= NOW then
-    expire(record)
+  local job = record.job_id and load(record.job_id)
+  local whole = job or record -- a workflow expires as a whole: the time is its own, and not its steps'
+  if whole.expires_at and not whole.started_at and not FINAL[whole.state] and tonumber(whole.expires_at) <= NOW then
+    expire(whole)
     return { 'expired' }
   end
   if record.state == 'running' then
@@ -86,7 +88,6 @@ function T.claim(a)
   note_celery_result(record, 'STARTED', '{"hostname": ' .. cjson.encode(a.worker) .. '}')
   if record.job_id then
     if attempt == 1 then drop_messages_before(record) end
-    local job = load(record.job_id)
     if job and job.state == 'queued' then
       enter(job, 'running')
       set(job, { started_at = NOW })

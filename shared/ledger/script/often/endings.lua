@@ -6,7 +6,7 @@
 -- luacheck: read globals keep_lineage unrefer (files)
 -- luacheck: read globals enter unlist (queues)
 -- luacheck: globals settle (steps)
--- luacheck: read globals drop_message step_ended (steps)
+-- luacheck: read globals close_steps drop_message step_ended (steps)
 
 local function close_attempt(record, outcome)
   if not record.attempt or record.attempt_open ~= '1' then return end
@@ -82,4 +82,5 @@ local function expire(record)
   local document = error_document('expired', 'It did not start before its expiry.',
     'Submit it again, with a longer expires_in_s.')
   settle(record, 'expired', { error = document })
+  if record.steps then close_steps(record, 'expired', 'The job expired.') end
 end

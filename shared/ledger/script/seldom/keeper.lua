@@ -4,7 +4,6 @@
 -- luacheck: read globals count emit_state (events)
 -- luacheck: read globals POSTPONED_MS is_postponed is_referred (files)
 -- luacheck: read globals enter id_in list_of note_published publish published_key tend_holds (queues)
--- luacheck: read globals close_steps (steps)
 -- luacheck: read globals expire (endings)
 -- luacheck: read globals lost (claims)
 -- luacheck: read globals forget (forgetting)
@@ -101,7 +100,6 @@ function T.tend(a)
     redis.call('ZREM', P .. 'expiring', id)
     if record and not record.started_at and not FINAL[record.state] then
       expire(record)
-      if record.steps then close_steps(record, 'expired', 'The job expired.') end
       note('expired', id)
     end
   end
