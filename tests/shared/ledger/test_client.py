@@ -161,6 +161,19 @@ def test_finishing_twice_with_one_token_is_one_end(accept: Any, ledger: Ledger, 
     assert client.xlen(f"celeriac:events:{job.id}") == events
 
 
+def test_a_retry_that_became_a_cancel_may_be_asked_for_twice(accept: Any, ledger: Ledger) -> None:
+    """The answer to the first call was lost, as with every end; a success with the same token comes too late."""
+    job = entry()
+    accept(job)
+    token = claimed(ledger, job.id).token
+    ledger.cancel(job.id, reason="no longer needed")
+    for _ in range(2):
+        ledger.retry(job.id, token=token, delay_s=1, error=ERROR)
+    assert record(ledger, job.id).state == "cancelled"
+    with pytest.raises(ClaimLost):
+        ledger.succeed(job.id, token=token, result=RESULT)
+
+
 def test_celery_sees_what_the_ledger_says(accept: Any, ledger: Ledger, client: Any) -> None:
     """The key that an AsyncResult reads is written by the same transition, empty lists intact."""
     good, bad = entry(), entry()

@@ -170,7 +170,9 @@ function T.retry(a)
   if repeated(record, 'retry ', a) then return 'ok' end
   if not holds(record, a) then return 'refused' end
   if record.cancel_requested_at then
-    return T.finish({ id = a.id, token = a.token, state = 'failed', error = a.error })
+    T.finish({ id = a.id, token = a.token, state = 'failed', error = a.error })
+    set(record, { last_call = 'retry ' .. a.token })
+    return 'ok'
   end
   close_attempt(record, 'retrying')
   unlist(record)
