@@ -166,6 +166,7 @@ def test_a_step_of_a_forgotten_job_never_runs(accept: Any, ledger: Ledger, clien
     stray = replace(queued, job_id=None, step=None)
     assert claim(ledger, queued.id, adopt=stray, root=job.id) == Refusal("unknown", "")
     assert client.zrange("celeriac:running:etl", 0, -1) == []
+    assert client.zrange("celeriac:claims", 0, -1) == []
 
 
 def test_a_workflow_that_expired_runs_no_step(accept: Any, ledger: Ledger) -> None:

@@ -19,7 +19,10 @@ local function forget(record)
   if record.schedule then redis.call('ZREM', P .. 'schedule:' .. record.schedule, record.id) end
   for _, id in ipairs(ids) do
     local state, queue = unpack(redis.call('HMGET', record_key(id), 'state', 'queue'))
-    if state == 'running' then redis.call('ZREM', P .. 'running:' .. queue, id) end -- a step that did not stop in time
+    if state == 'running' then -- a step that did not stop in time
+      redis.call('ZREM', P .. 'running:' .. queue, id)
+      redis.call('ZREM', P .. 'claims', id)
+    end
     redis.call('DEL', record_key(id), META .. id)
   end
   redis.call('DEL', P .. 'events:' .. record.id)
