@@ -1,0 +1,108 @@
+"""One round of the keeper, in plain Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.shared.ledger.model.places import RECENT
+from tests.shared.ledger.model.tasks import Task
+from tests.shared.ledger.model.world import World
+
+Actions = Iterator[tuple[str, str]]
+
+
+def tend(world: World) -> list[tuple[str, str]]:
+    """Return what the keeper should do, and do it to the model."""
+    actions: list[tuple[str, str]] = []
+    for part in (_due, _expired, _lapsed, _lost_messages, _holds, _callbacks, _outbox, _retention):
+        actions += part(world)  # before the next part: each goes by what those before it changed
+    for what, _ in actions:
+        world.counters[f"kept|{what}"] += 1
+    return actions
+
+
+def _by_id(world: World) -> list[Task]:
+    return sorted(world.tasks.values(), key=lambda task: task.id)
+
+
+def _due(world: World) -> Actions:
+    for task in [task for task in _by_id(world) if task.due == "now"]:
+        task.due = None
+        world.enter(task, "queued")
+        if task.has_message:
+            world.publish(task)
+        world.tell(task)
+        yield "published", task.id
+
+
+def _expired(world: World) -> Actions:
+    for job in [task for task in _by_id(world) if task.expiry == "now"]:
+        if not job.started and not job.is_final:
+            world.expire(job)
+            yield "expired", job.id
+
+
+def _lapsed(world: World) -> Actions:
+    for task in [task for task in _by_id(world) if task.lapsed and not world.amnesty]:
+        yield world.lose(task), task.id
+
+
+def _lost_messages(world: World) -> Actions:
+    for name, messages in world.lists.items():
+        published = world.published(name)
+        bound = RECENT - 10  # older than anything that was published in this run
+        if messages:
+            if messages[-1] not in published:
+                continue
+            bound = min(bound, published[messages[-1]] - 1)
+        lost = [world.tasks[task_id] for task_id, score in published.items() if score <= bound]
+        for task in sorted(lost, key=lambda task: (task.published, task.id)):
+            if task.published_long_ago:
+                _republish(world, task)
+                yield "republished", task.id
+
+
+def _republish(world: World, task: Task) -> None:
+    if task.has_message:
+        task.published = None  # taken off, should its queue be paused
+        world.publish(task)
+        return
+    world.note_published(task)
+    parts = [part for part in task.after if part.has_message]
+    group = f"group-{task.root.id}"
+    if parts and f'"{group}"' in (parts[0].entry.message or ""):
+        world.chords[group] = len(parts)
+    for part in parts:
+        world.lists.setdefault(part.broker_list, []).insert(0, part.id)
+
+
+def _holds(world: World) -> Actions:
+    for queue in sorted(world.held_queues):
+        for task_id in world.let_go(queue):
+            yield "published", task_id
+    for key in sorted(world.limited_keys):
+        for task in world.tasks.values():
+            if task.key == key and task.admitted == "stale":
+                task.admitted = None
+        world.admit(key)
+
+
+def _callbacks(world: World) -> Actions:
+    for job in world.jobs():
+        if job.awaits_callback:
+            yield "callback", job.id
+
+
+def _outbox(world: World) -> Actions:
+    for task in world.tasks.values():
+        if task.in_outbox == "stale":
+            yield "unpublished", task.id
+
+
+def _retention(world: World) -> Actions:
+    for job in [job for job in _by_id(world) if job.ended == "now"]:
+        if world.is_referred(job.ids):
+            job.ended, job.prolonged = "later", True
+        else:
+            for task_id in world.forget(job):
+                yield "forgotten", task_id
