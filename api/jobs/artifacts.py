@@ -1,4 +1,4 @@
-"""The files of a job: what there is, and their content."""
+"""The files of a job: list and download."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ router = APIRouter(prefix="/jobs/{job_id}/artifacts", tags=["jobs"])
 
 
 class JobArtifact(BaseModel):
-    """A file that a job or one of its steps made."""
+    """A file of a job or of one of its steps."""
 
     model_config = ConfigDict(frozen=True)
 
     artifact: Artifact = Field(description="The file.")
     step: str | None = Field(description="The step that made it, if the job is a workflow.")
-    href: str = Field(description="Where to download it.")
+    href: str = Field(description="URL of its content.")
 
 
 class JobArtifacts(BaseModel):
@@ -65,10 +65,10 @@ async def list_artifacts(job: FoundJob) -> JobArtifacts:
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         },
         206: {
-            "description": "The part that `Range` asks for.",
+            "description": "The part requested by `Range`.",
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         },
-        304: {"description": "It is the one of `If-None-Match`."},
+        304: {"description": "The file matches `If-None-Match`."},
         **problems(404, 410, 416, 422, 503),
     },
 )
@@ -79,10 +79,10 @@ async def download_artifact(
     name: Annotated[str, Path(max_length=128, description="The file's name.")],
     step: Annotated[str | None, Query(max_length=128, description="The step that made it.")] = None,
     range_: Annotated[
-        str | None, Header(alias="Range", description="One range of bytes; several are answered with the whole file.")
+        str | None, Header(alias="Range", description="One range of bytes; several ranges return the whole file.")
     ] = None,
-    if_range: Annotated[str | None, Header(description="Only mind `Range` if the file has this ETag.")] = None,
-    if_none_match: Annotated[str | None, Header(description="ETags that you have.")] = None,
+    if_range: Annotated[str | None, Header(description="Apply `Range` only if the file has this ETag.")] = None,
+    if_none_match: Annotated[str | None, Header(description="Known ETags: 304 if the file has one of them.")] = None,
 ) -> Response:
     """Send a file that the job recorded, whole or in part. Raises `Problem`."""
     artifact = _named(job, name, step).artifact
@@ -102,7 +102,7 @@ async def download_artifact(
 
 
 class _FileResponse(StreamingResponse):
-    """A stream whose file is closed as soon as the client has gone."""
+    """A stream whose file is closed when the client disconnects."""
 
     async def stream_response(self, send: Send) -> None:
         async with aclosing(self.body_iterator):  # type: ignore[type-var]  # _chunks is a generator
@@ -126,12 +126,12 @@ def _named(job: Record, name: str, step: str | None) -> JobArtifact:
         raise Problem(
             404,
             "unknown_artifact",
-            f"The job has no such file{' of that step' if step else ''}. It has: {', '.join(there) or 'none'}.",
+            f"The job has no file of this name{' and step' if step else ''}. Its files: {', '.join(there) or 'none'}.",
         )
     if len(found) > 1:
         steps = ", ".join(each.step or "" for each in found)
-        missing = FieldError(pointer="step", message=f"Name the step, one of: {steps}.")
-        raise Problem(422, "ambiguous_artifact", "Several steps made a file of this name.", errors=[missing])
+        missing = FieldError(pointer="step", message=f"Set the step to one of: {steps}.")
+        raise Problem(422, "ambiguous_artifact", "Several steps have a file of this name.", errors=[missing])
     return found[0]
 
 

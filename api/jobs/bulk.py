@@ -1,4 +1,4 @@
-"""Many jobs at once: cancel them, or repeat those that did not succeed."""
+"""Bulk calls: cancel jobs, or rerun those that did not succeed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shared.ledger.states import State
 
 BULK: Body[BulkRequest] = Body("BulkRequest", BulkRequest, envelope=3)
 _LIVE = tuple(state for state in State if not state.is_final)
-_AT_ONCE = 50  # calls of the ledger that are under way together
+_AT_ONCE = 50  # concurrent calls of the ledger
 _ONCE = "\x01repeat "  # no client's Idempotency-Key begins like this
 _REFUSALS = problems(400, 413, 415, 422, 503)
 
@@ -40,9 +40,9 @@ router = APIRouter(tags=["jobs"])
     responses=_REFUSALS,
 )
 async def cancel_jobs(request: Request, ledger: Ledger) -> BulkCancelled:
-    """Cancel jobs by their ids, or those that a filter finds and that have not ended.
+    """Cancel jobs by their ids, or the matching jobs of a filter that have not ended.
 
-    After a 503 some may be cancelled: make the call again.
+    After a 503 some may be cancelled: repeat the call.
     """
     wanted, _ = await BULK.read(request)
     records, refused, next_page_token = await _chosen(ledger, wanted, _LIVE)
@@ -54,7 +54,7 @@ async def cancel_jobs(request: Request, ledger: Ledger) -> BulkCancelled:
             state = ended_as or "forgotten"
         if outcome in {"cancelled", "requested"}:
             return outcome
-        return Refused(id=record.id, code="job_ended", message=f"The job has ended already: {state}.")
+        return Refused(id=record.id, code="job_ended", message=f"The job has already ended: {state}.")
 
     outcomes = await _each(records, cancel)
     done = list(zip(records, outcomes, strict=True))
@@ -70,14 +70,14 @@ async def cancel_jobs(request: Request, ledger: Ledger) -> BulkCancelled:
 @router.post(
     "/jobs/retry",
     response_model=BulkRetried,
-    summary="Repeat many jobs",
+    summary="Rerun many jobs",
     openapi_extra=BULK.document(),
     responses=_REFUSALS,
 )
 async def retry_jobs(request: Request, ledger: Ledger) -> BulkRetried:
     """Run jobs that did not succeed again, each as a new job, by their ids or by a filter.
 
-    A job that was repeated before is not repeated again, so the same call can safely be made twice.
+    A job that was rerun before is skipped, so the call can safely be repeated.
     """
     wanted, _ = await BULK.read(request)
     records, refused, next_page_token = await _chosen(ledger, wanted, REPEATABLE)
@@ -109,7 +109,7 @@ async def _chosen(
     narrowed = [state for state in states if not selection.state or state in selection.state]
     if not narrowed:
         states_meant = ", ".join(states)
-        message = f"Nothing can be done to jobs in these states. Name some of {states_meant}, or leave it out."
+        message = f"Jobs in these states cannot be changed. Use some of {states_meant}, or omit it."
         problem = FieldError(pointer="/filter/state", message=message)
         raise Problem(422, "invalid_request", f"{problem.pointer}: {message}", errors=[problem])
     records, next_page_token = await selected(ledger, selection, narrowed, most=BULK_MAX)
@@ -160,4 +160,6 @@ async def _repeat(record: Record, dispatch: Dispatch, *, dry_run: bool) -> Retri
 
 
 def _repeated_already(job_id: str) -> Problem:
-    return Problem(409, "already_retried", f"The job was repeated before, as {job_id}. Retry it by itself if you must.")
+    return Problem(
+        409, "already_retried", f"The job was already rerun as {job_id}. To run it again, rerun this job alone."
+    )

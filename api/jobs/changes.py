@@ -1,11 +1,11 @@
-"""Waiting for a job to change: one subscription of the process, however many wait; no polling.
+"""Wait for changes of jobs: one subscription per process for all waiters, no polling.
 
     with changes.watch(job_id) as watch:
         while not (job := await look()).has_ended and await watch.changed(left_s):
             pass
 
-Register first, look second: what changes in between sets the watch. Messages that pass while the subscription
-is down are lost, so every time it is made (again) everyone is woken once to look for themselves.
+Register first and read second: a change in between sets the watch. Messages are lost while the subscription is
+down, so whenever it is established all waiters are woken once to read again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Watch:
     """One waiter's registration for one job."""
 
     def __init__(self) -> None:
-        """Register for nothing yet; `Changes.watch` does."""
+        """Start unregistered; `Changes.watch` registers it."""
         self.is_abandoned = False  # whoever waited has gone
         self._set = asyncio.Event()
 
@@ -68,10 +68,10 @@ class Watch:
 
 
 class Changes:
-    """The jobs that somebody waits for, and the subscription that wakes them.
+    """The watched jobs, and the subscription that wakes their waiters.
 
-    It is subscribed only while somebody waits and for `idle_s` after, so a gateway that only accepts jobs
-    does not read about each of them. A connection silent for `quiet_s` is pinged.
+    It is subscribed only while there are waiters and for `idle_s` after, so a gateway that only accepts jobs does not
+    read their changes. A connection without messages for `quiet_s` is pinged.
     """
 
     def __init__(self, url: str, *, max_watches: int = 10_000, idle_s: float = 10.0, quiet_s: float = 5.0) -> None:
@@ -87,17 +87,17 @@ class Changes:
         self._last_wanted = 0.0
 
     def __len__(self) -> int:
-        """Return how many wait."""
+        """Return the number of waiters."""
         return self._count
 
     @contextmanager
     def watch(self, job_id: str) -> Iterator[Watch]:
-        """Register for a job's changes. Raises `Problem` (503) when too many wait already."""
+        """Register for a job's changes. Raises `Problem` (503) if there are too many waiters."""
         if self._count >= self._max_watches:
             raise Problem(
                 503,
                 "too_many_waiters",
-                f"{self._max_watches} requests wait already. Poll without wait_s, or try again later.",
+                f"{self._max_watches} requests are waiting, the maximum. Poll without wait_s, or retry later.",
                 headers={"Retry-After": "5"},
             )
         watch = Watch()
@@ -114,12 +114,12 @@ class Changes:
             self._last_wanted = time.monotonic()
 
     def close(self) -> None:
-        """Wake everyone for the last time: those who wait see `closing` and end."""
+        """Wake all waiters for the last time: they see `closing` and end."""
         self.closing = True
         self._wake_all()
 
     async def listen(self) -> None:
-        """Keep the subscription up while it is wanted, until cancelled."""
+        """Maintain the subscription while there are waiters, until cancelled."""
         pause_s = _FIRST_PAUSE_S
         while True:
             await self._wanted.wait()
@@ -134,7 +134,7 @@ class Changes:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Any]:
-        # A client of its own, that never reconnects behind our back: a gap has to be noticed.
+        # A separate client that never reconnects by itself, because a gap must be noticed.
         async with (
             redis.asyncio.Redis.from_url(
                 self._url,
@@ -154,7 +154,7 @@ class Changes:
             message = await channel.get_message(timeout=self._quiet_s)
             if message is None:
                 if asked:
-                    raise redis.ConnectionError("the subscription is silent")
+                    raise redis.ConnectionError("the subscription does not respond")
                 await channel.ping()
             elif message["type"] == "subscribe":
                 self._wake_all()

@@ -1,4 +1,4 @@
-"""What a schema cannot say of jobs: connections, options that do not fit the kind, workflows that cannot be made."""
+"""Checks of jobs beyond the schema: connections, options that do not fit the kind, invalid workflows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from shared.contract.spelling import did_you_mean
 from shared.workflows.nodes import Path, WorkflowContract, message_bytes
 from shared.workflows.planning import Prepared
 
-_MOST_STEPS = 5_000  # of the workflows of one request
+_MOST_STEPS = 5_000  # of all workflows of one request
 _MOST_BYTES = 16 << 20  # of their messages
 
 
 @dataclass
 class Checks:
-    """Checks the jobs of one request, one after another, and collects what is wrong with them."""
+    """Checks the jobs of one request in order and collects their errors."""
 
     connections: Connections
     callbacks: CallbackSettings
@@ -46,7 +46,7 @@ class Checks:
         return not (self._wrong or self._unknown)
 
     def refuse(self) -> None:
-        """Raise `Problem` (422), which names each field, if something is wrong."""
+        """Raise `Problem` (422) with all invalid fields, if there are any."""
         errors = [*self._unknown, *self._wrong]
         if errors:
             code = "unknown_connection" if self._unknown else "invalid_request"
@@ -62,12 +62,12 @@ class Checks:
         self._steps += len(job.steps)
         self._bytes += message_bytes(job.node)
         if self._steps > _MOST_STEPS:
-            most = f"The workflows of one request have at most {_MOST_STEPS} steps together. Make several requests."
+            most = f"The workflows of one request may have at most {_MOST_STEPS} steps in total. Split the request."
             yield FieldError(pointer="/params", message=most)
         elif self._bytes > _MOST_BYTES:
             what = (
                 f"With it, the messages of this request have more than {_MOST_BYTES >> 20} MiB: each of several "
-                "parallel steps carries all the steps after them. Have fewer of either, or smaller parameters."
+                "parallel steps contains all later steps. Use fewer of either, or smaller parameters."
             )
             yield FieldError(pointer="/params", message=what)
 
@@ -85,21 +85,23 @@ def _option_problems(job: Contract[Any], options: RunOptions) -> Iterator[FieldE
     if not options.model_fields_set:
         return
     if options.time_limit_s is not None and options.time_limit_s > spec.limits.hard_s:
-        most = f"{spec.kind} may take at most {spec.limits.hard_s:g} s."
+        most = f"Use at most {spec.limits.hard_s:g} s, the limit of {spec.kind}."
         yield FieldError(pointer="/options/time_limit_s", message=most)
     if options.expires_in_s is not None and options.expires_in_s <= _starts_in_s(options):
-        yield FieldError(pointer="/options/expires_in_s", message="It would expire before it is to start.")
+        yield FieldError(
+            pointer="/options/expires_in_s", message="The job would expire before it starts; use a later expiry."
+        )
     if options.concurrency_key is not None and isinstance(job, WorkflowContract):
-        own = "A workflow runs as its steps do, each by itself; leave it out, or submit the steps as jobs."
+        own = "A workflow does not take it; omit it, or submit the steps as jobs."
         yield FieldError(pointer="/options/concurrency_key", message=own)
     if options.queue is None:
         return
     if isinstance(job, WorkflowContract):
-        own = "A workflow's steps go to the queues of their own kinds; leave it out."
+        own = "Omit it: the steps of a workflow use the queues of their kinds."
         yield FieldError(pointer="/options/queue", message=own)
     elif options.queue not in known_queues():
         hint = did_you_mean(options.queue, known_queues())
-        yield FieldError(pointer="/options/queue", message=f"The queue is not known. {hint}")
+        yield FieldError(pointer="/options/queue", message=f"The queue is unknown. {hint}")
 
 
 def _callback_problems(options: RunOptions, settings: CallbackSettings) -> Iterator[FieldError]:

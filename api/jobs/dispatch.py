@@ -1,4 +1,4 @@
-"""From submissions to the ledger: plan and check them, then accept what was planned."""
+"""Plan and check submissions, then accept them in the ledger."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from shared.workflows.nodes import WorkflowContract
 from shared.workflows.planning import Planner, Prepared, prepare
 
 _COMPOSING_S = 30.0  # the messages of a thousand steps take less than a second of CPU time
-_WORKFLOWS_AT_ONCE = 4  # threads that plan workflows; the others wait their turn
+_WORKFLOWS_AT_ONCE = 4  # threads that plan workflows; further requests wait
 
 
 class Dispatch:
-    """Accepts jobs. One a process."""
+    """Accepts jobs. One per process."""
 
     def __init__(
         self,
@@ -50,13 +50,13 @@ class Dispatch:
         self._planning = asyncio.Semaphore(_WORKFLOWS_AT_ONCE)
 
     def warm_up(self) -> None:
-        """Make the template of every kind's message; making one takes milliseconds."""
+        """Create the message template of every kind; one takes milliseconds."""
         for contract in catalogue().values():
             if not issubclass(contract, WorkflowContract):
                 self._planner.warm_up(contract)
 
     async def prepare(self, submissions: Sequence[Submission], *, at: str = "") -> Sequence[Prepared]:
-        """Plan the jobs and check what a schema cannot say. Raises `Problem` (422) that names each field.
+        """Plan the jobs and check them beyond the schema. Raises `Problem` (422) with each invalid field.
 
         `at` is the pointer to the list of submissions in the body; empty where the body is the submission.
         """
@@ -70,14 +70,14 @@ class Dispatch:
         for index, submission in enumerate(submissions):
             prepared = prepare(submission.params, submission.options)
             if checks.passes(prepared, f"{at}/{index}" if at else ""):
-                passed.append(prepared)  # where one does not, none is accepted: the others need no memory
+                passed.append(prepared)  # if one is invalid, none is accepted, so the others need not be kept
         checks.refuse()
         return passed
 
     async def accept(
         self, prepared: Sequence[Prepared], key: Key | None, **lineage: Any
     ) -> tuple[Accepted, Sequence[Entry]]:
-        """Write down what `prepare` returned, all or none. `lineage` says where it comes from: see `Planner.entry`.
+        """Accept the jobs that `prepare` returned, all or none. `lineage` is their origin: see `Planner.entry`.
 
         Raises `LedgerUnavailable` or, on a reused key, `Problem` (422).
         """
@@ -94,8 +94,8 @@ class Dispatch:
             raise Problem(
                 422,
                 "idempotency_conflict",
-                "This Idempotency-Key came with another request before. Use a new key for a new request.",
-                errors=[FieldError(pointer="Idempotency-Key", message="It is taken by another request.")],
+                "This Idempotency-Key was used for another request. Use a new key for a new request.",
+                errors=[FieldError(pointer="Idempotency-Key", message="The key was used for another request.")],
             )
         if self._outbox is not None and accepted.outcome == "accepted":
             self._outbox.put(entries)
@@ -105,13 +105,13 @@ class Dispatch:
         if prepared.node is None:
             return self._planner.entry(prepared, **lineage)
         async with self._planning:
-            # Celery writes a chord's size to Redis with timeouts and retries of its own: ask first, with ours.
+            # Celery writes a chord's size to Redis with its own timeouts and retries: check first, with ours.
             await self._ledger.ping()
             try:
                 async with asyncio.timeout(_COMPOSING_S):
                     return await asyncio.to_thread(self._planner.entry, prepared, **lineage)
             except (OperationalError, RedisError, OSError, TimeoutError) as failure:
-                raise LedgerUnavailable("a workflow cannot be laid out") from failure
+                raise LedgerUnavailable("a workflow cannot be planned") from failure
 
 
 def dispatch_of(request: Request) -> Dispatch:

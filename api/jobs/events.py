@@ -1,4 +1,4 @@
-"""What happens to a job: its events as they happen (server-sent events), and its log lines."""
+"""The events of a job (server-sent events), and its log lines."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _DESCRIPTION = """Each event has a name and JSON data `{at, step, ...}`:
 - `progress`: `{current, total, unit, message}`
 - `log`: `{level, message, fields}`
 - `cancel_requested`
-- `trimmed`: events are missing here; a job keeps about its last 2000
+- `trimmed`: events are missing here; a job keeps about its last 2000 events
 
-The stream ends after the final `state` of the job. Give the last id you have seen as `Last-Event-ID` to go on
-from there, as browsers do by themselves; 204 says that the job has ended and nothing follows.
+The stream ends after the final `state` of the job. Send the last received id as `Last-Event-ID` to continue after
+it, as browsers do automatically; 204 means that the job has ended and nothing follows.
 """
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
@@ -45,32 +45,34 @@ class LogLine(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    id: str = Field(description="Give it as `after` to go on from here.")
-    at: AwareDatetime = Field(description="When it was logged.")
+    id: str = Field(description="Send it as `after` to continue after this line.")
+    at: AwareDatetime = Field(description="Time of the line.")
     step: str | None = Field(description="The step that logged it, if the job is a workflow.")
-    level: str = Field(description="How grave it is.", examples=["info"])
+    level: str = Field(description="Log level.", examples=["info"])
     message: str = Field(description="The text.")
-    fields: dict[str, Any] = Field(description="Figures beside the text.")
+    fields: dict[str, Any] = Field(description="Structured fields.")
 
 
 class LogPage(BaseModel):
-    """Some lines of a job's log, oldest first."""
+    """A page of a job's log, oldest lines first."""
 
     model_config = ConfigDict(frozen=True)
 
     lines: list[LogLine] = Field(description="The lines.")
-    next_after: str | None = Field(description="Give it as `after` for the next page; null if there is no more now.")
-    is_trimmed: bool = Field(description="Whether lines before these were dropped: a job keeps about 2000 events.")
+    next_after: str | None = Field(
+        description="Send it as `after` for the next page; null if there are no more lines now."
+    )
+    is_trimmed: bool = Field(description="Whether earlier lines were dropped: a job keeps about 2000 events.")
 
 
 async def _last_seen(
     job: FoundJob,
     ledger: Ledger,
     last_event_id: Annotated[
-        str | None, Header(pattern=_EVENT_ID, description="Id of the last event that you have seen.")
+        str | None, Header(pattern=_EVENT_ID, description="Id of the last received event.")
     ] = None,
 ) -> str:
-    """Return the id to go on from. Answers 204, which stops a browser's reconnecting, where nothing can follow."""
+    """Return the id to continue after. Responds 204, which stops a browser from reconnecting, if nothing can follow."""
     if last_event_id is None:
         return "-"
     if State(job.state).is_final and not await ledger.events(job.id, after=last_event_id, count=1):
@@ -97,7 +99,7 @@ async def follow_events(
     watch: Annotated[Watch, Depends(_watch)],
     after: Annotated[str, Depends(_last_seen)],
 ) -> AsyncIterator[ServerSentEvent]:
-    """Send what the job's stream has, then what comes, until the job has ended."""
+    """Send the stored events, then new ones, until the job has ended."""
     has_ended = State(job.state).is_final
     while not changes.closing:
         try:
@@ -124,9 +126,9 @@ async def read_logs(
     ledger: Ledger,
     step: Annotated[str | None, Query(max_length=128, description="Only lines of this step.")] = None,
     after: Annotated[str | None, Query(pattern=_EVENT_ID, description="Only lines after this one's id.")] = None,
-    limit: Annotated[int, Query(ge=1, le=1000, description="Most lines to return.")] = 200,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of lines.")] = 200,
 ) -> LogPage:
-    """Return the lines that a job logged, oldest first."""
+    """Return a job's log lines, oldest first."""
     lines: list[LogLine] = []
     cursor, is_trimmed = after or "-", False
     while True:

@@ -1,4 +1,4 @@
-"""Jobs: submit, read, list, cancel, repeat, forget."""
+"""Jobs: submit, read, list, cancel, rerun, delete."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from shared.workflows.planning import Prepared
 
 RETRY: Body[RetryRequest] = Body("RetryRequest", RetryRequest, envelope=1)
 
-ValidateOnly = Annotated[bool, Query(description="Check everything and accept nothing.")]
+ValidateOnly = Annotated[bool, Query(description="Check the request without accepting it.")]
 _POLL_AFTER_S = "1"
 _REFUSALS = problems(400, 413, 415, 422, 503)
 _ACCEPTED: dict[str, Any] = {
-    "description": "Accepted: written down, and it will run.",
+    "description": "Accepted: the job is stored and will run.",
     "headers": {
-        "Retry-After": {"description": "Seconds until a first look is worth it.", "schema": {"type": "integer"}},
+        "Retry-After": {"description": "Recommended seconds before the first poll.", "schema": {"type": "integer"}},
         "Idempotency-Replayed": {
-            "description": "`true` where this answers an earlier request again.",
+            "description": "`true` if this replays the response to an earlier request.",
             "schema": {"type": "string"},
         },
     },
@@ -83,7 +83,7 @@ async def submit_job(
     validate_only: ValidateOnly = False,
     idempotency_key: IdempotencyKey = None,
 ) -> JobAccepted | Response:
-    """Submit one job. 202 means that it is written down and will run; follow `Location` to see it."""
+    """Submit one job. 202 means that it is stored and will run; its URL is in `Location`."""
     submission, body = await SUBMISSION.read(request)
     dispatch = dispatch_of(request)
     (prepared,) = await dispatch.prepare([submission])
@@ -115,7 +115,7 @@ async def submit_batch(
     validate_only: ValidateOnly = False,
     idempotency_key: IdempotencyKey = None,
 ) -> BatchAccepted | Response:
-    """Submit jobs that are accepted together or not at all. Errors name the index of the job in their pointer."""
+    """Submit jobs that are accepted all together or not at all. The pointer of an error contains the job's index."""
     batch, body = await BATCH.read(request)
     dispatch = dispatch_of(request)
     prepared = await dispatch.prepare(batch.jobs, at="/jobs")
@@ -133,7 +133,7 @@ async def submit_batch(
     summary="Read a job",
     responses={
         200: {"headers": {"ETag": {"description": "For `If-None-Match`.", "schema": {"type": "string"}}}},
-        304: {"description": "Not changed since the answer with this `ETag`."},
+        304: {"description": "Not changed since the response with this `ETag`."},
         **problems(404, 410, 422, 503),
     },
 )
@@ -147,7 +147,7 @@ async def get_job(
     prefer: Prefer = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Return the job; with `wait_s` as soon as it has ended. A job that failed is a 200 with an `error`."""
+    """Return the job; with `wait_s`, when it has ended. A failed job is a 200 with an `error`."""
     wished_s = preferred_wait_s(prefer) if wait_s is None else wait_s
     record = await when_ended(found, wished_s, ledger, changes, request.receive)
     response = cached(to_json(view.job(record)), if_none_match)
@@ -158,7 +158,7 @@ async def get_job(
 
 @router.get("/jobs", summary="List jobs", responses=problems(422, 503))
 async def list_jobs(ledger: Ledger, wanted: Annotated[JobFilter, Query()]) -> JobPage:
-    """Return jobs, newest first. A page can be short although more follow: go on while there is a token."""
+    """Return jobs, newest first. A page may be short although more follow: continue while there is a token."""
     records, next_id = await ledger.list(ledger_filter(wanted), limit=wanted.page_size)
     jobs = map(view.summary, records)
     return JobPage(
@@ -172,15 +172,15 @@ async def list_jobs(ledger: Ledger, wanted: Annotated[JobFilter, Query()]) -> Jo
     summary="Cancel a job",
     responses={
         200: {"description": "Cancelled: it had not started, or it is a workflow."},
-        202: {"description": "Requested: the worker that runs it stops it.", "model": CancelRequest},
+        202: {"description": "Requested: its worker stops it.", "model": CancelRequest},
         **problems(404, 409, 410, 422, 503),
     },
 )
 async def cancel_job(found: FoundJob, response: Response, ledger: Ledger) -> CancelRequest:
-    """Cancel a job with all its steps, whether it waits or runs. It holds even if no worker is up."""
+    """Cancel a waiting or running job with all its steps. This is effective even if no worker is up."""
     outcome, ended_as = await ledger.cancel(found.id, reason="Cancelled on request.")
     if outcome == "ended":
-        raise Problem(409, "job_ended", f"The job has ended as {ended_as} already; there is nothing to cancel.")
+        raise Problem(409, "job_ended", f"The job has already ended as {ended_as}; there is nothing to cancel.")
     if outcome == "unknown":
         raise Problem(410, "expired_job", "The job has just passed its retention.")
     if outcome == "requested":
@@ -193,14 +193,14 @@ async def cancel_job(found: FoundJob, response: Response, ledger: Ledger) -> Can
     "/jobs/{job_id}/retry",  # noqa: FAST003 - FoundJob takes it
     status_code=202,
     response_model=JobAccepted,
-    summary="Repeat a job",
+    summary="Rerun a job",
     openapi_extra=RETRY.document(required=False),
     responses={202: _LOCATED, **_REFUSALS, **problems(404, 409, 410)},
 )
 async def retry_job(
     found: FoundJob, request: Request, response: Response, *, idempotency_key: IdempotencyKey = None
 ) -> JobAccepted:
-    """Run a job that did not succeed again, as a new job: as it was, with other parameters and options, or in part."""
+    """Run an unsuccessful job again as a new job: unchanged, with other parameters and options, or in part."""
     refuse_unrepeatable(found)
     wanted, body = await RETRY.read_or(RetryRequest(), request)
     refuse_partial(found, wanted)
@@ -219,11 +219,11 @@ async def retry_job(
 @router.delete(
     "/jobs/{job_id}",  # noqa: FAST003 - FoundJob takes it
     status_code=204,
-    summary="Forget a job",
+    summary="Delete a job",
     responses=problems(404, 409, 410, 503),
 )
 async def delete_job(found: FoundJob, ledger: Ledger, store: Store) -> None:
-    """Forget a job that has ended, with its result, its events and its files. From now on it answers 410."""
+    """Delete an ended job with its result, its events and its files. Afterwards its URL answers 410."""
     what, rest = await Operations(ledger).forget(found.id)
     if what == "live":
         raise Problem(409, "job_live", "The job or a step of it has not ended. Cancel it first, or wait until it has.")

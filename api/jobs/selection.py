@@ -76,13 +76,13 @@ def job_among(found: Record | Gone | Unknown, job_id: str) -> Record:
         raise Problem(
             410,
             "expired_job",
-            f"The job {job_id} is past its retention, or was deleted. Submit it again if you need it.",
+            f"The retention of job {job_id} has ended, or it was deleted. Submit it again if you need it.",
         )
     if isinstance(found, Unknown):
-        raise Problem(404, "unknown_job", f"There never was a job {job_id}. Is the id complete?")
+        raise Problem(404, "unknown_job", f"There never was a job {job_id}. Check the id.")
     if found.job_id is not None:
         raise Problem(
-            404, "unknown_job", f"{job_id} is the step {found.step!r} of the job {found.job_id}; ask for that."
+            404, "unknown_job", f"{job_id} is the step {found.step!r} of the job {found.job_id}; use the job's id."
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Reading a job: at once, when it has ended, or only if it has changed."""
+"""Read a job: at once, when it has ended, or only if it has changed."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from shared.ledger.records import Record
 from shared.ledger.states import State
 
 WAIT_MAX_S = 60.0
-_LEDGER_PAUSE_S = 1.0  # before a ledger that does not answer is asked again
+_LEDGER_PAUSE_S = 1.0  # delay before the next read if the ledger does not respond
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?=$|[,;\s])", re.IGNORECASE)
 
 WaitS = Annotated[
     float | None,
-    Query(ge=0, le=WAIT_MAX_S, description="Answer as soon as the job has ended, at the latest after so many seconds."),
+    Query(ge=0, le=WAIT_MAX_S, description="Respond when the job has ended, or after this many seconds."),
 ]
 Prefer = Annotated[str | None, Header(max_length=1_000, description="`wait=30` is the same as `wait_s=30` (RFC 7240).")]
 IfNoneMatch = Annotated[
-    str | None, Header(max_length=1_000, description="The `ETag` of the last answer: 304 if nothing has changed.")
+    str | None, Header(max_length=1_000, description="The `ETag` of the last response: 304 if nothing has changed.")
 ]
 
 

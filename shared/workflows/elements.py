@@ -16,17 +16,16 @@ Kind = Annotated[str, Field(pattern=KIND_PATTERN, max_length=128, examples=["etl
 
 
 class Element(Params):
-    """A job within a workflow: a step, or a workflow of its own."""
+    """A job in a workflow: a step, or a nested workflow."""
 
-    kind: Kind = Field(description="What kind of job it is; see `GET /job-kinds`.")
-    params: dict[str, JsonValue] = Field(
-        default={}, description="Its parameters, without those that the steps before it feed."
-    )
+    kind: Kind = Field(description="Kind of the job; see `GET /job-kinds`.")
+    params: dict[str, JsonValue] = Field(default={}, description="Parameters, without those that previous steps feed.")
     name: Annotated[str, Field(pattern=ELEMENT_NAME_PATTERN)] | None = Field(
-        default=None, description="Its name within the workflow; default: the verb and noun of its kind."
+        default=None, description="Name in the workflow; default: the verb and noun of the kind."
     )
     may_fail: bool = Field(
-        default=False, description="Whether the workflow goes on without its result if it fails. For single steps."
+        default=False,
+        description="Whether the workflow continues without its result if it fails. For single steps only.",
     )
 
 

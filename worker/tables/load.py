@@ -59,11 +59,11 @@ def load_table(
 ) -> Loaded:
     """Load the Parquet file `dataset` into a table, all or nothing, and once for each `load_id`.
 
-    `on_progress(rows, total)` is called as rows go in; what it raises ends the load and undoes it. DuckDB spills
+    `on_progress(rows, total)` is called as rows are loaded; an exception from it rolls the load back. DuckDB spills
     into `scratch` beyond `memory_limit_bytes`; the other engines stream batches of some MiB.
-    With `only_new` the table must not be there.
-    Raises `TaskFailure` for what cannot pass (rights, types, duplicate keys), `TransientFailure` for what can
-    (no answer, locks, deadlocks, timeouts). An upsert needs each key once in the dataset, and none missing.
+    With `only_new` the table must not exist.
+    Raises `TaskFailure` for permanent failures (permissions, types, duplicate keys), `TransientFailure` for transient
+    ones (no response, locks, deadlocks, timeouts). An upsert needs unique keys without missing values.
     """
     plan = plan_table(database.name, destination, dataset, load_id=load_id, dialect=database.dialect)
     with database.transaction(
@@ -79,8 +79,8 @@ def _deliver(transaction: Transaction, plan: TablePlan, on_progress: Progress, *
     if only_new and transaction.columns(plan) is not None:
         raise TaskFailure(
             "table_exists",
-            f"The table {plan.destination} is there already.",
-            remedy="Name a new table, or ask for the mode 'replace'.",
+            f"The table {plan.destination} already exists.",
+            remedy="Use a new table name, or the mode 'replace'.",
         )
     on_progress(0, plan.row_count)
     existing = fitting_target(transaction, plan)
@@ -122,8 +122,8 @@ def _recorded(transaction: Transaction, plan: TablePlan) -> Loaded | None:
     if (destination, mode) != (plan.destination, plan.mode):
         raise TaskFailure(
             "load_id_reused",
-            f"The load {plan.load_id} went to {destination} ({mode}) before, now {plan.destination} ({plan.mode}) "
-            "is asked for.",
+            f"The load {plan.load_id} was for {destination} ({mode}), but the request is for {plan.destination} "
+            f"({plan.mode}).",
             remedy="Submit it as a new job.",
         )
     return Loaded(destination, mode, inserted, updated, deleted, already_loaded=True)
@@ -159,5 +159,5 @@ def refuse_bad_keys(transaction: Transaction, plan: TablePlan, value: Callable[[
         raise TaskFailure(
             "key_not_unique",
             f"The key {list(plan.key)} is not unique in the dataset: {example} occurs {count} times.",
-            remedy="Deduplicate in a transform step, or add the columns that tell these rows apart to the key.",
+            remedy="Deduplicate in a transform step, or add columns to the key that make it unique.",
         )

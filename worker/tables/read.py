@@ -112,7 +112,7 @@ def _storable() -> Iterator[None]:
     except pa.ArrowNotImplementedError as unsupported:
         raise TaskFailure(
             "unsupported_type",
-            f"A column has a type that Parquet has not: {unsupported}.",
+            f"A column has a type that Parquet lacks: {unsupported}.",
             remedy="Convert it to text in 'query'.",
         ) from None
 

@@ -18,7 +18,7 @@ STALE_S = 4 * PERIOD_S
 
 
 def worker_trouble(file: str, *, now: float) -> str | None:
-    """Return what is wrong with the worker that touches `file`, or `None`. `now`: seconds since the epoch."""
+    """Return the problem of the worker that touches `file`, or `None`. `now`: seconds since the epoch."""
     try:
         age_s = now - Path(file).stat().st_mtime
     except FileNotFoundError:

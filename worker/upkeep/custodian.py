@@ -1,4 +1,4 @@
-"""The custodian: keeps the claims of this worker's jobs, and stops the jobs that are no longer to run.
+"""The custodian: renews the claims of this worker's jobs, and stops jobs that must not continue.
 
 It lives in the worker's main process, so neither C code that holds a child's GIL nor a long warm shutdown can keep
 a claim from being renewed.

@@ -1,4 +1,4 @@
-"""The keeper: publishes what is due or was lost, ends what expired, and forgets what is past its retention.
+"""The keeper: publishes due and lost jobs, ends expired ones, and deletes those past their retention.
 
 Every worker runs one; a lock in the ledger lets one of them act. The decisions are the ledger script's (`tend`), so
 they are atomic with the states they change; this module does what a script cannot: publish on a broker that is not

@@ -1,4 +1,4 @@
-"""What happens when a worker starts, forks a child, shuts down and ends."""
+"""The start, fork, shutdown and end of a worker."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_an_intervals_times_count_from_its_start(api: httpx.Client, extraction: 
         ({"params": {}}, "/params/source", "missing"),
         ({"options": {"delay_s": 5}}, "/options/delay_s", "no such field"),
         ({"options": {"queue": "elt"}}, "/options/queue", "Did you mean 'etl'?"),
-        ({"options": {"time_limit_s": 1e6}}, "/options/time_limit_s", "may take at most"),
+        ({"options": {"time_limit_s": 1e6}}, "/options/time_limit_s", "Use at most"),
         ({"every": 5}, "/every", "no such field"),
     ],
 )

@@ -75,7 +75,7 @@ def test_several_jobs_are_cancelled(celeriac: Celeriac) -> None:
     expected = [
         f"{first}  cancelled",
         f"{second}  cancelled",
-        f"{ended}  refused: The job has ended already: cancelled.",
+        f"{ended}  refused: The job has already ended: cancelled.",
     ]
     assert done.stdout.splitlines() == expected
 

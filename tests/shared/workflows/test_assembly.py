@@ -105,7 +105,7 @@ def test_every_problem_is_named_at_once() -> None:
         "steps/1/params/steps/0/params/steps/0",
         "steps/1/params/steps/1/kind",
     ]
-    assert found[0][1] == "etl.transform_data: Field required. No step before it can feed it."
+    assert found[0][1] == "etl.transform_data: Field required. No previous step can feed it."
     assert "Did you mean 'etl.load_data'?" in found[2][1]
 
 

@@ -80,7 +80,7 @@ class Dialect(ABC):
         return TaskFailure(
             "type_not_loadable",
             f"A column of type {kind} cannot be stored exactly in {self.engine}.",
-            remedy="Cast it in a transform step, for example to a string, or leave it out.",
+            remedy="Cast it in a transform step, for example to a string, or omit it.",
         )
 
     def _literal(self, value: Ordered) -> str:

@@ -12,7 +12,7 @@ def query_failed(name: str, message: str) -> TaskFailure:
     return TaskFailure(
         "query_failed",
         f"The database {name!r} refused the query: {redact(message)[:_TEXT_CHARACTERS]}",
-        remedy="Check 'table' or 'query' against the database, and the rights of its account.",
+        remedy="Check 'table' or 'query' against the database, and the permissions of its account.",
     )
 
 
@@ -20,6 +20,6 @@ def unavailable(name: str, message: str) -> TransientFailure:
     """Return the failure for a database that cannot be read now."""
     return TransientFailure(
         "database_unavailable",
-        f"The database {name!r} cannot be read now: {redact(message)[:_TEXT_CHARACTERS]}",
-        remedy="Check that the database is up and that nobody keeps it locked.",
+        f"The database {name!r} cannot be read: {redact(message)[:_TEXT_CHARACTERS]}",
+        remedy="Check that the database is up and not locked; the job is retried.",
     )

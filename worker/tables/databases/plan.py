@@ -89,7 +89,7 @@ def plan_table(
         raise TaskFailure(
             "key_column_missing",
             f"The key names {missing}, but the dataset has the columns {schema.names}.",
-            remedy="Name columns of the dataset in destination.key.",
+            remedy="Use columns of the dataset in destination.key.",
         )
     return TablePlan(
         load_id=load_id,
@@ -155,7 +155,7 @@ def check_fits(
         if column is None:
             problems.append(f"{name!r} ({kind} in the dataset) is not in the table")
         elif not fits(column, kind):
-            problems.append(f"{name!r} is {kind} in the dataset, which {column.declared} in the table cannot hold")
+            problems.append(f"{name!r} is {kind} in the dataset, but {column.declared} in the table")
     problems += [
         f"{column.name!r} ({column.declared} in the table) is required but not in the dataset"
         for key, column in known.items()

@@ -1,8 +1,8 @@
-# ruff: noqa: S608 - SQL is made here; every name is quoted and every value bound
-"""A DuckDB that reads and writes the files it is told to, and nothing else, and that stops when told to.
+# ruff: noqa: S608 - this module builds SQL; every name is quoted and every value is bound
+"""A DuckDB that can access only the given files and can be interrupted.
 
-Every transformation runs in one: the client's SQL because it is hostile until checked, the compiled steps because
-there is no reason for them to reach further.
+Every transformation runs in one: the client's SQL because it is untrusted, the compiled steps because they need no
+other access.
 """
 
 from __future__ import annotations
@@ -126,19 +126,21 @@ def _failure(error: duckdb.Error, labels: Mapping[str, str]) -> TaskFailure:
     for kinds, code, remedy in _FAILURES:
         if isinstance(error, kinds):
             return TaskFailure(code, message, remedy=remedy)
-    return TaskFailure("transformation_failed", message, remedy="See the message; try the steps one by one.")
+    return TaskFailure(
+        "transformation_failed", message, remedy="Fix the error in the message; run the steps one by one to find it."
+    )
 
 
 _FAILURES: tuple[tuple[tuple[type[duckdb.Error], ...], str, str], ...] = (
     (
         (duckdb.OutOfMemoryException,),
         "out_of_memory",
-        "Do less in one step, or raise CELERIAC_MEMORY_LIMIT_BYTES on the workers.",
+        "Reduce the work of one step, or raise CELERIAC_MEMORY_LIMIT_BYTES on the workers.",
     ),
     (
         (duckdb.PermissionException,),
         "access_refused",
-        "A transformation reads its dataset and its inputs only; stage other data with etl.extract_data.",
+        "Use only the dataset and the inputs; stage other data with etl.extract_data.",
     ),
     (
         (duckdb.OutOfRangeException, duckdb.ConversionException),

@@ -78,7 +78,7 @@ def unknown_column(name: str, columns: Columns, where: str) -> TaskFailure:
     return TaskFailure(
         "unknown_column",
         f"{where}: there is no column {name!r}; the columns are {known}{more}.",
-        remedy=f"Did you mean {near[0]!r}?" if near else "Name one of the columns that are there.",
+        remedy=f"Did you mean {near[0]!r}?" if near else "Use one of these columns.",
         column=name,
         known=list(columns)[:_MOST_NAMES],
     )
@@ -91,8 +91,7 @@ def need_distinct(names: Iterable[str], where: str) -> None:
         if name.casefold() in seen:
             raise TaskFailure(
                 "duplicate_column",
-                f"{where}: there would be two columns {seen[name.casefold()]!r} and {name!r}; "
-                "names have to differ by more than case.",
+                f"{where}: the columns {seen[name.casefold()]!r} and {name!r} must differ by more than case.",
                 remedy="Rename one of them.",
                 column=name,
             )

@@ -37,7 +37,7 @@ def column_names(raw: Iterable[str]) -> list[str]:
             raise TaskFailure(
                 "too_many_columns",
                 f"The source has more than {MAX_COLUMNS} columns.",
-                remedy="Select what is needed before, or check the delimiter.",
+                remedy="Select fewer columns in the source, or correct the delimiter.",
             )
         printable = "".join(sign if sign.isprintable() else "_" for sign in text.strip())
         wanted = printable[:_MAX_NAME] or f"column_{position}"

@@ -41,19 +41,19 @@ def is_locked(error: duckdb.Error) -> bool:
 
 def _loading_failure(error: duckdb.Error, name: str) -> TaskFailure:
     first_line = str(error).strip().splitlines()[0]
-    text = f"DuckDB says of the connection {name!r}: {first_line}"
+    text = f"DuckDB error of the connection {name!r}: {first_line}"
     if is_locked(error) or isinstance(error, duckdb.TransactionException):
         return TransientFailure(
             "database_busy",
             text,
-            remedy="One process at a time can have a DuckDB file open: close the other, or load one job at a time.",
+            remedy="Only one process at a time can open a DuckDB file: close the other, or load one job at a time.",
         )
     if isinstance(error, duckdb.OutOfMemoryException):
-        return TaskFailure("memory_exhausted", text, remedy="Raise CELERIAC_MEMORY_LIMIT_BYTES of the workers.")
+        return TaskFailure("memory_exhausted", text, remedy="Raise CELERIAC_MEMORY_LIMIT_BYTES on the workers.")
     if isinstance(error, duckdb.ConstraintException):
         return TaskFailure("constraint_violated", text, remedy="Remove the rows that violate it in a transform step.")
     if isinstance(error, (duckdb.ConversionException, duckdb.OutOfRangeException)):
         return TaskFailure("value_refused", text, remedy="Cast or correct the values in a transform step.")
     return TaskFailure(
-        "database_refused", text, remedy="Check the path, the rights on the file and the table's definition."
+        "database_refused", text, remedy="Check the path, the permissions of the file and the table's definition."
     )
