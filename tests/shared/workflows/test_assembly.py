@@ -225,5 +225,5 @@ def test_parameters_are_not_repeated_without_bound() -> None:
     chunks = {"kind": "etl.extract_data", "params": shared, "parameters": ["source"], "chunk_size": 100}
     assert problems(workflow("chunks", items=[[SOURCE]] * 1_000, **chunks))[0] == (
         "params",
-        "they are too large to be repeated for so many items. Put what is large into a file.",
+        "they are too large for this many items. Put large values into a file.",
     )

@@ -56,6 +56,6 @@ def test_a_file_that_another_process_has_open_can_come_free(tmp_path: Path) -> N
         engine = duckdb_at(path, lock_timeout_s=0.3)
         with pytest.raises(TransientFailure, match="lock") as caught:
             engine.load(table)
-        assert "One process at a time" in caught.value.remedy
+        assert "Only one process at a time" in caught.value.remedy
         process.communicate()
     assert engine.load(table).inserted_count == 3
