@@ -82,17 +82,15 @@ def at_or_none(ms: int | None) -> datetime | None:
 
 
 @cache
-def _shared(model: type[BaseModel]) -> Sequence[str]:
-    """Return the names of the fields that `model` and the ledger's record both have."""
-    return [field.name for field in fields(Record) if field.name in model.model_fields]
+def _shared(model: type[BaseModel]) -> Sequence[tuple[str, bool]]:
+    """Return the names of the fields that `model` and the ledger's record both have, and which of them are times."""
+    return [(field.name, field.name.endswith("_at")) for field in fields(Record) if field.name in model.model_fields]
 
 
 def _by_name(model: type[BaseModel], record: Record) -> dict[str, Any]:
     """Return what `model` has under the record's own names. Times are moments, which the ledger has in milliseconds."""
-    return {
-        name: at_or_none(getattr(record, name)) if name.endswith("_at") else getattr(record, name)
-        for name in _shared(model)
-    }
+    values = ((name, is_time, getattr(record, name)) for name, is_time in _shared(model))
+    return {name: at(value) if is_time and value is not None else value for name, is_time, value in values}
 
 
 def _summary(record: Record) -> dict[str, Any]:

@@ -171,6 +171,7 @@ def _form(declared: Any) -> _Form:
 
 
 _FIELDS = {name: _form(declared) for name, declared in get_type_hints(Record).items() if name != "steps"}
+_READS = {name: form.read for name, form in _FIELDS.items()}
 
 
 def _writer(*names: str) -> Callable[[_Written], dict[str, str]]:
@@ -191,7 +192,7 @@ _reused_fields = _writer("state", "result", "artifacts", "attempt", "attempts", 
 def parse_record(flat: Sequence[str], steps: Iterable[Sequence[str]] = ()) -> Record:
     """Return a record from the flat hash that the script gives; fields that are not for Python are passed over."""
     values: dict[str, Any] = {
-        name: _FIELDS[name].read(text) for name, text in zip(flat[::2], flat[1::2], strict=True) if name in _FIELDS
+        name: read(text) for name, text in zip(flat[::2], flat[1::2], strict=True) if (read := _READS.get(name))
     }
     return Record(**values, steps=tuple(parse_record(step) for step in steps if step))
 
