@@ -105,6 +105,7 @@ async def follow_events(
         try:
             page = await ledger.events(job.id, after=after, count=_PAGE)
             is_trimmed = len(page) == _PAGE and await _is_trimmed(ledger, job, page)
+            ends = not page and await _has_ended(ledger, job)  # an id of the future hides the event of the end, too
         except LedgerUnavailable:
             await watch.changed(_LEDGER_PAUSE_S)
             continue
@@ -117,7 +118,9 @@ async def follow_events(
         if len(page) < _PAGE:
             if has_ended:
                 return
-            await watch.changed()
+            has_ended = ends
+            if not ends:  # else look once more: the last events may have come since
+                await watch.changed()
 
 
 @router.get("/logs", summary="Read a job's log", responses=problems(404, 410, 422, 503))
@@ -142,6 +145,11 @@ async def read_logs(
         if len(page) < _PAGE:
             return LogPage(lines=lines, next_after=None, is_trimmed=is_trimmed)
         cursor = page[-1].id
+
+
+async def _has_ended(ledger: AsyncLedger, job: Record) -> bool:
+    state = await ledger.state(job.id)
+    return state is None or State(state).is_final
 
 
 async def _is_trimmed(ledger: AsyncLedger, job: Record, page: Sequence[Event]) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,17 @@ def test_a_broken_stream_goes_on_after_the_last_event_seen(gateway: Server, run:
     assert rest == [running, succeeded]
     last = {"Last-Event-ID": succeeded["id"]}
     assert http_client.get(f"{gateway.url}/jobs/{run.id}/events", headers=last).status_code == 204
+
+
+def test_a_last_event_id_of_the_future_ends_with_the_job(gateway: Server, run: HandRun) -> None:
+    """No event comes after it, and the stream ends all the same."""
+    future = {"Last-Event-ID": "9999999999999-0"}
+    with ThreadPoolExecutor() as pool:
+        following = pool.submit(lambda: list(stream(gateway.url, run.id, headers=future)))
+        run.claim()
+        assert not following.done()
+        run.succeed()
+        assert following.result(BOUND_S) == []
 
 
 def test_the_steps_of_a_workflow_are_told_apart_and_do_not_end_the_stream(gateway: Server, ledger: Ledger) -> None:
