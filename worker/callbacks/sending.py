@@ -91,6 +91,12 @@ def _refuse_bad_status(answer: httpx.Response, host: str) -> None:
         return
     if status == httpx.codes.GONE:
         raise TaskFailure("callback_gone", f"{host} answered 410: it declines callbacks.")
+    if answer.is_redirect:
+        raise TaskFailure(
+            "callback_redirected",
+            f"{host} answered {status}, a redirect; callbacks follow none.",
+            remedy="Rerun the job with the callback_url that the redirect leads to.",
+        )
     raise TransientFailure(
         f"callback_http_{status}",
         f"{host} answered {status}; only 2xx acknowledges the callback.",

@@ -132,14 +132,14 @@ def test_a_callback_arrives_as_it_was_signed(receiver: Receiver) -> None:
         (500, {}, (TransientFailure, "callback_http_500", None)),
         (404, {}, (TransientFailure, "callback_http_404", None)),
         (429, {"Retry-After": "120"}, (TransientFailure, "callback_http_429", 120.0)),
-        (302, {"Location": "/elsewhere"}, (TransientFailure, "callback_http_302", None)),
+        (302, {"Location": "/elsewhere"}, (TaskFailure, "callback_redirected", None)),
         (410, {}, (TaskFailure, "callback_gone", None)),
     ],
 )
 def test_only_2xx_is_taken_for_an_answer(
     receiver: Receiver, status: int, headers: dict[str, str], expected: tuple[type[TaskFailure], str, float | None]
 ) -> None:
-    """Everything else is transient, but for 410; no redirect is followed, and no message shows the URL's secrets."""
+    """410 and redirects are final, all else is transient; no message shows the URL's secrets."""
     receiver.answers = [(status, headers)]
     callback = replace(callback_of(ended()), url=receiver.url)
     with pytest.raises(TaskFailure) as raised:

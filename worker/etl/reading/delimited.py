@@ -63,6 +63,8 @@ def stage_delimited(
                 if "straddling" in str(broken) and block_bytes < _BLOCKS_BYTES[-1]:
                     continue
                 raise (_ragged(refused[0]) if refused else _failure(broken)) from None
+            except UnicodeDecodeError:  # in the names of columns, which Arrow decodes when they are asked for
+                raise _encoding("another encoding") from None
             return names
     raise AssertionError("the last block size returns or raises")
 

@@ -125,6 +125,12 @@ def test_a_malformed_csv_is_refused(read: Callable[..., pa.Table], body: bytes) 
     assert code_of(lambda: read(body, "a.csv")) in {"source_malformed", "source_encoding"}
 
 
+@pytest.mark.parametrize("body", [b"na\xe4me,b\n1,2\n", b"name,b\n\xe4,2\n"])
+def test_text_in_another_encoding_says_so(read: Callable[..., pa.Table], body: bytes) -> None:
+    """In the header as in the rows."""
+    assert code_of(lambda: read(body, "a.csv")) == "source_encoding"
+
+
 def test_a_ragged_row_is_named(read: Callable[..., pa.Table]) -> None:
     """The message says which row has how many fields, and shows no data."""
     with pytest.raises(TaskFailure) as raised:
