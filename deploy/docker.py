@@ -31,7 +31,6 @@ class Docker:
         arguments: dict[str, str],
         secrets: dict[str, Path],
     ) -> None:
-        """Build the image `name`."""
         options = build_options(str(context / dockerfile), name, target, arguments, secrets)
         subprocess.run([self.name, "build", *options, str(context)], check=True)
 

@@ -44,7 +44,6 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
     lock: Any = None  # redis.lock.Lock while this beat has it
 
     def __init__(self, app: Celery, **options: Any) -> None:
-        """Take Celery's arguments."""
         super().__init__(app, **options)
         settings = broker_settings()
         self._client = redbeat.schedulers.get_redis(app)

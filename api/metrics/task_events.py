@@ -83,7 +83,6 @@ class EventConsumer:
         self._thread = threading.Thread(target=self._loop, name="task-events", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     def stop(self, timeout_s: float = SOCKET_TIMEOUT_S) -> None:

@@ -69,7 +69,6 @@ class BrokerSettings(BaseSettings):
 
     @property
     def uses_redis(self) -> bool:
-        """Whether the broker is Redis."""
         return urlsplit(self.broker_url).scheme in {"redis", "rediss"}
 
     @property

@@ -68,7 +68,6 @@ class RunChain(
     steps: list[Element] = Field(min_length=1, max_length=MAX_STEPS, description="The steps, in order.")
 
     def nodes(self, elements: Elements) -> Node:
-        """Return the chain."""
         return Chain(*elements.in_turn("steps", self.steps))
 
 
@@ -85,7 +84,6 @@ class RunGroup(
     steps: list[Element] = Field(min_length=1, max_length=MAX_STEPS, description="The steps.")
 
     def nodes(self, elements: Elements) -> Node:
-        """Return the group."""
         return Group(*elements.side_by_side("steps", self.steps))
 
 
@@ -103,7 +101,6 @@ class RunChord(
     body: Element = Field(description="The step after all of them; a list parameter takes one result from each.")
 
     def nodes(self, elements: Elements) -> Node:
-        """Return the chord."""
         header = elements.side_by_side("header", self.header)
         return Chord(header, elements.after("body", self.body))
 
@@ -137,7 +134,6 @@ class _ManyParameters(Params):
     )
 
     def starmap(self, elements: Elements, name: str, items: list[list[JsonValue]]) -> MapStep:
-        """Return the single map step."""
         return elements.mapped(name, self.kind, self.params, tuple(items), tuple(self.parameters))
 
     @model_validator(mode="after")

@@ -126,7 +126,6 @@ class AsyncTimetable:
         return bool(await self._ledger.call("schedule_delete", {"id": schedule_id}))
 
     async def get(self, schedule_id: str) -> Planned | None:
-        """Return a schedule."""
         found = await self._ledger.call("schedule", {"id": schedule_id})
         return _planned(*found) if found else None
 

@@ -47,7 +47,6 @@ class MapStep(StepPlan):
     names: tuple[str, ...] | None = None
 
     def item_params(self) -> list[dict[str, Any]]:
-        """Return the parameters of each item."""
         if self.names is None:
             return [{**self.params, **item} for item in self.items]
         return [{**self.params, **dict(zip(self.names, item, strict=True))} for item in self.items]
@@ -61,7 +60,6 @@ class Chunks:
     size: int
 
     def parts(self) -> list[MapStep]:
-        """Return the steps."""
         items, size = self.whole.items, self.size
         return [
             replace(self.whole, name=f"{self.whole.name}_{at // size}", items=items[at : at + size])

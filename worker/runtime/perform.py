@@ -76,7 +76,6 @@ class _ItemRun(Run):
         self._whole, self._index, self._count = whole, index, count
 
     def progress(self, current: float, total: float | None = None, *, unit: str = "rows", message: str = "") -> None:
-        """Report the progress of this item."""
         known, whole = finite(current) or 0, finite(total)
         done = min(known / whole, 1.0) if whole else 0.0
         text = f"item {self._index}: {known:,.0f} {unit} {message}".rstrip()

@@ -32,7 +32,6 @@ class Check:
     pattern = r"(?i)\A(true|false)\z"
 
     def __init__(self) -> None:
-        """Begin with no value seen."""
         self.seen = False
 
     @property

@@ -32,7 +32,6 @@ class IntRange(Params):
         return self
 
     def values(self) -> range:
-        """Return the values."""
         return range(self.low, self.high + 1, self.step)
 
 

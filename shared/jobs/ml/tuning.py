@@ -93,7 +93,6 @@ class SearchSpec(LearningSpec):
 
     @property
     def searched_metric(self) -> str:
-        """The score to search for."""
         return self.metric or ("accuracy" if self.task == "classification" else "r2")
 
     def round_sizes(self) -> list[int]:

@@ -22,7 +22,6 @@ class Bindings:
     """The values of a transformation, each bound under a distinct name."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._values: dict[str, Any] = {}
         self._prefix = f"v{secrets.token_hex(8)}"  # so that no column name looks like a placeholder
 

@@ -36,7 +36,6 @@ class Counts:
     by_reason: dict[str, int] = field(default_factory=dict)
 
     def add(self, reason: str, count: int) -> None:
-        """Count a reason."""
         if count:
             self.by_reason[reason] = self.by_reason.get(reason, 0) + count
 
@@ -45,7 +44,6 @@ class Stepwise:
     """The steps of one transformation, what its casts rejected or nulled, and its temporary files."""
 
     def __init__(self, steps: Sequence[Step], bad_rows: BadRows, scratch: Path) -> None:
-        """Plan the steps without running anything."""
         self.counts = Counts()
         self.bindings = Bindings()
         self._steps = steps

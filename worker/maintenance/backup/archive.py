@@ -113,11 +113,9 @@ class ArchiveWriter:
         self.files.append(Member(path=path, size_bytes=size_bytes, sha256=digest.hexdigest()))
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *_failure: object) -> None:
-        """Close the archive."""
         self._zip.close()
 
     def finish(self, manifest: Manifest) -> None:

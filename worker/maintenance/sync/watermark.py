@@ -28,7 +28,6 @@ class Watermark:
 
     @classmethod
     def parse(cls, kind: str, text: str) -> Watermark:
-        """Return the watermark from its text."""
         parsers: dict[str, Any] = {
             "integer": int,
             "decimal": Decimal,

@@ -49,7 +49,6 @@ class PredictionSummary:
         return self.total / self.row_count if self.minimum is not None else None
 
     def add(self, answers: npt.NDArray[Any], labels: list[Label] | None) -> None:
-        """Add the answers of a batch."""
         self.row_count += len(answers)
         if labels is not None:
             counts = np.bincount(answers, minlength=len(labels))

@@ -198,7 +198,6 @@ def _moment(value: Any) -> date | time | None:
 
 
 def _number_code(value: Any, spec: NumberFormat) -> str:
-    """Return the spreadsheet's number format."""
     unit = '" ' + re.sub(r'["\\]', "", spec.unit) + '"' if spec.unit else ""
     styles = {"percent": ("0", "0", "%"), "decimal": ("#,##0", "00", ""), "duration": ("#,##0", "000", '" s"')}
     styles |= {"integer": ("#,##0", "", ""), "bytes": ("#,##0", "", '" B"')}

@@ -64,7 +64,6 @@ class ParquetSink:
         self.row_count = 0
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *failure: object) -> None:

@@ -39,7 +39,6 @@ class DuckdbTransaction(Transaction):
         return bool(spelled == column.declared) or holds(column.shape, shape_of(kind))
 
     def rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
-        """Return the rows of a query."""
         return self._link.execute(sql, list(values)).fetchall()
 
     def change(self, sql: str, *values: str | int) -> int:
@@ -117,7 +116,6 @@ class DuckdbTransaction(Transaction):
         return self.change(f"INSERT INTO {plan.target} BY NAME SELECT * FROM {_CHANGED}")  # noqa: S608 - quoted names
 
     def commit(self) -> None:
-        """Commit the transaction."""
         self._link.execute("COMMIT")
 
 

@@ -133,7 +133,6 @@ class PostgresqlTransaction(Transaction):
         )
 
     def commit(self) -> None:
-        """Commit the transaction."""
         self._link.commit()
 
     def _copy(self, table: str, plan: TablePlan, on_progress: Progress, **where: Any) -> int:

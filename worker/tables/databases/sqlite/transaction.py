@@ -36,7 +36,6 @@ class SqliteTransaction(Transaction):
         return keeps(column.declared, kind)
 
     def rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
-        """Return the rows of a query."""
         return self._session.execute(sql, values).fetchall()
 
     def change(self, sql: str, *values: str | int) -> int:
@@ -77,7 +76,6 @@ class SqliteTransaction(Transaction):
         )
 
     def commit(self) -> None:
-        """Commit the transaction."""
         self._session.execute("COMMIT")
 
     def _insert_into(self, table: str, plan: TablePlan, on_progress: Progress) -> int:
