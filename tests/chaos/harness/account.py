@@ -14,6 +14,7 @@ from tests.chaos.harness.stage import Stage
 
 QUIET_S = 40.0  # when nothing has begun or ended for so long, what has not ended is stuck
 WHOLE_WITHIN_S = 20.0
+Promised = dict[str, tuple[str, ...]]
 _SHOWN = 5  # of each sort of miss
 _WAITING_STATES = [state for state in State if state not in FINAL_STATES]
 
@@ -30,13 +31,13 @@ def settle(
 
     `also_false` finds in the facts what else was promised and is not so.
     """
-    jobs, states = len(stage.clients.accepted), _drained(stage, bound_s)
+    promised, states = dict(stage.clients.accepted), _drained(stage, bound_s)
     by_hand = [*stage.by_hand, *_missing_parts(stage)]
     facts, clients, crashes = stage.facts(), stage.clients, stage.supervisor.crashes
-    lost = _lost(stage, states, facts)
-    stuck = [job_id for job_id in clients.accepted if states.get(job_id) in _WAITING_STATES]
+    lost = _lost(stage, promised, states, facts)
+    stuck = [job_id for job_id in promised if states.get(job_id) in _WAITING_STATES]
     after, beside = facts.run_after_success(), facts.side_by_side()
-    false_answers = [*_false_answers(stage, facts), *also_false(facts)]
+    false_answers = [*_false_answers(stage, facts), *((1, what) for what in also_false(facts))]
     recovery_s, recovered = max(_recoveries(stage, facts), default=(0.0, ""))
     slowest = max(clients.answers, key=lambda answer: answer.took_s)
     notes = [
@@ -46,7 +47,7 @@ def settle(
         *(f"job {job_id} ran after success" for job_id in after[:_SHOWN]),
         *(f"job {job_id} ran side by side" for job_id in beside[:_SHOWN]),
         *crashes[:_SHOWN],
-        *false_answers[:_SHOWN],
+        *(f"{number} x {what}" for number, what in false_answers[:_SHOWN]),
         *by_hand,
     ]
     notes += [f"longest recovery: {recovered}"] if recovery_s > RECOVERY_GOAL_S else []
@@ -54,13 +55,13 @@ def settle(
     return Row(
         name=name,
         injected=injected,
-        jobs=jobs,
+        jobs=len(promised),
         lost=len(lost),
         stuck=len(stuck) + len(clients.unanswered),
         after_success=len(after),
         side_by_side=len(beside),
         crashes=len(crashes),
-        false_answers=len(false_answers),
+        false_answers=sum(number for number, _ in false_answers),
         recovery_s=recovery_s,
         answer_s=slowest.took_s,
         by_hand=bool(by_hand),
@@ -102,12 +103,11 @@ def _missing_parts(stage: Stage) -> list[str]:
     return [f"{worker.name} runs and takes no job" for worker in idle]
 
 
-def _lost(stage: Stage, states: dict[str, str], facts: Facts) -> list[str]:
+def _lost(stage: Stage, promised: Promised, states: dict[str, str], facts: Facts) -> list[str]:
     """Return what was promised and not done: unknown jobs, those that did not succeed, successes without a run."""
-    states = {**states, **(stage.clients.states() or {})}  # with those of the last look at the workers
     done = facts.labels("ended", "failed")
     found = []
-    for job_id, labels in stage.clients.accepted.items():
+    for job_id, labels in promised.items():
         state = states.get(job_id)
         if state is None:
             found.append(f"job {job_id} is not known")
@@ -124,22 +124,22 @@ def _why(stage: Stage, job_id: str) -> str:
     return f"{error['code']}: {error['message']}" if error else "no reason is given"
 
 
-def _false_answers(stage: Stage, facts: Facts) -> Iterator[str]:
-    """Return what was said and was not so."""
+def _false_answers(stage: Stage, facts: Facts) -> Iterator[tuple[int, str]]:
+    """Return how often what was said and was not so."""
     clients, ids = stage.clients, facts.job_ids()
-    for label, code in clients.denied.items():
-        if label in ids:
-            yield f"{code} said that nothing was accepted, and {label} ran"
+    lies = {label: code for label, code in clients.denied.items() if label in ids}
+    for code, number in Counter(lies.values()).items():
+        yield number, f"{code} said that nothing was accepted, and it ran, first {next(iter(lies))}"
     promised = Counter(label for labels in clients.accepted.values() for label in labels)
     for label, number in promised.items():
         if (made := max(number, len(ids.get(label, ())))) > 1:
-            yield f"{label} was asked for once and became {made} jobs"
+            yield 1, f"{label} was asked for once and became {made} jobs"
     wrong: dict[str, list[Answer]] = {}
     for answer in clients.answers:
         if not (_is_right(answer) or any(outage.excuses(answer) for outage in stage.outages)):
             wrong.setdefault(f"{answer.status} {answer.code}", []).append(answer)
     for what, answers in wrong.items():
-        yield f"{len(answers)} x {what} without a reason, first for {answers[0].request}"
+        yield len(answers), f"{what} without a reason, first for {answers[0].request}"
 
 
 def _is_right(answer: Answer) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tests.chaos.harness.account import settle
 from tests.chaos.harness.clients import crowd
@@ -16,8 +17,8 @@ from tests.support.servers.services import wait_for
 FULL_S = 6.0
 ROOM_BYTES = 8 * 1024**2
 DISK_BYTES = 64 * 1024**2
-PADDING = "x" * 5_000  # of a job that fills the ledger
-DRAIN_BOUND_S = 20.0
+PADDING = "x" * 10_000  # of a job that fills the ledger
+STANDS_AFTER_S = 8.0  # when nothing has ended for so long, nothing will
 
 
 def ledger(folder: Path, scale: float = 1) -> Row:
@@ -28,15 +29,21 @@ def ledger(folder: Path, scale: float = 1) -> Row:
             client.config_set("maxmemory", client.info("memory")["used_memory"] + ROOM_BYTES)
             with service.outage(507):
                 _fill(service)
+                with crowd(4, lambda: service.clients.submit_once(_large(service)), rest_s=0.05):
+                    time.sleep(2 * FULL_S)
                 _drain(service)
                 client.config_set("maxmemory", 0)
             service.clients.submit_all([service.job() for _ in range(20)])
-        return settle(service, "full ledger", f"maxmemory reached {times} x by clients without keys")
+        return settle(service, "full ledger", f"maxmemory reached {times} x, 4 clients go on")
+
+
+def _large(service: Stage) -> dict[str, Any]:
+    return service.job(note=PADDING, lasts_s=0.2)
 
 
 def _fill(service: Stage) -> None:
     def is_refused() -> bool:
-        service.clients.submit_once(*(service.job(note=PADDING) for _ in range(20)))
+        service.clients.submit_once(*(_large(service) for _ in range(20)))
         return service.clients.answers[-1].status >= 500
 
     wait_for(is_refused, "the ledger is full", bound_s=120)
@@ -44,10 +51,12 @@ def _fill(service: Stage) -> None:
 
 def _drain(service: Stage) -> None:
     """Wait until all that was accepted has ended; note where it does not by itself."""
-    give_up_at = time.monotonic() + DRAIN_BOUND_S
-    while (left := len(set(service.clients.accepted) - service.facts().settled_at.keys())) > 0:
-        if time.monotonic() >= give_up_at:
-            service.by_hand.append(f"{left} jobs waited in the full ledger until it was given more room")
+    left, moved_at = -1, time.monotonic()
+    while now_left := len(service.clients.accepted.keys() - service.facts().settled_at.keys()):
+        if now_left != left:
+            left, moved_at = now_left, time.monotonic()
+        elif time.monotonic() - moved_at > STANDS_AFTER_S:
+            service.by_hand.append(f"{left} jobs stood in the full ledger until it was given more room")
             return
         time.sleep(0.3)
 
