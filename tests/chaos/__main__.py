@@ -6,11 +6,17 @@ python -m tests.chaos [SCENARIO...] [--scale 0.1]
 from __future__ import annotations
 
 import argparse
+import shutil
+import signal
+import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
-from tests.chaos.harness.rows import table
+import pytest
+
+from tests.chaos.harness.rows import Row, table
 from tests.chaos.scenarios import full, poison, servers, silence, soak, versions, workers, workflows
 
 SCENARIOS = {
@@ -29,22 +35,32 @@ SCENARIOS = {
 
 
 def main() -> int:
-    """Run the scenarios one after another; return 1 where a goal was missed."""
+    """Run the scenarios one after another; return 1 where a goal was missed or a scenario could not be played."""
     parser = argparse.ArgumentParser(prog="make chaos", description="Hurt real processes; see what came of it.")
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of: {', '.join(SCENARIOS)}; default: all")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the jobs and injuries; default: all")
     asked = parser.parse_args()
     if unknown := set(asked.scenarios) - SCENARIOS.keys():
         parser.error(f"there is no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
-    folder, rows = Path(tempfile.mkdtemp(prefix="celeriac-chaos-")), []
-    print(f"logs and journals: {folder}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started ends, too
+    folder, rows, all_played = Path(tempfile.mkdtemp(prefix="celeriac-chaos-")), dict[str, Row](), True
     for name in asked.scenarios or SCENARIOS:
         began_at = time.monotonic()
-        rows.append(SCENARIOS[name](folder / name, asked.scale))
-        missed = ", ".join(rows[-1].misses) or "none"
-        print(f"{name}: {time.monotonic() - began_at:.0f} s, misses: {missed}", flush=True)
+        try:
+            rows[name] = SCENARIOS[name](folder / name, asked.scale)
+            said = f"misses: {', '.join(rows[name].misses) or 'none'}"
+        except pytest.skip.Exception as skipped:
+            said = f"left out: {skipped}"
+        except Exception as failure:  # noqa: BLE001 - the others are played all the same
+            traceback.print_exc()
+            said, all_played = f"not played to its end: {failure}", False
+        print(f"{name}: {time.monotonic() - began_at:.0f} s, {said}", flush=True)
     print(f"\n{table(rows)}")
-    return int(any(row.misses for row in rows))
+    if all_played and not any(row.misses for row in rows.values()):
+        shutil.rmtree(folder)
+        return 0
+    print(f"\nlogs and journals: {folder}")
+    return 1
 
 
 if __name__ == "__main__":

@@ -17,4 +17,4 @@ pytestmark = pytest.mark.chaos
 def test_a_scenario_in_short(scenario: Callable[[Path, float], Row], scale: float, tmp_path: Path) -> None:
     """Each injury at least once: nothing is lost, stuck or run twice, and nobody has to help."""
     row = scenario(tmp_path / "stage", scale)
-    assert row.misses == [], table([row])
+    assert row.misses == [], table({"in short": row})

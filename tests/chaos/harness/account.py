@@ -21,7 +21,6 @@ _WAITING_STATES = [state for state in State if state not in FINAL_STATES]
 
 def settle(
     stage: Stage,
-    name: str,
     injected: str,
     *,
     bound_s: float = 300,
@@ -53,7 +52,6 @@ def settle(
     notes += [f"longest recovery: {recovered}"] if recovery_s > RECOVERY_GOAL_S else []
     notes += [f"slowest answer: {slowest}"] if slowest.took_s > ANSWER_GOAL_S else []
     return Row(
-        name=name,
         injected=injected,
         jobs=len(promised),
         lost=len(lost),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 LEASE_S = 4.0
@@ -26,7 +26,6 @@ _COLUMNS = (
 class Row:
     """What came of one scenario. `notes` say more of what was missed."""
 
-    name: str
     injected: str
     jobs: int
     lost: int
@@ -56,18 +55,17 @@ class Row:
         texts += [f"{self.recovery_s:.1f}", f"{self.answer_s:.2f}", "yes" if self.by_hand else "no"]
         missed = set(self.misses)
         marked = [f"{text} !" if name in missed else text for name, text in zip(_COLUMNS, texts, strict=True)]
-        return [self.name, self.injected, *marked]
+        return [self.injected, *marked]
 
 
-def table(rows: Iterable[Row]) -> str:
-    """Return the rows under their goals, as a table of Markdown, and under it what was missed."""
-    rows = list(rows)
+def table(rows: Mapping[str, Row]) -> str:
+    """Return the rows by scenario under their goals, as a table of Markdown, and under it what was missed."""
     goals = ["", "goal", "", "0", "0", "0", "0", "0", "0", f"{RECOVERY_GOAL_S:g}", f"{ANSWER_GOAL_S:g}", "no"]
-    lines = [["scenario", "injected", *_COLUMNS], goals, *(row.cells() for row in rows)]
+    lines = [["scenario", "injected", *_COLUMNS], goals, *([name, *row.cells()] for name, row in rows.items())]
     widths = [max(len(line[column]) for line in lines) for column in range(len(goals))]
     texts = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
     ]
     texts.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    notes = [f"{row.name}: {note}" for row in rows for note in row.notes]
+    notes = [f"{name}: {note}" for name, row in rows.items() for note in row.notes]
     return "\n".join([*texts, "", *notes])

@@ -34,7 +34,7 @@ def ledger(folder: Path, scale: float = 1) -> Row:
                 _drain(service)
                 client.config_set("maxmemory", 0)
             service.clients.submit_all([service.job() for _ in range(20)])
-        return settle(service, "full ledger", f"maxmemory reached {times} x, 4 clients go on")
+        return settle(service, f"maxmemory reached {times} x, 4 clients go on")
 
 
 def _large(service: Stage) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def ledger_disk(folder: Path, scale: float = 1) -> Row:
     ):
         with crowd(4, lambda: service.clients.submit_once(service.job(lasts_s=0.5)), rest_s=0.3):
             _fill_disk(service, disk, times, 503, 507)
-        return settle(service, "ledger's disk", f"disk of the broker full {times} x for {FULL_S:g} s, 4 clients")
+        return settle(service, f"disk of the broker full {times} x for {FULL_S:g} s, 4 clients")
 
 
 def store_disk(folder: Path, scale: float = 1) -> Row:
@@ -86,7 +86,7 @@ def store_disk(folder: Path, scale: float = 1) -> Row:
 
         with crowd(4, submit, rest_s=0.3):
             _fill_disk(service, disk, times)
-        return settle(service, "artifacts' disk", f"disk of the artifacts full {times} x for {FULL_S:g} s, 4 clients")
+        return settle(service, f"disk of the artifacts full {times} x for {FULL_S:g} s, 4 clients")
 
 
 def _fill_disk(service: Stage, disk: Path, times: int, *statuses: int) -> None:

@@ -54,7 +54,7 @@ def run(folder: Path, scale: float = 1) -> Row:
             time.sleep(0.2)
         if left:
             service.by_hand.append(f"{left} messages stay on the list")
-        return settle(service, "poison", f"{rounds} messages of each of {len(POISON)} kinds that cannot be read")
+        return settle(service, f"{rounds} messages of each of {len(POISON)} kinds that cannot be read")
 
 
 def _message(composer: Composer, service: Stage) -> Message:

@@ -28,7 +28,7 @@ def run(folder: Path, scale: float = 1) -> Row:
                 _kill_broker(service)
                 hurt([service.gateway], [Program.kill], chance, pause_s=PAUSE_S)
             submitting.result()
-        return settle(service, "servers", f"{times} kills each of broker and gateway, 8 clients with keys")
+        return settle(service, f"{times} kills each of broker and gateway, 8 clients with keys")
 
 
 def _kill_broker(service: Stage) -> None:

@@ -30,7 +30,7 @@ def run(folder: Path, scale: float = 1) -> Row:
                 _freeze(service)
                 _cut_off(service)
         injected = f"broker frozen {times} x and blackholed {times} x for {SILENT_S:g} s, 10 clients without keys"
-        return settle(service, "silence", injected)
+        return settle(service, injected)
 
 
 def _freeze(service: Stage) -> None:

@@ -24,7 +24,7 @@ def gateway_first(folder: Path, scale: float = 1) -> Row:
         time.sleep(UNTIL_NEW_WORKERS_S)
         service.hire(2)
         service.clients.submit_all(service.job(note="new", lasts_s=0.2) for _ in range(number))
-        return settle(service, "new gateway", f"new gateway, 2 old workers, {UNTIL_NEW_WORKERS_S:g} s later 2 new ones")
+        return settle(service, f"new gateway, 2 old workers, {UNTIL_NEW_WORKERS_S:g} s later 2 new ones")
 
 
 def workers_first(folder: Path, scale: float = 1) -> Row:
@@ -34,4 +34,4 @@ def workers_first(folder: Path, scale: float = 1) -> Row:
         service.hire(2, NEW)
         service.supervisor.wait_until_ready()
         service.clients.submit_all(service.job(lasts_s=0.2) for _ in range(scaled(120, scale)))
-        return settle(service, "old gateway", "old gateway, 2 old and 2 new workers")
+        return settle(service, "old gateway, 2 old and 2 new workers")

@@ -34,4 +34,4 @@ def run(folder: Path, scale: float = 1) -> Row:
         injected = (
             f"workers: {kills + children} kills, {freezes + mains} freezes of {FROZEN_S:g} s, {ends} terminations"
         )
-        return settle(service, "workers", injected)
+        return settle(service, injected)

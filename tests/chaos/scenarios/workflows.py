@@ -40,7 +40,7 @@ def run(folder: Path, scale: float = 1) -> Row:
             service.clients.submit(flow, *(f"{label}:{number}" for number in range(4)))
         hurt(service.workers, injuries, chance, pause_s=3)
         injected = f"{len(shapes)} workflows of 4 steps: {kills + children} kills, {freezes} freezes of workers"
-        return settle(service, "workflows", injected, also_false=lambda facts: _too_early(shapes, facts))
+        return settle(service, injected, also_false=lambda facts: _too_early(shapes, facts))
 
 
 def _too_early(shapes: dict[str, str], facts: Facts) -> Iterator[str]:
