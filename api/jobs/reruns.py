@@ -49,7 +49,7 @@ def refuse_partial(record: Record, wanted: RetryRequest) -> None:
     """Raise `Problem` (422) where only a part is to run again of what has no parts, or of another workflow."""
     what = None
     if wanted.only_failed and not record.total:
-        what = "The job is no workflow: it has no steps that could be used again. Leave it out."
+        what = "The job is not a workflow: it has no steps that could be used again. Leave it out."
     elif wanted.only_failed and wanted.params is not None:
         what = "With other parameters the results of its steps would not fit. Give one or the other."
     if what:

@@ -87,7 +87,7 @@ class JobError(Out):
     code: str = Field(description="Stable name of the failure, for programs.")
     message: str = Field(description="What went wrong.")
     remedy: str = Field(description="What to do about it; may be empty.")
-    retryable: bool = Field(description="Whether it can pass by itself.")
+    retryable: bool = Field(description="Whether the failure is transient: another attempt may succeed.")
     details: dict[str, Any] = Field(description="Figures for programs.")
     step: str | None = Field(description="The step of a workflow that failed.")
 
@@ -142,7 +142,7 @@ class JobSummary(Out):
     retried_from: str | None = Field(description="The job that this one repeats.")
     retried_as: str | None = Field(description="The latest job that repeats this one.")
     steps_done: int = Field(ge=0, description="Steps that succeeded.")
-    steps_total: int = Field(ge=0, description="Steps in all; 0 if it is no workflow.")
+    steps_total: int = Field(ge=0, description="Steps in all; 0 if it is not a workflow.")
     links: Links = Field(description="Where to go on.")
 
 

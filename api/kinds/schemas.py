@@ -18,7 +18,7 @@ class JobKindSummary(Out):
     summary: str = Field(description="What it does, in a line.")
     queue: str = Field(description="Its queue.")
     limits: Limits = Field(description="How long one attempt may take.")
-    retry: Retry = Field(description="How failures that can pass are tried again.")
+    retry: Retry = Field(description="How transient failures are retried.")
     is_workflow: bool = Field(description="Whether it runs as several steps.")
 
 

@@ -13,7 +13,7 @@ from shared.ledger.client import PREFIX
 def fields_between(
     client: redis.Redis, fields: Sequence[str], *, lower_id: str, upper_id: str, page: int = 500
 ) -> Iterator[list[str | None]]:
-    """Yield the record's `fields` of each job with `lower_id` <= id < `upper_id`, oldest first; steps are no jobs.
+    """Yield the record's `fields` of each job with `lower_id` <= id < `upper_id`, oldest first; steps are not jobs.
 
     Ids sort by the time of submission, see `shared.ledger.ids.time_floor`. Memory holds one `page`, and only these
     fields of it: a record's parameters and result can be large. Jobs that are forgotten meanwhile are left out.

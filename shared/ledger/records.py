@@ -25,7 +25,7 @@ class _Written:
     params: str  # JSON object
     retention_ms: int  # how long the record stays after the job's end
     max_crashes: int  # workers it may lose before it is quarantined
-    max_retries: int  # tries after failures that can pass
+    max_retries: int  # after transient failures
     message: str | None = None  # the Celery message; None for a workflow's own entry and for steps after the first
     options: str = "{}"  # JSON object, as submitted
     tags: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ def json_text(value: Any) -> str:
 
 
 def finite(number: Any) -> float | None:
-    """Return `number` as a finite one; None for what is no number (a word, NaN, infinity)."""
+    """Return `number` as a finite one; None for what is not a number (a word, NaN, infinity)."""
     try:
         plain = number if isinstance(number, int) else float(number)
         return plain if math.isfinite(plain) else None

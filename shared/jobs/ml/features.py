@@ -127,7 +127,7 @@ class FeatureSpec(Params):
         default="auto", description="Columns that `columns` does not name: a role after their type, or no feature."
     )
     drop: list[ColumnName] = Field(
-        default=[], max_length=MAX_FEATURES, description="Columns that are no features, such as ids."
+        default=[], max_length=MAX_FEATURES, description="Columns that do not become features, such as ids."
     )
 
     @model_validator(mode="after")

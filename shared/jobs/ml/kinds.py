@@ -64,7 +64,7 @@ class BuildFeatures(
     """Turn a dataset into numbers, and keep how: the recipe.
 
     The recipe learns means, categories and vocabularies from all rows of this dataset. Training takes from it what
-    becomes of which column, and learns the rest anew from its training rows, so nothing of held-out rows leaks.
+    becomes of which column, and learns the rest from its own training rows, so nothing of held-out rows leaks.
     """
 
     dataset: FedDataset = Field(description="The table; in a workflow the step before gives it.")
@@ -150,7 +150,7 @@ class TrainModel(
 ):
     """Train a model, judge it on rows that it did not see beside the dummy baseline, and write its card.
 
-    Features and estimator are one pipeline, fitted on training rows only, in each fold anew. With a `recipe`, its
+    Features and estimator are one pipeline, fitted on training rows only, in each fold again. With a `recipe`, its
     roles of the columns are used; a table of features made by it leads back to the rows that it was made from.
     Progress counts trees, iterations, or folds.
     """

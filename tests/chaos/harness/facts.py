@@ -18,7 +18,7 @@ class Run:
 
     label: str
     worker_pid: int
-    seen_at: list[float] = field(default_factory=list)  # its signs of life, in order
+    seen_at: list[float] = field(default_factory=list)  # its ticks, in order
     end: str = ""  # `ended`, `failed`, or nothing where it was cut off
 
     def lived_beside(self, other: Run) -> float:
@@ -90,7 +90,7 @@ class Facts:
         ]
 
     def recoveries(self) -> list[tuple[float, str]]:
-        """Return the time from the last sign of life of a run that was cut off to the next run, with the job."""
+        """Return the time from the last tick of a run that was cut off to the next run, with the job."""
         found = []
         for job_id, runs in self.runs.items():
             for one, following in pairwise(runs):

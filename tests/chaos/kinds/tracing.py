@@ -14,7 +14,7 @@ from shared.errors import TaskFailure, TransientFailure
 from tests.chaos.kinds.specs import Traced, TraceSpec
 from worker.runtime.run import Run
 
-TICK_S = 0.1  # between two signs of life of a run
+TICK_S = 0.1  # between two ticks of a run
 
 
 def leave_trace(job: TraceSpec, run: Run) -> Traced:

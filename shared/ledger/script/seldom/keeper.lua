@@ -49,7 +49,7 @@ local function republish(record)
   local before = {}
   for _, id in ipairs(cjson.decode(record.after or '[]')) do
     local part = load(id)
-    if part and part.message then before[#before + 1] = part end -- one whose result is used again is no part of a chord
+    if part and part.message then before[#before + 1] = part end -- a reused one is not part of a chord
   end
   if before[1] then rearm_chord(before[1], #before) end
   for _, part in ipairs(before) do
