@@ -29,7 +29,7 @@ check: $(INSTALLED) ## formatting, lint (Python and Lua), spelling, types, impor
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@if command -v luacheck >/dev/null; then \
-	  luacheck --quiet --no-color shared/ledger/script && $(BIN)/python -m shared.ledger.script | luacheck --quiet --no-color -; \
+	  luacheck --quiet --no-color shared/ledger/script && $(BIN)/python -m shared.ledger.script | luacheck --quiet --no-color --no-max-line-length -; \
 	elif [ "$$CI" = true ]; then echo "luacheck is missing: install the Debian package lua-check" >&2; exit 1; \
 	else echo "luacheck is missing, the ledger's script is not checked: install the Debian package lua-check" >&2; fi
 	@fresh=$$(mktemp) && trap 'rm -f "$$fresh"' EXIT && $(BIN)/python -m api.document "$$fresh" \

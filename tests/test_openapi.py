@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from shared.ledger.client import PREFIX, Ledger
+from shared.ledger.client import Ledger
+from shared.ledger.keys import key
 from shared.ledger.records import Claim
 from tests.support.by_hand import hand
 from tests.support.servers.services import Server, gateway_server
@@ -149,9 +150,9 @@ def test_openapi_typescript_takes_it_and_the_compiler_what_it_makes(typescript: 
 def end_every_job(ledger: Ledger, stop: threading.Event) -> None:
     """Run every job that is queued, with an empty result, and cancel those that are to start later."""
     while not stop.wait(0.05):
-        for job_id in ledger.client.zrange(f"{PREFIX}state:scheduled", 0, -1):
+        for job_id in ledger.client.zrange(key("state", "scheduled"), 0, -1):
             ledger.cancel(str(job_id), reason="The test does not wait.")
-        for job_id in ledger.client.zrange(f"{PREFIX}state:queued", 0, -1):
+        for job_id in ledger.client.zrange(key("state", "queued"), 0, -1):
             claim = ledger.claim(str(job_id), owner="hand", worker="hand@test", lease_s=60, message="{}")
             if isinstance(claim, Claim):
                 ledger.succeed(str(job_id), token=claim.token, result="{}")

@@ -26,7 +26,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from api.http.problems import Problem
-from shared.ledger.client import CHANGES_CHANNEL
+from shared.ledger.keys import key
 from shared.ledger.server import SOCKET_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Changes:
             ) as client,
             client.pubsub() as channel,
         ):
-            await channel.subscribe(CHANGES_CHANNEL)
+            await channel.subscribe(key("changes"))
             yield channel
 
     async def _relay(self, channel: Any) -> None:

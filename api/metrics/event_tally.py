@@ -16,7 +16,8 @@ import redis
 import shared.errors
 from shared.contract.catalogue import catalogue
 from shared.contract.definition import known_queues
-from shared.ledger.counters import EVENT_COUNTERS, EVENT_HOSTS, OTHER, SEPARATOR, bucket
+from shared.ledger.counters import OTHER, SEPARATOR, bucket
+from shared.ledger.keys import key
 
 OUTCOMES = ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected")
 MAX_HOSTS = 200  # each may add a dozen series per kind
@@ -74,7 +75,7 @@ class EventTally:
         self._events.clear()
         self._names.clear()
         self._seen_now.clear()
-        stored = cast("dict[str, str]", self._client.hgetall(EVENT_HOSTS))
+        stored = cast("dict[str, str]", self._client.hgetall(key("event_hosts")))
         self._seen_ms = {host: int(seen_ms) for host, seen_ms in stored.items()}
 
     def take(self, event: Mapping[str, Any]) -> None:
@@ -113,7 +114,7 @@ class EventTally:
             return
         pipeline = self._client.pipeline(transaction=False)
         for task_id in unknown:
-            pipeline.hmget(f"celeriac:job:{task_id}", ["kind", "queue"])
+            pipeline.hmget(key("job", task_id), ["kind", "queue"])
         kinds, queues = catalogue(), known_queues()
         for task_id, (kind, queue) in zip(unknown, pipeline.execute(), strict=True):
             name = kind or names.get(task_id, "")
@@ -142,7 +143,7 @@ class EventTally:
         for host in gone:
             del self._seen_ms[host]
         marks = {f"{SEPARATOR}{host}{SEPARATOR}" for host in gone}
-        fields = cast("list[str]", self._client.hkeys(EVENT_COUNTERS)) if gone else []
+        fields = cast("list[str]", self._client.hkeys(key("event_counters"))) if gone else []
         return gone, [field for field in fields if any(mark in field for mark in marks)]
 
 

@@ -28,10 +28,9 @@ from api.metrics.event_tally import EventTally
 from api.settings import GatewaySettings
 from shared.broker.celery import make_celery
 from shared.errors import redact
-from shared.ledger.counters import EVENT_COUNTERS, EVENT_HOSTS
+from shared.ledger.keys import key
 from shared.ledger.server import SOCKET_TIMEOUT_S
 
-LOCK = "celeriac:event_consumer"
 _LOCK_S = 10.0
 _CANDIDATE_EVERY_S = 2.0  # interval at which the others try to become the consumer
 _WRITE_EVERY_S = 1.0
@@ -95,7 +94,7 @@ class EventConsumer:
         while not self._stopping.wait(pause_s):
             pause_s = _CANDIDATE_EVERY_S
             try:
-                if self._client.set(LOCK, self._owner, nx=True, px=int(_LOCK_S * 1000)):
+                if self._client.set(key("event_consumer"), self._owner, nx=True, px=int(_LOCK_S * 1000)):
                     self._consume()
                 failing = False
             except Exception as failure:  # noqa: BLE001 - every transport has errors of its own; the next round tries again
@@ -118,7 +117,7 @@ class EventConsumer:
                         pass
             self._write()
         finally:
-            self._client.eval(_RELEASE, 1, LOCK, self._owner)
+            self._client.eval(_RELEASE, 1, key("event_consumer"), self._owner)
 
     def _before_read(self) -> bool:
         due = time.monotonic() - self._written_at >= _WRITE_EVERY_S or self._tally.is_full
@@ -133,7 +132,7 @@ class EventConsumer:
         self._written_at = time.monotonic()
         return bool(
             self._write_script(
-                keys=[LOCK, EVENT_COUNTERS, EVENT_HOSTS],
+                keys=[key("event_consumer"), key("event_counters"), key("event_hosts")],
                 args=[self._owner, int(_LOCK_S * 1000), *(json.dumps(part) for part in batch)],
             )
         )

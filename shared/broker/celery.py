@@ -13,6 +13,7 @@ from shared.broker.settings import BrokerSettings
 from shared.contract.definition import known_queues
 from shared.contract.options import DEFAULT_PRIORITY, PRIORITIES
 from shared.errors import DefinitionError
+from shared.ledger.keys import Keys
 from shared.ledger.server import SOCKET_TIMEOUT_S
 
 # By the URL's scheme and not by the setting `broker_transport`, which would replace that scheme in every log line.
@@ -47,9 +48,12 @@ def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
     """Return Celery's settings that differ from its defaults."""
     direct = Exchange("")  # the default exchange: a queue's name is its routing key, so no binding is needed
     arguments = {} if settings.uses_redis else {"x-max-priority": PRIORITIES}
+    keys = Keys(settings.prefix)
+    prefixed = {"global_keyprefix": keys.celery_prefix} if keys.celery_prefix else {}
     options: dict[str, Any] = {}
     if settings.uses_redis:
         options = {
+            **prefixed,
             "visibility_timeout": settings.visibility_timeout_s,
             "priority_steps": list(range(PRIORITIES)),  # kombu's default has four
             "queue_order_strategy": "priority",
@@ -72,6 +76,7 @@ def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
         "broker_channel_error_retry": True,
         "result_expires": settings.retention_s,
         "result_backend_always_retry": True,
+        "result_backend_transport_options": prefixed,
         "redis_socket_timeout": SOCKET_TIMEOUT_S,
         "redis_socket_connect_timeout": SOCKET_TIMEOUT_S,
         "redis_socket_keepalive": True,
@@ -112,6 +117,6 @@ def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
             "socket_connect_timeout": SOCKET_TIMEOUT_S,
             "socket_keepalive": True,
         },
-        "redbeat_key_prefix": "celeriac:redbeat:",
+        "redbeat_key_prefix": keys("redbeat"),
         "redbeat_lock_timeout": 25,
     }

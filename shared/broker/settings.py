@@ -6,12 +6,13 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from shared.contract.options import PRIORITIES
+from shared.ledger.keys import KeySettings
 
 
-class BrokerSettings(BaseSettings):
+class BrokerSettings(KeySettings):
     """Broker, ledger, artifact store, and times such as retention. Shared by gateway and workers."""
 
     model_config = SettingsConfigDict(env_prefix="CELERIAC_", populate_by_name=True, extra="ignore")

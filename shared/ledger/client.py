@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from shared.errors import ClaimLost, LedgerUnavailable
 from shared.ledger.filters import Filter
 from shared.ledger.ids import uuid7
+from shared.ledger.keys import Keys
 from shared.ledger.records import (
     Accepted,
     Action,
@@ -37,15 +38,7 @@ from shared.ledger.records import (
 )
 from shared.ledger.script import source
 
-PREFIX = "celeriac:"
-CELERY_RESULT_PREFIX = "celery-task-meta-"
-CHANGES_CHANNEL = f"{PREFIX}changes"  # carries the id of a job whenever one of its events is written
-CANCELS_CHANNEL = f"{PREFIX}cancels"  # carries the id of a running task that is to stop
 _MAX_BATCH = 256  # records that share a round trip, unless one submission has more; one takes about 0.1 ms
-
-
-def _keys(list_prefix: str) -> list[str]:
-    return [PREFIX, CELERY_RESULT_PREFIX, list_prefix]
 
 
 class Ledger:
@@ -54,16 +47,17 @@ class Ledger:
     Redis errors pass through: a worker waits and tries again, see `worker.runtime.task`.
     """
 
-    def __init__(self, client: redis.Redis, *, list_prefix: str = "") -> None:
+    def __init__(self, client: redis.Redis, *, keys: Keys | None = None) -> None:
+        """Take the ledger's Redis; the names of its `keys` are those of this process's settings unless told."""
         self.client = client
-        self._script = client.register_script(source())
-        self._list_prefix = list_prefix
+        self.keys = keys or Keys()
+        self._script = client.register_script(source(self.keys))
 
     def _call(self, transition: str, **arguments: Any) -> Any:
         return self._call_raw(transition, arguments)
 
     def _call_raw(self, transition: str, arguments: Any) -> Any:
-        return self._script(keys=_keys(self._list_prefix), args=[transition, to_json(arguments)])
+        return self._script(args=[transition, to_json(arguments)])
 
     def call(self, transition: str, arguments: Any) -> Any:
         """Run a transition that has its typed caller elsewhere: see `shared.schedules.timetable`."""
@@ -144,6 +138,11 @@ class Ledger:
             self._call("finish", id=job_id, owner=owner, state="failed", error=error, unclaimed=unclaimed) != "refused"
         )
 
+    def stopped(self, job_id: str, *, token: str, artifacts: str = "[]") -> None:
+        """End a running job that was asked to stop, and has. Raises `ClaimLost`."""
+        if self._call("stopped", id=job_id, token=token, artifacts=artifacts) == "refused":
+            raise ClaimLost(f"{job_id} has another owner or has ended")
+
     def _settle(self, job_id: str, **arguments: Any) -> str:
         outcome = cast("str", self._call("finish", id=job_id, **arguments))
         if outcome == "refused":
@@ -174,7 +173,7 @@ class Ledger:
         """Return queue and message of these jobs, for publishing from the outbox."""
         found: dict[str, tuple[str, str]] = {}
         for job_id in job_ids:
-            queue, message = cast("list[str | None]", self.client.hmget(f"{PREFIX}job:{job_id}", ["queue", "message"]))
+            queue, message = cast("list[str | None]", self.client.hmget(self.keys("job", job_id), ["queue", "message"]))
             if queue is not None and message is not None:
                 found[job_id] = (queue, message)
         return found
@@ -230,18 +229,18 @@ class AsyncLedger:
 
     client: redis.asyncio.Redis
     timeout_s: float = 2.0
-    list_prefix: str = ""
+    keys: Keys = field(default_factory=Keys)
     _waiting: list[_Waiting] = field(default_factory=list)
     _flushing: asyncio.Task[None] | None = None
     _reading: dict[str, asyncio.Task[Record | Gone | Unknown]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._script = self.client.register_script(source())
+        self._script = self.client.register_script(source(self.keys))
 
     async def _call(self, transition: str, arguments: Any) -> Any:
         try:
             async with asyncio.timeout(self.timeout_s):
-                return await self._script(keys=_keys(self.list_prefix), args=[transition, to_json(arguments)])
+                return await self._script(args=[transition, to_json(arguments)])
         except (RedisError, OSError, TimeoutError) as failure:
             raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
 
@@ -312,7 +311,7 @@ class AsyncLedger:
         """Return the state of a job, None of one that is not there: far less than all its steps."""
         try:
             async with asyncio.timeout(self.timeout_s):
-                return cast("str | None", await self.client.hget(f"{PREFIX}job:{job_id}", "state"))
+                return cast("str | None", await self.client.hget(self.keys("job", job_id), "state"))
         except (RedisError, OSError, TimeoutError) as failure:
             raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
 
@@ -321,7 +320,7 @@ class AsyncLedger:
 
         A page may be short when `scan` records were looked at and did not match.
         """
-        next_id, *found = await self._call("list", wanted.arguments(limit, scan))
+        next_id, *found = await self._call("list", wanted.arguments(limit, scan, self.keys))
         return [parse_record(flat) for flat in found], next_id or None
 
     async def upload(self, upload_id: str, *, retention_s: float) -> None:
@@ -338,7 +337,7 @@ class AsyncLedger:
         start = "-" if after == "-" else f"({after}"
         try:
             async with asyncio.timeout(self.timeout_s):
-                entries: Any = await self.client.xrange(f"{PREFIX}events:{job_id}", start, "+", count=count)
+                entries: Any = await self.client.xrange(self.keys("events", job_id), start, "+", count=count)
         except (RedisError, OSError, TimeoutError) as failure:
             raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
         return [parse_event(event_id, values) for event_id, values in entries]

@@ -7,10 +7,6 @@ queue, may contain the separator.
 
 from __future__ import annotations
 
-COUNTERS = "celeriac:counters"  # written by the ledger's script alone
-EVENT_COUNTERS = "celeriac:event_counters"  # written by the elected consumer of events alone
-EVENT_HOSTS = "celeriac:event_hosts"  # host name of a worker -> when it was last heard of, in ms since 1970
-
 OTHER = "other"  # stands for whatever would make the values of a label many
 SEPARATOR = "|"
 #: Upper bounds of the duration histograms, in seconds; the last bucket has none.

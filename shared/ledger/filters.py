@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 from shared.contract.options import Tag
+from shared.ledger.keys import Keys
 from shared.ledger.states import State
 
 
@@ -52,12 +53,12 @@ class Filter:
     lower_id: str | None = None  # exclusive; see ids.time_floor
     upper_id: str | None = None  # exclusive
 
-    def arguments(self, limit: int, scan: int) -> dict[str, Any]:
+    def arguments(self, limit: int, scan: int, keys: Keys) -> dict[str, Any]:
         """Return the filter as the script takes it, on the narrowest index there is."""
         exact = {name: value for name in EXACT if (value := getattr(self, name)) is not None}
         indexed = exact | ({"state": self.states[0]} if len(self.states) == 1 else {})
         arguments: dict[str, Any] = {
-            "index": next((f"{name}:{indexed[name]}" for name in _NARROWEST_FIRST if name in indexed), "jobs"),
+            "index": next((keys(name, indexed[name]) for name in _NARROWEST_FIRST if name in indexed), keys("jobs")),
             "lower": f"({self.lower_id}" if self.lower_id else "-",
             "upper": f"({self.upper_id}" if self.upper_id else "+",
             "limit": limit,

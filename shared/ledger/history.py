@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import redis
 
-from shared.ledger.client import PREFIX
+from shared.ledger.keys import key
 
 
 def fields_between(
@@ -19,12 +19,10 @@ def fields_between(
     fields of it: a record's parameters and result can be large. Jobs that are forgotten meanwhile are left out.
     """
     start = f"[{lower_id}"
-    while ids := cast(
-        "list[str]", client.zrange(f"{PREFIX}jobs", start, f"({upper_id}", bylex=True, offset=0, num=page)
-    ):
+    while ids := cast("list[str]", client.zrange(key("jobs"), start, f"({upper_id}", bylex=True, offset=0, num=page)):
         with client.pipeline(transaction=False) as pipeline:
             for job_id in ids:
-                pipeline.hmget(f"{PREFIX}job:{job_id}", ["id", *fields])
+                pipeline.hmget(key("job", job_id), ["id", *fields])
             records: list[Any] = pipeline.execute()
         yield from (values for job_id, *values in records if job_id is not None)
         start = f"({ids[-1]}"

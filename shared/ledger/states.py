@@ -19,6 +19,7 @@ ended) and ``skipped`` (a predecessor did not succeed).
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class State(StrEnum):
@@ -56,6 +57,31 @@ class StepState(StrEnum):
     SKIPPED = "skipped"
 
 
-FINAL_STATES = frozenset(
-    {State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED, State.QUARANTINED},
-)
+class _Traits(NamedTuple):
+    is_final: bool = False
+    waits: bool = False  # for its time or for a worker, so that `waiting_reason` says what for
+    celery: str = "PENDING"  # what Celery's own clients see of it
+
+
+_TRAITS = {
+    StepState.WAITING: _Traits(),
+    StepState.SCHEDULED: _Traits(waits=True),
+    StepState.QUEUED: _Traits(waits=True),
+    StepState.RUNNING: _Traits(celery="STARTED"),
+    StepState.RETRYING: _Traits(waits=True, celery="RETRY"),
+    StepState.SUCCEEDED: _Traits(is_final=True, celery="SUCCESS"),
+    StepState.FAILED: _Traits(is_final=True, celery="FAILURE"),
+    StepState.CANCELLED: _Traits(is_final=True, celery="REVOKED"),
+    StepState.EXPIRED: _Traits(is_final=True, celery="REVOKED"),
+    StepState.QUARANTINED: _Traits(is_final=True, celery="FAILURE"),
+    StepState.SKIPPED: _Traits(is_final=True, celery="REVOKED"),
+}
+FINAL_STATES = frozenset(state for state in State if _TRAITS[StepState(state)].is_final)
+
+
+def lua_states() -> str:
+    """Return what is declared of the states as the ledger's script takes it."""
+    final = ", ".join(f"{state} = true" for state, traits in _TRAITS.items() if traits.is_final)
+    waits = ", ".join(f"{state} = true" for state, traits in _TRAITS.items() if traits.waits)
+    celery = "".join(f"  {state} = '{traits.celery}',\n" for state, traits in _TRAITS.items())
+    return f"local FINAL = {{ {final} }}\nlocal WAITS = {{ {waits} }}\nlocal CELERY_STATUS = {{\n{celery}}}"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from shared.ledger.keys import key
 from tests.support.servers.services import Server, gateway_server, wait_for
 from tests.support.servers.workers import ACME_ALONE, Crew, Jobs, crew
 
@@ -129,7 +130,7 @@ def test_a_duplicate_of_a_finished_step_runs_nothing_and_the_chain_goes_on(
     report_list = ETL_LIST.replace("etl", "report")
     wait_for(lambda: client.llen(report_list) == 1, "message of the second step")
     client.delete(report_list)
-    message = client.hget(f"celeriac:job:{first['id']}", "message")
+    message = client.hget(key("job", first["id"]), "message")
     assert json.loads(str(message))["headers"]["id"] == first["id"]
     client.lpush(ETL_LIST, str(message))
     wait_for(lambda: client.llen(report_list) >= 1, "message of the second step, again")

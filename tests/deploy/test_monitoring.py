@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.metrics import endpoint as metrics
 from api.metrics.task_metrics import TaskMetrics
 from shared.ledger.client import Ledger
-from shared.ledger.counters import COUNTERS, EVENT_COUNTERS
+from shared.ledger.keys import key
 from shared.ledger.operations import AboutWorker, Presence
 from tests.support.servers.services import Server
 
@@ -73,9 +73,11 @@ def exported(valkey: Server) -> dict[str, set[str]]:
     with redis.Redis(port=valkey.port, decode_responses=True) as client:
         client.flushall()
         counted = [f"sent|{kind}|etl", f"submitted|{kind}", f"processed|{kind}|failed", f"ended|{kind}|failed"]
-        client.hset(COUNTERS, mapping=dict.fromkeys([*counted, f"ran|{kind}|1", f"ran_ms|{kind}", "kept|expired"], 1))
+        client.hset(
+            key("counters"), mapping=dict.fromkeys([*counted, f"ran|{kind}|1", f"ran_ms|{kind}", "kept|expired"], 1)
+        )
         told = [f"failed|TaskFailure|w1@host|{kind}|etl", f"succeeded|w1@host|{kind}|etl"]
-        client.hset(EVENT_COUNTERS, mapping=dict.fromkeys([*told, f"ran_us|w1@host|{kind}|etl"], 1))
+        client.hset(key("event_counters"), mapping=dict.fromkeys([*told, f"ran_us|w1@host|{kind}|etl"], 1))
         about = AboutWorker("w1@host", "host", 1, ("etl",), concurrency=1, started_at=0, versions={})
         Presence(Ledger(client), owner="w1", lease_s=60).heartbeat(about, queues=["etl"], jobs=[])
         app = FastAPI(redirect_slashes=False)

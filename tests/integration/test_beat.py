@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 
+from shared.ledger.keys import key
 from shared.schedules.terms import Schedule
 from tests.support.servers.outages import RestartableValkey, restartable_valkey
 from tests.support.servers.services import Server, gateway_server, http_client, running, wait_for
@@ -85,13 +86,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def missed_ten_minutes_ago(service: Service, schedule: str) -> str:
     """Let the schedule be three hours old and its last slot ten minutes past; return the id of that slot's job."""
-    key = f"celeriac:redbeat:{schedule}"
+    entry = key("redbeat", schedule)
     with service.redis() as client:
-        document = Schedule.model_validate_json(str(client.hget(key, "document")))
+        document = Schedule.model_validate_json(str(client.hget(entry, "document")))
         start_ms = time.time_ns() // 1_000_000 - 3 * HOUR_MS - 600_000
         moved = document.model_copy(update={"starts_at_ms": start_ms})
-        client.hset(key, mapping={"document": moved.document(), "cursor": start_ms})
-        client.zadd("celeriac:redbeat::schedule", {key: start_ms / 1000})
+        client.hset(entry, mapping={"document": moved.document(), "cursor": start_ms})
+        client.zadd(key("redbeat_schedule"), {entry: start_ms / 1000})
     return moved.job_id(start_ms + 3 * HOUR_MS)
 
 
@@ -136,7 +137,7 @@ def test_beat_catches_up_and_follows_every_change(service: Service) -> None:
         beat.process.terminate()
         assert beat.process.wait(10) == 0
     with service.redis() as client:
-        assert client.exists("celeriac:redbeat::lock") == 0
+        assert client.exists(key("redbeat_lock")) == 0
 
 
 def test_two_beats_at_once_make_one_job_of_a_tick(service: Service) -> None:
@@ -152,9 +153,9 @@ def test_two_beats_at_once_make_one_job_of_a_tick(service: Service) -> None:
         wait_for(both_decided, "work of both beats", bound_s=90)
         shown = service.call("POST", f"/schedules/{notes}/pause")
     with service.redis() as client:
-        schedule = Schedule.model_validate_json(str(client.hget(f"celeriac:redbeat:{notes}", "document")))
-        ids = [str(job_id) for job_id in client.zrange(f"celeriac:schedule:{notes}", 0, -1)]
-        publishes = {client.hget(f"celeriac:job:{job_id}", "publishes") for job_id in ids}
+        schedule = Schedule.model_validate_json(str(client.hget(key("redbeat", notes), "document")))
+        ids = [str(job_id) for job_id in client.zrange(key("schedule", notes), 0, -1)]
+        publishes = {client.hget(key("job", job_id), "publishes") for job_id in ids}
     first, last = (int(job_id.replace("-", "")[:12], 16) for job_id in (ids[0], ids[-1]))
     slots = range(first, last + 1, 1_000)
     assert set(ids) <= {schedule.job_id(slot) for slot in slots}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 
+from shared.ledger.keys import key
 from tests.support.servers.rabbitmq import rabbitmq_server, require_rabbitmq
 from tests.support.servers.services import Server, gateway_server, http_client, valkey_server, wait_for
 from tests.support.servers.workers import ACME_ALONE, Crew, Jobs, crew
@@ -62,7 +63,7 @@ def test_what_the_gateway_could_not_publish_the_keeper_does(service: tuple[Jobs,
     job_id = jobs.submit("acme.take_note", {"notebook": str(tmp_path / "n")})
     with redis.Redis(port=broker.port) as client, redis.Redis.from_url(workers.env["CELERIAC_LEDGER_URL"]) as ledger:
         client.flushall()
-        ledger.zadd("celeriac:outbox", {job_id: 1})
+        ledger.zadd(key("outbox"), {job_id: 1})
     workers.start()
     assert jobs.ended(job_id)["state"] == "succeeded"
 
@@ -91,7 +92,7 @@ def test_rabbitmq_runs_jobs_and_chords_and_the_most_urgent_first(valkey: Server,
                 "acme.note_many", {"notebook": str(tmp_path / "n"), "binder": str(tmp_path / "b")}, priority=0
             )
             with redis.Redis.from_url(valkey.redis_url) as ledger:
-                wait_for(lambda: ledger.zcard("celeriac:outbox") == 0, "publishing of everything")
+                wait_for(lambda: ledger.zcard(key("outbox")) == 0, "publishing of everything")
             try:
                 workers.start()
                 ended = [jobs.ended(job_id)["state"] for job_id in (*by_priority, flaky, chord)]

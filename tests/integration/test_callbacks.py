@@ -13,6 +13,7 @@ import pytest
 import redis
 from standardwebhooks import Webhook
 
+from shared.ledger.keys import key
 from tests.support.servers.receivers import Receiver, receiving
 from tests.support.servers.services import Server, gateway_server, wait_for
 from tests.support.servers.workers import ACME, Jobs, crew
@@ -65,8 +66,8 @@ def test_a_callback_is_tried_again_until_it_is_taken(
         for attempt in (1, 2):
             wait_for(lambda attempt=attempt: len(receiver.got) == attempt, f"attempt {attempt}", bound_s=60)  # type: ignore[misc]
             jobs.in_state(callback["id"], "retrying")
-            client.zadd("celeriac:due", {callback["id"]: 1})  # as if the wait were over
-            client.hset(f"celeriac:job:{callback['id']}", "due_at", 1)
+            client.zadd(key("due"), {callback["id"]: 1})  # as if the wait were over
+            client.hset(key("job", callback["id"]), "due_at", 1)
     delivered = jobs.ended(callback["id"])
     assert (delivered["state"], delivered["attempt"], delivered["result"]["http_status"]) == ("succeeded", 3, 204)
     told = [Webhook(SECRET).verify(body, headers) for headers, body in receiver.got]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from shared.ledger.keys import key
 from tests.support.servers.services import Server, gateway_server, http_client, wait_for
 from tests.support.servers.workers import ACME, Jobs, crew
 
@@ -266,7 +267,7 @@ def test_a_group_of_a_thousand_elements_passes(jobs: Jobs, valkey: Server, noteb
     job = jobs.in_state(job_id, "queued", "running")
     assert (len(job["steps"]), len({step["id"] for step in job["steps"]})) == (1_000, 1_000)
     with redis.Redis.from_url(valkey.redis_url) as client:
-        sizes = [client.memory_usage(key) or 0 for key in client.scan_iter("celeriac:job:*", count=1_000)]
+        sizes = [client.memory_usage(key) or 0 for key in client.scan_iter(key("job", "*"), count=1_000)]
     assert max(sizes) < 1024 * 1024  # the record of the job: what was submitted, and the ids
     assert jobs.cancel(job_id) == 200
     wait_for(lambda: set(states(jobs.get(job_id)).values()) == {"cancelled"}, "end of every step")

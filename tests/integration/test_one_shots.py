@@ -12,6 +12,7 @@ import redis
 
 from shared.broker.celery import make_celery
 from shared.broker.settings import BrokerSettings
+from shared.ledger.keys import key
 from tests.support.servers.outages import restartable_valkey
 from tests.support.servers.services import Server, gateway_server, http_client, wait_for
 from tests.support.servers.workers import ACME, Crew, Jobs
@@ -63,6 +64,6 @@ def test_later_jobs_wait_in_the_ledger_through_restarts_of_everything(tmp_path: 
         with redis.Redis(port=valkey.port, decode_responses=True) as client:
             wait_for(lambda: not client.exists("unacked"), "the acknowledgements")
             lists = [key for key in client.scan_iter(_type="list", count=10_000) if key.startswith("etl")]
-            assert (client.zcard("celeriac:due"), client.zcard("celeriac:state:scheduled"), lists) == (MANY, MANY, [])
+            assert (client.zcard(key("due")), client.zcard(key("state", "scheduled")), lists) == (MANY, MANY, [])
         assert held_by_workers(valkey.redis_url) == []
     assert len(notebook.read_text().splitlines()) == 2

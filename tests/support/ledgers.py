@@ -14,6 +14,7 @@ import redis.asyncio
 
 from shared.ledger.client import AsyncLedger, Ledger
 from shared.ledger.ids import uuid7
+from shared.ledger.keys import key
 from shared.ledger.records import Claim, Entry, Record, Refusal, Submission
 from tests.support.servers.services import Server
 
@@ -93,14 +94,14 @@ def record(ledger: Ledger, job_id: str) -> Record:
 
 def lapse(client: redis.Redis, job_id: str) -> None:
     """Let the claim of a job run out, as if its worker had been silent for the lease."""
-    client.hset(f"celeriac:job:{job_id}", "claim_until", "1")
-    client.zadd("celeriac:claims", {job_id: 1})
+    client.hset(key("job", job_id), "claim_until", "1")
+    client.zadd(key("claims"), {job_id: 1})
 
 
 def publish_long_ago(client: redis.Redis, job_id: str, name: str = "etl\x06\x165", *, at_ms: int = 1) -> None:
     """Let the message of a job have been put on its list at `at_ms`."""
-    client.zadd(f"celeriac:published:{name}", {job_id: at_ms})
-    client.hset(f"celeriac:job:{job_id}", "published_at", str(at_ms))
+    client.zadd(key("published", name), {job_id: at_ms})
+    client.hset(key("job", job_id), "published_at", str(at_ms))
 
 
 def tended(ledger: Ledger, **more: Any) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from shared.broker.settings import BrokerSettings
 from shared.contract.options import RunOptions
 from shared.ledger.client import Ledger
 from shared.ledger.ids import uuid7
+from shared.ledger.keys import key
 from shared.schedules.terms import Schedule
 from shared.schedules.timetable import AsyncTimetable, Planned, Timetable
 from tests.support.ledgers import RESULT, claimed, entry, record, with_async
@@ -38,7 +39,7 @@ class Hourly:
         self._url, self._client = url, client
         self._terms = {"kind": "etl.extract_data", "params": EXTRACTION, "interval_s": HOUR_S} | terms
         self.id = uuid7()
-        self.key = f"celeriac:redbeat:{self.id}"
+        self.key = key("redbeat", self.id)
         self.set_slot(ago_s=HOUR_S)  # none yet
         assert with_async(url, lambda ledger: AsyncTimetable(ledger).add(self.schedule)) == "ok"
 
@@ -57,7 +58,7 @@ class Hourly:
     def rewind(self) -> None:
         """Let none of its slots be dealt with, and beat look at it at once."""
         self._client.hset(self.key, "cursor", 0)
-        self._client.zadd("celeriac:redbeat::schedule", {self.key: 1})
+        self._client.zadd(key("redbeat_schedule"), {self.key: 1})
 
     def planned(self) -> Planned:
         """Return it as the gateway reads it."""
@@ -67,7 +68,7 @@ class Hourly:
 
     def jobs(self) -> list[str]:
         """Return the ids of the jobs that it made."""
-        return [str(job_id) for job_id in self._client.zrange(f"celeriac:schedule:{self.id}", 0, -1)]
+        return [str(job_id) for job_id in self._client.zrange(key("schedule", self.id), 0, -1)]
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_a_slot_makes_a_job_like_any_other(
     assert (job.priority, job.tags, client.llen("etl")) == (9, ("nightly",), 1)
     assert (planned.last_job, planned.last_job_state, planned.last_slot_ms) == (job_id, "queued", slot_ms)
     assert planned.cursor_ms == slot_ms
-    assert client.zscore("celeriac:redbeat::schedule", schedule.key) == (slot_ms + HOUR_S * 1000) / 1000
+    assert client.zscore(key("redbeat_schedule"), schedule.key) == (slot_ms + HOUR_S * 1000) / 1000
     assert wait_s == 5
 
 
@@ -125,11 +126,11 @@ def test_two_beats_make_one_job_of_a_slot(
     schedule.rewind()
     beat(locks=False).tick()
     assert (schedule.jobs(), record(ledger, job_id).publishes) == ([job_id], 1)
-    client.delete(f"celeriac:job:{job_id}")
-    client.zadd("celeriac:gone", {job_id: 1})
+    client.delete(key("job", job_id))
+    client.zadd(key("gone"), {job_id: 1})
     schedule.rewind()
     beat(locks=False).tick()
-    assert (schedule.planned().cursor_ms, client.exists(f"celeriac:job:{job_id}")) == (slot_ms, 0)
+    assert (schedule.planned().cursor_ms, client.exists(key("job", job_id))) == (slot_ms, 0)
 
 
 @pytest.mark.parametrize(("missed", "expected"), [("skip", 0), ("run_once", 1)])
@@ -188,7 +189,7 @@ def test_a_buffered_slot_runs_right_after_the_last_job(
     assert (schedule.planned().buffered_slot_ms, schedule.planned().skipped) == (buffered_ms, 1)
 
     ledger.succeed(first, token=claimed(ledger, first).token, result=RESULT)
-    client.zadd("celeriac:redbeat::schedule", {schedule.key: 1})  # a second has passed
+    client.zadd(key("redbeat_schedule"), {schedule.key: 1})  # a second has passed
     scheduler.tick()
     assert schedule.jobs() == [first, schedule.schedule.job_id(buffered_ms)]
     assert schedule.planned().buffered_slot_ms is None
@@ -217,7 +218,7 @@ def test_what_was_edited_meanwhile_is_not_run(
     paused = schedule.schedule.model_copy(update={"paused": True})
     with_async(broker.broker_url, lambda ledger: AsyncTimetable(ledger).replace(seen, paused, restart=True))
     assert Timetable(Ledger(client)).tick(seen, slot_ms, next_ms=slot_ms + 1) == "stale"
-    assert client.zscore("celeriac:redbeat::schedule", schedule.key) == -1
+    assert client.zscore(key("redbeat_schedule"), schedule.key) == -1
 
 
 def test_of_two_edits_at_once_one_is_told(hourly: Callable[..., Hourly], broker: BrokerSettings) -> None:
@@ -283,11 +284,11 @@ def test_a_lock_that_lapsed_is_taken_again(
     """RedBeat's own scheduler ends there."""
     schedule, scheduler = hourly(), beat()
     scheduler.tick()
-    client.delete("celeriac:redbeat::lock")
+    client.delete(key("redbeat_lock"))
     schedule.set_slot(ago_s=1)
     scheduler.tick()
     assert len(schedule.jobs()) == 1
-    assert 20 < float(client.pttl("celeriac:redbeat::lock")) / 1000 <= 25
+    assert 20 < float(client.pttl(key("redbeat_lock"))) / 1000 <= 25
 
 
 def test_a_ledger_that_is_away_ends_no_beat(beat: Callable[..., BeatScheduler], broker: BrokerSettings) -> None:
@@ -326,13 +327,13 @@ def test_entries_that_are_not_ours_are_left_alone(
     beat: Callable[..., BeatScheduler], hourly: Callable[..., Hourly], client: redis.Redis
 ) -> None:
     """Somebody's own RedBeat entry under the prefix makes no job and does no harm."""
-    client.hset("celeriac:redbeat:theirs", "definition", json.dumps({"name": "theirs", "task": "x"}))
-    client.zadd("celeriac:redbeat::schedule", {"celeriac:redbeat:theirs": 1})
+    client.hset(key("redbeat", "theirs"), "definition", json.dumps({"name": "theirs", "task": "x"}))
+    client.zadd(key("redbeat_schedule"), {key("redbeat", "theirs"): 1})
     schedule = hourly()
     schedule.set_slot(ago_s=1)
     beat().tick()
     assert len(schedule.jobs()) == 1
-    assert client.exists("celeriac:redbeat:theirs") == 1
+    assert client.exists(key("redbeat", "theirs")) == 1
 
 
 def test_what_comes_with_the_service_is_made_once(

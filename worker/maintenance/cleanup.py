@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from shared.errors import TransientFailure, redact
 from shared.jobs.maintenance import CleanupResult
-from shared.ledger.client import CELERY_RESULT_PREFIX, PREFIX
 from shared.ledger.ids import time_floor
 from shared.ledger.states import State
 
@@ -28,15 +27,14 @@ if TYPE_CHECKING:
     from shared.ledger.client import Ledger
 
 _BATCH = 200
-_CHORDS = "celery-taskset-meta-"
 _STRAYS = {
-    f"{PREFIX}events:": "events",
-    CELERY_RESULT_PREFIX: "results",
-    _CHORDS: "chords",
-    f"{PREFIX}job:": "steps",
-}
-_INDEXES = tuple(f"{PREFIX}{name}" for name in ("kind:", "queue:", "state:", "tag:", "schedule:"))
-_WHOLE_INDEXES = (f"{PREFIX}jobs", f"{PREFIX}ended")
+    "events": "events",
+    "result": "results",
+    "chord": "chords",
+    "job": "steps",
+}  # keys, and what of them is stray
+_INDEXES = ("kind", "queue", "state", "tag", "schedule")
+_WHOLE_INDEXES = ("jobs", "ended")
 
 
 @dataclass
@@ -105,23 +103,26 @@ class Cleanup:
             after = f"({ids[-1]}"
 
     def _ids_between(self, lower: str, upper: str) -> list[str]:
-        found = self._redis.zrange(f"{PREFIX}jobs", lower, upper, bylex=True, offset=0, num=_BATCH)
+        found = self._redis.zrange(self.ledger.keys("jobs"), lower, upper, bylex=True, offset=0, num=_BATCH)
         return cast("list[str]", found)
 
     def _keys(self) -> None:
         """Check every key and its job, and the lists that may name deleted jobs."""
         chords: set[str] = set()
+        names = self.ledger.keys
+        strays = {names(name): what for name, what in _STRAYS.items()}
+        indexes, whole_indexes = tuple(map(names, _INDEXES)), set(map(names, _WHOLE_INDEXES))
         for keys in _batches(self._redis.scan_iter(count=_BATCH)):
             by_prefix: dict[str, list[str]] = {}
             for key in keys:
-                prefix = next((known for known in _STRAYS if key.startswith(known)), None)
+                prefix = next((known for known in strays if key.startswith(known)), None)
                 if prefix is not None:
                     by_prefix.setdefault(prefix, []).append(key.removeprefix(prefix))
-                elif key.startswith(_INDEXES) or key in _WHOLE_INDEXES:
+                elif key.startswith(indexes) or key in whole_indexes:
                     self._index(key)
-            chords.update(by_prefix.pop(_CHORDS, []))
+            chords.update(by_prefix.pop(names("chord"), []))
             for prefix, ids in by_prefix.items():
-                self._stray(_STRAYS[prefix], ids)
+                self._stray(strays[prefix], ids)
             self._tell(len(keys))
         if chords:
             live = self._live_groups()
@@ -142,9 +143,9 @@ class Cleanup:
         for state in State:
             if state.is_final:
                 continue
-            for job_id, _ in self._redis.zscan_iter(f"{PREFIX}state:{state}", count=_BATCH):
-                for step in json.loads(self._redis.hget(f"{PREFIX}job:{job_id}", "steps") or "[]"):
-                    message = self._redis.hget(f"{PREFIX}job:{step}", "message")
+            for job_id, _ in self._redis.zscan_iter(self.ledger.keys("state", state), count=_BATCH):
+                for step in json.loads(self._redis.hget(self.ledger.keys("job", job_id), "steps") or "[]"):
+                    message = self._redis.hget(self.ledger.keys("job", step), "message")
                     groups.add(str(json.loads(message)["headers"].get("group")) if message else "")
         return groups
 

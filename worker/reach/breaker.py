@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pybreaker
 
 from shared.errors import TransientFailure
+from shared.ledger.keys import key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ class Breaker:
         self._name = name
         self._reset_s = reset_s
         self._redis = redis_client
-        self._storage = _Storage(pybreaker.STATE_CLOSED, redis_client, namespace=f"celeriac:breaker:{name}")
+        self._storage = _Storage(pybreaker.STATE_CLOSED, redis_client, namespace=key("breaker", name))
         self._circuit = pybreaker.CircuitBreaker(
             fail_max=fail_max,
             reset_timeout=reset_s,

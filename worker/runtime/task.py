@@ -42,8 +42,6 @@ __all__ = ["Definition", "Run", "backoff_s", "definitions", "register", "runs"]
 
 logger = logging.getLogger(__name__)
 
-# The ledger replaces this message with the reason given in the request.
-_CANCELLED = TaskFailure("cancelled", "The job was cancelled by request.")
 
 ContractT = TypeVar("ContractT", bound=Contract[Any])
 ResultT = TypeVar("ResultT", bound=BaseModel)
@@ -169,7 +167,7 @@ def _deliver(ledger: Ledger, definition: Definition, delivery: _Delivery) -> Any
     except CancelRequested as stopped:
         request.settled = True
         with contextlib.suppress(ClaimLost):  # the job was ended by another process
-            ledger.fail(request.id, token=claim.token, error=json_text(_CANCELLED.document()))
+            ledger.stopped(request.id, token=claim.token)
         raise Ignore(str(stopped)) from None
     except ClaimLost as lost:
         request.settled = True

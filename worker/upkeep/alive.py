@@ -30,14 +30,13 @@ def beat_trouble() -> str | None:
     """Return what is wrong with beat, or `None`: its lock in the ledger's Redis tells."""
     import redis  # noqa: PLC0415 - a worker's check does without
 
-    from shared.broker.celery import celery_settings  # noqa: PLC0415 - likewise
     from shared.broker.settings import broker_settings  # noqa: PLC0415 - likewise
+    from shared.ledger.keys import key  # noqa: PLC0415 - likewise
     from shared.ledger.server import bounded  # noqa: PLC0415 - likewise
 
     settings = broker_settings()
-    lock = celery_settings(settings)["redbeat_key_prefix"] + ":lock"
     with redis.Redis.from_url(settings.ledger_url, **bounded()) as client:
-        return None if client.exists(lock) else "beat does not hold its lock: it has not ticked lately"
+        return None if client.exists(key("redbeat_lock")) else "beat does not hold its lock: it has not ticked lately"
 
 
 def main(role: str) -> str | None:

@@ -20,6 +20,7 @@ from celery.worker import state
 
 from shared.broker.settings import BrokerSettings
 from shared.ledger.client import Ledger
+from shared.ledger.keys import key
 from worker.runtime.scratch import sweep
 from worker.upkeep.presence import Heartbeat
 
@@ -96,7 +97,7 @@ class Custodian:
         tags = [request.message.delivery_tag for request in requests if request.message is not None]
         if tags:
             now = time.time()
-            self._broker.zadd("unacked_index", dict.fromkeys(tags, now), xx=True)
+            self._broker.zadd(key("unacked_index"), dict.fromkeys(tags, now), xx=True)
 
     def _interrupt(self, request: Any, why: str) -> None:
         """Signal the child politely, then kill it."""

@@ -7,9 +7,12 @@ from which other part, in the words of luacheck, and takes only from those befor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib import resources
 
 from shared.ledger.counters import lua_bounds
+from shared.ledger.keys import Keys
+from shared.ledger.states import lua_states
 
 OFTEN = (
     "records",
@@ -35,14 +38,18 @@ def part(name: str) -> str:
     return resources.files(__name__).joinpath(folder, f"{name}.lua").read_text("utf-8")
 
 
-def source() -> str:
-    """Return the whole script."""
-    return f"""{lua_bounds()}
-{_text(OFTEN)}
+@lru_cache
+def source(keys: Keys) -> str:
+    """Return the whole script, with these names of keys."""
+    return f"""{lua_states()}
+{lua_bounds()}
+{keys.written_into(_text(OFTEN))}
 if not T[ARGV[1]] then
-{_text(SELDOM)}
+{keys.written_into(_text(SELDOM))}
 end
-local reply = T[ARGV[1]](cjson.decode(ARGV[2]))
+local done, reply = try(function() return T[ARGV[1]](cjson.decode(ARGV[2])) end)
+if not done then return redis.error_reply('REFUSED ' .. (string.gsub(reply, '%c', ' '))) end
+admit_all()
 write_counts()
 return reply
 """

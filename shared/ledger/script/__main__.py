@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from shared.ledger.keys import Keys
 from shared.ledger.script import source
 
 if __name__ == "__main__":
-    sys.stdout.write(source())
+    sys.stdout.write(source(Keys()))

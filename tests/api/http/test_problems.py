@@ -19,6 +19,7 @@ from api.app import create_app
 from api.settings import GatewaySettings
 from shared.errors import DefinitionError
 from shared.ledger.ids import uuid7
+from shared.ledger.keys import key
 from tests.api.conftest import MAX_BODY_BYTES
 from tests.support.servers.services import gateway_server, valkey_server
 
@@ -228,7 +229,7 @@ def test_forgotten_job_is_410(api: httpx.Client, valkey: Server) -> None:
     """A job whose retention is over is told apart from one that never was."""
     job_id = uuid7()
     with redis.Redis(port=valkey.port) as client:
-        client.zadd("celeriac:gone", {job_id: time.time() * 1000})
+        client.zadd(key("gone"), {job_id: time.time() * 1000})
     problem(api.get(f"/jobs/{job_id}"), 410, "expired_job")
 
 

@@ -13,7 +13,7 @@ import redis.asyncio
 
 from api.http.problems import Problem
 from api.jobs.changes import Changes, watching
-from shared.ledger.client import CHANGES_CHANNEL
+from shared.ledger.keys import key
 from tests.support.servers.outages import restartable_valkey
 from tests.support.servers.services import Server, valkey_server, wait_for
 
@@ -26,7 +26,7 @@ BOUND_S = 10.0
 
 def subscriptions(server: Server) -> int:
     with redis.Redis(port=server.port) as client:
-        return int(client.pubsub_numsub(CHANGES_CHANNEL)[0][1])
+        return int(client.pubsub_numsub(key("changes"))[0][1])
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_change_of_the_job_wakes_its_waiter_and_no_other(empty_valkey: Server)
             await settled(changes, "a")
             with changes.watch("a") as mine, changes.watch("b") as other:
                 async with redis.asyncio.Redis(port=empty_valkey.port) as client:
-                    await client.publish(CHANGES_CHANNEL, "a")
+                    await client.publish(key("changes"), "a")
                 return await mine.changed(BOUND_S), await other.changed(0.1)
 
     assert asyncio.run(scenario()) == (True, False)
@@ -67,7 +67,7 @@ def test_many_waiters_share_one_subscription_and_leave_nothing(own_valkey: Serve
             watches = [stack.enter_context(changes.watch("a")) for _ in range(500)]
             assert await asyncio.to_thread(subscriptions, own_valkey) == 1
             async with redis.asyncio.Redis(port=own_valkey.port) as client:
-                await client.publish(CHANGES_CHANNEL, "a")
+                await client.publish(key("changes"), "a")
             assert all(await asyncio.gather(*(watch.changed(BOUND_S) for watch in watches)))
         assert (len(changes), changes._watches) == (0, {})
         await asyncio.to_thread(wait_for, lambda: subscriptions(own_valkey) == 0, "the idle subscription's end")

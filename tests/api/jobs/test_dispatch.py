@@ -17,6 +17,7 @@ from api.outbox import publishing
 from api.settings import GatewaySettings
 from shared.broker.messages import Composer
 from shared.ledger.client import AsyncLedger
+from shared.ledger.keys import key
 from shared.ledger.records import Record
 from shared.workflows.planning import Planner
 from tests.support.servers.services import valkey_server
@@ -67,7 +68,7 @@ def test_single_job_costs_one_round_trip(tmp_path: Path) -> None:
         before = await calls(ledger)
         await asyncio.gather(*(accept(dispatch, submission()) for _ in range(50)))
         assert await calls(ledger) - before <= 2
-        assert await ledger.client.zcard("celeriac:jobs") == 54
+        assert await ledger.client.zcard(key("jobs")) == 54
 
     async def calls(ledger: AsyncLedger) -> int:
         statistics = await ledger.client.info("commandstats")
@@ -148,7 +149,7 @@ def test_outbox_publishes_on_a_broker_elsewhere(empty_valkey: Server) -> None:
         accepted, (job,) = await accept(dispatch, submission(priority=9))
         await accept(dispatch, submission(delay_s=60))  # not before its time
         async with asyncio.timeout(10):
-            while await ledger.client.zcard("celeriac:outbox"):  # noqa: ASYNC110 - Redis says nothing of a ZREM
+            while await ledger.client.zcard(key("outbox")):  # noqa: ASYNC110 - Redis says nothing of a ZREM
                 await asyncio.sleep(0.01)
         record = await ledger.read(accepted.ids[0])
         assert isinstance(record, Record)
@@ -168,7 +169,7 @@ def test_job_is_accepted_while_the_broker_elsewhere_is_down(empty_valkey: Server
     async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
         async with asyncio.timeout(2):
             accepted, _ = await accept(dispatch, submission())
-        assert await ledger.client.zscore("celeriac:outbox", accepted.ids[0]) is not None
+        assert await ledger.client.zscore(key("outbox"), accepted.ids[0]) is not None
         assert await ledger.client.lrange("etl\x06\x165", 0, -1) == []
 
     with_dispatch(settings, body)

@@ -14,8 +14,9 @@ import httpx
 import pytest
 import redis
 
-from shared.ledger.client import CHANGES_CHANNEL, PREFIX, Ledger
+from shared.ledger.client import Ledger
 from shared.ledger.ids import uuid7
+from shared.ledger.keys import key
 from tests.support.by_hand import PARTITIONED, HandRun, hand, stream, submitted
 from tests.support.servers.outages import restartable_valkey
 from tests.support.servers.services import Server, gateway_server, http_client, wait_for
@@ -66,7 +67,7 @@ def step_name(job: HandRun, index: int) -> str | None:
 
 def subscribers(port: int) -> int:
     with redis.Redis(port=port) as client:
-        return int(client.pubsub_numsub(CHANGES_CHANNEL)[0][1])
+        return int(client.pubsub_numsub(key("changes"))[0][1])
 
 
 def open_files(server: Server) -> int:
@@ -185,8 +186,8 @@ def test_an_unknown_job_is_a_problem_before_any_stream(gateway: Server, page: st
 def test_a_forgotten_job_is_gone(gateway: Server, run: HandRun, valkey: Server) -> None:
     """410 for a job past its retention."""
     with redis.Redis(port=valkey.port) as client:
-        client.delete(f"{PREFIX}job:{run.id}")
-        client.zadd(f"{PREFIX}gone", {run.id: time.time() * 1000})
+        client.delete(key("job", run.id))
+        client.zadd(key("gone"), {run.id: time.time() * 1000})
     answer = http_client.get(f"{gateway.url}/jobs/{run.id}/events")
     assert (answer.status_code, answer.json()["code"]) == (410, "expired_job")
 

@@ -15,6 +15,7 @@ import redis
 from shared.contract.catalogue import catalogue
 from shared.ledger.client import Ledger
 from shared.ledger.ids import uuid7
+from shared.ledger.keys import key
 from shared.ledger.records import Claim
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def test_options_are_kept_and_shown(api: httpx.Client, extraction: dict[str, Any
     job = api.get(url).json()
     assert (job["options"], job["priority"], job["tags"], job["queue"]) == (options, 9, ["a", "b"], "report")
     with redis.Redis(port=valkey.port, decode_responses=True) as client:
-        record = client.hgetall(f"celeriac:job:{job['id']}")
+        record = client.hgetall(key("job", job["id"]))
         assert client.lindex("report", 0) == record["message"]
     assert json.loads(record["message"])["headers"]["timelimit"] == [100, 90]
     assert record["max_retries"] == "0"
@@ -79,12 +80,12 @@ def test_options_are_kept_and_shown(api: httpx.Client, extraction: dict[str, Any
 def test_every_example_of_the_catalogue_would_be_accepted(kind: str, api: httpx.Client, valkey: Server) -> None:
     """`validate_only` checks an example of each kind, says what it would become, and publishes nothing."""
     with redis.Redis(port=valkey.port) as client:
-        before = client.zcard("celeriac:jobs")
+        before = client.zcard(key("jobs"))
         for example in catalogue()[kind].spec.examples:
             response = api.post("/jobs", params={"validate_only": True}, json={"kind": kind, "params": dict(example)})
             assert response.status_code == 200, response.text
             assert (kind, catalogue()[kind].spec.queue) == (response.json()["kind"], response.json()["queue"])
-        assert client.zcard("celeriac:jobs") == before
+        assert client.zcard(key("jobs")) == before
 
 
 def test_validate_only_names_the_steps(api: httpx.Client, pipeline: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import redis
 
 from api.jobs.selection import JobSelection, selected
 from shared.ledger.client import Ledger
+from shared.ledger.keys import key
 from shared.ledger.states import State
 from tests.support.ledgers import entry, with_async
 from tests.support.servers.services import Server
@@ -37,5 +38,5 @@ def test_a_selection_goes_on_with_its_token_over_all_states(accept: Any, ledger:
 def test_jobs_in_other_states_cost_nothing(accept: Any, client: redis.Redis, empty_valkey: Server) -> None:
     """The indexes of the states that are meant are walked, not that of all jobs."""
     accept(*(entry() for _ in range(3)))
-    client.rename("celeriac:jobs", "elsewhere")
+    client.rename(key("jobs"), "elsewhere")
     assert len(part(empty_valkey, JobSelection(), 10)[0]) == 3

@@ -18,13 +18,14 @@ from redis.retry import Retry
 from api.metrics import endpoint as metrics
 from api.metrics import event_tally, task_events
 from api.metrics.event_tally import EventTally, exception_class
-from api.metrics.task_events import LOCK, EventConsumer
+from api.metrics.task_events import EventConsumer
 from api.metrics.task_metrics import TaskMetrics
 from shared.broker.celery import make_celery
 from shared.broker.settings import BrokerSettings
 from shared.ledger.client import Ledger
-from shared.ledger.counters import COUNTERS, EVENT_COUNTERS, EVENT_HOSTS, bucket
+from shared.ledger.counters import bucket
 from shared.ledger.ids import uuid7
+from shared.ledger.keys import key
 from shared.ledger.operations import AboutWorker, Presence
 from tests.support.ledgers import ERROR, RESULT, accept, claimed, client, entry, ledger
 from tests.support.servers.services import Server, free_port, valkey_server, wait_for
@@ -114,7 +115,7 @@ def test_queues_and_workers_are_those_that_the_operator_sees(
     accept(running)
     claimed(ledger, running.id)
     accept(waiting)
-    client.zincrby("celeriac:backlog:etl", -5_000, waiting.id)  # it has waited for 5 s more
+    client.zincrby(key("backlog", "etl"), -5_000, waiting.id)  # it has waited for 5 s more
     Presence(ledger, owner="w1", lease_s=60).heartbeat(about, queues=["etl"], jobs=[running.id])
     ledger.call("pause", {"queue": "ml"})
     etl = {"queue_name": "etl"}
@@ -137,12 +138,12 @@ def test_a_duration_is_counted_in_its_bucket(
     job = entry(kind=KIND)
     accept(job)
     token = claimed(ledger, job.id).token
-    key = f"celeriac:job:{job.id}"
-    attempts = json.loads(str(client.hget(key, "attempts")))
+    record_key = key("job", job.id)
+    attempts = json.loads(str(client.hget(record_key, "attempts")))
     attempts[0]["started_at_ms"] -= int(lasted_s * 1000)
-    client.hset(key, "attempts", json.dumps(attempts))
+    client.hset(record_key, "attempts", json.dumps(attempts))
     ledger.succeed(job.id, token=token, result=RESULT)
-    counted = client.hgetall(COUNTERS)
+    counted = client.hgetall(key("counters"))
     assert counted[f"ran|{KIND}|{bucket(lasted_s)}"] == "1"
     assert lasted_s * 1000 <= int(counted[f"ran_ms|{KIND}"]) < lasted_s * 1000 + 10_000
 
@@ -152,7 +153,7 @@ def test_values_of_labels_stay_few(client: redis.Redis, monkeypatch: pytest.Monk
     monkeypatch.setattr(event_tally, "MAX_HOSTS", 1)
     tally = EventTally(client)
     job_id, foreign = uuid7(), uuid7()
-    client.hset(f"celeriac:job:{job_id}", mapping={"kind": KIND, "queue": "etl"})
+    client.hset(key("job", job_id), mapping={"kind": KIND, "queue": "etl"})
     tally.take(event("task-started", uuid=job_id))
     tally.take(event("task-failed", uuid=job_id, exception="TaskFailure('bad', 'It |broke|')"))
     tally.take(event("task-failed", "w2@host", uuid=foreign, exception=f"{'X' * 40}()"))
@@ -176,8 +177,8 @@ def test_an_exception_is_named_by_its_class_alone() -> None:
 
 def test_a_worker_that_was_not_heard_of_for_long_is_forgotten(client: redis.Redis) -> None:
     """Its counters go with it, so that each new container does not add series for ever."""
-    client.hset(EVENT_HOSTS, "old@host", 1)
-    client.hset(EVENT_COUNTERS, mapping={"started|old@host|etl.x|etl": 1, "started|w1@host|etl.x|etl": 1})
+    client.hset(key("event_hosts"), "old@host", 1)
+    client.hset(key("event_counters"), mapping={"started|old@host|etl.x|etl": 1, "started|w1@host|etl.x|etl": 1})
     tally = EventTally(client)
     tally.restart()
     tally.take(event("worker-heartbeat"))
@@ -197,22 +198,22 @@ def test_two_consumers_count_an_event_once_and_one_takes_over(
         subscribed(client)
         rest.enter_context(consumer(app, client))
         succeed(app, "w1@host", 5)
-        wait_for(lambda: client.hget(EVENT_COUNTERS, field) == "5", "the first five")
+        wait_for(lambda: client.hget(key("event_counters"), field) == "5", "the first five")
         assert client.pubsub_numpat() == 1
         elected.close()
         subscribed(client)
         succeed(app, "w1@host", 2)
-        wait_for(lambda: client.hget(EVENT_COUNTERS, field) == "7", "two more")
+        wait_for(lambda: client.hget(key("event_counters"), field) == "7", "two more")
 
 
 def test_who_lost_the_election_writes_nothing(app: Celery, client: redis.Redis) -> None:
     """A consumer that was frozen while another was elected drops what it has read."""
     with consumer(app, client):
         subscribed(client)
-        client.set(LOCK, "another")
+        client.set(key("event_consumer"), "another")
         succeed(app, "w1@host", 3)
         wait_for(lambda: client.pubsub_numpat() == 0, "the end of its subscription")
-        assert (client.get(LOCK), client.hgetall(EVENT_COUNTERS)) == ("another", {})
+        assert (client.get(key("event_consumer")), client.hgetall(key("event_counters"))) == ("another", {})
 
 
 def test_without_the_ledger_a_scrape_still_answers() -> None:

@@ -12,6 +12,7 @@ import redis
 
 from api.http.page_tokens import page_token
 from shared.ledger.client import Ledger
+from shared.ledger.keys import key
 from shared.schedules.defaults import default_schedules
 from shared.schedules.timetable import Timetable
 
@@ -201,7 +202,7 @@ def test_the_sync_that_comes_with_the_service_waits_for_its_connections(api: htt
     elsewhere = {"source": {"connection": "elsewhere", "table": "orders"}}  # the tests' gateway knows what it names
     sync = sync.model_copy(update={"params": sync.params | elsewhere})
     with redis.Redis(port=valkey.port, decode_responses=True) as client:
-        client.srem("celeriac:redbeat::defaults", sync.kind)
+        client.srem(key("redbeat_defaults"), sync.kind)
         assert Timetable(Ledger(client)).put(sync, default=sync.kind) == "ok"
     shown = api.get(f"/schedules/{sync.id}").json()
     assert (shown["paused"], "resume it" in shown["note"]) == (True, True)
@@ -232,8 +233,8 @@ def test_the_list_goes_page_by_page(api: httpx.Client, wanted: dict[str, Any]) -
 def test_a_list_of_a_thousand_is_the_most(api: httpx.Client, valkey: Server, wanted: dict[str, Any]) -> None:
     """The one more is a 409 that says so."""
     with redis.Redis(port=valkey.port, decode_responses=True) as client:
-        fillers = {f"celeriac:redbeat:filler-{n}": -1 for n in range(1_000)}
-        client.zadd("celeriac:redbeat::schedule", fillers)
+        fillers = {key("redbeat", f"filler-{n}"): -1 for n in range(1_000)}
+        client.zadd(key("redbeat_schedule"), fillers)
         refused = api.post("/schedules", json=wanted)
-        client.zrem("celeriac:redbeat::schedule", *fillers)
+        client.zrem(key("redbeat_schedule"), *fillers)
     assert (refused.status_code, refused.json()["code"]) == (409, "too_many_schedules")

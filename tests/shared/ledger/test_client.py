@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from shared.errors import ClaimLost, LedgerUnavailable
-from shared.ledger.client import CHANGES_CHANNEL, AsyncLedger, Ledger
+from shared.ledger.client import AsyncLedger, Ledger
 from shared.ledger.filters import Filter
 from shared.ledger.ids import time_floor
+from shared.ledger.keys import key
 from shared.ledger.records import Claim, Event, Refusal, Submission
 from shared.ledger.states import State
 from tests.support.ledgers import (
@@ -38,8 +39,8 @@ def test_accept_writes_record_message_index_and_event_together(accept: Any, ledg
     assert accept(job).outcome == "accepted"
     assert record(ledger, job.id).state == "queued"
     assert client.lrange("etl\x06\x165", 0, -1) == [job.message]
-    assert client.zrange("celeriac:tag:nightly", 0, -1) == [job.id]
-    assert [event["event"] for _, event in client.xrange(f"celeriac:events:{job.id}")] == ["state"]
+    assert client.zrange(key("tag", "nightly"), 0, -1) == [job.id]
+    assert [event["event"] for _, event in client.xrange(key("events", job.id))] == ["state"]
 
 
 @pytest.mark.parametrize(("priority", "name"), [(9, "etl"), (8, "etl\x06\x161"), (0, "etl\x06\x169")])
@@ -55,14 +56,14 @@ def test_same_key_and_body_replays_the_first_answer(accept: Any, client: Any) ->
     accepted = accept(first, key="k", fingerprint="f")
     replayed = accept(second, key="k", fingerprint="f")
     assert (replayed.outcome, replayed.ids, replayed.created_at_ms) == ("replayed", (first.id,), accepted.created_at_ms)
-    assert client.zcard("celeriac:jobs") == 1
+    assert client.zcard(key("jobs")) == 1
 
 
 def test_same_key_with_another_body_is_a_conflict(accept: Any, client: Any) -> None:
     """Another request under a used key is refused and writes nothing."""
     accept(entry(), key="k", fingerprint="f")
     assert accept(entry(), key="k", fingerprint="g").outcome == "conflict"
-    assert client.zcard("celeriac:jobs") == 1
+    assert client.zcard(key("jobs")) == 1
 
 
 def test_concurrent_submissions_share_round_trips(empty_valkey: Server, client: Any) -> None:
@@ -89,7 +90,7 @@ def test_one_key_used_by_many_at_once_makes_one_job(empty_valkey: Server, client
     answers = with_async(empty_valkey.redis_url, submit)
     assert sorted(answer.outcome for answer in answers) == ["accepted"] + ["replayed"] * 49
     assert len({answer.ids for answer in answers}) == 1
-    assert client.zcard("celeriac:jobs") == 1
+    assert client.zcard(key("jobs")) == 1
 
 
 def test_a_ledger_that_is_down_is_said_within_the_bound() -> None:
@@ -156,9 +157,9 @@ def test_finishing_twice_with_one_token_is_one_end(accept: Any, ledger: Ledger, 
     accept(job)
     token = claimed(ledger, job.id).token
     ledger.succeed(job.id, token=token, result=RESULT)
-    events = client.xlen(f"celeriac:events:{job.id}")
+    events = client.xlen(key("events", job.id))
     ledger.succeed(job.id, token=token, result=RESULT)
-    assert client.xlen(f"celeriac:events:{job.id}") == events
+    assert client.xlen(key("events", job.id)) == events
 
 
 def test_a_retry_that_became_a_cancel_may_be_asked_for_twice(accept: Any, ledger: Ledger) -> None:
@@ -195,7 +196,7 @@ def test_a_job_from_a_foreign_client_is_adopted_once(ledger: Ledger, accept: Any
     old = entry()
     accept(old)
     ledger.succeed(old.id, token=claimed(ledger, old.id).token, result=RESULT)
-    client.zadd("celeriac:ended", {old.id: 1})
+    client.zadd(key("ended"), {old.id: 1})
     assert ("forgotten", old.id) in tended(ledger)
     assert claim(ledger, old.id, adopt=old) == Refusal("unknown", "")
 
@@ -210,8 +211,8 @@ def test_a_retry_waits_for_its_time_and_keeps_its_id(accept: Any, ledger: Ledger
     client.delete("etl\x06\x165")
     ledger.retry(job.id, token=claimed(ledger, job.id).token, delay_s=60, error=ERROR)
     assert (record(ledger, job.id).state, claim(ledger, job.id).why) == ("retrying", "early")  # type: ignore[union-attr]
-    client.zadd("celeriac:due", {job.id: 1})
-    client.hset(f"celeriac:job:{job.id}", "due_at", "1")
+    client.zadd(key("due"), {job.id: 1})
+    client.hset(key("job", job.id), "due_at", "1")
     assert tended(ledger) == [("published", job.id)]
     assert client.lrange("etl\x06\x165", 0, -1) == [job.message]
     assert claimed(ledger, job.id)[1:4] == (2, 1, 2)
@@ -335,7 +336,7 @@ def test_events_are_read_in_order_and_go_on_after_an_id(accept: Any, ledger: Led
 def test_every_event_wakes_those_who_wait(accept: Any, ledger: Ledger, client: Any) -> None:
     """One channel carries the ids of jobs that changed; a step wakes those who wait for its job."""
     with client.pubsub(ignore_subscribe_messages=True) as subscription:
-        subscription.subscribe(CHANGES_CHANNEL)
+        subscription.subscribe(key("changes"))
         subscription.get_message(timeout=5)
         job = workflow(["only"], {})
         accept(job)

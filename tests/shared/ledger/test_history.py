@@ -9,6 +9,7 @@ import redis
 
 from shared.ledger.history import fields_between
 from shared.ledger.ids import time_floor, uuid7
+from shared.ledger.keys import key
 from tests.support.ledgers import accept, client, entry, workflow
 
 __all__ = ["accept", "client"]
@@ -30,6 +31,6 @@ def test_forgotten_jobs_are_left_out(accept: Callable[..., Any], client: redis.R
     """A record that goes while the list is read is not a job of the day."""
     one, other = entry(), entry()
     accept(one, other)
-    client.delete(f"celeriac:job:{one.id}")
+    client.delete(key("job", one.id))
     found = fields_between(client, ["id"], lower_id=time_floor(0), upper_id=time_floor(2**47))
     assert list(found) == [[other.id]]

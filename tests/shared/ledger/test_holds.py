@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from shared.ledger.client import Ledger
+from shared.ledger.keys import key
 from shared.ledger.operations import PAUSED_AT_ONCE, Operations, QueueState
 from shared.ledger.records import Claim, Refusal
 from tests.support.ledgers import (
@@ -140,7 +141,7 @@ def test_held_jobs_are_cancelled_and_expire_as_others(
     pause(operate)
     accept(cancelled, expiring)
     assert ledger.cancel(cancelled.id, reason="r") == "cancelled"
-    client.zadd("celeriac:expiring", {expiring.id: 1})
+    client.zadd(key("expiring"), {expiring.id: 1})
     assert tended(ledger) == [("expired", expiring.id)]
     resume(operate)
     assert (client.exists(LIST), queue(operate).depth, lists_held_or_running(client)) == (0, 0, set())
@@ -151,7 +152,7 @@ def test_what_falls_due_while_its_queue_is_paused_is_held(accept: Any, ledger: L
     job = entry(due_at=9_999_999_999_999)
     accept(job)
     pause(operate)
-    ledger.client.zadd("celeriac:due", {job.id: 1})
+    ledger.client.zadd(key("due"), {job.id: 1})
     assert tended(ledger) == [("published", job.id)]
     assert (queue(operate).held, record(ledger, job.id).held_by) == (1, "queue_paused")
 
@@ -266,7 +267,7 @@ def test_a_place_that_nobody_takes_is_given_on_by_the_keeper(accept: Any, ledger
     client.delete(LIST, "report\x06\x165")
     ledger.succeed(runs.id, token=token, result=RESULT)
     assert client.exists("report\x06\x165") == 0
-    client.zadd("celeriac:admitted-key:crm", {stuck.id: 1})
+    client.zadd(key("admitted_key", "crm"), {stuck.id: 1})
     tended(ledger)
     assert ids_on(client, "report\x06\x165") == [other.id]
 
@@ -289,7 +290,7 @@ def test_waiting_for_a_key_and_for_a_resume_do_not_get_lost_in_each_other(
     ledger.succeed(other.id, token=token, result=RESULT)
     ledger.succeed(paused.id, token=claimed(ledger, paused.id).token, result=RESULT)
     assert lists_held_or_running(client) == set()
-    assert client.exists("celeriac:limited-keys", "celeriac:held-queues") == 0
+    assert client.exists(key("limited_keys"), key("held_queues")) == 0
 
 
 def test_jobs_put_at_the_head_of_a_list_are_not_taken_for_lost_nor_make_others_look_lost(
@@ -308,7 +309,7 @@ def test_jobs_put_at_the_head_of_a_list_are_not_taken_for_lost_nor_make_others_l
     assert tended(ledger, grace_s=0) == []
     client.rpop(LIST)  # a worker takes it, and dies before it claims
     assert tended(ledger, grace_s=15) == []
-    client.hset(f"celeriac:job:{waits.id}", "published_at", "1")
+    client.hset(key("job", waits.id), "published_at", "1")
     assert tended(ledger, grace_s=15) == [("republished", waits.id)]
 
 
@@ -386,7 +387,7 @@ def test_the_depth_is_the_sum_over_all_priority_lists(
     jobs = [entry(priority=priority % 10) for priority in range(7, 25)]
     for job in jobs:
         accept(job)
-    on_lists = sum(int(client.llen(name)) for name in client.smembers("celeriac:lists"))
+    on_lists = sum(int(client.llen(name)) for name in client.smembers(key("lists")))
     state = queue(operate)
     assert (state.depth, state.depth, state.oldest_id) == (on_lists, len(jobs), jobs[0].id)
     assert state.oldest_at == record(ledger, jobs[0].id).queued_at

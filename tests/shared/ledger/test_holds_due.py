@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import redis
 
-from shared.ledger.client import PREFIX, Ledger
+from shared.ledger.client import Ledger
+from shared.ledger.keys import key
 from shared.ledger.records import Refusal
 from tests.support.ledgers import ERROR, claim, claimed, entry, record, tended
 
@@ -30,7 +31,7 @@ def test_a_retry_that_is_held_leaves_nothing_behind_when_it_is_cancelled(
     assert claim(ledger, job.id) == HELD
     assert (record(ledger, job.id).state, record(ledger, job.id).waiting_reason) == ("queued", "queue_paused")
     ledger.cancel(job.id, reason="no more")
-    assert client.zrange("celeriac:held:etl", 0, -1) == []
+    assert client.zrange(key("held", "etl"), 0, -1) == []
     ledger.call("resume", {"queue": "etl"})
     assert tended(ledger) == []
 
@@ -46,14 +47,14 @@ def test_a_retry_that_waits_for_a_place_gets_it_or_gives_it_up(
     accept(second)
     running = claimed(ledger, second.id)
     assert claim(ledger, first.id) == HELD
-    assert client.zrange("celeriac:limited-key:erp", 0, -1) == [first.id]
+    assert client.zrange(key("limited_key", "erp"), 0, -1) == [first.id]
     if ends == "cancelled":
         ledger.cancel(first.id, reason="no more")
     ledger.succeed(second.id, token=running.token, result="{}")
     if ends == "run":
         assert claimed(ledger, first.id).attempt == 2
-    assert client.zrange("celeriac:limited-key:erp", 0, -1) == []
-    assert client.zrange("celeriac:due", 0, -1) == []
+    assert client.zrange(key("limited_key", "erp"), 0, -1) == []
+    assert client.zrange(key("due"), 0, -1) == []
 
 
 def test_a_job_that_an_older_version_held_is_limited_still(accept: Any, ledger: Ledger, client: redis.Redis) -> None:
@@ -62,7 +63,7 @@ def test_a_job_that_an_older_version_held_is_limited_still(accept: Any, ledger: 
     accept(runs, limited)
     token = claimed(ledger, runs.id).token
     assert claim(ledger, limited.id) == HELD
-    client.hset(f"{PREFIX}job:{limited.id}", "held_by", "rate_limited")
+    client.hset(key("job", limited.id), "held_by", "rate_limited")
     assert record(ledger, limited.id).waiting_reason == "concurrency_limited"
     ledger.succeed(runs.id, token=token, result="null")
     claimed(ledger, limited.id)

@@ -9,6 +9,7 @@ import pytest
 
 from shared.ledger.client import Ledger
 from shared.ledger.ids import uuid7
+from shared.ledger.keys import key
 from shared.ledger.records import Gone, Refusal, Unknown
 from tests.support.ledgers import (
     RESULT,
@@ -58,7 +59,7 @@ def test_a_scheduled_job_is_published_when_due(accept: Any, ledger: Ledger, clie
     job = entry(due_at=9_999_999_999_999)
     accept(job)
     assert (record(ledger, job.id).state, client.exists("etl\x06\x165")) == ("scheduled", 0)
-    client.zadd("celeriac:due", {job.id: 1})
+    client.zadd(key("due"), {job.id: 1})
     assert tended(ledger) == [("published", job.id)]
     assert (record(ledger, job.id).state, client.llen("etl\x06\x165")) == ("queued", 1)
 
@@ -87,15 +88,15 @@ def test_retention_takes_everything_and_leaves_a_mark(accept: Any, ledger: Ledge
     job = entry(tags=("t",))
     accept(job)
     ledger.succeed(job.id, token=claimed(ledger, job.id).token, result=RESULT)
-    client.zadd("celeriac:ended", {job.id: 1})
+    client.zadd(key("ended"), {job.id: 1})
     assert tended(ledger) == [("forgotten", job.id)]
     assert (ledger.read(job.id), ledger.read(uuid7())) == (Gone(), Unknown())
     left = {
-        key
-        for key in client.keys("*")
-        if key not in {"celeriac:counters", "celeriac:keeper", "celeriac:lists", "celeriac:tended_at", "celeriac:token"}
+        name
+        for name in client.keys("*")
+        if name not in {key("counters"), key("keeper"), key("lists"), key("tended_at"), key("token")}
     }
-    assert left == {"celeriac:gone", "etl\x06\x165"}  # the list's stale message is dropped when it is delivered
+    assert left == {key("gone"), "etl\x06\x165"}  # the list's stale message is dropped when it is delivered
 
 
 def test_an_uploads_files_are_named_to_the_keeper_when_their_time_is_over(
@@ -105,7 +106,7 @@ def test_an_uploads_files_are_named_to_the_keeper_when_their_time_is_over(
     upload_id = uuid7()
     with_async(empty_valkey.redis_url, lambda gateway: gateway.upload(upload_id, retention_s=60))
     assert tended(ledger) == []
-    client.zadd("celeriac:uploads", {upload_id: 1})
+    client.zadd(key("uploads"), {upload_id: 1})
     assert tended(ledger) == [("forgotten", upload_id)]
     assert tended(ledger) == []
 
@@ -119,12 +120,12 @@ def test_after_an_outage_of_the_ledger_living_owners_get_a_lease_to_show_it(
     claimed(ledger, job.id)
     tended(ledger)
     lapse(client, job.id)
-    client.set("celeriac:tended_at", 1)
+    client.set(key("tended_at"), 1)
     assert tended(ledger) == []
     assert claim(ledger, job.id, owner="w2") == Refusal("busy", "")
     assert ledger.renew([job.id], owner="w1", lease_s=60) == {job.id: "ok"}
     lapse(client, job.id)
-    client.delete("celeriac:amnesty")
+    client.delete(key("amnesty"))
     assert tended(ledger) == [("republished", job.id)]
 
 
@@ -144,9 +145,9 @@ def test_a_round_ends_a_bounded_number_of_steps(accept: Any, ledger: Ledger, cli
         for _ in range(3)
     ]
     accept(*jobs)
-    client.zadd("celeriac:expiring", {job.id: 1 for job in jobs})
+    client.zadd(key("expiring"), {job.id: 1 for job in jobs})
     assert [what for what, _ in tended(ledger)] == ["expired", "expired"]
     assert [what for what, _ in tended(ledger)] == ["expired"]
-    client.zadd("celeriac:ended", {job.id: 1 for job in jobs})
+    client.zadd(key("ended"), {job.id: 1 for job in jobs})
     assert len(tended(ledger)) == 2 * 601
     assert len(tended(ledger)) == 601

@@ -10,6 +10,7 @@ from typing import Any
 from cli.pages.output import STATE_STYLES
 from shared.ledger.client import AsyncLedger
 from shared.ledger.filters import Filter
+from shared.ledger.keys import Keys, key
 from shared.ledger.states import FINAL_STATES, State, StepState
 from tests.support.ledgers import entry, with_async
 from tests.support.servers.services import Server
@@ -50,4 +51,4 @@ def test_jobs_are_found_by_their_state(accept: Callable[..., Any], empty_valkey:
         return {state: [record.id for record in records] for state, (records, _) in lists.items()}
 
     assert with_async(empty_valkey.redis_url, found) == {state: [] for state in State} | {State.QUEUED: [job.id]}
-    assert {Filter(states=(state,)).arguments(1, 1)["index"] for state in State} == {f"state:{s}" for s in State}
+    assert {Filter(states=(state,)).arguments(1, 1, Keys())["index"] for state in State} == {key("state", s) for s in State}

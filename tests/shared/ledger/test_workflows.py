@@ -10,6 +10,7 @@ import redis
 import redis.asyncio
 
 from shared.ledger.client import Ledger
+from shared.ledger.keys import key
 from shared.ledger.records import Entry, Refusal
 from tests.support.ledgers import ERROR, RESULT, claim, claimed, publish_long_ago, record, tended, workflow
 
@@ -124,8 +125,8 @@ def test_a_workflow_of_the_version_before_ends_with_its_last_result(
     """What was accepted before `ends` was written down is finished after the upgrade."""
     job = workflow(["extract", "load"], {"load": ["extract"]})
     accept(job)
-    client.hdel(f"celeriac:job:{job.id}", "ends")
-    client.hdel(f"celeriac:job:{job.id}", "done")
+    client.hdel(key("job", job.id), "ends")
+    client.hdel(key("job", job.id), "done")
     for number, step in enumerate(job.steps, start=1):
         ledger.succeed(step.id, token=claimed(ledger, step.id).token, result=json.dumps({"step": number}))
     assert (record(ledger, job.id).state, record(ledger, job.id).result) == ("succeeded", '{"step": 2}')
@@ -161,12 +162,12 @@ def test_a_step_of_a_forgotten_job_never_runs(accept: Any, ledger: Ledger, clien
     running, queued = job.steps
     claimed(ledger, running.id)
     ledger.cancel(job.id, reason="no more")
-    client.zadd("celeriac:ended", {job.id: 1})
+    client.zadd(key("ended"), {job.id: 1})
     tended(ledger)
     stray = replace(queued, job_id=None, step=None)
     assert claim(ledger, queued.id, adopt=stray, root=job.id) == Refusal("unknown", "")
-    assert client.zrange("celeriac:running:etl", 0, -1) == []
-    assert client.zrange("celeriac:claims", 0, -1) == []
+    assert client.zrange(key("running", "etl"), 0, -1) == []
+    assert client.zrange(key("claims"), 0, -1) == []
 
 
 def test_a_workflow_that_expired_runs_no_step(accept: Any, ledger: Ledger) -> None:

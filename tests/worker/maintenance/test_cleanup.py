@@ -14,6 +14,7 @@ import redis
 
 from shared.contract.artifacts import ArtifactStore
 from shared.ledger.ids import uuid7, uuid7_of
+from shared.ledger.keys import key
 from tests.support.ledgers import RESULT, claimed, entry, tended, with_async, workflow
 from worker.maintenance.cleanup import Cleanup
 
@@ -77,7 +78,7 @@ class House:
     def end(self, job_id: str, *, days: float = 0) -> None:
         """Let the job succeed, as if it had been so long ago."""
         self.ledger.succeed(job_id, token=claimed(self.ledger, job_id).token, result=RESULT)
-        self.client.zincrby("celeriac:ended", -days * DAY_S * 1000, job_id)
+        self.client.zincrby(key("ended"), -days * DAY_S * 1000, job_id)
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_jobs_that_ended_long_ago_go_with_all_that_is_theirs(house: House) -> No
     assert (result.job_count, result.artifact_count, result.artifact_bytes) == (1, 1, 5)
     assert (result.orphan_file_count, result.orphan_events_count, result.kept_job_count) == (0, 0, 0)
     assert list(house.client.scan_iter(f"*{old.id}*")) == []
-    assert house.client.exists("celeriac:tag:a") == 0
+    assert house.client.exists(key("tag", "a")) == 0
     assert type(house.ledger.read(old.id)).__name__ == "Gone"
     assert sorted(house.store.file_owners()) == sorted([young.id, live.id])
 
@@ -139,7 +140,7 @@ def test_the_keeper_spares_what_a_live_job_names(house: House, empty_valkey: Ser
     house.accept(naming)
     house.end(made.id, days=31)
     assert tended(house.ledger) == []
-    assert (house.client.zscore("celeriac:ended", made.id) or 0) > time.time() * 1000
+    assert (house.client.zscore(key("ended"), made.id) or 0) > time.time() * 1000
     house.end(naming.id)
     for index in ("ended", "uploads"):
         house.client.zincrby(f"celeriac:{index}", -2 * 3_600_000, made.id if index == "ended" else upload)
@@ -155,7 +156,7 @@ def test_a_file_that_a_schedule_names_stays(house: House) -> None:
 
     def put(*uris: str) -> None:
         schedule = {"id": "weekly", "document": json.dumps({"params": uris}), "definition": "{}", "most": 9}
-        revision = house.client.hget("celeriac:redbeat:weekly", "revision")
+        revision = house.client.hget(key("redbeat", "weekly"), "revision")
         house.ledger.call("schedule_put", schedule | ({"revision": revision} if revision else {}))
 
     first, second = (house.put(one.id) for one in (made, other))
@@ -175,7 +176,7 @@ def test_steps_of_a_workflow_go_with_it_and_are_named_like_jobs(house: House) ->
     house.accept(made)
     for step in made.steps:
         house.ledger.succeed(step.id, token=claimed(house.ledger, step.id).token, result=RESULT)
-    house.client.zincrby("celeriac:ended", -3 * DAY_S * 1000, made.id)
+    house.client.zincrby(key("ended"), -3 * DAY_S * 1000, made.id)
     uris = [house.put(step.id) for step in made.steps]
     naming = job(params=json.dumps({"dataset": uris[0]}))
     house.accept(naming)
@@ -183,7 +184,7 @@ def test_steps_of_a_workflow_go_with_it_and_are_named_like_jobs(house: House) ->
     house.end(naming.id)
     result = house.clean()
     assert (result.job_count, result.artifact_count) == (1, 2)
-    assert house.client.exists(*(f"celeriac:job:{step.id}" for step in made.steps)) == 0
+    assert house.client.exists(*(key("job", step.id) for step in made.steps)) == 0
 
 
 def test_files_that_nobody_knows_go_when_they_are_old(house: House, empty_valkey: Server) -> None:
@@ -213,13 +214,13 @@ def test_stray_keys_go(house: House) -> None:
     live = replace(live, steps=tuple(replace(step, message=step_message) for step in live.steps))
     gone = workflow(["one"], {})
     house.accept(live, gone, job())
-    house.client.delete(f"celeriac:job:{gone.id}")
+    house.client.delete(key("job", gone.id))
     step = gone.steps[0]
-    house.client.hset(f"celeriac:job:{step.id}", "created_at", "1000")
+    house.client.hset(key("job", step.id), "created_at", "1000")
     house.put(step.id, days=2)
-    house.client.xadd("celeriac:events:lost", {"event": "log"}, id="1000-0")
-    house.client.xadd("celeriac:events:late", {"event": "log"})
-    house.client.delete(f"celeriac:events:{gone.id}")
+    house.client.xadd(key("events", "lost"), {"event": "log"}, id="1000-0")
+    house.client.xadd(key("events", "late"), {"event": "log"})
+    house.client.delete(key("events", gone.id))
     idle(house.client, "celery-task-meta-lost", "{}", 2)
     idle(house.client, f"celery-taskset-meta-{group}.s", "2", 2)
     idle(house.client, "celery-taskset-meta-lost.s", "2", 2)
@@ -230,4 +231,4 @@ def test_stray_keys_go(house: House) -> None:
     assert (result.orphan_chord_count, result.orphan_file_count, result.job_count) == (1, 1, 0)
     assert result.index_entry_count == 4  # jobs, and its kind's, its queue's and its state's
     assert house.client.exists(foreign, f"celery-taskset-meta-{group}.s", "celery-taskset-meta-recent.s") == 3
-    assert house.client.exists("celeriac:events:late", f"celeriac:job:{live.steps[1].id}") == 2
+    assert house.client.exists(key("events", "late"), key("job", live.steps[1].id)) == 2

@@ -1,6 +1,8 @@
 -- Cancelling a job: at once, or by asking the worker that runs it.
 
--- luacheck: read globals FINAL NOW P load set (records)
+-- luacheck: read globals KEY (keys)
+-- luacheck: read globals FINAL (states)
+-- luacheck: read globals NOW change load set (records)
 -- luacheck: read globals emit (events)
 -- luacheck: read globals error_document (results)
 -- luacheck: read globals close_steps settle (steps)
@@ -19,7 +21,7 @@ function T.cancel(a)
   if record.state == 'running' then
     set(record, { cancel_requested_at = NOW, cancel_reason = a.reason })
     emit(record, 'cancel_requested', cjson.encode({ reason = a.reason }))
-    redis.call('PUBLISH', P .. 'cancels', record.id)
+    change('PUBLISH', KEY.cancels, record.id)
     return { 'requested' }
   end
   settle(record, 'cancelled', { error = document })

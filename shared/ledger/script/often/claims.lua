@@ -1,22 +1,20 @@
 -- What workers do with a job: claim, renew, progress, finish, retry, release.
 
--- luacheck: read globals FINAL NOW P int load record_key set (records)
+-- luacheck: read globals KEY (keys)
+-- luacheck: read globals FINAL (states)
+-- luacheck: read globals NOW change hand_of int load record_key set (records)
 -- luacheck: read globals emit emit_state (events)
--- luacheck: read globals celery_exception error_document note_celery_result (results)
+-- luacheck: read globals celery_exception note_celery_result (results)
 -- luacheck: read globals refer (files)
 -- luacheck: read globals enter held_at_claim publish unlist (queues)
 -- luacheck: read globals drop_messages_before is_tolerated settle upstream_of (steps)
--- luacheck: read globals close_attempt expire quarantine (endings)
+-- luacheck: read globals close_attempt expire quarantine stop (endings)
 -- luacheck: read globals create index (submission)
 
 -- A job whose owner is gone: stop it, set it aside, or queue it again. Returns what was done. The message goes
 -- out again unless the caller has one `in_hand`.
 local function lost(record, in_hand)
-  if record.cancel_requested_at then
-    local document = error_document('cancelled', record.cancel_reason or 'Cancelled on request.', '')
-    settle(record, 'cancelled', { error = document })
-    return 'cancelled'
-  end
+  if record.cancel_requested_at then return stop(record) end
   local crashes = tonumber(record.crashes or '0') + 1
   set(record, { crashes = crashes })
   if crashes >= tonumber(record.max_crashes) then
@@ -25,7 +23,7 @@ local function lost(record, in_hand)
     return 'quarantined'
   end
   close_attempt(record, 'lost')
-  redis.call('ZREM', P .. 'claims', record.id)
+  change('ZREM', KEY.claims, record.id)
   set(record, { token = false, owner = false, claim_until = false })
   enter(record, 'queued')
   if not in_hand then publish(record) end
@@ -45,7 +43,7 @@ end
 function T.claim(a)
   local record = load(a.id)
   if not record then
-    local is_gone = redis.call('ZSCORE', P .. 'gone', a.id) or a.root and redis.call('ZSCORE', P .. 'gone', a.root)
+    local is_gone = redis.call('ZSCORE', KEY.gone, a.id) or a.root and redis.call('ZSCORE', KEY.gone, a.root)
     if not a.adopt or is_gone then return { 'unknown' } end
     record = a.adopt
     create(record)
@@ -64,7 +62,7 @@ function T.claim(a)
   end
   if record.state == 'running' then
     if record.delivery == a.delivery then return right_to_run(record) end
-    if tonumber(record.claim_until) > NOW or redis.call('EXISTS', P .. 'amnesty') == 1 then return { 'busy' } end
+    if tonumber(record.claim_until) > NOW or redis.call('EXISTS', KEY.amnesty) == 1 then return { 'busy' } end
     local done = lost(record, true)
     if done ~= 'republished' then return { record.state } end
   elseif record.due_at and tonumber(record.due_at) > NOW then
@@ -72,7 +70,8 @@ function T.claim(a)
   end
   if record.state == 'waiting' then return { 'early' } end -- of its results some are missing; its turn comes
   if held_at_claim(record, a.message) then return { 'held' } end
-  local token = redis.call('INCR', P .. 'token')
+  local token = tonumber(redis.call('GET', KEY.token) or '0') + 1
+  change('SET', KEY.token, int(token))
   local attempt = tonumber(record.attempt or '0') + 1
   local attempts = record.attempts and cjson.decode(record.attempts) or {}
   attempts[#attempts + 1] = { attempt = attempt, worker = a.worker, started_at_ms = NOW }
@@ -83,7 +82,7 @@ function T.claim(a)
     attempt = attempt, attempts = cjson.encode(attempts), attempt_open = '1', started_at = record.started_at or NOW,
     due_at = false, progress = false, message = record.message or a.message,
   })
-  redis.call('ZADD', P .. 'claims', NOW + a.lease_ms, record.id)
+  change('ZADD', KEY.claims, NOW + a.lease_ms, record.id)
   emit_state(record, '"worker": ' .. cjson.encode(a.worker))
   note_celery_result(record, 'STARTED', '{"hostname": ' .. cjson.encode(a.worker) .. '}')
   if record.job_id then
@@ -91,7 +90,7 @@ function T.claim(a)
     if job and job.state == 'queued' then
       enter(job, 'running')
       set(job, { started_at = NOW })
-      redis.call('ZREM', P .. 'expiring', job.id)
+      change('ZREM', KEY.expiring, job.id)
       emit_state(job)
     end
   end
@@ -118,8 +117,8 @@ function T.renew(a)
     if not state then
       replies[i] = 'unknown'
     elseif state == 'running' and owner == a.owner then
-      redis.call('HSET', record_key(id), 'claim_until', int(NOW + a.lease_ms))
-      redis.call('ZADD', P .. 'claims', NOW + a.lease_ms, id)
+      set(hand_of(id), { claim_until = NOW + a.lease_ms })
+      change('ZADD', KEY.claims, NOW + a.lease_ms, id)
       replies[i] = cancel and 'cancel' or 'ok'
     elseif FINAL[state] and ended_by == a.owner then
       replies[i] = 'ended'
@@ -155,13 +154,24 @@ function T.finish(a)
   if not holds(record, a) and not unclaimed then return 'refused' end
   local owner = record.owner or ''
   if record.cancel_requested_at and a.state ~= 'succeeded' then
-    local document = error_document('cancelled', record.cancel_reason or 'Cancelled on request.', '')
-    settle(record, 'cancelled', { error = document, artifacts = a.artifacts })
+    stop(record, a.artifacts)
   else
     settle(record, a.state, a)
   end
   if a.token then set(record, { last_call = 'finish ' .. a.token, ended_by = owner }) end
   return is_tolerated(record) and 'tolerated' or 'ok'
+end
+
+-- stopped: {id, token | owner, artifacts?}. A running job that was to stop has done so. Replies 'ok' | 'refused': it
+-- has another owner, or has ended.
+function T.stopped(a)
+  local record = load(a.id)
+  if repeated(record, 'stopped ', a) then return 'ok' end
+  if not holds(record, a) then return 'refused' end
+  local owner = record.owner or ''
+  stop(record, a.artifacts)
+  if a.token then set(record, { last_call = 'stopped ' .. a.token, ended_by = owner }) end
+  return 'ok'
 end
 
 -- retry: {id, token, delay_ms, error}. Replies 'ok' | 'refused'.
@@ -170,8 +180,9 @@ function T.retry(a)
   if repeated(record, 'retry ', a) then return 'ok' end
   if not holds(record, a) then return 'refused' end
   if record.cancel_requested_at then
-    T.finish({ id = a.id, token = a.token, state = 'failed', error = a.error })
-    set(record, { last_call = 'retry ' .. a.token })
+    local owner = record.owner
+    stop(record)
+    set(record, { last_call = 'retry ' .. a.token, ended_by = owner })
     return 'ok'
   end
   close_attempt(record, 'retrying')
@@ -181,7 +192,7 @@ function T.retry(a)
     due_at = NOW + a.delay_ms, error = a.error, retries = tonumber(record.retries or '0') + 1,
     last_call = 'retry ' .. a.token, token = false, owner = false, claim_until = false,
   })
-  redis.call('ZADD', P .. 'due', record.due_at, record.id)
+  change('ZADD', KEY.due, record.due_at, record.id)
   emit_state(record, '"due_at_ms": ' .. record.due_at .. ', "error": ' .. a.error)
   local exception = celery_exception('TransientFailure', 'shared.errors', cjson.decode(a.error).message)
   note_celery_result(record, 'RETRY', exception)

@@ -1,8 +1,10 @@
 -- How jobs and steps end.
 
--- luacheck: read globals NOW P record_key set (records)
--- luacheck: read globals bucket count emit_state (events)
--- luacheck: read globals CELERY_STATUS celery_exception error_document store_celery_result (results)
+-- luacheck: read globals KEY (keys)
+-- luacheck: read globals CELERY_STATUS (states)
+-- luacheck: read globals NOW change count record_key set (records)
+-- luacheck: read globals bucket emit_state (events)
+-- luacheck: read globals celery_exception error_document store_celery_result (results)
 -- luacheck: read globals keep_lineage unrefer (files)
 -- luacheck: read globals enter unlist (queues)
 -- luacheck: globals settle (steps)
@@ -53,22 +55,22 @@ settle = function(record, state, outcome, alone)
   end
   emit_state(record, outcome.error and '"error": ' .. outcome.error)
   if not record.job_id then
-    redis.call('ZADD', P .. 'ended', NOW + retention_ms, record.id)
+    change('ZADD', KEY.ended, NOW + retention_ms, record.id)
     unrefer(record)
   end
   if record.job_id then
     if not alone then step_ended(record) end
     return
   end
-  if wants_callback(record) then redis.call('ZADD', P .. 'callbacks', NOW, record.id) end
+  if wants_callback(record) then change('ZADD', KEY.callbacks, NOW, record.id) end
   -- A floor under the keeper's own clean-up. Steps stay as long as their job, which may wait longer than they do.
-  local keys = { record_key(record.id), P .. 'events:' .. record.id }
+  local keys = { record_key(record.id), KEY.events .. record.id }
   drop_message(record.id)
   for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do
     keys[#keys + 1] = record_key(id)
     drop_message(id)
   end
-  for _, key in ipairs(keys) do redis.call('PEXPIRE', key, retention_ms + 86400000) end
+  for _, key in ipairs(keys) do change('PEXPIRE', key, retention_ms + 86400000) end
   keep_lineage(record)
 end
 
@@ -83,4 +85,11 @@ local function expire(record)
     'Submit it again, with a longer expires_in_s.')
   settle(record, 'expired', { error = document })
   if record.steps then close_steps(record, 'expired', 'The job expired.') end
+end
+
+-- A running job that somebody cancelled does not run any more.
+local function stop(record, artifacts)
+  local document = error_document('cancelled', record.cancel_reason or 'Cancelled on request.', '')
+  settle(record, 'cancelled', { error = document, artifacts = artifacts })
+  return 'cancelled'
 end

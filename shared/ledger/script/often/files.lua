@@ -3,7 +3,8 @@
 --
 --   references:<id>   the live jobs that name a file of this job, step or upload; `schedule:<id>` for a schedule
 
--- luacheck: read globals NOW P load record_key (records)
+-- luacheck: read globals KEY (keys)
+-- luacheck: read globals NOW change load record_key (records)
 
 local POSTPONED_MS = 3600000
 
@@ -16,17 +17,17 @@ end
 
 -- A job begins to live; its steps' parameters are among its own.
 local function refer(record)
-  for id in pairs(owners_named_by(record)) do redis.call('SADD', P .. 'references:' .. id, record.id) end
+  for id in pairs(owners_named_by(record)) do change('SADD', KEY.references .. id, record.id) end
 end
 
 -- It has ended.
 local function unrefer(record)
-  for id in pairs(owners_named_by(record)) do redis.call('SREM', P .. 'references:' .. id, record.id) end
+  for id in pairs(owners_named_by(record)) do change('SREM', KEY.references .. id, record.id) end
 end
 
 local function is_referred(ids)
   for _, id in ipairs(ids) do
-    if redis.call('EXISTS', P .. 'references:' .. id) == 1 then return true end
+    if redis.call('EXISTS', KEY.references .. id) == 1 then return true end
   end
   return false
 end
@@ -37,9 +38,9 @@ local function is_postponed(record)
   local ids = record.steps and cjson.decode(record.steps) or {}
   ids[#ids + 1] = record.id
   if not is_referred(ids) then return false end
-  redis.call('ZADD', P .. 'ended', NOW + POSTPONED_MS, record.id)
-  for _, id in ipairs(ids) do redis.call('PEXPIRE', record_key(id), 2 * POSTPONED_MS, 'GT') end
-  redis.call('PEXPIRE', P .. 'events:' .. record.id, 2 * POSTPONED_MS, 'GT')
+  change('ZADD', KEY.ended, NOW + POSTPONED_MS, record.id)
+  for _, id in ipairs(ids) do change('PEXPIRE', record_key(id), 2 * POSTPONED_MS, 'GT') end
+  change('PEXPIRE', KEY.events .. record.id, 2 * POSTPONED_MS, 'GT')
   return true
 end
 
@@ -49,19 +50,19 @@ local function keep_lineage(record)
   local retention_ms = tonumber(record.retention_ms)
   local source = record.retried_from and load(record.retried_from)
   while source do
-    if redis.call('ZSCORE', P .. 'ended', source.id) then
-      redis.call('ZADD', P .. 'ended', 'GT', NOW + retention_ms, source.id)
+    if redis.call('ZSCORE', KEY.ended, source.id) then
+      change('ZADD', KEY.ended, 'GT', NOW + retention_ms, source.id)
     end
     local ids = source.steps and cjson.decode(source.steps) or {}
     ids[#ids + 1] = source.id
-    for _, id in ipairs(ids) do redis.call('PEXPIRE', record_key(id), retention_ms + 86400000, 'GT') end
-    redis.call('PEXPIRE', P .. 'events:' .. source.id, retention_ms + 86400000, 'GT')
+    for _, id in ipairs(ids) do change('PEXPIRE', record_key(id), retention_ms + 86400000, 'GT') end
+    change('PEXPIRE', KEY.events .. source.id, retention_ms + 86400000, 'GT')
     source = source.retried_from and load(source.retried_from)
   end
 end
 
 -- upload: {id, retention_ms}. An upload is about to begin: its files go after this time, whether it ends well or not.
 function T.upload(a)
-  redis.call('ZADD', P .. 'uploads', NOW + a.retention_ms, a.id)
+  change('ZADD', KEY.uploads, NOW + a.retention_ms, a.id)
   return 'ok'
 end

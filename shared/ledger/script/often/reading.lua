@@ -1,13 +1,14 @@
 -- What clients read: a job with its steps, or a list.
 
--- luacheck: read globals P record_key (records)
+-- luacheck: read globals KEY (keys)
+-- luacheck: read globals record_key (records)
 -- luacheck: read globals shown (queues)
 
 -- read: {id}. Replies {record fields...} and the fields of each step, or an empty array.
 function T.read(a)
   local record = shown(a.id)
   if #record == 0 then
-    local gone = redis.call('ZSCORE', P .. 'gone', a.id)
+    local gone = redis.call('ZSCORE', KEY.gone, a.id)
     return { gone and 'gone' or 'unknown' }
   end
   local replies = { 'found', record }
@@ -25,12 +26,12 @@ local function has_tag(tags, wanted)
   return false
 end
 
--- list: {index: [key...], states?: {state: true}, kind?, queue?, tag?, schedule?, from, to, limit, scan}
+-- list: {index: its key, states?: {state: true}, kind?, queue?, tag?, schedule?, from, to, limit, scan}
 -- Walks the narrowest index from the newest id down; ids sort by time. Replies {next_id, record...}.
 function T.list(a)
   local found, upper, scanned = {}, a.upper, 0
   while #found < a.limit and scanned < a.scan do
-    local ids = redis.call('ZRANGE', P .. a.index, upper, a.lower, 'BYLEX', 'REV', 'LIMIT', 0, 200)
+    local ids = redis.call('ZRANGE', a.index, upper, a.lower, 'BYLEX', 'REV', 'LIMIT', 0, 200)
     if #ids == 0 then return { '', unpack(found) } end
     for _, id in ipairs(ids) do
       scanned = scanned + 1

@@ -1,15 +1,16 @@
 -- The ledger's transitions. One script, so that what two transitions share is written once; every call is atomic.
 --
---   KEYS[1]  prefix of the ledger's own keys ("celeriac:")
---   KEYS[2]  prefix of Celery's results ("celery-task-meta-")
---   KEYS[3]  prefix of Celery's broker lists ("" unless global_keyprefix is set)
 --   ARGV[1]  transition        ARGV[2]  its arguments as one JSON object
 --
+-- **A script never stops half way.** Redis does not roll back, so a transition only reads. What it would change it
+-- notes by `change`; when it has come to its end all that is noted is checked, and then written. An error before that
+-- leaves everything as it was. Records are loaded once, and the copy in hand is kept true by `set`; other keys are read
+-- as they were before the transition.
+--
 -- Records are hashes of strings. Times are milliseconds since 1970 by the server's clock: one clock for all.
--- The state machine is drawn in shared/ledger/states.py.
+-- The state machine is drawn in shared/ledger/states.py, the names of keys come from shared/ledger/keys.py.
 
-local P, META, LISTS = KEYS[1], KEYS[2], KEYS[3]
-local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true, quarantined = true, skipped = true }
+-- luacheck: read globals KEY (keys)
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -38,7 +39,107 @@ local function iso8601(ms)
     math.floor(s / 3600), math.floor(s / 60) % 60, s % 60, rest % 1000)
 end
 
-local function record_key(id) return P .. 'job:' .. id end
+local TYPE_OF = { -- of the key that a command changes; the others take any
+  HSET = 'hash', HDEL = 'hash', HSETNX = 'hash', ZADD = 'zset', ZREM = 'zset', ZREMRANGEBYSCORE = 'zset',
+  SADD = 'set', SREM = 'set', LPUSH = 'list', RPUSH = 'list', XADD = 'stream',
+}
+local TAKES_MORE = { ZADD = true, ZREM = true, SADD = true, SREM = true, LPUSH = true, RPUSH = true }
+local MOST_VALUES = 4000 -- Lua unpacks up to 8,000
+local LARGEST = 2 ^ 53
+
+-- What the transition under way changes: commands in their order, the last one of each key and the type that it is to
+-- have, fields of records (by key; false deletes one), and additions to the counters. `counted` has the additions of
+-- those that are written.
+local commands, last_of, types, fields_of, counts = {}, {}, {}, {}, {}
+local counted = {}
+
+local function is_number(value, least)
+  value = tonumber(value)
+  return value and value >= least and value <= LARGEST
+end
+
+local function must_be_number(command, key, value, least)
+  if is_number(value, least) then return end
+  error(command .. ' ' .. key .. ': ' .. tostring(value) .. ' is not a number in its range', 0)
+end
+
+-- Note a command that writes. What the same one does to the same key becomes one call.
+local function change(command, key, ...)
+  local first, second, third = ...
+  if command == 'ZADD' then
+    must_be_number(command, key, first == 'GT' and second or first, -LARGEST)
+  elseif command == 'PEXPIRE' then
+    must_be_number(command, key, first, 1)
+  elseif second == 'PX' then
+    must_be_number(command, key, third, 1)
+  end
+  local noted = last_of[key]
+  local n = noted and noted[1] == command and TAKES_MORE[command] and first ~= 'GT' and noted[3] ~= 'GT' and #noted
+  if n and n < MOST_VALUES then
+    if not first or command == 'ZADD' and not second then error(command .. ' ' .. key .. ' lacks a value', 0) end
+    noted[n + 1], noted[n + 2] = first, second
+    return
+  end
+  noted = { command, key, ... }
+  if #noted ~= select('#', ...) + 2 then error(command .. ' ' .. tostring(key) .. ' lacks a value', 0) end
+  commands[#commands + 1], last_of[key] = noted, noted
+  types[key] = TYPE_OF[command] or types[key]
+end
+
+local function count(field, n) counts[field] = (counts[field] or 0) + (n or 1) end
+
+local hashes = {} -- keys that were read as such
+
+local function must_be(wanted, key)
+  if hashes[key] then return end
+  local found = redis.call('TYPE', key).ok
+  if found ~= wanted and found ~= 'none' then error(key .. ' is a ' .. found, 0) end
+end
+
+-- Write what was noted, all of it or (with an error) nothing. `table.concat` raises one for what is no text or number.
+local function write_changes()
+  for key, wanted in pairs(types) do must_be(wanted, key) end
+  for _, noted in ipairs(commands) do table.concat(noted) end
+  local records = {}
+  for key, fields in pairs(fields_of) do
+    local put, drop = { 'HSET', key }, { 'HDEL', key }
+    for name, value in pairs(fields) do
+      if value then
+        put[#put + 1], put[#put + 2] = name, value
+      else
+        drop[#drop + 1] = name
+      end
+    end
+    if #put > MOST_VALUES then error(key .. ' has too many fields', 0) end
+    must_be('hash', key)
+    if #put > 2 then
+      table.concat(put)
+      records[#records + 1] = put
+    end
+    if #drop > 2 then records[#records + 1] = drop end
+  end
+  for _, noted in ipairs(records) do redis.call(unpack(noted)) end
+  for _, noted in ipairs(commands) do redis.call(unpack(noted)) end
+  for field, n in pairs(counts) do counted[field] = (counted[field] or 0) + n end
+end
+
+local loaded = {} -- records by id, false for one that is not there
+
+-- Do a transition wholly or not at all. Returns whether it was done, and what it returned or why not. One within
+-- another is written at once, and stays whatever becomes of the other.
+local function try(act, ...)
+  local outer = { commands, last_of, types, fields_of, counts }
+  commands, last_of, types, fields_of, counts = {}, {}, {}, {}, {}
+  local done, reply = pcall(act, ...)
+  local problem = reply
+  if done then done, problem = pcall(write_changes) end
+  commands, last_of, types, fields_of, counts = unpack(outer)
+  if done then return true, reply end
+  loaded = {}
+  return false, type(problem) == 'table' and problem.err or tostring(problem)
+end
+
+local function record_key(id) return KEY.job .. id end
 
 -- A record from the fields that Redis gave.
 local function record_of(flat)
@@ -48,27 +149,58 @@ local function record_of(flat)
   return record
 end
 
+local NUMBERS = { 'priority', 'retention_ms', 'created_at', 'max_crashes', 'max_retries' }
+local TEXTS = { 'id', 'kind', 'queue', 'state', 'tags' }
+
+-- Raises an error for a record that lacks what every job has.
 local function load(id)
-  local flat = redis.call('HGETALL', record_key(id))
-  return #flat > 0 and record_of(flat) or nil
+  if loaded[id] ~= nil then return loaded[id] or nil end
+  local key = record_key(id)
+  local flat = redis.call('HGETALL', key)
+  hashes[key] = true
+  local record = #flat > 0 and record_of(flat)
+  if record then
+    for _, name in ipairs(TEXTS) do
+      if not record[name] then error(record_key(id) .. ' has no ' .. name, 0) end
+    end
+    for _, name in ipairs(NUMBERS) do
+      if not is_number(record[name], 0) then error(record_key(id) .. ': ' .. name .. ' is not a number', 0) end
+    end
+  end
+  loaded[id] = record
+  return record or nil
+end
+
+-- What is made or removed by the transition: `load` is to know.
+local function take_in_hand(record) loaded[record.id] = record end
+local function remove_record(id)
+  loaded[id] = false
+  fields_of[record_key(id)] = nil
+  change('DEL', record_key(id), KEY.result .. id)
+end
+
+-- The copy in hand, or one that only `set` is to have.
+local function hand_of(id) return loaded[id] or { id = id } end
+
+-- One field of a record, which need not be a whole one.
+local function field_of(id, name)
+  if loaded[id] ~= nil then return loaded[id] and loaded[id][name] end
+  return redis.call('HGET', record_key(id), name)
 end
 
 -- Write fields of a record and keep the copy in hand true. A value of false deletes the field.
 local function set(record, fields)
-  local put, drop = {}, {}
-  for name, value in pairs(fields) do
-    if value == false then
-      drop[#drop + 1] = name
-      record[name] = nil
-    else
-      value = type(value) == 'number' and int(value) or value
-      put[#put + 1] = name
-      put[#put + 1] = value
-      record[name] = value
-    end
+  local key = record_key(record.id)
+  local noted = fields_of[key]
+  if not noted then
+    noted = {}
+    fields_of[key] = noted
   end
-  if #put > 0 then redis.call('HSET', record_key(record.id), unpack(put)) end
-  if #drop > 0 then redis.call('HDEL', record_key(record.id), unpack(drop)) end
+  for name, value in pairs(fields) do
+    if type(value) == 'number' then value = int(value) end
+    noted[name] = value
+    record[name] = value or nil
+  end
 end
 
 local T = {} -- the transitions, by name

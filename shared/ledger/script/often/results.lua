@@ -1,30 +1,26 @@
 -- What Celery's AsyncResult reads, and what an error says.
 
--- luacheck: read globals META NOW iso8601 (records)
+-- luacheck: read globals KEY (keys)
+-- luacheck: read globals NOW change iso8601 (records)
 
 -- Write what AsyncResult reads; `result` and `date_done` are JSON text. Returns key and value.
 local function note_celery_result(record, status, result, date_done)
-  local key = META .. record.id
+  local key = KEY.result .. record.id
   local value = '{"status": "' .. status .. '", "result": ' .. result .. ', "traceback": null, "children": []'
     .. ', "date_done": ' .. (date_done or 'null') .. ', "task_id": "' .. record.id .. '"}'
-  redis.call('SET', key, value, 'PX', record.retention_ms)
+  change('SET', key, value, 'PX', record.retention_ms)
   return key, value
 end
 
 -- The same of what has ended: those who wait for it are told.
 local function store_celery_result(record, status, result)
   local key, value = note_celery_result(record, status, result, '"' .. iso8601(NOW) .. '"')
-  redis.call('PUBLISH', key, value)
+  change('PUBLISH', key, value)
 end
 
 local function celery_exception(exc_type, module, message)
   return cjson.encode({ exc_type = exc_type, exc_module = module, exc_message = { message } })
 end
-
-local CELERY_STATUS = {
-  succeeded = 'SUCCESS', failed = 'FAILURE', quarantined = 'FAILURE',
-  cancelled = 'REVOKED', expired = 'REVOKED', skipped = 'REVOKED',
-}
 
 local function error_document(code, message, remedy)
   local details = cjson.decode('{}') -- an empty table of Lua's own is the same

@@ -1,6 +1,8 @@
 -- The steps of a workflow: what they wait for, and what the end of one means for the others.
 
--- luacheck: read globals FINAL NOW P int load record_key set (records)
+-- luacheck: read globals KEY (keys)
+-- luacheck: read globals FINAL (states)
+-- luacheck: read globals NOW change field_of hand_of int load set (records)
 -- luacheck: read globals emit emit_state (events)
 -- luacheck: read globals error_document (results)
 -- luacheck: read globals enter note_published (queues)
@@ -18,7 +20,7 @@ local function close_steps(job, state, reason)
   for _, step in ipairs(steps_of(job)) do
     if step.state == 'running' then
       set(step, { cancel_requested_at = NOW, cancel_reason = reason })
-      redis.call('PUBLISH', P .. 'cancels', step.id)
+      change('PUBLISH', KEY.cancels, step.id)
     elseif not FINAL[step.state] then
       settle(step, state, { error = error_document(state, reason, '') }, true)
     end
@@ -27,8 +29,8 @@ end
 
 -- What is never published again need not be kept: a step's message carries all the steps after it.
 local function drop_message(id)
-  redis.call('HDEL', record_key(id), 'message')
-  redis.call('ZREM', P .. 'outbox', id)
+  set(hand_of(id), { message = false })
+  change('ZREM', KEY.outbox, id)
 end
 
 -- A step that may fail, and did: what follows it goes on without its result.
@@ -40,7 +42,7 @@ end
 local function workflow_result(job, last)
   -- A job of a version before `ends` was written down has the result of the step that ended last.
   local ends, failed = job.ends and cjson.decode(job.ends) or { last.id }, tonumber(job.tolerated or '0')
-  if #ends == 1 then return redis.call('HGET', record_key(ends[1]), 'result') or 'null' end
+  if #ends == 1 then return field_of(ends[1], 'result') or 'null' end
   return '{"succeeded_count": ' .. int(tonumber(job.done) - failed) .. ', "failed_count": ' .. int(failed) .. '}'
 end
 
@@ -81,7 +83,7 @@ end
 local function upstream_of(record)
   local results = {}
   for n, id in ipairs(cjson.decode(record.after or '[]')) do
-    results[n] = redis.call('HGET', record_key(id), 'result') or 'null'
+    results[n] = field_of(id, 'result') or 'null'
   end
   return '[' .. table.concat(results, ', ') .. ']'
 end
@@ -90,6 +92,6 @@ end
 -- follow keeps its own until the job ends.
 local function drop_messages_before(record)
   for _, id in ipairs(cjson.decode(record.after or '[]')) do
-    if redis.call('HGET', record_key(id), 'before') == '["' .. record.id .. '"]' then drop_message(id) end
+    if field_of(id, 'before') == '["' .. record.id .. '"]' then drop_message(id) end
   end
 end

@@ -1,32 +1,29 @@
 -- Accepting jobs.
 
--- luacheck: read globals NOW P int load record_key (records)
--- luacheck: read globals count emit_state (events)
+-- luacheck: read globals KEY (keys)
+-- luacheck: read globals NOW change count hand_of int load record_key set take_in_hand (records)
+-- luacheck: read globals emit_state (events)
 -- luacheck: read globals store_celery_result (results)
 -- luacheck: read globals keep_lineage refer (files)
 -- luacheck: read globals enter note_published publish (queues)
 
 local function index(record)
   local id = record.id
-  redis.call('ZADD', P .. 'jobs', 0, id)
-  redis.call('ZADD', P .. 'kind:' .. record.kind, 0, id)
-  redis.call('ZADD', P .. 'queue:' .. record.queue, 0, id)
-  for _, tag in ipairs(cjson.decode(record.tags)) do redis.call('ZADD', P .. 'tag:' .. tag, 0, id) end
+  change('ZADD', KEY.jobs, 0, id)
+  change('ZADD', KEY.kind .. record.kind, 0, id)
+  change('ZADD', KEY.queue .. record.queue, 0, id)
+  for _, tag in ipairs(cjson.decode(record.tags)) do change('ZADD', KEY.tag .. tag, 0, id) end
   if record.schedule then
-    redis.call('ZADD', P .. 'schedule:' .. record.schedule, 0, id)
-    local schedule = P .. 'redbeat:' .. record.schedule
-    if redis.call('EXISTS', schedule) == 1 then redis.call('HSET', schedule, 'last_job', id) end
+    change('ZADD', KEY.schedule .. record.schedule, 0, id)
+    local schedule = KEY.redbeat .. record.schedule
+    if redis.call('EXISTS', schedule) == 1 then change('HSET', schedule, 'last_job', id) end
   end
 end
 
 local function create(record)
   record.created_at = int(NOW)
-  local flat = {}
-  for name, value in pairs(record) do
-    flat[#flat + 1] = name
-    flat[#flat + 1] = value
-  end
-  redis.call('HSET', record_key(record.id), unpack(flat))
+  take_in_hand(record)
+  set(record, record)
   if not record.steps and not record.reused_from then count('sent|' .. record.kind .. '|' .. record.queue) end
   if not record.job_id then count('submitted|' .. record.kind) end
 end
@@ -35,12 +32,12 @@ end
 local function start_waiting(record)
   if record.due_at and tonumber(record.due_at) > NOW then
     enter(record, 'scheduled')
-    redis.call('ZADD', P .. 'due', record.due_at, record.id)
+    change('ZADD', KEY.due, record.due_at, record.id)
   else
     enter(record, 'queued')
     if record.message then publish(record) end
   end
-  if record.expires_at then redis.call('ZADD', P .. 'expiring', record.expires_at, record.id) end
+  if record.expires_at then change('ZADD', KEY.expiring, record.expires_at, record.id) end
 end
 
 -- Write jobs down and send them on their way. A record has its steps' records in `with_steps`. Returns the ids.
@@ -55,7 +52,7 @@ local function write(jobs)
     keep_lineage(record)
     refer(record)
     if record.retried_from and redis.call('EXISTS', record_key(record.retried_from)) == 1 then
-      redis.call('HSET', record_key(record.retried_from), 'retried_as', record.id)
+      set(hand_of(record.retried_from), { retried_as = record.id })
     end
     if steps then
       for _, step in ipairs(steps) do
@@ -79,19 +76,19 @@ end
 -- Replies, one a submission:
 -- {'accepted', created_at} | {'replayed', ids...} | {'conflict'}
 function T.accept(a)
-  local replies = {}
+  local replies, known_here = {}, {}
   for n, submission in ipairs(a) do
-    local key = submission.idempotency_key and P .. 'idempotency:' .. submission.idempotency_key
-    local known = key and redis.call('GET', key)
+    local key = submission.idempotency_key and KEY.idempotency .. submission.idempotency_key
+    local text = key and redis.call('GET', key)
+    local known = key and known_here[key] or text and cjson.decode(text)
     if known then
-      known = cjson.decode(known)
       local is_same = known.fingerprint == submission.fingerprint
       replies[n] = is_same and { 'replayed', known.created_at, unpack(known.ids) } or { 'conflict' }
     else
       local ids = write(submission.jobs)
       if key then
-        local value = cjson.encode({ fingerprint = submission.fingerprint, ids = ids, created_at = int(NOW) })
-        redis.call('SET', key, value, 'PX', submission.idempotency_ms)
+        known_here[key] = { fingerprint = submission.fingerprint, ids = ids, created_at = int(NOW) }
+        change('SET', key, cjson.encode(known_here[key]), 'PX', submission.idempotency_ms)
       end
       replies[n] = { 'accepted', int(NOW) }
     end
@@ -102,7 +99,7 @@ end
 -- published: {ids}. What the outbox held has reached the broker.
 function T.published(a)
   for _, id in ipairs(a.ids) do
-    redis.call('ZREM', P .. 'outbox', id)
+    change('ZREM', KEY.outbox, id)
     local record = load(id)
     if record and record.state == 'queued' then note_published(record) end
   end

@@ -1,9 +1,12 @@
 -- The keeper's round: what is due, lost, expired, or past its retention.
 
--- luacheck: read globals FINAL NOW P int load set (records)
--- luacheck: read globals count emit_state (events)
+-- luacheck: read globals KEY (keys)
+-- luacheck: read globals FINAL (states)
+-- luacheck: read globals NOW change count field_of int is_number load set try (records)
+-- luacheck: read globals emit_state (events)
 -- luacheck: read globals POSTPONED_MS is_postponed is_referred (files)
--- luacheck: read globals enter id_in list_of note_published publish published_key tend_holds (queues)
+-- luacheck: read globals enter id_in let_go list_of look_at_places note_published publish published_key (queues)
+-- luacheck: read globals set_aside (queues)
 -- luacheck: read globals expire (endings)
 -- luacheck: read globals lost (claims)
 -- luacheck: read globals forget (forgetting)
@@ -33,9 +36,9 @@ local function rearm_chord(part, size)
   local readable, message = pcall(cjson.decode, part.message)
   local group = readable and message.headers.group
   if type(group) ~= 'string' then return end
-  local key = 'celery-taskset-meta-' .. group
-  redis.call('DEL', key .. '.c', key .. '.j', key .. '.t', key .. '.d')
-  redis.call('SET', key .. '.s', size, 'PX', part.retention_ms)
+  local key = KEY.chord .. group
+  change('DEL', key .. '.c', key .. '.j', key .. '.t', key .. '.d')
+  change('SET', key .. '.s', size, 'PX', part.retention_ms)
 end
 
 -- Publish again what was lost on its way. A step that Celery should have published after its predecessors has
@@ -54,95 +57,152 @@ local function republish(record)
   if before[1] then rearm_chord(before[1], #before) end
   for _, part in ipairs(before) do
     if part.outbox == '1' then
-      redis.call('ZADD', P .. 'outbox', NOW, part.id)
+      change('ZADD', KEY.outbox, NOW, part.id)
     else
-      redis.call('LPUSH', list_of(part), part.message)
+      change('LPUSH', list_of(part), part.message)
     end
   end
 end
 
--- tend: {owner, lock_ms, lease_ms, limit, grace_ms, outbox_grace_ms, remember_ms}: one round of the keeper.
+-- Do something to each id: one transition each, so that what cannot be done to one is set aside and the others go on.
+-- `act` returns what it did, or the ids that it took out of the ledger; `note` hears of it.
+local function each(ids, act, note)
+  for _, id in ipairs(ids) do
+    local done, what = try(act, id)
+    if not done then what = try(set_aside, id, what) and 'set_aside' or nil end
+    if type(what) == 'table' then
+      for _, gone in ipairs(what) do note('forgotten', gone) end
+    elseif what then
+      note(what, id)
+    end
+  end
+end
+
+local function publish_due(id)
+  local record = load(id)
+  change('ZREM', KEY.due, id)
+  if not record or record.state ~= 'scheduled' and record.state ~= 'retrying' then return end
+  enter(record, 'queued')
+  set(record, { due_at = false })
+  if record.message then publish(record) end
+  emit_state(record)
+  return 'published'
+end
+
+-- The ids of a list, until their workflows have as many steps as are dealt with in a round.
+local function few(ids)
+  local taken, steps_left = {}, STEPS_A_ROUND
+  for n, id in ipairs(ids) do
+    if steps_left <= 0 then break end
+    taken[n] = id
+    steps_left = steps_left - (tonumber(field_of(id, 'total') or '0') or 0)
+  end
+  return taken
+end
+
+local function expire_unstarted(id)
+  local record = load(id)
+  change('ZREM', KEY.expiring, id)
+  if not record or record.started_at or FINAL[record.state] then return end
+  expire(record)
+  return 'expired'
+end
+
+local function take_back(id)
+  local record = load(id)
+  if record and record.state == 'running' then return lost(record) end
+  change('ZREM', KEY.claims, id)
+end
+
+local function forget_ended(id)
+  local record = load(id)
+  if not record then
+    change('ZREM', KEY.ended, id)
+  elseif not is_postponed(record) then
+    return forget(record)
+  end
+end
+
+local function forget_upload(id)
+  if is_referred({ id }) then
+    change('ZADD', KEY.uploads, NOW + POSTPONED_MS, id)
+    return
+  end
+  change('ZREM', KEY.uploads, id)
+  return 'forgotten'
+end
+
+-- The rounds, in their order; each deals with at most `limit` jobs (lost messages: of each list, holds: of each queue
+-- and key), and is told to the keeper by its name if it could not be gone through.
+local ROUNDS = {
+  { 'due', function(a, note) each(older(KEY.due, NOW, a.limit), publish_due, note) end },
+  { 'expired', function(a, note) each(few(older(KEY.expiring, NOW, a.limit)), expire_unstarted, note) end },
+  { 'lapsed claims', function(a, note)
+    if redis.call('EXISTS', KEY.amnesty) == 0 then each(older(KEY.claims, NOW, a.limit), take_back, note) end
+  end },
+  { 'lost messages', function(a, note)
+    for _, list in ipairs(redis.call('SMEMBERS', KEY.lists)) do
+      each(lost_messages(list, a), function(id)
+        local record = load(id)
+        if not record or record.state ~= 'queued' or list_of(record) ~= list then
+          change('ZREM', published_key(list), id)
+        elseif tonumber(record.published_at) <= NOW - a.grace_ms then -- a score can be older: see put_first
+          republish(record)
+          return 'republished'
+        end
+      end, note)
+    end
+  end },
+  { 'holds', function(a, note)
+    for _, queue in ipairs(redis.call('SMEMBERS', KEY.held_queues)) do let_go(queue, a.limit, note) end
+    for _, key in ipairs(redis.call('SRANDMEMBER', KEY.limited_keys, a.limit)) do look_at_places(key) end
+  end },
+  { 'callbacks', function(a, note)
+    for _, id in ipairs(older(KEY.callbacks, NOW, a.limit)) do note('callback', id) end
+  end },
+  { 'outbox', function(a, note)
+    for _, id in ipairs(older(KEY.outbox, NOW - a.outbox_grace_ms, a.limit)) do note('unpublished', id) end
+  end },
+  { 'forgotten', function(a, note)
+    each(few(older(KEY.ended, NOW, a.limit)), forget_ended, note)
+    change('ZREMRANGEBYSCORE', KEY.gone, '-inf', NOW - a.remember_ms)
+  end },
+  { 'uploads', function(a, note) each(older(KEY.uploads, NOW, a.limit), forget_upload, note) end },
+}
+
+-- Be the keeper for a while. Nobody was for longer than a lease: the ledger itself was away, and nobody could renew
+-- either; then owners that live get one lease to show it.
+local function take_office(a)
+  local holder = redis.call('GET', KEY.keeper)
+  if holder and holder ~= a.owner then return false end
+  change('SET', KEY.keeper, a.owner, 'PX', a.lock_ms)
+  local away_ms = NOW - (redis.call('GET', KEY.tended_at) or NOW)
+  if away_ms > a.lease_ms then change('SET', KEY.amnesty, 1, 'PX', a.lease_ms) end
+  change('SET', KEY.tended_at, int(NOW))
+  return true
+end
+
+-- tend: {owner, lock_ms, lease_ms, limit, grace_ms, outbox_grace_ms, remember_ms}: all rounds of the keeper.
 -- Replies {} when another worker is the keeper, else {'tended', action, id, action, id, ...}; actions are
 -- published (due), expired, republished (owner or message lost), quarantined, cancelled, unpublished, forgotten,
--- callback (its end is to be told).
+-- callback (its end is to be told), set_aside (it cannot be worked on), failed (a round, by its name, and why).
 function T.tend(a)
-  local holder = redis.call('GET', P .. 'keeper')
-  if holder and holder ~= a.owner then return {} end
-  redis.call('SET', P .. 'keeper', a.owner, 'PX', a.lock_ms)
-  -- Nobody was the keeper for longer than a lease: the ledger itself was away, and nobody could renew either. Owners
-  -- that live get one lease to show it.
-  if NOW - tonumber(redis.call('GET', P .. 'tended_at') or NOW) > a.lease_ms then
-    redis.call('SET', P .. 'amnesty', 1, 'PX', a.lease_ms)
+  for _, name in ipairs({ 'lock_ms', 'lease_ms', 'limit', 'grace_ms', 'outbox_grace_ms', 'remember_ms' }) do
+    if not is_number(a[name], 0) then error(name .. ' is not a number', 0) end
   end
-  redis.call('SET', P .. 'tended_at', int(NOW))
-  local done = { 'tended' }
+  local done, reply = try(take_office, a)
+  if not done then error(reply, 0) end
+  if not reply then return {} end
+  local told = { 'tended' }
   local function note(action, id)
-    done[#done + 1] = action
-    done[#done + 1] = id
+    told[#told + 1] = action
+    told[#told + 1] = id
     count('kept|' .. action)
   end
-  for _, id in ipairs(older(P .. 'due', NOW, a.limit)) do
-    local record = load(id)
-    redis.call('ZREM', P .. 'due', id)
-    if record and (record.state == 'scheduled' or record.state == 'retrying') then
-      enter(record, 'queued')
-      set(record, { due_at = false })
-      if record.message then publish(record) end
-      emit_state(record)
-      note('published', id)
-    end
+  for _, round in ipairs(ROUNDS) do
+    local name, act = unpack(round)
+    local went_through, why = try(act, a, note)
+    if not went_through then note('failed', name .. ': ' .. why) end
   end
-  local steps_left = STEPS_A_ROUND
-  for _, id in ipairs(older(P .. 'expiring', NOW, a.limit)) do
-    if steps_left <= 0 then break end
-    local record = load(id)
-    steps_left = steps_left - tonumber(record and record.total or '0')
-    redis.call('ZREM', P .. 'expiring', id)
-    if record and not record.started_at and not FINAL[record.state] then
-      expire(record)
-      note('expired', id)
-    end
-  end
-  local lapsed = redis.call('EXISTS', P .. 'amnesty') == 1 and {} or older(P .. 'claims', NOW, a.limit)
-  for _, id in ipairs(lapsed) do
-    local record = load(id)
-    if record and record.state == 'running' then note(lost(record), id) else redis.call('ZREM', P .. 'claims', id) end
-  end
-  for _, list in ipairs(redis.call('SMEMBERS', P .. 'lists')) do
-    for _, id in ipairs(lost_messages(list, a)) do
-      local record = load(id)
-      if record and record.state == 'queued' and list_of(record) == list then
-        if tonumber(record.published_at) <= NOW - a.grace_ms then -- a score can be older: see put_first
-          republish(record)
-          note('republished', id)
-        end
-      else
-        redis.call('ZREM', published_key(list), id)
-      end
-    end
-  end
-  tend_holds(a.limit, note)
-  for _, id in ipairs(older(P .. 'callbacks', NOW, a.limit)) do note('callback', id) end
-  for _, id in ipairs(older(P .. 'outbox', NOW - a.outbox_grace_ms, a.limit)) do note('unpublished', id) end
-  steps_left = STEPS_A_ROUND
-  for _, id in ipairs(older(P .. 'ended', NOW, a.limit)) do
-    if steps_left <= 0 then break end
-    local record = load(id)
-    steps_left = steps_left - tonumber(record and record.total or '0')
-    if not record then
-      redis.call('ZREM', P .. 'ended', id)
-    elseif not is_postponed(record) then
-      for _, gone in ipairs(forget(record)) do note('forgotten', gone) end
-    end
-  end
-  for _, id in ipairs(older(P .. 'uploads', NOW, a.limit)) do
-    if is_referred({ id }) then
-      redis.call('ZADD', P .. 'uploads', NOW + POSTPONED_MS, id)
-    else
-      redis.call('ZREM', P .. 'uploads', id)
-      note('forgotten', id)
-    end
-  end
-  redis.call('ZREMRANGEBYSCORE', P .. 'gone', '-inf', NOW - a.remember_ms)
-  return done
+  return told
 end

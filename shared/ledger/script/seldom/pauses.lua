@@ -1,22 +1,23 @@
 -- Pausing and resuming queues, and how they stand.
 
--- luacheck: read globals NOW P int (records)
+-- luacheck: read globals KEY (keys)
+-- luacheck: read globals NOW change int (records)
 -- luacheck: read globals BAND let_go (queues)
 
 -- pause: {queue}. Nothing of the queue is started from now on, whichever worker asks, until it is resumed.
 function T.pause(a)
-  redis.call('HSETNX', P .. 'paused', a.queue, int(NOW))
+  change('HSETNX', KEY.paused, a.queue, int(NOW))
   return 'ok'
 end
 
 -- resume: {queue}. What was held goes out by `let_go`, or else by the keeper.
 function T.resume(a)
-  redis.call('HDEL', P .. 'paused', a.queue)
+  change('HDEL', KEY.paused, a.queue)
   return 'ok'
 end
 
 -- let_go: {queue, limit}. Replies how many jobs were published: fewer than `limit` when none is left.
-function T.let_go(a) return #let_go(a.queue, a.limit) end
+function T.let_go(a) return let_go(a.queue, a.limit, function() end) end
 
 -- The job of a set that has waited longest: its id and since when. One look a priority, whatever the set's size.
 local function oldest_in(set_key)
@@ -37,14 +38,14 @@ function T.queues(a)
   local replies = {}
   for i, queue in ipairs(a.queues) do
     local sizes, oldest, since = {}, '', NOW
-    for n, name in ipairs({ 'backlog:', 'held:', 'limited:' }) do
-      sizes[n] = redis.call('ZCARD', P .. name .. queue)
-      local id, at = oldest_in(P .. name .. queue)
+    for n, name in ipairs({ KEY.backlog, KEY.held, KEY.limited }) do
+      sizes[n] = redis.call('ZCARD', name .. queue)
+      local id, at = oldest_in(name .. queue)
       if id and (oldest == '' or at < since) then oldest, since = id, at end
     end
     replies[i] = {
-      sizes[1], sizes[2], sizes[3], redis.call('ZCARD', P .. 'running:' .. queue),
-      redis.call('ZCOUNT', P .. 'consumers:' .. queue, NOW, '+inf'), redis.call('HGET', P .. 'paused', queue) or '',
+      sizes[1], sizes[2], sizes[3], redis.call('ZCARD', KEY.running .. queue),
+      redis.call('ZCOUNT', KEY.consumers .. queue, NOW, '+inf'), redis.call('HGET', KEY.paused, queue) or '',
       oldest, int(since), int(NOW),
     }
   end

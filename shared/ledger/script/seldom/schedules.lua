@@ -7,17 +7,19 @@
 --   buffered   a slot whose job waits for the last one's end
 --   last_job, last_slot, skipped, skipped_slot, skipped_why, trouble          what came of it
 
--- luacheck: read globals FINAL NOW P int record_key (records)
+-- luacheck: read globals KEY (keys)
+-- luacheck: read globals FINAL (states)
+-- luacheck: read globals NOW change int record_key (records)
 -- luacheck: read globals refer unrefer (files)
 -- luacheck: read globals write (submission)
 
-local SCHEDULES = P .. 'redbeat::schedule'
+local SCHEDULES = KEY.redbeat_schedule
 local LIVE_LOOKED_AT = 100
 
-local function schedule_key(id) return P .. 'redbeat:' .. id end
+local function schedule_key(id) return KEY.redbeat .. id end
 
 local function look_at(id, at_ms)
-  redis.call('ZADD', SCHEDULES, string.format('%.3f', at_ms / 1000), schedule_key(id))
+  change('ZADD', SCHEDULES, string.format('%.3f', at_ms / 1000), schedule_key(id))
 end
 
 -- The files that the parameters of a schedule name stay as long as it does.
@@ -45,26 +47,30 @@ function T.schedule_put(a)
     if revision ~= a.revision then return 'changed' end
   else
     if redis.call('ZCARD', SCHEDULES) >= a.most then return 'full' end
-    if a.default and redis.call('SADD', P .. 'redbeat::defaults', a.default) == 0 then return 'exists' end
+    if a.default then
+      if redis.call('SISMEMBER', KEY.redbeat_defaults, a.default) == 1 then return 'exists' end
+      change('SADD', KEY.redbeat_defaults, a.default)
+    end
   end
   name_files(a.id, a.document)
-  redis.call('HSET', key, 'document', a.document, 'definition', a.definition)
-  redis.call('HINCRBY', key, 'revision', 1)
-  redis.call('HDEL', key, 'trouble')
+  change('HSET', key, 'document', a.document, 'definition', a.definition, 'revision', int((revision or 0) + 1))
+  change('HDEL', key, 'trouble')
   if a.restart then
-    redis.call('HSET', key, 'cursor', int(NOW))
-    redis.call('HDEL', key, 'buffered')
+    change('HSET', key, 'cursor', int(NOW))
+    change('HDEL', key, 'buffered')
   end
   local next_look = a.look_at or -1000
-  look_at(a.id, redis.call('HEXISTS', key, 'buffered') == 1 and math.min(NOW, next_look) or next_look)
+  local is_buffered = not a.restart and redis.call('HEXISTS', key, 'buffered') == 1
+  look_at(a.id, is_buffered and math.min(NOW, next_look) or next_look)
   return 'ok'
 end
 
 -- schedule_delete: {id}. Its jobs stay.
 function T.schedule_delete(a)
   name_files(a.id)
-  redis.call('ZREM', SCHEDULES, schedule_key(a.id))
-  return redis.call('DEL', schedule_key(a.id))
+  change('ZREM', SCHEDULES, schedule_key(a.id))
+  change('DEL', schedule_key(a.id))
+  return redis.call('EXISTS', schedule_key(a.id))
 end
 
 -- schedule: {id}. Replies {} or {fields, state of its last job}.
@@ -98,7 +104,7 @@ function T.schedules_due(a)
 end
 
 local function has_live_job(schedule)
-  local jobs = P .. 'schedule:' .. schedule
+  local jobs = KEY.schedule .. schedule
   for _, id in ipairs(redis.call('ZRANGE', jobs, '+', '-', 'BYLEX', 'REV', 'LIMIT', 0, LIVE_LOOKED_AT)) do
     local state = redis.call('HGET', record_key(id), 'state')
     if state and not FINAL[state] then return true end
@@ -116,23 +122,23 @@ function T.schedule_tick(a)
   if revision ~= a.revision then return 'stale' end
   buffered = tonumber(buffered)
   local function done(reply)
-    if a.slot > tonumber(cursor) then redis.call('HSET', key, 'cursor', int(a.slot)) end
+    if a.slot > tonumber(cursor) then change('HSET', key, 'cursor', int(a.slot)) end
     look_at(a.id, buffered and math.min(a.next, NOW + a.poll_ms) or a.next)
     return reply
   end
   local function skipped(why)
-    redis.call('HINCRBY', key, 'skipped', 1)
-    redis.call('HSET', key, 'skipped_slot', int(a.slot), 'skipped_why', why)
+    local skips = (redis.call('HGET', key, 'skipped') or 0) + 1
+    change('HSET', key, 'skipped', int(skips), 'skipped_slot', int(a.slot), 'skipped_why', why)
     return done('skipped')
   end
   local function unbuffered()
     if a.slot == buffered then
-      redis.call('HDEL', key, 'buffered')
+      change('HDEL', key, 'buffered')
       buffered = nil
     end
   end
   if a.slot <= tonumber(cursor) and a.slot ~= buffered then return done('replayed') end
-  if redis.call('EXISTS', record_key(a.job_id)) == 1 or redis.call('ZSCORE', P .. 'gone', a.job_id) then
+  if redis.call('EXISTS', record_key(a.job_id)) == 1 or redis.call('ZSCORE', KEY.gone, a.job_id) then
     unbuffered()
     return done('replayed')
   end
@@ -141,18 +147,18 @@ function T.schedule_tick(a)
     if a.slot == buffered then return done('waiting') end
     if a.overlap ~= 'buffer_one' or buffered then return skipped('overlap') end
     buffered = a.slot
-    redis.call('HSET', key, 'buffered', int(a.slot))
+    change('HSET', key, 'buffered', int(a.slot))
     return done('buffered')
   end
   if a.trouble then
     unbuffered()
-    redis.call('HSET', key, 'trouble', a.trouble)
+    change('HSET', key, 'trouble', a.trouble)
     return done('troubled')
   end
   if not a.job then return 'free' end
   unbuffered()
   write({ a.job })
-  redis.call('HSET', key, 'last_slot', int(a.slot))
-  redis.call('HDEL', key, 'trouble')
+  change('HSET', key, 'last_slot', int(a.slot))
+  change('HDEL', key, 'trouble')
   return done('accepted')
 end

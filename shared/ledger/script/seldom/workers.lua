@@ -1,25 +1,26 @@
 -- The workers: that they live, and what they have.
 
--- luacheck: read globals NOW P int record_key (records)
+-- luacheck: read globals KEY (keys)
+-- luacheck: read globals NOW change int record_key (records)
 
 local function leave_queues(owner)
-  local queues = redis.call('HGET', P .. 'worker:' .. owner, 'queues')
-  for _, queue in ipairs(cjson.decode(queues or '[]')) do redis.call('ZREM', P .. 'consumers:' .. queue, owner) end
+  local queues = redis.call('HGET', KEY.worker .. owner, 'queues')
+  for _, queue in ipairs(cjson.decode(queues or '[]')) do change('ZREM', KEY.consumers .. queue, owner) end
 end
 
 -- beat: {owner, about, queues, jobs, lease_ms, keep_ms}. A worker says that it lives: what it is (JSON text), which
 -- queues it consumes and which jobs it has. It counts as a consumer for `lease_ms`, and is shown for `keep_ms`.
 function T.beat(a)
-  local key, until_ms = P .. 'worker:' .. a.owner, NOW + a.lease_ms
+  local key, until_ms = KEY.worker .. a.owner, NOW + a.lease_ms
   leave_queues(a.owner)
-  redis.call('HSET', key, 'about', a.about, 'queues', cjson.encode(a.queues), 'jobs', cjson.encode(a.jobs),
+  change('HSET', key, 'about', a.about, 'queues', cjson.encode(a.queues), 'jobs', cjson.encode(a.jobs),
     'seen_at', int(NOW), 'until', int(until_ms))
-  redis.call('PEXPIRE', key, a.keep_ms)
-  redis.call('ZREMRANGEBYSCORE', P .. 'workers', '-inf', NOW - a.keep_ms)
-  redis.call('ZADD', P .. 'workers', NOW, a.owner)
+  change('PEXPIRE', key, a.keep_ms)
+  change('ZREMRANGEBYSCORE', KEY.workers, '-inf', NOW - a.keep_ms)
+  change('ZADD', KEY.workers, NOW, a.owner)
   for _, queue in ipairs(a.queues) do
-    redis.call('ZREMRANGEBYSCORE', P .. 'consumers:' .. queue, '-inf', NOW)
-    redis.call('ZADD', P .. 'consumers:' .. queue, until_ms, a.owner)
+    change('ZREMRANGEBYSCORE', KEY.consumers .. queue, '-inf', NOW)
+    change('ZADD', KEY.consumers .. queue, until_ms, a.owner)
   end
   return 'ok'
 end
@@ -27,8 +28,8 @@ end
 -- leave: {owner}. A worker has ended.
 function T.leave(a)
   leave_queues(a.owner)
-  redis.call('ZREM', P .. 'workers', a.owner)
-  redis.call('DEL', P .. 'worker:' .. a.owner)
+  change('ZREM', KEY.workers, a.owner)
+  change('DEL', KEY.worker .. a.owner)
   return 'ok'
 end
 
@@ -36,9 +37,9 @@ end
 -- ...}}.
 function T.workers()
   local replies = {}
-  for _, owner in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do
+  for _, owner in ipairs(redis.call('ZRANGE', KEY.workers, 0, -1)) do
     local about, queues, jobs, seen_at, until_ms =
-      unpack(redis.call('HMGET', P .. 'worker:' .. owner, 'about', 'queues', 'jobs', 'seen_at', 'until'))
+      unpack(redis.call('HMGET', KEY.worker .. owner, 'about', 'queues', 'jobs', 'seen_at', 'until'))
     if about then
       local active = {}
       for _, id in ipairs(cjson.decode(jobs)) do

@@ -1,0 +1,168 @@
+"""Every Redis key of the service: its name, its type, what writes it, and when it goes.
+
+Python and the ledger's script take their names from here, and the tests check after each of them that the database has
+nothing else. A name that ends in a separator stands for many keys: what follows it is said in `of`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_PREFIX = "celeriac:"
+Type = Literal["hash", "list", "set", "stream", "string", "zset", "channel"]
+
+
+class KeySettings(BaseSettings):
+    """Under which names the service keeps what it has in Redis."""
+
+    model_config = SettingsConfigDict(env_prefix="CELERIAC_", populate_by_name=True, extra="ignore")
+
+    prefix: str = Field(
+        default=DEFAULT_PREFIX,
+        pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
+        description="What the service's keys in Redis begin with: two services can share one database. With "
+        "any but the default, Celery's own (results, queues) begin with it, too. The same for all processes.",
+    )
+
+
+class Key(NamedTuple):
+    """One key, or one family of keys."""
+
+    name: str  # after the prefix
+    type: Type
+    written_by: str
+    goes: str  # when it goes
+    of: str = ""  # of a family: what its members are told apart by, as a regular expression
+    lapses: bool = False  # Redis removes it: it always has a time to live
+    is_celerys: bool = False  # its name is Celery's, so without our default prefix
+
+    @property
+    def is_family(self) -> bool:
+        """Whether it stands for many keys."""
+        return bool(self.of)
+
+
+_ID = r"[0-9A-Za-z_.:-]+"
+_ANY = r".+"
+_NEVER = "never"
+_EMPTY = "with its last member"
+_WITH_ITS_JOB = "with the job: the keeper removes it, a time to live set at the job's end is the floor under that"
+_SCRIPT = "the ledger's script"
+
+KEYS: dict[str, Key] = {
+    # records and indexes
+    "job": Key("job:", "hash", _SCRIPT, _WITH_ITS_JOB, _ID),
+    "events": Key("events:", "stream", _SCRIPT, _WITH_ITS_JOB, _ID),
+    "jobs": Key("jobs", "zset", _SCRIPT, _EMPTY),
+    "kind": Key("kind:", "zset", _SCRIPT, _EMPTY, _ANY),
+    "queue": Key("queue:", "zset", _SCRIPT, _EMPTY, _ANY),
+    "state": Key("state:", "zset", _SCRIPT, _EMPTY, r"[a-z]+"),
+    "tag": Key("tag:", "zset", _SCRIPT, _EMPTY, _ANY),
+    "schedule": Key("schedule:", "zset", _SCRIPT, _EMPTY, _ID),
+    "references": Key("references:", "set", _SCRIPT, _EMPTY, _ID),
+    "idempotency": Key("idempotency:", "string", _SCRIPT, "after CELERIAC_IDEMPOTENCY_S", _ANY, lapses=True),
+    "gone": Key("gone", "zset", _SCRIPT, _EMPTY),
+    "uploads": Key("uploads", "zset", _SCRIPT, _EMPTY),
+    # what is to be done
+    "due": Key("due", "zset", _SCRIPT, _EMPTY),
+    "expiring": Key("expiring", "zset", _SCRIPT, _EMPTY),
+    "claims": Key("claims", "zset", _SCRIPT, _EMPTY),
+    "outbox": Key("outbox", "zset", _SCRIPT, _EMPTY),
+    "callbacks": Key("callbacks", "zset", _SCRIPT, _EMPTY),
+    "ended": Key("ended", "zset", _SCRIPT, _EMPTY),
+    "set_aside": Key("set_aside", "hash", _SCRIPT, "when an operator removes it"),
+    # queues and concurrency keys
+    "lists": Key("lists", "set", _SCRIPT, _NEVER),
+    "published": Key("published:", "zset", _SCRIPT, _EMPTY, _ANY),
+    "backlog": Key("backlog:", "zset", _SCRIPT, _EMPTY, _ANY),
+    "held": Key("held:", "zset", _SCRIPT, _EMPTY, _ANY),
+    "limited": Key("limited:", "zset", _SCRIPT, _EMPTY, _ANY),
+    "running": Key("running:", "zset", _SCRIPT, _EMPTY, _ANY),
+    "held_queues": Key("held-queues", "set", _SCRIPT, _EMPTY),
+    "limited_keys": Key("limited-keys", "set", _SCRIPT, _EMPTY),
+    "limited_key": Key("limited-key:", "zset", _SCRIPT, _EMPTY, _ANY),
+    "admitted_key": Key("admitted-key:", "zset", _SCRIPT, _EMPTY, _ANY),
+    "running_key": Key("running-key:", "set", _SCRIPT, _EMPTY, _ANY),
+    "paused": Key("paused", "hash", _SCRIPT, _EMPTY),
+    # workers and the keeper
+    "workers": Key("workers", "zset", _SCRIPT, _EMPTY),
+    "worker": Key("worker:", "hash", _SCRIPT, "an hour after its last sign of life", _ANY, lapses=True),
+    "consumers": Key("consumers:", "zset", _SCRIPT, _EMPTY, _ANY),
+    "keeper": Key("keeper", "string", _SCRIPT, "when no worker is the keeper", lapses=True),
+    "amnesty": Key("amnesty", "string", _SCRIPT, "after a lease", lapses=True),
+    "tended_at": Key("tended_at", "string", _SCRIPT, _NEVER),
+    "token": Key("token", "string", _SCRIPT, _NEVER),
+    # schedules: RedBeat's names
+    "redbeat_schedule": Key("redbeat::schedule", "zset", "the ledger's script, RedBeat", _EMPTY),
+    "redbeat_defaults": Key("redbeat::defaults", "set", _SCRIPT, _NEVER),
+    "redbeat_statics": Key("redbeat::statics", "set", "RedBeat", _NEVER),
+    "redbeat_lock": Key("redbeat::lock", "string", "beat", "25 s after the last sign of its beat", lapses=True),
+    "redbeat": Key("redbeat:", "hash", "the ledger's script, RedBeat", "when the schedule is deleted", _ID),
+    # metrics
+    "counters": Key("counters", "hash", _SCRIPT, _NEVER),
+    "event_counters": Key("event_counters", "hash", "the elected consumer of events", _NEVER),
+    "event_hosts": Key("event_hosts", "hash", "the elected consumer of events", _NEVER),
+    "event_consumer": Key("event_consumer", "string", "whoever is elected", "10 s after its last write", lapses=True),
+    # circuits
+    "breaker": Key("breaker:", "string", "workers, by pybreaker", "an hour without use", _ANY, lapses=True),
+    # channels
+    "changes": Key("changes", "channel", "the ledger's script: the id of a job whose events have one more", ""),
+    "cancels": Key("cancels", "channel", "the ledger's script: the id of a job or step that is to stop", ""),
+    # Celery's and kombu's, in the ledger's Redis or the broker's
+    "result": Key("celery-task-meta-", "string", "the script, Celery", "after the retention", _ID, is_celerys=True),
+    "chord": Key("celery-taskset-meta-", "string", "Celery", "with its end, or by clean-up", _ANY, is_celerys=True),
+    "unacked": Key("unacked", "hash", "kombu", _EMPTY, is_celerys=True),
+    "unacked_index": Key("unacked_index", "zset", "kombu", _EMPTY, is_celerys=True),
+    "unacked_mutex": Key("unacked_mutex", "string", "kombu", "after 5 minutes", lapses=True, is_celerys=True),
+    "binding": Key("_kombu.binding.", "set", "kombu", _EMPTY, _ANY, is_celerys=True),
+    "list": Key("", "list", "the ledger's script, kombu", _EMPTY, _ANY, is_celerys=True),
+}  # fmt: skip
+
+
+@lru_cache
+def _process_prefix() -> str:
+    return KeySettings().prefix
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The names of all keys under one prefix: by default that of this process's settings."""
+
+    prefix: str = field(default_factory=_process_prefix)
+
+    def __call__(self, name: str, part: str = "") -> str:
+        """Return the key that `KEYS` has under `name`; of a family the one of `part`."""
+        return self._start(KEYS[name]) + part
+
+    @property
+    def celery_prefix(self) -> str:
+        """What Celery and kombu put before their own names: nothing, unless the prefix is a chosen one."""
+        return "" if self.prefix == DEFAULT_PREFIX else self.prefix
+
+    def entry_of(self, key: str) -> Key | None:
+        """Return what `KEYS` says of a key; None for one that is not this service's."""
+        return next((entry for entry in KEYS.values() if entry.type != "channel" and self._fits(entry, key)), None)
+
+    def written_into(self, lua: str) -> str:
+        """Return text of the ledger's script with the names for `KEY.name`: making a table would be paid at each call.
+
+        A family's name stands before what tells its members apart.
+        """
+        return re.sub(r"\bKEY\.(\w+)", lambda found: f"'{self(found[1])}'", lua)
+
+    def _start(self, entry: Key) -> str:
+        return (self.celery_prefix if entry.is_celerys else self.prefix) + entry.name
+
+    def _fits(self, entry: Key, key: str) -> bool:
+        return re.fullmatch(re.escape(self._start(entry)) + entry.of, key, re.DOTALL) is not None
+
+
+def key(name: str, part: str = "") -> str:
+    """Return a key under the prefix of this process's settings."""
+    return Keys()(name, part)
