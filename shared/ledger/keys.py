@@ -25,7 +25,7 @@ class KeySettings(BaseSettings):
 
     prefix: str = Field(
         default=DEFAULT_PREFIX,
-        pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
+        pattern=r"^[A-Za-z0-9_.:-]{0,63}[:_.-]$",
         description="What the service's keys in Redis begin with: two services can share one database. With "
         "any but the default, Celery's own (results, queues) begin with it, too. The same for all processes.",
     )
@@ -116,6 +116,8 @@ KEYS: dict[str, Key] = {
     "cancels": Key("cancels", "channel", "the ledger's script: the id of a job or step that is to stop", ""),
     # Celery's and kombu's, in the ledger's Redis or the broker's
     "result": Key("celery-task-meta-", "string", "the script, Celery", "after the retention", _ID, is_celerys=True),
+    "chord_results": Key("celery-taskset-meta-", "zset", "Celery", "with its chord", r".+\.j", is_celerys=True),
+    "chord_members": Key("celery-taskset-meta-", "set", "Celery", "with its chord", r".+\.d", is_celerys=True),
     "chord": Key("celery-taskset-meta-", "string", "Celery", "with its end, or by clean-up", _ANY, is_celerys=True),
     "unacked": Key("unacked", "hash", "kombu", _EMPTY, is_celerys=True),
     "unacked_index": Key("unacked_index", "zset", "kombu", _EMPTY, is_celerys=True),
@@ -145,9 +147,12 @@ class Keys:
         """What Celery and kombu put before their own names: nothing, unless the prefix is a chosen one."""
         return "" if self.prefix == DEFAULT_PREFIX else self.prefix
 
-    def entry_of(self, key: str) -> Key | None:
-        """Return what `KEYS` says of a key; None for one that is not this service's."""
-        return next((entry for entry in KEYS.values() if entry.type != "channel" and self._fits(entry, key)), None)
+    def entries_of(self, key: str) -> list[Key]:
+        """Return what `KEYS` says of a key, the narrowest entry first; nothing for one that is not this service's.
+
+        The last one is that of broker lists, whose names are what queues are called.
+        """
+        return [entry for entry in KEYS.values() if entry.type != "channel" and self._fits(entry, key)]
 
     def written_into(self, lua: str) -> str:
         """Return text of the ledger's script with the names for `KEY.name`: making a table would be paid at each call.

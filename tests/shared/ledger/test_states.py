@@ -51,4 +51,6 @@ def test_jobs_are_found_by_their_state(accept: Callable[..., Any], empty_valkey:
         return {state: [record.id for record in records] for state, (records, _) in lists.items()}
 
     assert with_async(empty_valkey.redis_url, found) == {state: [] for state in State} | {State.QUEUED: [job.id]}
-    assert {Filter(states=(state,)).arguments(1, 1, Keys())["index"] for state in State} == {key("state", s) for s in State}
+    assert {Filter(states=(state,)).arguments(1, 1, Keys())["index"] for state in State} == {
+        key("state", s) for s in State
+    }

