@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from shared.ledger.client import CELERY_RESULT_PREFIX, PREFIX
+from shared.ledger import keys
 
-RESULT = CELERY_RESULT_PREFIX
-CHORD_SIZE = "celery-taskset-meta-{}.s"
+RESULT = keys.key("result")
+CHORD_SIZE = keys.key("chord") + "{}.s"
 HELD_BY_PAUSE, HELD_BY_KEY = "queue_paused", "concurrency_limited"
 
 
 def key(name: str, of: str = "") -> str:
     """Return the key of what the ledger calls `name`, of a job, queue, state, concurrency key or the like."""
-    return f"{PREFIX}{name}:{of}" if of else f"{PREFIX}{name}"
+    return keys.key(name.replace("-", "_"), of)
 
 
 def list_of(queue: str, priority: int) -> str:

@@ -50,7 +50,7 @@ class Snapshot:
 
     def having(self, of: dict[str, Any], name: str) -> dict[str, Any]:
         """Return those of the ledger's keys that are called `name`, by what they are of."""
-        prefix = key(name) + ":"
+        prefix = key(name)
         return {found.removeprefix(prefix): value for found, value in of.items() if found.startswith(prefix)}
 
 
