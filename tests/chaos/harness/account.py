@@ -94,7 +94,7 @@ def _missing_parts(stage: Stage) -> list[str]:
     give_up_at = time.monotonic() + WHOLE_WITHIN_S
     began_at, idle = time.monotonic(), stage.workers
     while idle and time.monotonic() < give_up_at:
-        stage.clients.submit_all([stage.job(lasts_s=0.5) for _ in range(4 * len(stage.workers))], bound_s=5)
+        stage.clients.submit_all([stage.job(lasts_s=0.5) for _ in range(4 * len(stage.workers))])
         _drained(stage, WHOLE_WITHIN_S)
         busy = {run.worker_pid for run in stage.facts().all_runs() if run.seen_at[0] >= began_at}
         idle = [worker for worker in stage.workers if worker.pid not in busy]

@@ -35,6 +35,7 @@ class Clients:
     """Everything that asks one gateway. Safe in threads."""
 
     url: str
+    give_up_at: float  # when nothing is repeated any more, by the monotonic clock
     answers: list[Answer] = field(default_factory=list)
     accepted: dict[str, tuple[str, ...]] = field(default_factory=dict)  # job id: labels that it runs under
     denied: dict[str, str] = field(default_factory=dict)  # label: what the answer said, and that nothing was accepted
@@ -56,10 +57,9 @@ class Clients:
         self.answers.append(Answer(asked_at, took_s, response.status_code, code, f"{method} {path}"))
         return response
 
-    def submit(self, job: dict[str, Any], *labels: str, bound_s: float = 180) -> str | None:
+    def submit(self, job: dict[str, Any], *labels: str) -> str | None:
         """Submit a job with an Idempotency-Key, again and again until it is accepted. Returns its id."""
-        give_up_at = time.monotonic() + bound_s
-        while time.monotonic() < give_up_at:
+        while time.monotonic() < self.give_up_at:
             answer = self.ask("POST", "/jobs", json=job, headers={"Idempotency-Key": labels[0]})
             if answer is not None and answer.status_code == _DONE:
                 job_id = str(answer.json()["id"])
@@ -69,11 +69,11 @@ class Clients:
         self.unanswered.append(labels[0])
         return None
 
-    def submit_all(self, jobs: Iterable[dict[str, Any]], *, batch: int = 100, bound_s: float = 180) -> None:
+    def submit_all(self, jobs: Iterable[dict[str, Any]], *, batch: int = 100) -> None:
         """Submit traced jobs in batches, each again and again until it is accepted."""
         waiting = list(jobs)
         for at in range(0, len(waiting), batch):
-            part, give_up_at = waiting[at : at + batch], time.monotonic() + bound_s
+            part = waiting[at : at + batch]
             labels = [job["params"]["label"] for job in part]
             while True:
                 headers = {"Idempotency-Key": f"batch of {labels[0]}"}
@@ -82,7 +82,7 @@ class Clients:
                     ids = [job["id"] for job in answer.json()["jobs"]]
                     self.accepted |= {job_id: (label,) for job_id, label in zip(ids, labels, strict=True)}
                     break
-                if time.monotonic() >= give_up_at:
+                if time.monotonic() >= self.give_up_at:
                     self.unanswered += labels
                     break
                 time.sleep(_REPEAT_AFTER_S)
@@ -99,18 +99,6 @@ class Clients:
             self.accepted |= {job_id: (label,) for job_id, label in zip(ids, labels, strict=True)}
         elif "nothing was accepted" in answer.json().get("detail", ""):
             self.denied |= dict.fromkeys(labels, answer.json()["code"])
-
-    def in_parallel(self, jobs: list[dict[str, Any]], *, clients: int = 8, pause_s: float = 0.0) -> None:
-        """Submit traced jobs one by one from several clients; each looks at its job, then rests for `pause_s`."""
-
-        def one(job: dict[str, Any]) -> None:
-            job_id = self.submit(job, job["params"]["label"])
-            if job_id:
-                self.ask("GET", f"/jobs/{job_id}")
-            time.sleep(pause_s)
-
-        with ThreadPoolExecutor(clients) as pool:
-            list(pool.map(one, jobs))
 
     def states(self, *, only_some: bool = False, **wanted: Any) -> dict[str, str] | None:
         """Return the states of jobs by their ids, all or one page of them; None where they cannot be had."""

@@ -25,6 +25,7 @@ from worker.upkeep.watchdog import EXIT_CODE
 NEW = {"CELERIAC_CONTRACTS": "tests.chaos.kinds.contracts", "CELERIAC_TASKS": "tests.chaos.kinds.tasks"}
 OLD = {"CELERIAC_CONTRACTS": "tests.chaos.kinds.older", "CELERIAC_TASKS": "tests.chaos.kinds.older_tasks"}
 CONCURRENCY = 2
+PATIENCE_S = 600.0  # of clients whose requests are not answered
 BACK_WITHIN_S = 3.0  # after an outage, until no answer may say any more that there is one
 
 
@@ -129,7 +130,7 @@ def stage(
         supervisor.wait_until_ready()
         gateway = Program("gateway", web, folder, configuration, "Application startup complete")
         supervisor.start(gateway)
-        clients = Clients(f"http://127.0.0.1:{gateway_port}")
+        clients = Clients(f"http://127.0.0.1:{gateway_port}", time.monotonic() + PATIENCE_S)
         made = Stage(folder, configuration, supervisor, valkey, port, proxy, clients, gateway)
         made.hire(workers, env)
         supervisor.wait_until_ready()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from concurrent.futures import ThreadPoolExecutor
+import time
 from pathlib import Path
 
 from tests.chaos.harness.account import settle
+from tests.chaos.harness.clients import crowd
 from tests.chaos.harness.injuries import hurt
 from tests.chaos.harness.programs import Program
 from tests.chaos.harness.rows import Row
@@ -14,20 +15,25 @@ from tests.chaos.harness.stage import Stage, scaled, stage
 from tests.support.servers.services import wait_for
 
 PAUSE_S = 5.0
-REST_S = 1.0  # of a client between two jobs
 
 
 def run(folder: Path, scale: float = 1) -> Row:
-    """7 kills each of broker and gateway, in turn, under 8 clients."""
+    """7 kills each of broker and gateway, in turn, under 8 clients; each looks at the job that it has submitted."""
     chance, times = random.Random(8), scaled(7, scale)  # noqa: S311 - the same injuries each time
     with stage(folder, workers=2) as service:
-        jobs = [service.job(lasts_s=chance.uniform(0.1, 2)) for _ in range(scaled(500, scale))]
-        with ThreadPoolExecutor(1) as crowd:
-            submitting = crowd.submit(service.clients.in_parallel, jobs, clients=8, pause_s=REST_S)
+
+        def submit() -> None:
+            job = service.job(lasts_s=chance.uniform(0.1, 1))
+            if job_id := service.clients.submit(job, job["params"]["label"]):
+                service.clients.ask("GET", f"/jobs/{job_id}")
+
+        with crowd(8, submit, rest_s=1.5):
             for _ in range(times):
+                time.sleep(PAUSE_S)
                 _kill_broker(service)
-                hurt([service.gateway], [Program.kill], chance, pause_s=PAUSE_S)
-            submitting.result()
+                time.sleep(PAUSE_S)
+                hurt([service.gateway], [Program.kill], chance, pause_s=0)
+            wait_for(lambda: service.gateway.is_ready, "the gateway is back")
         return settle(service, f"{times} kills each of broker and gateway, 8 clients with keys")
 
 

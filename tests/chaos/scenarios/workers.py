@@ -13,6 +13,7 @@ from tests.chaos.harness.rows import LEASE_S, Row
 from tests.chaos.harness.stage import scaled, stage
 
 FROZEN_S = LEASE_S + 3
+EVERY_LONG = 15  # a job in so many outlives its lease
 
 
 def run(folder: Path, scale: float = 1) -> Row:
@@ -27,11 +28,15 @@ def run(folder: Path, scale: float = 1) -> Row:
         *[Program.terminate] * ends,
     ]
     chance.shuffle(injuries)
-    with stage(folder, workers=scaled(6, max(scale, 0.5))) as service:
-        lengths = [chance.uniform(0.1, 2.5) for _ in range(scaled(1_500, scale))]
+    with stage(folder, workers=scaled(6, max(scale, 0.7))) as service:
+        lengths = [_length_s(number, chance) for number in range(scaled(1_500, scale))]
         service.clients.submit_all(service.job(lasts_s=s, is_quiet=chance.random() < 0.5) for s in lengths)
         hurt(service.workers, injuries, chance, pause_s=2.2)
         injected = (
             f"workers: {kills + children} kills, {freezes + mains} freezes of {FROZEN_S:g} s, {ends} terminations"
         )
         return settle(service, injected)
+
+
+def _length_s(number: int, chance: random.Random) -> float:
+    return chance.uniform(2, 3) * LEASE_S if number % EVERY_LONG == 0 else chance.uniform(0.1, 1.5)
