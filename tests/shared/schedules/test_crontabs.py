@@ -104,7 +104,7 @@ def test_times_that_clocks_move_over_midnight_come_in_order_and_once() -> None:
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     zone=st.sampled_from(
         ["Europe/Berlin", "America/New_York", "America/Nuuk", "America/St_Johns", "Asia/Kathmandu", "UTC"]
