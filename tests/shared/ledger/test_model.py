@@ -21,6 +21,7 @@ from tests.support.servers.services import Server
 
 EXAMPLES = int(os.environ.get("CELERIAC_MODEL_EXAMPLES", "120"))  # sequences to try: 120 take about 25 s
 STEPS = 50
+ROUNDS = 4  # at most
 
 SEEN = {  # what must have happened at least once: a rule that never applies is a check that cannot fail
     *(f"accept: {shape}" for shape in SHAPES),
@@ -70,5 +71,9 @@ def test_the_ledger_is_the_state_machine(valkey: Server) -> None:
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
     )
-    run_state_machine_as_test(machine, settings=limits)
-    assert sorted((SEEN | {each.name for each in Machine.actions}) - set(seen)) == []
+    expected = SEEN | {each.name for each in Machine.actions}
+    for _ in range(ROUNDS):  # chance may leave a rare outcome out of one round, but hardly of several
+        run_state_machine_as_test(machine, settings=limits)
+        if expected <= seen.keys():
+            return
+    assert sorted(expected - seen.keys()) == []
