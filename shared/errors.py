@@ -95,12 +95,16 @@ class TransientFailure(TaskFailure):
 
 
 class TimeLimitReached(TaskFailure):
-    """The soft time limit was reached; the body was interrupted and could clean up."""
+    """The job needed more than its hard limit of `limit_s`.
 
-    def __init__(self, limit_s: float) -> None:
+    With `interrupted_after_s`, its soft limit, the body was interrupted before that and could clean up.
+    """
+
+    def __init__(self, limit_s: float, *, interrupted_after_s: float | None = None) -> None:
+        how = f"; it was interrupted after {interrupted_after_s:g} s" if interrupted_after_s is not None else ""
         super().__init__(
             "time_limit_exceeded",
-            f"The job ran longer than its time limit of {limit_s:g} s.",
+            f"The job needs longer than its time limit of {limit_s:g} s{how}.",
             remedy="Reduce the work of the job, or set a larger options.time_limit_s within the kind's limit.",
             limit_s=limit_s,
         )

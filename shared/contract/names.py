@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints
+from pydantic_core import CoreSchema, core_schema
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Marks a text that must match `pattern` as a whole; the refusal says in `words` what it may be."""
+
+    pattern: str
+    words: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^{self.pattern}$"}
+
+    def _checked(self, text: str) -> str:
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(f"it must be {self.words}")
+        return text
+
 
 ConnectionName = Annotated[
     str,
-    StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$"),
+    Matching(
+        r"[a-z][a-z0-9_-]{0,62}",
+        "1 to 63 lower-case letters, digits, '_' or '-', and begin with a letter",
+    ),
     Field(description="Name of a configured connection.", examples=["warehouse"]),
 ]
 
@@ -29,7 +54,10 @@ HttpConnectionName = Annotated[ConnectionName, NamesConnection("http")]
 
 TableName = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?$"),
+    Matching(
+        r"[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?",
+        "'table' or 'schema.table', each of 1 to 63 letters, digits or '_' and not beginning with a digit",
+    ),
     Field(description="`table` or `schema.table`.", examples=["sales", "public.sales"]),
 ]
 
@@ -57,7 +85,10 @@ def _below_root(path: str) -> str:
 
 StorePath = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9_.=@ -][A-Za-z0-9_.=@ /-]{0,510}$"),
+    Matching(
+        r"[A-Za-z0-9_.=@ -][A-Za-z0-9_.=@ /-]{0,510}",
+        "1 to 511 letters, digits, spaces or any of _ . = @ / -, and not begin with '/'",
+    ),
     AfterValidator(_below_root),
     Field(description="Path below a store's root.", examples=["exports/2026/sales.parquet"]),
 ]

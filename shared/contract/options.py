@@ -6,12 +6,21 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from shared.contract.names import Matching
+
 PRIORITIES = 10  # 0..9; 9 is most urgent, on every broker
 DEFAULT_PRIORITY = 4
 YEAR_S = 366 * 86_400.0
 MAX_RUNNING_PER_KEY = 1_000
 
-Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,63}$", examples=["nightly"])]
+Tag = Annotated[
+    str,
+    Matching(
+        r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,63}",
+        "1 to 64 letters, digits or any of . _ : @ / -, and begin with a letter or digit",
+    ),
+    Field(examples=["nightly"]),
+]
 Seconds = Annotated[float, Field(gt=0, le=YEAR_S)]
 
 

@@ -285,9 +285,11 @@ def _unexpected(failure: BaseException) -> TaskFailure:
 
 
 def _interrupted(run: Run, contract: AnyContract, delivery: _Delivery) -> TaskFailure:
-    soft_s = float((delivery.request.timelimit or [None, None])[1] or contract.spec.limits.soft_s)
-    if time.monotonic() - delivery.started >= soft_s - 1:
-        return TimeLimitReached(soft_s)
+    hard_s, soft_s = delivery.request.timelimit or (None, None)
+    limits = contract.spec.limits
+    interrupts_after_s = float(soft_s or limits.soft_s)
+    if time.monotonic() - delivery.started >= interrupts_after_s - 1:
+        return TimeLimitReached(float(hard_s or limits.hard_s), interrupted_after_s=interrupts_after_s)
     # The signal was meant for this child's previous job: this one is queued again and no attempt is counted.
     run.ledger.release(run.job_id, owner=claim_owner())
     raise ClaimLost("interrupted by a stray signal")

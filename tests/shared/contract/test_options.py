@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import ValidationError
 
 from shared.broker.messages import Composer
 from shared.contract.options import RunOptions, SubmissionOptions
@@ -67,3 +68,14 @@ def test_every_option_has_a_line_for_people() -> None:
     table = OPERATE.read_text(encoding="utf-8").partition("| option | effect |")[2].partition("\n\n")[0]
     named = {name.strip(" `") for row in table.splitlines()[2:] for name in row.split("|")[1].split(",")}
     assert named == SubmissionOptions.model_fields.keys()
+
+
+@pytest.mark.parametrize("tag", ["two words", "-dash", "", "x" * 65, "line\n", "naïve"])
+def test_a_refused_tag_says_in_words_what_a_tag_may_be(tag: str) -> None:
+    """The pattern is for programs; a person reads a sentence."""
+    with pytest.raises(ValidationError) as refused:
+        SubmissionOptions.model_validate_json(json.dumps({"tags": [tag]}))
+    (error,) = refused.value.errors()
+    assert error["msg"].endswith(
+        "it must be 1 to 64 letters, digits or any of . _ : @ / -, and begin with a letter or digit"
+    )

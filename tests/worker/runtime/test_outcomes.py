@@ -119,6 +119,7 @@ def test_the_soft_limit_interrupts(jobs: Jobs, tmp_path: Path) -> None:
     """The job's own limit, below its kind's, ends it with a typed failure."""
     job = ended(jobs, tmp_path / "n", lasts_s=30, options={"time_limit_s": 2})
     assert (job["state"], job["error"]["code"]) == ("failed", "time_limit_exceeded")
+    assert (job["error"]["details"], "limit of 2 s" in job["error"]["message"]) == ({"limit_s": 2}, True)
 
 
 def test_the_hard_limit_kills_a_body_that_does_not_hear(service: tuple[Jobs, Worker], tmp_path: Path) -> None:
