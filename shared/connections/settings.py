@@ -76,7 +76,7 @@ class ServerDatabaseInfo(_Database):
         if self.url is not None:
             parts = urlsplit(self.url)
             if parts.scheme not in self.schemes:
-                raise ValueError(f"'url' begins with {self.schemes[0]}://")
+                raise ValueError(f"'url' must begin with {self.schemes[0]}://")
             if parts.password is not None or redact(parts.query) != parts.query:
                 raise ValueError(f"'url': {_HIDE_URL}")
         return self

@@ -23,8 +23,8 @@ UNKNOWN_ID = "01900000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
-def celeriac(gateway: Server) -> Celeriac:
-    """Return the command line of a gateway that has no workers."""
+def celeriac(gateway: Server, empty_valkey: Server) -> Celeriac:  # noqa: ARG001 - other modules' workers are forgotten
+    """Return the command line of a gateway that has no workers, on an empty ledger."""
     return Celeriac(gateway.url)
 
 

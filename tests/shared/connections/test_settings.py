@@ -73,7 +73,7 @@ def test_no_file_is_no_connections() -> None:
         ("[w]\nkind = 'http'\norigin = 'https://h/path?token=s3cr3t'", "scheme, host and port only"),
         ("[w]\nkind = 'http'\norigin = 's3cr3t'", "absolute http"),
         ("[w]\nkind = 'sqlite'\npath = 'x'\nlock_timeout_s = 0", "w.lock_timeout_s: Input should be greater"),
-        ("['W W']\nkind = 'sqlite'\npath = 'x'", "W W: String should match"),
+        ("['W W']\nkind = 'sqlite'\npath = 'x'", "W W: .*it must be 1 to 63 lower-case letters"),
         ("[w\nurl = 's3cr3t'", "is not TOML"),
     ],
 )
