@@ -25,7 +25,7 @@ def run(folder: Path, scale: float = 1) -> Row:
         def submit_many() -> None:
             service.clients.submit_once(*(service.job() for _ in range(50)))
 
-        with crowd(8, submit_one, rest_s=0.5), crowd(2, submit_many, rest_s=1):
+        with crowd(8, submit_one, rest_s=0.5), crowd(2, submit_many, rest_s=5):
             for _ in range(times):
                 _freeze(service)
                 _cut_off(service)

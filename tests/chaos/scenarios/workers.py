@@ -31,7 +31,7 @@ def run(folder: Path, scale: float = 1) -> Row:
     with stage(folder, workers=scaled(6, max(scale, 0.7))) as service:
         lengths = [_length_s(number, chance) for number in range(scaled(1_500, scale))]
         service.clients.submit_all(service.job(lasts_s=s, is_quiet=chance.random() < 0.5) for s in lengths)
-        hurt(service.workers, injuries, chance, pause_s=2.2)
+        hurt(service.workers, injuries, chance, pause_s=2)
         injected = (
             f"workers: {kills + children} kills, {freezes + mains} freezes of {FROZEN_S:g} s, {ends} terminations"
         )
@@ -39,4 +39,4 @@ def run(folder: Path, scale: float = 1) -> Row:
 
 
 def _length_s(number: int, chance: random.Random) -> float:
-    return chance.uniform(2, 3) * LEASE_S if number % EVERY_LONG == 0 else chance.uniform(0.1, 1.5)
+    return chance.uniform(2, 3) * LEASE_S if number % EVERY_LONG == 0 else chance.uniform(0.1, 1)
