@@ -13,6 +13,8 @@ import structlog
 from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from api.http import docs, openapi, problems
 from api.http.bodies import Body
@@ -34,7 +36,8 @@ from shared.broker.safety import refuse_unsafe
 from shared.connections.settings import load_connections
 from shared.contract.artifacts import ArtifactStore
 from shared.errors import redact
-from shared.ledger.client import AsyncLedger
+from shared.ledger.aclient import AsyncLedger
+from shared.ledger.headroom import Headroom
 from shared.ledger.server import bounded
 from shared.workflows.planning import Planner
 
@@ -62,11 +65,14 @@ BODIES: tuple[Body[Any], ...] = (SUBMISSION, BATCH, jobs.RETRY, bulk.BULK, sched
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: GatewaySettings = app.state.settings
     await asyncio.to_thread(_check_ledger, settings)
-    app.state.redis = client = ledger_client(settings)
-    app.state.ledger = ledger = AsyncLedger(client, timeout_s=settings.ledger_timeout_s)
+    client = ledger_client(settings)
+    app.state.ledger = ledger = AsyncLedger(
+        client, timeout_s=settings.ledger_timeout_s, reserve_ratio=settings.ledger_reserve_ratio
+    )
     app.state.store = ArtifactStore(settings.store_url)
     try:
         async with (
+            _looked_at(ledger.headroom),
             watching(settings.ledger_url) as app.state.changes,
             publishing(settings, ledger) as outbox,
             metrics.reporting(settings, app.state.metrics, waiting=lambda: len(app.state.changes)),
@@ -85,14 +91,29 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def ledger_client(settings: GatewaySettings) -> redis.asyncio.Redis:
-    """Return the process's client of the ledger. If all connections are in use, a call waits within its time limit."""
+    """Return the process's client of the ledger. If all connections are in use, a call waits within its time limit.
+
+    After a restart of the ledger every connection of the pool is broken: each is made anew at once, on its next use.
+    """
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         settings.ledger_url,
         max_connections=CONNECTIONS,
         timeout=settings.ledger_timeout_s,
+        retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
         **bounded(),
     )
     return redis.asyncio.Redis.from_pool(pool)
+
+
+@asynccontextmanager
+async def _looked_at(headroom: Headroom) -> AsyncIterator[None]:
+    """Keep `headroom` up to date while the block runs."""
+    watching_it = asyncio.create_task(headroom.watch())
+    try:
+        yield
+    finally:
+        watching_it.cancel()
+        await asyncio.wait([watching_it])
 
 
 def _check_ledger(settings: GatewaySettings) -> None:

@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 
 from api.settings import GatewaySettings
 from shared.contract.artifacts import ArtifactStore
-from shared.ledger.client import AsyncLedger
+from shared.ledger.aclient import AsyncLedger
 
 
 async def _ledger(request: Request) -> AsyncLedger:

@@ -16,7 +16,7 @@ from shared.broker.celery import make_celery
 from shared.broker.messages import publish
 from shared.broker.settings import BrokerSettings
 from shared.errors import redact
-from shared.ledger.client import AsyncLedger
+from shared.ledger.aclient import AsyncLedger
 from shared.ledger.records import Entry
 from shared.ledger.server import SOCKET_TIMEOUT_S
 

@@ -2,7 +2,9 @@
 
     CeleriacError
     ├── DefinitionError          a contract or a setting is wrong; raised at import or at start
-    ├── LedgerUnavailable        the ledger (or the broker behind it) does not respond
+    ├── LedgerUnavailable        the ledger does not respond, and nothing was accepted or changed
+    ├── OutcomeUnknown           the ledger did not respond in time, and may have done what it was asked to do
+    ├── LedgerFull               the ledger has no room: nothing was accepted or changed
     ├── ClaimLost                this worker no longer holds the claim; its writes are refused
     └── TaskFailure              a job ends as ``failed`` with this code, message and remedy
         ├── TransientFailure     transient: the contract's retry policy applies
@@ -42,7 +44,15 @@ class DefinitionError(CeleriacError):
 
 
 class LedgerUnavailable(CeleriacError):
-    """The ledger does not respond; nothing was accepted or changed."""
+    """The ledger does not respond; it is known that nothing was accepted or changed."""
+
+
+class OutcomeUnknown(CeleriacError):
+    """The ledger did not respond in time. What it was asked to do may be done."""
+
+
+class LedgerFull(CeleriacError):
+    """The ledger's memory or disk is full, or nearly; nothing was accepted or changed."""
 
 
 class ClaimLost(CeleriacError):

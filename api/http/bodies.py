@@ -6,6 +6,7 @@ parsing cannot do both, because it passes Python values to Pydantic.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -20,6 +21,7 @@ from api.http.pointers import SchemaMap, field_errors
 from api.http.problems import Problem
 from api.settings import GatewaySettings
 from shared.contract.definition import MAX_JSON_DEPTH
+from shared.ledger.accepting import arrived_at
 
 T = TypeVar("T")
 
@@ -60,6 +62,7 @@ class Body(Generic[T]):
         _refuse_other_media_types(request)
         settings: GatewaySettings = request.app.state.settings
         body = await _bytes_of(request, settings.max_body_bytes)
+        arrived_at.set(asyncio.get_running_loop().time())
         return self.check(body), body
 
     async def read_or(self, default: T, request: Request) -> tuple[T, bytes]:

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.errors import LedgerUnavailable, redact
+from shared.errors import LedgerFull, LedgerUnavailable, OutcomeUnknown, redact
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 100  # in one document: a workflow of a thousand steps may have several errors in each
@@ -110,6 +110,23 @@ def install(app: FastAPI) -> None:
         _log.warning("ledger unavailable", cause=redact(repr(raised.__cause__)))
         detail = "The ledger does not respond; nothing was accepted or changed. Retry the request."
         return Problem(503, "ledger_unavailable", detail, headers={"Retry-After": "2"}).response(request.url.path)
+
+    @app.exception_handler(OutcomeUnknown)
+    async def unknown(request: Request, raised: OutcomeUnknown) -> Response:
+        _log.warning("outcome unknown", path=request.url.path, cause=redact(repr(raised.__cause__ or raised)))
+        detail = (
+            "The ledger did not respond in time: whether the request was carried out is not known. Repeat it, a "
+            "submission with the same Idempotency-Key: then it is accepted once. Without a key, look first."
+        )
+        return Problem(503, "outcome_unknown", detail, headers={"Retry-After": "2"}).response(request.url.path)
+
+    @app.exception_handler(LedgerFull)
+    async def full(request: Request, raised: LedgerFull) -> Response:
+        detail = (
+            f"The ledger is full: {raised}. Nothing was accepted or changed. Retry later; its operator can give it "
+            "more memory or disk, or delete jobs that have ended."
+        )
+        return Problem(507, "ledger_full", detail, headers={"Retry-After": "30"}).response(request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, raised: RequestValidationError) -> Response:

@@ -17,7 +17,7 @@ from api.jobs.reruns import REPEATABLE, RetryRequest, refuse_unrepeatable, repet
 from api.jobs.schemas import BulkCancelled, BulkRetried, Refused, Retried
 from api.jobs.selection import BULK_MAX, BulkRequest, is_between, job_among, selected
 from api.jobs.view import at, links
-from shared.ledger.client import AsyncLedger
+from shared.ledger.aclient import AsyncLedger
 from shared.ledger.records import Record
 from shared.ledger.states import State
 

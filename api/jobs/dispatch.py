@@ -19,7 +19,7 @@ from api.settings import GatewaySettings
 from shared.connections.settings import Connections
 from shared.contract.catalogue import catalogue
 from shared.errors import LedgerUnavailable
-from shared.ledger.client import AsyncLedger
+from shared.ledger.aclient import AsyncLedger
 from shared.ledger.records import Accepted, Entry
 from shared.ledger.records import Submission as LedgerSubmission
 from shared.workflows.nodes import WorkflowContract

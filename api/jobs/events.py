@@ -17,7 +17,7 @@ from api.http.problems import problems
 from api.jobs.changes import Waiters, Watch
 from api.jobs.selection import FoundJob
 from shared.errors import LedgerUnavailable
-from shared.ledger.client import AsyncLedger
+from shared.ledger.aclient import AsyncLedger
 from shared.ledger.records import Event, Record
 from shared.ledger.states import State
 

@@ -15,7 +15,7 @@ from starlette.types import Receive
 
 from api.jobs.changes import Changes, Watch
 from shared.errors import LedgerUnavailable
-from shared.ledger.client import AsyncLedger
+from shared.ledger.aclient import AsyncLedger
 from shared.ledger.records import Record
 from shared.ledger.states import State
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-import redis.asyncio
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
-from redis.exceptions import RedisError
 
-from api.deps import Settings
+from api.deps import Ledger, Settings
 from api.http.problems import Problem, problems
 from api.settings import GatewaySettings
+from shared.ledger.calls import NO_ANSWER
+from shared.ledger.headroom import Headroom
 
 _BOUND_S = 2.0
 _DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671, "pyamqp": 5672, "redis": 6379, "rediss": 6379}
@@ -43,30 +43,31 @@ async def live() -> Alive:
     return Alive(is_alive=True)
 
 
-async def _ledger_client(request: Request) -> redis.asyncio.Redis:
-    client: redis.asyncio.Redis = request.app.state.redis
-    return client
-
-
 @router.get("/readyz", summary="Can it accept jobs?", responses=problems(503))
-async def ready(settings: Settings, ledger: Annotated[redis.asyncio.Redis, Depends(_ledger_client)]) -> Ready:
-    """Check ledger and broker. Raises `Problem` (503) that names the part that is down."""
-    parts = {"ledger": _ledger_answers(ledger)}
+async def ready(settings: Settings, ledger: Ledger) -> Ready:
+    """Check ledger and broker. Raises `Problem` (503) that names the part that is down or full."""
+    parts = {"ledger": _ledger_answers(ledger.headroom)}
     if not settings.shares_redis:
         parts["broker"] = _broker_listens(settings)
     answers = await asyncio.gather(*parts.values())
     if down := [part for part, answers_ in zip(parts, answers, strict=True) if not answers_]:
         names = " and ".join(down)
-        raise Problem(503, "not_ready", f"Down: {names}. Jobs cannot be accepted.", headers={"Retry-After": "2"})
+        raise _not_ready(f"Down: {names}.")
+    if problem := ledger.headroom.problem:
+        raise _not_ready(f"Full: ledger, {problem}.")
     return Ready(is_ready=True)
 
 
-async def _ledger_answers(client: redis.asyncio.Redis) -> bool:
+def _not_ready(why: str) -> Problem:
+    return Problem(503, "not_ready", f"{why} Jobs cannot be accepted.", headers={"Retry-After": "2"})
+
+
+async def _ledger_answers(headroom: Headroom) -> bool:
     try:
-        async with asyncio.timeout(_BOUND_S):
-            return bool(await client.ping())
-    except (RedisError, OSError, TimeoutError):
+        await headroom.look()
+    except NO_ANSWER:
         return False
+    return True
 
 
 async def _broker_listens(settings: GatewaySettings) -> bool:

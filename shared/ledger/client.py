@@ -1,23 +1,19 @@
 """The ledger: every job's record, and the only way to change its state.
 
 The transitions are one Lua script (`script/`, the state machine is drawn in `states.py`); this module gives
-it typed callers: `AsyncLedger` for the gateway, `Ledger` for the workers. Both run the same script.
+it typed callers: `Ledger`, here, for the workers, and `AsyncLedger` (`aclient.py`) for the gateway. Both run the same
+script.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import redis
-import redis.asyncio
 from pydantic_core import to_json
-from redis.exceptions import RedisError
 
-from shared.errors import ClaimLost, LedgerUnavailable
-from shared.ledger.filters import Filter
+from shared.errors import ClaimLost
 from shared.ledger.ids import uuid7
 from shared.ledger.keys import Keys
 from shared.ledger.records import (
@@ -25,20 +21,15 @@ from shared.ledger.records import (
     Action,
     Claim,
     Entry,
-    Event,
     Gone,
     Record,
     Refusal,
     Submission,
     Unknown,
     parse_accepted,
-    parse_event,
     parse_read,
-    parse_record,
 )
 from shared.ledger.script import source
-
-_MAX_BATCH = 256  # records that share a round trip, unless one submission has more; one takes about 0.1 ms
 
 
 class Ledger:
@@ -215,129 +206,3 @@ class Ledger:
     def cancel(self, job_id: str, *, reason: str) -> str:
         """Cancel a job. Returns `cancelled`, `requested` (it is running), `unknown` or the state it had ended in."""
         return cast("str", self._call("cancel", id=job_id, reason=reason)[-1])
-
-
-@dataclass
-class _Waiting:
-    submission: Submission
-    future: asyncio.Future[Accepted]
-
-
-@dataclass
-class AsyncLedger:
-    """The gateway's side: accept, read, list, cancel, events. Raises `LedgerUnavailable` within `timeout_s`."""
-
-    client: redis.asyncio.Redis
-    timeout_s: float = 2.0
-    keys: Keys = field(default_factory=Keys)
-    _waiting: list[_Waiting] = field(default_factory=list)
-    _flushing: asyncio.Task[None] | None = None
-    _reading: dict[str, asyncio.Task[Record | Gone | Unknown]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._script = self.client.register_script(source(self.keys))
-
-    async def _call(self, transition: str, arguments: Any) -> Any:
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                return await self._script(args=[transition, to_json(arguments)])
-        except (RedisError, OSError, TimeoutError) as failure:
-            raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
-
-    async def call(self, transition: str, arguments: Any) -> Any:
-        """Run a transition that has its typed caller elsewhere: see `shared.schedules.timetable`."""
-        return await self._call(transition, arguments)
-
-    async def accept(self, submission: Submission) -> Accepted:
-        """Write jobs and their messages, atomically. Submissions made at the same time share one round trip.
-
-        Micro-batching without a timer: what arrives while a call is under way goes with the next one.
-        """
-        future: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(submission, future))
-        if self._flushing is None or self._flushing.done():
-            self._flushing = asyncio.create_task(self._flush())
-        return await future
-
-    async def _flush(self) -> None:
-        while self._waiting:
-            batch = self._next_batch()
-            try:
-                replies = await self._call("accept", [waiting.submission.arguments() for waiting in batch])
-            except Exception as failure:  # noqa: BLE001 - whatever it is belongs to those who wait, not to this task
-                for waiting in batch:
-                    if not waiting.future.done():
-                        waiting.future.set_exception(failure)
-                continue
-            for waiting, reply in zip(batch, replies, strict=True):
-                if not waiting.future.done():  # else the client has gone; its job is accepted all the same
-                    waiting.future.set_result(parse_accepted(waiting.submission, reply))
-
-    def _next_batch(self) -> list[_Waiting]:
-        count = size = 0
-        for waiting in self._waiting:
-            size += sum(1 + len(job.steps) for job in waiting.submission.jobs)
-            if count and size > _MAX_BATCH:
-                break
-            count += 1
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
-        return batch
-
-    async def ping(self) -> None:
-        """Ask whether the ledger is there. Raises `LedgerUnavailable` within `timeout_s` if it is not."""
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                await self.client.ping()
-        except (RedisError, OSError, TimeoutError) as failure:
-            raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
-
-    async def published(self, job_ids: Sequence[str]) -> None:
-        """Note that the outbox's messages of these jobs have reached the broker."""
-        await self._call("published", {"ids": list(job_ids)})
-
-    async def read(self, job_id: str) -> Record | Gone | Unknown:
-        """Return a job with its steps, in one round trip. All who ask for it at the same moment share one."""
-        reading = self._reading.get(job_id)
-        if reading is None:
-            reading = self._reading[job_id] = asyncio.create_task(self._read(job_id))
-        return await asyncio.shield(reading)
-
-    async def _read(self, job_id: str) -> Record | Gone | Unknown:
-        await asyncio.sleep(0)  # until everyone who was woken by the same change has asked
-        del self._reading[job_id]  # whoever asks from now on may know of a later change
-        return parse_read(await self._call("read", {"id": job_id}))
-
-    async def state(self, job_id: str) -> str | None:
-        """Return the state of a job, None of one that is not there: far less than all its steps."""
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                return cast("str | None", await self.client.hget(self.keys("job", job_id), "state"))
-        except (RedisError, OSError, TimeoutError) as failure:
-            raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
-
-    async def list(self, wanted: Filter, *, limit: int, scan: int = 5_000) -> tuple[Sequence[Record], str | None]:
-        """Return up to `limit` jobs, newest first, and the id after which the next page goes on (None: no more).
-
-        A page may be short when `scan` records were looked at and did not match.
-        """
-        next_id, *found = await self._call("list", wanted.arguments(limit, scan, self.keys))
-        return [parse_record(flat) for flat in found], next_id or None
-
-    async def upload(self, upload_id: str, *, retention_s: float) -> None:
-        """Note that an upload begins; the keeper removes its files after `retention_s`, whatever became of it."""
-        await self._call("upload", {"id": upload_id, "retention_ms": int(retention_s * 1000)})
-
-    async def cancel(self, job_id: str, *, reason: str) -> tuple[str, str | None]:
-        """Cancel a job. Returns `cancelled`, `requested` (it is running), `unknown`, or `ended` with its state."""
-        what, *rest = await self._call("cancel", {"id": job_id, "reason": reason})
-        return what, rest[0] if rest else None
-
-    async def events(self, job_id: str, *, after: str = "-", count: int = 500) -> Sequence[Event]:
-        """Return the events of a job after the event id `after`, oldest first."""
-        start = "-" if after == "-" else f"({after}"
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                entries: Any = await self.client.xrange(self.keys("events", job_id), start, "+", count=count)
-        except (RedisError, OSError, TimeoutError) as failure:
-            raise LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}") from failure
-        return [parse_event(event_id, values) for event_id, values in entries]

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from shared.ledger.client import AsyncLedger, Ledger
+from shared.ledger.aclient import AsyncLedger
+from shared.ledger.client import Ledger
 
 PAUSED_AT_ONCE = 200  # held jobs that one call of the script publishes
 SHOWN_AFTER_LOSS_S = 3_600.0  # how long a worker that fell silent is still listed, as lost

@@ -82,9 +82,11 @@ class Submission:
     fingerprint: str = ""  # digest of the request; the same key with another one is a conflict
     idempotency_s: float = 86_400
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the submission as the script takes it."""
+    def arguments(self, until_ms: int | None = None) -> dict[str, Any]:
+        """Return the submission as the script takes it. After `until_ms` by the server's clock it is not written."""
         arguments: dict[str, Any] = {"jobs": [job.record() for job in self.jobs]}
+        if until_ms is not None:
+            arguments["until"] = until_ms
         if self.idempotency_key is not None:
             arguments |= {
                 "idempotency_key": self.idempotency_key,

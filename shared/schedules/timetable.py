@@ -13,7 +13,8 @@ from typing import Any, Literal, cast
 
 from pydantic import ValidationError
 
-from shared.ledger.client import AsyncLedger, Ledger
+from shared.ledger.aclient import AsyncLedger
+from shared.ledger.client import Ledger
 from shared.ledger.records import Entry
 from shared.schedules.terms import MAX_SCHEDULES, Schedule
 

@@ -12,7 +12,8 @@ import pytest
 import redis
 import redis.asyncio
 
-from shared.ledger.client import AsyncLedger, Ledger
+from shared.ledger.aclient import AsyncLedger
+from shared.ledger.client import Ledger
 from shared.ledger.ids import uuid7
 from shared.ledger.keys import key
 from shared.ledger.records import Claim, Entry, Record, Refusal, Submission

@@ -16,7 +16,7 @@ from api.jobs.submissions import SUBMISSION
 from api.outbox import publishing
 from api.settings import GatewaySettings
 from shared.broker.messages import Composer
-from shared.ledger.client import AsyncLedger
+from shared.ledger.aclient import AsyncLedger
 from shared.ledger.keys import key
 from shared.ledger.records import Record
 from shared.workflows.planning import Planner

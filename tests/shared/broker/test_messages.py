@@ -17,7 +17,7 @@ from shared.broker.messages import Composer, MessageOptions, publish
 from shared.broker.settings import BrokerSettings
 from shared.contract.catalogue import catalogue
 from shared.contract.options import PRIORITIES
-from shared.ledger.client import AsyncLedger
+from shared.ledger.aclient import AsyncLedger
 from shared.ledger.ids import uuid7
 from shared.ledger.records import Entry, Submission
 from shared.workflows.canvas import to_canvas, workflow_messages

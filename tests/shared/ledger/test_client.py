@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from shared.errors import ClaimLost, LedgerUnavailable
-from shared.ledger.client import AsyncLedger, Ledger
+from shared.ledger.aclient import AsyncLedger
+from shared.ledger.client import Ledger
 from shared.ledger.filters import Filter
 from shared.ledger.ids import time_floor
 from shared.ledger.keys import key

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.pages.output import STATE_STYLES
-from shared.ledger.client import AsyncLedger
+from shared.ledger.aclient import AsyncLedger
 from shared.ledger.filters import Filter
 from shared.ledger.keys import Keys, key
 from shared.ledger.states import FINAL_STATES, State, StepState

@@ -1,7 +1,7 @@
 -- Accepting jobs.
 
 -- luacheck: read globals KEY (keys)
--- luacheck: read globals NOW change count hand_of int load record_key set take_in_hand (records)
+-- luacheck: read globals NOW change count field_of hand_of int load record_key set take_in_hand (records)
 -- luacheck: read globals emit_state (events)
 -- luacheck: read globals store_celery_result (results)
 -- luacheck: read globals keep_lineage refer (files)
@@ -72,16 +72,22 @@ local function write(jobs)
   return ids
 end
 
--- accept: submissions = [{idempotency_key?, fingerprint?, idempotency_ms?, jobs: [record...]}], each all or nothing.
--- Replies, one a submission:
--- {'accepted', created_at} | {'replayed', ids...} | {'conflict'}
+-- accept: submissions = [{until?, idempotency_key?, fingerprint?, idempotency_ms?, jobs: [record...]}], each all or
+-- nothing. After `until` nothing is written, since its client has been told so. One that was written before is as it
+-- is: whoever lost the reply asks again. Replies, one a submission:
+-- {'accepted', created_at} | {'replayed', created_at, ids...} | {'conflict'} | {'late', the time now}
 function T.accept(a)
   local replies, known_here = {}, {}
   for n, submission in ipairs(a) do
+    local written_at = field_of(submission.jobs[1].id, 'created_at')
     local key = submission.idempotency_key and KEY.idempotency .. submission.idempotency_key
     local text = key and redis.call('GET', key)
     local known = key and known_here[key] or text and cjson.decode(text)
-    if known then
+    if written_at then
+      replies[n] = { 'accepted', written_at }
+    elseif submission['until'] and NOW > submission['until'] then
+      replies[n] = { 'late', int(NOW) }
+    elseif known then
       local is_same = known.fingerprint == submission.fingerprint
       replies[n] = is_same and { 'replayed', known.created_at, unpack(known.ids) } or { 'conflict' }
     else

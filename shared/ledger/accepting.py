@@ -1,0 +1,172 @@
+"""Accepting jobs on the event loop: many submissions in a round trip, each with its own bound and a true answer."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import redis.asyncio
+
+from shared.errors import LedgerFull, LedgerUnavailable, OutcomeUnknown
+from shared.ledger.calls import NO_ANSWER, Call, Script, unavailable
+from shared.ledger.clock import ServerClock, milliseconds
+from shared.ledger.headroom import Headroom
+from shared.ledger.keys import Keys
+from shared.ledger.records import Accepted, Submission, parse_accepted
+
+_MAX_BATCH = 256  # records that share a round trip, unless one submission has more; one takes about 0.1 ms
+_LOOK_UP_S = 0.5  # to find out what became of a call without a reply, after the bound
+_LEAST_SHARE = 0.25  # of the bound is left to the ledger, however long a request took to get here
+
+#: When the request had arrived, in the loop's time: its bound counts from there.
+arrived_at: ContextVar[float] = ContextVar("arrived_at")
+
+
+@dataclass(eq=False)
+class _Waiting:
+    submission: Submission
+    deadline: float  # the loop's time
+    future: asyncio.Future[Accepted]
+    until_ms: int = 0  # the deadline by the server's clock
+    call: Call | None = None  # the one that it went with
+
+    @property
+    def may_be_done(self) -> bool:
+        return self.call is not None and self.call.may_be_done
+
+
+@dataclass
+class Accepting:
+    """Accepts submissions. What arrives while a call is under way goes with the next one: batches without a timer."""
+
+    client: redis.asyncio.Redis
+    script: Script
+    keys: Keys
+    timeout_s: float
+    clock: ServerClock
+    headroom: Headroom
+    _waiting: list[_Waiting] = field(default_factory=list)
+    _flushing: asyncio.Task[None] | None = None
+
+    async def accept(self, submission: Submission) -> Accepted:
+        """Write jobs and their messages, atomically.
+
+        A submission waits for its own bound, whatever became of the calls before it. Raises `LedgerUnavailable` if
+        nothing was accepted, and never will be; `OutcomeUnknown` if that cannot be found out; `LedgerFull`.
+        """
+        if (problem := self.headroom.problem) and not await self._is_known(submission):
+            raise LedgerFull(problem)
+        waiting = self._joined(submission)
+        try:
+            async with asyncio.timeout_at(waiting.deadline):
+                return await waiting.future
+        except (TimeoutError, OutcomeUnknown) as failure:
+            if not waiting.may_be_done:
+                raise unavailable(failure) from failure
+            return await self._looked_up(waiting)
+
+    async def _is_known(self, submission: Submission) -> bool:
+        """Return whether it would be answered as before: that needs no room."""
+        key = submission.idempotency_key
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return key is not None and bool(await self.client.exists(self.keys("idempotency", key)))
+        except NO_ANSWER as failure:
+            raise unavailable(failure) from failure
+
+    def _joined(self, submission: Submission) -> _Waiting:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        deadline = max(arrived_at.get(now) + self.timeout_s, now + _LEAST_SHARE * self.timeout_s)
+        waiting = _Waiting(submission, deadline, loop.create_future())
+        self._waiting.append(waiting)
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.create_task(self._flush())
+        return waiting
+
+    async def _flush(self) -> None:
+        while self._drop_abandoned():
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    if not self.clock.is_known:
+                        self.clock.heard(milliseconds(await self.client.time()))
+                    connection = await self.script.connected()
+            except TimeoutError:
+                continue  # those who waited as long have gone, and were never sent
+            except Exception as failure:  # noqa: BLE001 - whatever it is belongs to those who wait, not to this task
+                batch, self._waiting = self._waiting, []
+                _fail(batch, unavailable(failure) if isinstance(failure, NO_ANSWER) else failure)
+                continue
+            try:
+                await self._send(connection)
+            finally:
+                await self.script.release(connection)
+
+    async def _send(self, connection: object) -> None:
+        batch = self._next_batch()
+        if not batch:
+            return
+        for waiting in batch:
+            waiting.until_ms = self.clock.at(waiting.deadline)
+        call = Call("accept", [waiting.submission.arguments(waiting.until_ms) for waiting in batch])
+        for waiting in batch:
+            waiting.call = call
+        try:
+            async with asyncio.timeout_at(max(waiting.deadline for waiting in batch)):
+                replies = await self.script.run_on(connection, call)
+        except NO_ANSWER as failure:
+            _fail(batch, call.told(failure))
+        except Exception as failure:  # noqa: BLE001 - see _flush
+            _fail(batch, failure)
+        else:
+            self.headroom.wrote(call.size_bytes)
+            for waiting, reply in zip(batch, replies, strict=True):
+                self._answer(waiting, reply)
+
+    def _answer(self, waiting: _Waiting, reply: list[str]) -> None:
+        if waiting.future.done():  # else the client has gone; its job is accepted all the same
+            return
+        if reply[0] != "late":
+            waiting.future.set_result(parse_accepted(waiting.submission, reply))
+            return
+        self.clock.heard(int(reply[1]))  # its time is not over here, so the clocks were set
+        waiting.call = None
+        self._waiting.append(waiting)
+
+    def _drop_abandoned(self) -> list[_Waiting]:
+        """Return those who still wait; the others were told that nothing was accepted, and it is not sent."""
+        self._waiting = [waiting for waiting in self._waiting if not waiting.future.done()]
+        return self._waiting
+
+    def _next_batch(self) -> list[_Waiting]:
+        count = size = 0
+        for waiting in self._drop_abandoned():
+            size += sum(1 + len(job.steps) for job in waiting.submission.jobs)
+            if count and size > _MAX_BATCH:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
+
+    async def _looked_up(self, waiting: _Waiting) -> Accepted:
+        """Say what became of a submission that was sent and has no reply: all of it was written, or nothing."""
+        jobs = waiting.submission.jobs
+        try:
+            async with asyncio.timeout(_LOOK_UP_S), self.client.pipeline(transaction=False) as calls:
+                calls.time()
+                calls.hget(self.keys("job", jobs[0].id), "created_at")
+                now, created_at = await calls.execute()
+        except NO_ANSWER as failure:
+            raise OutcomeUnknown("the ledger did not answer in time, and does not say what it did") from failure
+        if created_at is not None:
+            return Accepted("accepted", tuple(job.id for job in jobs), int(created_at))
+        if milliseconds(now) <= waiting.until_ms:
+            raise OutcomeUnknown("the ledger did not answer, and may still do what it was asked to do")
+        raise LedgerUnavailable("the ledger did not answer in time")
+
+
+def _fail(batch: list[_Waiting], failure: Exception) -> None:
+    for waiting in batch:
+        if not waiting.future.done():
+            waiting.future.set_exception(failure)

@@ -1,0 +1,118 @@
+"""The gateway's side of the ledger, on the event loop. It runs the same script as the workers' side, `client.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import redis.asyncio
+
+from shared.ledger.accepting import Accepting
+from shared.ledger.calls import NO_ANSWER, Call, Script, unavailable
+from shared.ledger.clock import ServerClock
+from shared.ledger.filters import Filter
+from shared.ledger.headroom import Headroom
+from shared.ledger.keys import Keys
+from shared.ledger.records import (
+    Accepted,
+    Event,
+    Gone,
+    Record,
+    Submission,
+    Unknown,
+    parse_event,
+    parse_read,
+    parse_record,
+)
+from shared.ledger.script import source
+
+
+@dataclass
+class AsyncLedger:
+    """Accept, read, list, cancel, events: each within `timeout_s`, and with a true answer.
+
+    Raises `LedgerUnavailable` where the ledger does not respond and nothing was changed; `OutcomeUnknown` where a
+    change was sent and has no reply; `LedgerFull` where it refused one for want of room.
+    """
+
+    client: redis.asyncio.Redis
+    timeout_s: float = 2.0
+    keys: Keys = field(default_factory=Keys)
+    reserve_ratio: float = 0.1  # of maxmemory, into which no submission goes
+    _reading: dict[str, asyncio.Task[Record | Gone | Unknown]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._script = Script(self.client, source(self.keys))
+        clock = ServerClock()
+        self.headroom = Headroom(self.client, clock, self.reserve_ratio)
+        self._accepting = Accepting(self.client, self._script, self.keys, self.timeout_s, clock, self.headroom)
+
+    async def call(self, transition: str, arguments: Any) -> Any:
+        """Run a transition, also one that has its typed caller elsewhere: see `shared.schedules.timetable`."""
+        call = Call(transition, arguments)
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await self._script.run(call)
+        except NO_ANSWER as failure:
+            raise call.told(failure) from failure
+
+    async def _asked(self, reply: Awaitable[Any]) -> Any:
+        """Return the reply to a command that only reads."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await reply
+        except NO_ANSWER as failure:
+            raise unavailable(failure) from failure
+
+    async def accept(self, submission: Submission) -> Accepted:
+        """Write jobs and their messages, atomically. Submissions made at the same time share one round trip."""
+        return await self._accepting.accept(submission)
+
+    async def ping(self) -> None:
+        """Ask whether the ledger is there. Raises `LedgerUnavailable` within `timeout_s` if it is not."""
+        await self._asked(self.client.ping())
+
+    async def published(self, job_ids: Sequence[str]) -> None:
+        """Note that the outbox's messages of these jobs have reached the broker."""
+        await self.call("published", {"ids": list(job_ids)})
+
+    async def read(self, job_id: str) -> Record | Gone | Unknown:
+        """Return a job with its steps, in one round trip. All who ask for it at the same moment share one."""
+        reading = self._reading.get(job_id)
+        if reading is None:
+            reading = self._reading[job_id] = asyncio.create_task(self._read(job_id))
+        return await asyncio.shield(reading)
+
+    async def _read(self, job_id: str) -> Record | Gone | Unknown:
+        await asyncio.sleep(0)  # until everyone who was woken by the same change has asked
+        del self._reading[job_id]  # whoever asks from now on may know of a later change
+        return parse_read(await self.call("read", {"id": job_id}))
+
+    async def state(self, job_id: str) -> str | None:
+        """Return the state of a job, None of one that is not there: far less than all its steps."""
+        return cast("str | None", await self._asked(self.client.hget(self.keys("job", job_id), "state")))
+
+    async def list(self, wanted: Filter, *, limit: int, scan: int = 5_000) -> tuple[Sequence[Record], str | None]:
+        """Return up to `limit` jobs, newest first, and the id after which the next page goes on (None: no more).
+
+        A page may be short when `scan` records were looked at and did not match.
+        """
+        next_id, *found = await self.call("list", wanted.arguments(limit, scan, self.keys))
+        return [parse_record(flat) for flat in found], next_id or None
+
+    async def upload(self, upload_id: str, *, retention_s: float) -> None:
+        """Note that an upload begins; the keeper removes its files after `retention_s`, whatever became of it."""
+        await self.call("upload", {"id": upload_id, "retention_ms": int(retention_s * 1000)})
+
+    async def cancel(self, job_id: str, *, reason: str) -> tuple[str, str | None]:
+        """Cancel a job. Returns `cancelled`, `requested` (it is running), `unknown`, or `ended` with its state."""
+        what, *rest = await self.call("cancel", {"id": job_id, "reason": reason})
+        return what, rest[0] if rest else None
+
+    async def events(self, job_id: str, *, after: str = "-", count: int = 500) -> Sequence[Event]:
+        """Return the events of a job after the event id `after`, oldest first."""
+        start = "-" if after == "-" else f"({after}"
+        entries = await self._asked(self.client.xrange(self.keys("events", job_id), start, "+", count=count))
+        return [parse_event(event_id, values) for event_id, values in entries]

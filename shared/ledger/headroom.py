@@ -1,0 +1,69 @@
+"""How much room the ledger has: looked up once a second beside the requests, so that it costs a submission nothing.
+
+Submissions stop before the memory is full: claims, ends and cancels write, too, and must go on so that queues drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+import structlog
+
+from shared.ledger.calls import NO_ANSWER
+from shared.ledger.clock import ServerClock
+
+_EVERY_S = 1.0
+_BOUND_S = 2.0
+_MEMORY_PER_BYTE = 8  # that an accepted job takes at most for each byte of JSON in its submission
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Headroom:
+    """What the ledger's memory has left for submissions, and whether its disk takes what is written."""
+
+    client: redis.asyncio.Redis
+    clock: ServerClock  # is told the time by the way
+    reserve_ratio: float = 0.1  # of maxmemory that is kept for all but submissions
+    _left_bytes: float = math.inf
+    _disk_fails: bool = False
+
+    @property
+    def problem(self) -> str | None:
+        """Why no jobs are accepted; None if there is room."""
+        if self._disk_fails:
+            return "its append-only file cannot be written"
+        if self._left_bytes <= 0:
+            return f"its memory is used up to {1 - self.reserve_ratio:.0%} of maxmemory"
+        return None
+
+    def wrote(self, size_bytes: int) -> None:
+        """Count what was accepted since the last look, by the size of its submission as JSON."""
+        self._left_bytes -= size_bytes * _MEMORY_PER_BYTE
+
+    async def look(self) -> None:
+        """Look how much room there is now. Redis errors pass through, `TimeoutError` after 2 s."""
+        async with asyncio.timeout(_BOUND_S):
+            info: dict[str, Any] = await self.client.info("server", "memory", "persistence")
+        self.clock.heard(info["server_time_usec"] // 1000)
+        self._disk_fails = info.get("aof_last_write_status") == "err"
+        used = info["used_memory"] - info.get("mem_not_counted_for_evict", 0)
+        most = info["maxmemory"]
+        self._left_bytes = most * (1 - self.reserve_ratio) - used if most else math.inf
+
+    async def watch(self) -> None:
+        """Look once a second until cancelled."""
+        problem = None
+        while True:
+            try:
+                await self.look()
+            except NO_ANSWER as failure:
+                _log.debug("ledger not looked at", cause=type(failure).__name__)
+            if problem != self.problem:
+                problem = self.problem
+                _log.warning("ledger has no room" if problem else "ledger has room again", why=problem)
+            await asyncio.sleep(_EVERY_S)
