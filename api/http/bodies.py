@@ -21,7 +21,7 @@ from api.http.pointers import SchemaMap, field_errors
 from api.http.problems import Problem
 from api.settings import GatewaySettings
 from shared.contract.definition import MAX_JSON_DEPTH
-from shared.ledger.accepting import arrived_at
+from shared.ledger.calls import asked
 
 T = TypeVar("T")
 
@@ -62,7 +62,8 @@ class Body(Generic[T]):
         _refuse_other_media_types(request)
         settings: GatewaySettings = request.app.state.settings
         body = await _bytes_of(request, settings.max_body_bytes)
-        arrived_at.set(asyncio.get_running_loop().time())
+        if current := asked.get():
+            current.arrived_at = asyncio.get_running_loop().time()  # not when a slow client began to send
         return self.check(body), body
 
     async def read_or(self, default: T, request: Request) -> tuple[T, bytes]:

@@ -25,8 +25,9 @@ _DESCRIPTIONS = {  # the phrases of http.HTTPStatus depend on Python's version
     "415": "The media type of the body is not supported.",
     "416": "The range is outside the content.",
     "422": "The request is invalid.",
-    "503": "The ledger or the broker does not respond; retry after `Retry-After`.",
-    "507": "The store is full.",
+    "503": "The ledger or the broker does not respond; retry after `Retry-After`. With the `code` `outcome_unknown` "
+    "the request may have been carried out.",
+    "507": "The ledger or the store is full; retry after `Retry-After`.",
 }
 
 

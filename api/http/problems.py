@@ -5,6 +5,7 @@ Raise `Problem` anywhere below a route. Other exceptions become one here; their 
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -22,6 +23,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import LedgerFull, LedgerUnavailable, OutcomeUnknown, redact
+from shared.ledger.calls import Asked, asked
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 100  # in one document: a workflow of a thousand steps may have several errors in each
@@ -105,28 +107,7 @@ def install(app: FastAPI) -> None:
     async def problem(request: Request, raised: Problem) -> Response:
         return raised.response(request.url.path)
 
-    @app.exception_handler(LedgerUnavailable)
-    async def unavailable(request: Request, raised: LedgerUnavailable) -> Response:
-        _log.warning("ledger unavailable", cause=redact(repr(raised.__cause__)))
-        detail = "The ledger does not respond; nothing was accepted or changed. Retry the request."
-        return Problem(503, "ledger_unavailable", detail, headers={"Retry-After": "2"}).response(request.url.path)
-
-    @app.exception_handler(OutcomeUnknown)
-    async def unknown(request: Request, raised: OutcomeUnknown) -> Response:
-        _log.warning("outcome unknown", path=request.url.path, cause=redact(repr(raised.__cause__ or raised)))
-        detail = (
-            "The ledger did not respond in time: whether the request was carried out is not known. Repeat it, a "
-            "submission with the same Idempotency-Key: then it is accepted once. Without a key, look first."
-        )
-        return Problem(503, "outcome_unknown", detail, headers={"Retry-After": "2"}).response(request.url.path)
-
-    @app.exception_handler(LedgerFull)
-    async def full(request: Request, raised: LedgerFull) -> Response:
-        detail = (
-            f"The ledger is full: {raised}. Nothing was accepted or changed. Retry later; its operator can give it "
-            "more memory or disk, or delete jobs that have ended."
-        )
-        return Problem(507, "ledger_full", detail, headers={"Retry-After": "30"}).response(request.url.path)
+    _install_for_ledger(app)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, raised: RequestValidationError) -> Response:
@@ -157,6 +138,40 @@ def install(app: FastAPI) -> None:
         return Problem(raised.status_code, code, detail, headers=headers).response(request.url.path)
 
 
+def _install_for_ledger(app: FastAPI) -> None:
+    """Say of each failure of the ledger what is known to have become of the request."""
+
+    @app.exception_handler(LedgerUnavailable)
+    async def unavailable(request: Request, raised: LedgerUnavailable) -> Response:
+        _log.warning("ledger unavailable", cause=redact(repr(raised.__cause__)))
+        detail = "The ledger does not respond; nothing was accepted or changed. Retry the request."
+        return Problem(503, "ledger_unavailable", detail, headers={"Retry-After": "2"}).response(request.url.path)
+
+    @app.exception_handler(OutcomeUnknown)
+    async def unknown(request: Request, raised: OutcomeUnknown) -> Response:
+        _log.warning("outcome unknown", path=request.url.path, cause=redact(repr(raised.__cause__ or raised)))
+        return _outcome_unknown("The ledger did not respond in time").response(request.url.path)
+
+    @app.exception_handler(LedgerFull)
+    async def full(request: Request, raised: LedgerFull) -> Response:
+        current = asked.get()
+        if current and current.has_changed:
+            return _outcome_unknown(f"The ledger is full ({raised})").response(request.url.path)
+        detail = (
+            f"The ledger is full ({raised}); nothing was accepted or changed. Retry later; its operator can give it "
+            "more memory or disk, or delete jobs that have ended."
+        )
+        return Problem(507, "ledger_full", detail, headers={"Retry-After": "30"}).response(request.url.path)
+
+
+def _outcome_unknown(why: str) -> Problem:
+    detail = (
+        f"{why}, so it is not known whether, or how far, the request was carried out. Repeat it; a submission with the "
+        "same Idempotency-Key, then it is accepted once. Without a key look first."
+    )
+    return Problem(503, "outcome_unknown", detail, headers={"Retry-After": "2"})
+
+
 def _methods(request: Request) -> list[str]:
     """Return the methods of all routes with the request's path; the router returns those of the first only."""
     routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
@@ -175,6 +190,7 @@ class LastResort:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         started = False
+        asked.set(Asked(asyncio.get_running_loop().time()))
 
         async def observed(message: Message) -> None:
             nonlocal started

@@ -25,7 +25,7 @@ BULK: Body[BulkRequest] = Body("BulkRequest", BulkRequest, envelope=3)
 _LIVE = tuple(state for state in State if not state.is_final)
 _AT_ONCE = 50  # concurrent calls of the ledger
 _ONCE = "\x01repeat "  # no client's Idempotency-Key begins like this
-_REFUSALS = problems(400, 413, 415, 422, 503)
+_REFUSALS = problems(400, 413, 415, 422, 503, 507)
 
 T = TypeVar("T")
 Answer = TypeVar("Answer")

@@ -41,7 +41,7 @@ RETRY: Body[RetryRequest] = Body("RetryRequest", RetryRequest, envelope=1)
 
 ValidateOnly = Annotated[bool, Query(description="Check the request without accepting it.")]
 _POLL_AFTER_S = "1"
-_REFUSALS = problems(400, 413, 415, 422, 503)
+_REFUSALS = problems(400, 413, 415, 422, 503, 507)
 _ACCEPTED: dict[str, Any] = {
     "description": "Accepted: the job is stored and will run.",
     "headers": {
@@ -173,7 +173,7 @@ async def list_jobs(ledger: Ledger, wanted: Annotated[JobFilter, Query()]) -> Jo
     responses={
         200: {"description": "Cancelled: it had not started, or it is a workflow."},
         202: {"description": "Requested: its worker stops it.", "model": CancelRequest},
-        **problems(404, 409, 410, 422, 503),
+        **problems(404, 409, 410, 422, 503, 507),
     },
 )
 async def cancel_job(found: FoundJob, response: Response, ledger: Ledger) -> CancelRequest:
@@ -220,7 +220,7 @@ async def retry_job(
     "/jobs/{job_id}",  # noqa: FAST003 - FoundJob takes it
     status_code=204,
     summary="Delete a job",
-    responses=problems(404, 409, 410, 503),
+    responses=problems(404, 409, 410, 503, 507),
 )
 async def delete_job(found: FoundJob, ledger: Ledger, store: Store) -> None:
     """Delete an ended job with its result, its events and its files. Afterwards its URL answers 410."""

@@ -38,14 +38,14 @@ async def list_queues(operations: Operator) -> QueueList:
     return QueueList(queues=[_shown(state) for state in await operations.queues(sorted(known_queues()))])
 
 
-@router.post("/queues/{queue}/pause", summary="Pause a queue", responses=problems(404, 503))
+@router.post("/queues/{queue}/pause", summary="Pause a queue", responses=problems(404, 503, 507))
 async def pause_queue(queue: KnownQueue, operations: Operator) -> Queue:
     """Start no job of the queue until it is resumed. Running jobs continue, and new ones are accepted."""
     await operations.pause(queue)
     return await _one(queue, operations)
 
 
-@router.post("/queues/{queue}/resume", summary="Resume a queue", responses=problems(404, 503))
+@router.post("/queues/{queue}/resume", summary="Resume a queue", responses=problems(404, 503, 507))
 async def resume_queue(queue: KnownQueue, operations: Operator) -> Queue:
     """Resume the queue; held jobs are released in order."""
     await operations.resume(queue)

@@ -33,7 +33,7 @@ SCHEDULE: Body[ScheduleRequest] = Body(
 )
 _EDITS_TRIED = 5
 _NO_FILTERS = "schedules"  # a page token is bound to this text
-_REFUSALS = problems(400, 413, 415, 422, 503)
+_REFUSALS = problems(400, 413, 415, 422, 503, 507)
 _LOCATION = {"Location": {"description": "The schedule.", "schema": {"type": "string"}}}
 
 router = APIRouter(tags=["schedules"])
@@ -137,7 +137,7 @@ async def replace_schedule(schedule_id: ScheduleId, request: Request, timetable:
     "/schedules/{schedule_id}",  # noqa: FAST003 - FoundSchedule takes it
     status_code=204,
     summary="Delete a schedule",
-    responses=problems(404, 503),
+    responses=problems(404, 503, 507),
 )
 async def delete_schedule(found: FoundSchedule, timetable: Timetable) -> None:
     """Delete the schedule. Its jobs are kept and continue."""
@@ -145,7 +145,7 @@ async def delete_schedule(found: FoundSchedule, timetable: Timetable) -> None:
         raise _unknown(found.schedule.id)
 
 
-@router.post("/schedules/{schedule_id}/pause", summary="Pause a schedule", responses=problems(404, 409, 503))
+@router.post("/schedules/{schedule_id}/pause", summary="Pause a schedule", responses=problems(404, 409, 503, 507))
 async def pause_schedule(schedule_id: ScheduleId, timetable: Timetable) -> Schedule:
     """Submit no jobs until it is resumed. Running jobs continue."""
     return await _edit(timetable, schedule_id, lambda before: _changed(before, paused=True))
@@ -154,7 +154,7 @@ async def pause_schedule(schedule_id: ScheduleId, timetable: Timetable) -> Sched
 @router.post(
     "/schedules/{schedule_id}/resume",  # noqa: FAST003 - FoundSchedule takes it
     summary="Resume a schedule",
-    responses=problems(404, 409, 422, 503),
+    responses=problems(404, 409, 422, 503, 507),
 )
 async def resume_schedule(found: FoundSchedule, request: Request, timetable: Timetable) -> Schedule:
     """Resume from the next slot; slots during the pause are not missed. Refused if its jobs could not run."""
@@ -168,7 +168,7 @@ async def resume_schedule(found: FoundSchedule, request: Request, timetable: Tim
     summary="Run a schedule now",
     responses={
         202: {"headers": {"Location": {"description": "The job.", "schema": {"type": "string"}}}},
-        **problems(404, 422, 503),
+        **problems(404, 422, 503, 507),
     },
 )
 async def run_schedule(found: FoundSchedule, request: Request, response: Response) -> JobAccepted:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import redis.asyncio
 
-from shared.errors import LedgerFull, LedgerUnavailable, OutcomeUnknown
-from shared.ledger.calls import NO_ANSWER, Call, Script, unavailable
+from shared.errors import LedgerFull, OutcomeUnknown
+from shared.ledger.calls import NO_ANSWER, Call, Script, asked, note_change, unavailable
 from shared.ledger.clock import ServerClock, milliseconds
 from shared.ledger.headroom import Headroom
 from shared.ledger.keys import Keys
@@ -19,9 +18,6 @@ _MAX_BATCH = 256  # records that share a round trip, unless one submission has m
 _LOOK_UP_S = 0.5  # to find out what became of a call without a reply, after the bound
 _LEAST_SHARE = 0.25  # of the bound is left to the ledger, however long a request took to get here
 
-#: When the request had arrived, in the loop's time: its bound counts from there.
-arrived_at: ContextVar[float] = ContextVar("arrived_at")
-
 
 @dataclass(eq=False)
 class _Waiting:
@@ -30,6 +26,10 @@ class _Waiting:
     future: asyncio.Future[Accepted]
     until_ms: int = 0  # the deadline by the server's clock
     call: Call | None = None  # the one that it went with
+
+    @property
+    def size(self) -> int:
+        return sum(1 + len(job.steps) for job in self.submission.jobs)
 
     @property
     def may_be_done(self) -> bool:
@@ -60,11 +60,14 @@ class Accepting:
         waiting = self._joined(submission)
         try:
             async with asyncio.timeout_at(waiting.deadline):
-                return await waiting.future
+                accepted = await waiting.future
         except (TimeoutError, OutcomeUnknown) as failure:
             if not waiting.may_be_done:
                 raise unavailable(failure) from failure
-            return await self._looked_up(waiting)
+            accepted = await self._looked_up(waiting)
+        if accepted.outcome == "accepted":
+            note_change()
+        return accepted
 
     async def _is_known(self, submission: Submission) -> bool:
         """Return whether it would be answered as before: that needs no room."""
@@ -78,7 +81,8 @@ class Accepting:
     def _joined(self, submission: Submission) -> _Waiting:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        deadline = max(arrived_at.get(now) + self.timeout_s, now + _LEAST_SHARE * self.timeout_s)
+        current = asked.get()
+        deadline = max((current.arrived_at if current else now) + self.timeout_s, now + _LEAST_SHARE * self.timeout_s)
         waiting = _Waiting(submission, deadline, loop.create_future())
         self._waiting.append(waiting)
         if self._flushing is None or self._flushing.done():
@@ -120,7 +124,7 @@ class Accepting:
         except Exception as failure:  # noqa: BLE001 - see _flush
             _fail(batch, failure)
         else:
-            self.headroom.wrote(call.size_bytes)
+            self.headroom.wrote(sum(waiting.size for waiting in batch), call.size_bytes)
             for waiting, reply in zip(batch, replies, strict=True):
                 self._answer(waiting, reply)
 
@@ -142,7 +146,7 @@ class Accepting:
     def _next_batch(self) -> list[_Waiting]:
         count = size = 0
         for waiting in self._drop_abandoned():
-            size += sum(1 + len(job.steps) for job in waiting.submission.jobs)
+            size += waiting.size
             if count and size > _MAX_BATCH:
                 break
             count += 1
@@ -163,7 +167,7 @@ class Accepting:
             return Accepted("accepted", tuple(job.id for job in jobs), int(created_at))
         if milliseconds(now) <= waiting.until_ms:
             raise OutcomeUnknown("the ledger did not answer, and may still do what it was asked to do")
-        raise LedgerUnavailable("the ledger did not answer in time")
+        raise unavailable(TimeoutError())
 
 
 def _fail(batch: list[_Waiting], failure: Exception) -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import redis.asyncio
 
 from shared.ledger.accepting import Accepting
-from shared.ledger.calls import NO_ANSWER, Call, Script, unavailable
+from shared.ledger.calls import NO_ANSWER, Call, Script, note_change, unavailable
 from shared.ledger.clock import ServerClock
 from shared.ledger.filters import Filter
 from shared.ledger.headroom import Headroom
@@ -54,9 +54,12 @@ class AsyncLedger:
         call = Call(transition, arguments)
         try:
             async with asyncio.timeout(self.timeout_s):
-                return await self._script.run(call)
+                reply = await self._script.run(call)
         except NO_ANSWER as failure:
             raise call.told(failure) from failure
+        if call.changes:
+            note_change()
+        return reply
 
     async def _asked(self, reply: Awaitable[Any]) -> Any:
         """Return the reply to a command that only reads."""

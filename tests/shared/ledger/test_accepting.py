@@ -1,0 +1,249 @@
+"""What a submission is told when the ledger is silent, cut off, restarted or full, on a Valkey of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import redis.asyncio
+
+from shared.errors import LedgerFull, LedgerUnavailable, OutcomeUnknown
+from shared.ledger.aclient import AsyncLedger
+from shared.ledger.records import Accepted, Submission
+from tests.support.ledgers import entry
+from tests.support.servers.services import Server, valkey_server
+
+T = TypeVar("T")
+BOUND_S = 0.6
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Server]:
+    with valkey_server(tmp_path / "own") as server:
+        yield server
+
+
+@asynccontextmanager
+async def ledger_at(port: int) -> AsyncIterator[AsyncLedger]:
+    async with redis.asyncio.Redis(port=port, decode_responses=True) as client:
+        yield AsyncLedger(client, timeout_s=BOUND_S)
+
+
+def with_ledger(port: int, use: Callable[[AsyncLedger], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with ledger_at(port) as ledger:
+            await ledger.accept(Submission([entry()]))  # connected, and the script is known
+            return await use(ledger)
+
+    return asyncio.run(run())
+
+
+@contextmanager
+def frozen(server: Server) -> Iterator[None]:
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+
+
+async def outcome(ledger: AsyncLedger, submission: Submission) -> tuple[Accepted | Exception, float]:
+    """Return what a submission is told, and after how many seconds."""
+    started = time.monotonic()
+    try:
+        return await ledger.accept(submission), time.monotonic() - started
+    except (LedgerUnavailable, OutcomeUnknown, LedgerFull) as failure:
+        return failure, time.monotonic() - started
+
+
+def test_each_waits_its_own_time_for_a_silent_ledger(own: Server) -> None:
+    """Batches do not wait one behind the other; and what was told to have failed is not there afterwards, nor later."""
+    submissions = [Submission([entry() for _ in range(300)]) for _ in range(6)]
+
+    async def submit(ledger: AsyncLedger) -> None:
+        with frozen(own):
+            told = await asyncio.gather(*(outcome(ledger, submission) for submission in submissions))
+        assert max(seconds for _, seconds in told) < 3 * BOUND_S
+        kinds = [type(what) for what, _ in told]
+        assert kinds.count(OutcomeUnknown) == 1, kinds  # the one that was sent
+        assert kinds.count(LedgerUnavailable) == 5, kinds
+        await ledger.accept(Submission([entry()]))  # what lay in the socket was read before this
+        assert await ledger.client.zcard(ledger.keys("jobs")) == 2
+
+    with_ledger(own.port, submit)
+
+
+def test_a_silent_ledger_does_later_nothing_that_was_given_up(own: Server) -> None:
+    """The call lies in the server's socket; when the server goes on, its deadline has passed."""
+    job = entry()
+
+    async def submit(ledger: AsyncLedger) -> None:
+        with frozen(own):
+            what, _ = await outcome(ledger, Submission([job]))
+        assert isinstance(what, OutcomeUnknown)
+        async with asyncio.timeout(10):
+            while await handled(ledger) < 2:  # noqa: ASYNC110 - the server does not tell when it has read a socket
+                await asyncio.sleep(0.01)
+        assert not await ledger.client.exists(ledger.keys("job", job.id))
+
+    async def handled(ledger: AsyncLedger) -> int:
+        """Return how many calls of the script the server has handled: the first one of `with_ledger`, and this."""
+        statistics = await ledger.client.info("commandstats")
+        return int(statistics["cmdstat_evalsha"]["calls"])
+
+    with_ledger(own.port, submit)
+
+
+class Relay:
+    """A way to the server that can lose the replies to what is sent from now on, on the connections that are open."""
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port = server_port
+        self._open: list[asyncio.Event] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.breaks = False  # a connection whose reply is lost is closed, too
+
+    def lose_replies(self) -> None:
+        for loses in self._open:
+            loses.set()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[int]:
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward_reader, onward = await asyncio.open_connection("127.0.0.1", self._server_port)
+        loses = asyncio.Event()
+        self._open.append(loses)
+        for task in (self._copy(reader, onward, None), self._copy(onward_reader, writer, loses)):
+            self._tasks.add(asyncio.create_task(task))
+
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, loses: asyncio.Event | None
+    ) -> None:
+        while data := await reader.read(65_536):
+            if loses is None or not loses.is_set():
+                writer.write(data)
+            elif self.breaks:
+                break
+        writer.close()
+
+
+def with_relay(own: Server, use: Callable[[AsyncLedger, Relay], Awaitable[T]]) -> T:
+    async def run() -> T:
+        relay = Relay(own.port)
+        async with relay.listening() as port, ledger_at(port) as ledger:
+            await ledger.accept(Submission([entry()]))
+            return await use(ledger, relay)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_what_was_accepted_without_a_reply_is_looked_up(own: Server, key: str | None) -> None:
+    """The reply is lost, the jobs are there: so it is accepted."""
+    jobs = [entry() for _ in range(3)]
+
+    async def submit(ledger: AsyncLedger, relay: Relay) -> None:
+        relay.lose_replies()
+        what, seconds = await outcome(ledger, Submission(jobs, idempotency_key=key))
+        assert isinstance(what, Accepted), what
+        assert (what.outcome, what.ids) == ("accepted", tuple(job.id for job in jobs))
+        assert what.created_at_ms == int(await ledger.client.hget(ledger.keys("job", jobs[0].id), "created_at") or 0)
+        assert seconds < 2 * BOUND_S
+
+    with_relay(own, submit)
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_connection_that_breaks_before_the_reply_costs_no_second_job(own: Server, key: str | None) -> None:
+    """The call is made again on a fresh connection, and finds what the first one wrote."""
+    job = entry()
+
+    async def submit(ledger: AsyncLedger, relay: Relay) -> None:
+        relay.breaks = True
+        relay.lose_replies()
+        what, seconds = await outcome(ledger, Submission([job], idempotency_key=key))
+        assert isinstance(what, Accepted), what
+        assert (what.outcome, what.ids) == ("accepted", (job.id,))
+        assert seconds < BOUND_S
+        assert await ledger.client.llen("etl\x06\x165") == 2  # with the one that was there before
+
+    with_relay(own, submit)
+
+
+def test_a_cancel_without_a_reply_is_unknown_and_a_reading_is_not(own: Server) -> None:
+    """Only a change can have happened."""
+
+    async def cancel(ledger: AsyncLedger) -> None:
+        with frozen(own):
+            with pytest.raises(OutcomeUnknown):
+                await ledger.cancel(entry().id, reason="r")
+            with pytest.raises(LedgerUnavailable):
+                await ledger.read(entry().id)
+
+    with_ledger(own.port, cancel)
+
+
+def test_a_server_whose_clock_was_set_accepts(own: Server) -> None:
+    """Its time is an hour later than was thought: the first answer says so, and the second call is in time."""
+
+    async def submit(ledger: AsyncLedger) -> None:
+        ledger.headroom.clock.heard(int(time.time() * 1000) - 3_600_000)
+        what, _ = await outcome(ledger, Submission([entry()]))
+        assert isinstance(what, Accepted)
+
+    with_ledger(own.port, submit)
+
+
+def test_a_full_ledger_says_so_before_it_refuses_to_write(own: Server) -> None:
+    """Submissions stop where the reserve begins, and cancels go on; the server's own refusal is told as such."""
+    accepted, refused = entry(), entry()
+
+    async def fill(ledger: AsyncLedger) -> None:
+        await ledger.accept(Submission([accepted], idempotency_key="k"))
+        used = int((await ledger.client.info("memory"))["used_memory"])
+        await ledger.client.config_set("maxmemory", int(used * 1.05))
+        await ledger.headroom.look()
+        with pytest.raises(LedgerFull):
+            await ledger.accept(Submission([refused]))
+        again = await ledger.accept(Submission([refused], idempotency_key="k"))
+        assert (again.outcome, again.ids) == ("replayed", (accepted.id,))
+        assert await ledger.cancel(accepted.id, reason="r") == ("cancelled", None)
+        await ledger.client.config_set("maxmemory", "1mb")
+        with pytest.raises(LedgerFull):
+            await ledger.call("pause", {"queue": "etl"})
+        await ledger.client.config_set("maxmemory", "0")
+        await ledger.headroom.look()
+        assert (await ledger.accept(Submission([refused]))).outcome == "accepted"
+
+    with_ledger(own.port, fill)
+
+
+def test_what_was_accepted_since_the_last_look_counts(own: Server) -> None:
+    """A burst of large batches does not run into the wall between two looks."""
+
+    async def fill(ledger: AsyncLedger) -> None:
+        used = int((await ledger.client.info("memory"))["used_memory"])
+        await ledger.client.config_set("maxmemory", used + (20 << 20))
+        await ledger.headroom.look()
+        while not isinstance((await outcome(ledger, Submission([entry() for _ in range(200)])))[0], LedgerFull):
+            pass
+        info = await ledger.client.info("memory")
+        assert int(info["used_memory"]) < int(info["maxmemory"])
+        assert int(await ledger.client.zcard(ledger.keys("jobs"))) > 500
+
+    with_ledger(own.port, fill)
