@@ -37,7 +37,7 @@ from shared.connections.settings import load_connections
 from shared.contract.artifacts import ArtifactStore
 from shared.errors import redact
 from shared.ledger.aclient import AsyncLedger
-from shared.ledger.headroom import Headroom
+from shared.ledger.calling.headroom import Headroom
 from shared.ledger.server import bounded
 from shared.workflows.planning import Planner
 
@@ -93,7 +93,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def ledger_client(settings: GatewaySettings) -> redis.asyncio.Redis:
     """Return the process's client of the ledger. If all connections are in use, a call waits within its time limit.
 
-    After a restart of the ledger every connection of the pool is broken: each is made anew at once, on its next use.
+    After a restart of the ledger every connection of the pool is broken: each is replaced on its next use.
     """
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         settings.ledger_url,

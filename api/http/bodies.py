@@ -21,7 +21,7 @@ from api.http.pointers import SchemaMap, field_errors
 from api.http.problems import Problem
 from api.settings import GatewaySettings
 from shared.contract.definition import MAX_JSON_DEPTH
-from shared.ledger.calls import asked
+from shared.ledger.calling.calls import asked
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.deps import Ledger, Settings
 from api.http.problems import Problem, problems
 from api.settings import GatewaySettings
-from shared.ledger.calls import NO_ANSWER
-from shared.ledger.headroom import Headroom
+from shared.ledger.calling.calls import NO_ANSWER
+from shared.ledger.calling.headroom import Headroom
 
 _BOUND_S = 2.0
 _DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671, "pyamqp": 5672, "redis": 6379, "rediss": 6379}

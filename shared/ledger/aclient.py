@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import redis.asyncio
 
-from shared.ledger.accepting import Accepting
-from shared.ledger.calls import NO_ANSWER, Call, Script, note_change, unavailable
-from shared.ledger.clock import ServerClock
+from shared.ledger.calling.accepting import Accepting
+from shared.ledger.calling.calls import NO_ANSWER, Call, Script, note_change, unavailable
+from shared.ledger.calling.clock import ServerClock
+from shared.ledger.calling.headroom import Headroom
 from shared.ledger.filters import Filter
-from shared.ledger.headroom import Headroom
 from shared.ledger.keys import Keys
 from shared.ledger.records import (
     Accepted,

@@ -99,7 +99,7 @@ def test_every_client_of_a_frozen_ledger_has_a_true_answer_in_time(
 
 
 def test_no_request_fails_after_a_restart_of_the_ledger(service: tuple[RestartableValkey, Server]) -> None:
-    """Each of 30 connections is broken; it is made anew when it is used."""
+    """Each of 30 connections is broken; it is replaced when it is used."""
     valkey, gateway = service
     with ThreadPoolExecutor(1) as thread, frozen(valkey) as pid:
         waiting = thread.submit(together, gateway, [("GET", "/jobs", None)] * POOLED)

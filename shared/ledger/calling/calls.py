@@ -97,7 +97,7 @@ class Script:
         await self._pool.release(connection)
 
     async def run_on(self, connection: Connection, call: Call) -> Any:
-        """Return the script's reply. A connection that breaks is made anew once, and the call repeated."""
+        """Return the script's reply. A connection that breaks is replaced once, and the call repeated."""
 
         async def ask() -> Any:
             try:

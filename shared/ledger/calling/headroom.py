@@ -13,8 +13,8 @@ from typing import Any
 import redis.asyncio
 import structlog
 
-from shared.ledger.calls import NO_ANSWER
-from shared.ledger.clock import ServerClock
+from shared.ledger.calling.calls import NO_ANSWER
+from shared.ledger.calling.clock import ServerClock
 
 _EVERY_S = 1.0
 _BOUND_S = 2.0

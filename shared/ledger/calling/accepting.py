@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import redis.asyncio
 
 from shared.errors import LedgerFull, OutcomeUnknown
-from shared.ledger.calls import NO_ANSWER, Call, Script, asked, note_change, unavailable
-from shared.ledger.clock import ServerClock, milliseconds
-from shared.ledger.headroom import Headroom
+from shared.ledger.calling.calls import NO_ANSWER, Call, Script, asked, note_change, unavailable
+from shared.ledger.calling.clock import ServerClock, milliseconds
+from shared.ledger.calling.headroom import Headroom
 from shared.ledger.keys import Keys
 from shared.ledger.records import Accepted, Submission, parse_accepted
 
