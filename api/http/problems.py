@@ -112,7 +112,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, raised: RequestValidationError) -> Response:
         if any(error["loc"] == ("path", "job_id") for error in raised.errors()):
-            return Problem(404, "unknown_job", "There never was a job with this id: a job's id is a UUID.").response(
+            return Problem(404, "unknown_job", "There is no job with this id: a job id is a UUID.").response(
                 request.url.path
             )
         errors = [

@@ -1,4 +1,4 @@
-"""What the calls for jobs answer. What they take lies with what is done with it: see submissions, selection, reruns."""
+"""Response models of the job routes. The request models are in submissions, selection and reruns."""
 
 from __future__ import annotations
 
@@ -12,51 +12,52 @@ from shared.ledger.states import State, StepState
 
 WaitingReason = Literal["scheduled", "queue_paused", "concurrency_limited", "no_consumer", "behind"]
 _WHY_IT_WAITS = (
-    "Why it does not run yet: it is to start, or to be tried again, at `due_at`; its queue is paused; as many jobs of "
-    "its concurrency key run as may; no worker takes jobs from its queue; or it is `behind` `queue_position` others. "
-    "Null if it does not wait. A workflow waits as its first waiting step does."
+    "Why it does not run yet: `scheduled`, its start or next attempt is at `due_at`; `queue_paused`; "
+    "`concurrency_limited`, the limit of its concurrency key is reached; `no_consumer`, no worker consumes its queue; "
+    "`behind`, `queue_position` jobs are before it. Null if it is not waiting. For a workflow, the reason of its first "
+    "waiting step."
 )
-_HOW_MANY_BEFORE = "How many jobs of its queue, over all priorities, are before it if it is `behind`; 0: it is next."
+_HOW_MANY_BEFORE = "If it is `behind`: number of jobs before it in its queue, over all priorities; 0: it is next."
 
 
 class Links(Out):
-    """Where to go on."""
+    """URLs of what belongs to a job."""
 
     self: str = Field(description="The job.")
-    events: str = Field(description="Its events, as they happen.")
+    events: str = Field(description="A stream of its events.")
     logs: str = Field(description="Its log lines.")
     artifacts: str = Field(description="Its files.")
     cancel: str = Field(description="POST here to cancel it.")
-    retry: str = Field(description="POST here to run it again, as a new job, if it did not succeed.")
+    retry: str = Field(description="POST here to rerun it as a new job if it did not succeed.")
 
 
 class JobAccepted(Out):
-    """A job that is written down and will run."""
+    """An accepted job: it is stored and will run."""
 
     id: str = Field(description="Its id, a UUID that sorts by time.")
     kind: str = Field(description="Its kind.")
-    state: Literal["scheduled", "queued"] = Field(description="`scheduled` if it is to start later.")
+    state: Literal["scheduled", "queued"] = Field(description="`scheduled` if it starts later.")
     created_at: AwareDatetime = Field(description="When it was accepted.")
-    links: Links = Field(description="Where to go on.")
+    links: Links = Field(description="URLs of what belongs to it.")
 
 
 class BatchAccepted(Out):
-    """Jobs that are written down and will run."""
+    """Accepted jobs: they are stored and will run."""
 
     jobs: list[JobAccepted] = Field(description="The jobs, in the order of the submission.")
 
 
 class WouldAccept(Out):
-    """A submission that would have been accepted; nothing was."""
+    """A valid submission of a dry run; nothing was accepted."""
 
     kind: str = Field(description="Its kind.")
-    queue: str = Field(description="The queue it would go to.")
-    params: dict[str, Any] = Field(description="The parameters, with their defaults.")
+    queue: str = Field(description="The queue that it would use.")
+    params: dict[str, Any] = Field(description="The parameters, including defaults.")
     steps: list[str] = Field(description="Names of its steps, if it is a workflow.")
 
 
 class WouldAcceptBatch(Out):
-    """A batch that would have been accepted; nothing was."""
+    """A valid batch of a dry run; nothing was accepted."""
 
     jobs: list[WouldAccept] = Field(description="The submissions, in order.")
 
@@ -65,30 +66,30 @@ class Attempt(Out):
     """One claim of a job by a worker."""
 
     attempt: int = Field(ge=1, description="Its number, from 1.")
-    worker: str = Field(description="The worker that made it.")
-    started_at: AwareDatetime = Field(description="When it began.")
+    worker: str = Field(description="The worker that ran it.")
+    started_at: AwareDatetime = Field(description="When it started.")
     finished_at: AwareDatetime | None = Field(description="When it ended.")
     outcome: str | None = Field(description="How it ended: a final state, `retrying`, `released` or `lost`.")
 
 
 class Progress(Out):
-    """How far a job is."""
+    """Progress of a job."""
 
     current: float = Field(description="Units done.")
-    total: float | None = Field(description="Units in all; null if not known.")
-    unit: str = Field(description="What is counted.", examples=["rows", "bytes", "steps"])
-    message: str = Field(description="What is being done.")
-    ratio: float | None = Field(description="`current` / `total`, 0 to 1; null if the total is not known.")
+    total: float | None = Field(description="Total units; null if unknown.")
+    unit: str = Field(description="Name of the unit.", examples=["rows", "bytes", "steps"])
+    message: str = Field(description="What it is doing.")
+    ratio: float | None = Field(description="`current` / `total`, 0 to 1; null if the total is unknown.")
 
 
 class JobError(Out):
     """Why a job did not succeed."""
 
-    code: str = Field(description="Stable name of the failure, for programs.")
+    code: str = Field(description="Stable code of the error, for programs.")
     message: str = Field(description="What went wrong.")
-    remedy: str = Field(description="What to do about it; may be empty.")
+    remedy: str = Field(description="How to fix it; may be empty.")
     retryable: bool = Field(description="Whether the failure is transient: another attempt may succeed.")
-    details: dict[str, Any] = Field(description="Figures for programs.")
+    details: dict[str, Any] = Field(description="Values for programs.")
     step: str | None = Field(description="The step of a workflow that failed.")
 
 
@@ -96,22 +97,22 @@ class JobStep(Out):
     """A step of a workflow."""
 
     id: str = Field(description="Its id.")
-    name: str = Field(description="Its name, unique within the job: a path, if workflows are nested.")
+    name: str = Field(description="Its name, unique within the job; a path for steps of nested workflows.")
     kind: str = Field(description="Its kind.")
     queue: str = Field(description="Its queue.")
     state: StepState = Field(description="Its state.")
-    after: list[str] = Field(description="Ids of the steps that it waits for; their results feed it.")
-    may_fail: bool = Field(description="Whether the job goes on without its result if it fails.")
-    reused_from: str | None = Field(description="The step of an earlier job whose result stands for its own.")
+    after: list[str] = Field(description="Ids of the steps before it; their results are its input.")
+    may_fail: bool = Field(description="Whether the job continues without its result if it fails.")
+    reused_from: str | None = Field(description="The step of an earlier job whose result is reused.")
     attempt: int = Field(ge=0, description="Attempts so far.")
-    worker: str | None = Field(description="The worker that has or had it last.")
+    worker: str | None = Field(description="The worker of the current or latest attempt.")
     waiting_reason: WaitingReason | None = Field(description=_WHY_IT_WAITS)
     queue_position: int | None = Field(description=_HOW_MANY_BEFORE)
-    queued_at: AwareDatetime | None = Field(description="When it was queued last.")
+    queued_at: AwareDatetime | None = Field(description="When it was last queued.")
     started_at: AwareDatetime | None = Field(description="When it first started.")
     finished_at: AwareDatetime | None = Field(description="When it ended.")
-    progress: Progress | None = Field(description="How far it is.")
-    result: dict[str, Any] | None = Field(description="What it returned.")
+    progress: Progress | None = Field(description="Its progress.")
+    result: dict[str, Any] | None = Field(description="Its result.")
     error: JobError | None = Field(description="Why it did not succeed.")
 
 
@@ -122,87 +123,91 @@ class JobSummary(Out):
     kind: str = Field(description="Its kind.")
     queue: str = Field(description="Its queue.")
     state: State = Field(description="Its state.")
-    priority: int = Field(ge=0, le=9, description="9 is most urgent.")
-    tags: list[str] = Field(description="Words to find it by.")
-    schedule: str | None = Field(description="Id of the schedule that made it.")
+    priority: int = Field(ge=0, le=9, description="0 to 9; 9 is the most urgent.")
+    tags: list[str] = Field(description="Tags, for filters.")
+    schedule: str | None = Field(description="Id of the schedule that submitted it.")
     created_at: AwareDatetime = Field(description="When it was accepted.")
-    due_at: AwareDatetime | None = Field(description="When it is to start, or to be tried again.")
+    due_at: AwareDatetime | None = Field(description="When it starts, or when the next attempt starts.")
     expires_at: AwareDatetime | None = Field(description="When it expires if it has not started.")
-    queued_at: AwareDatetime | None = Field(description="When it was queued last.")
+    queued_at: AwareDatetime | None = Field(description="When it was last queued.")
     started_at: AwareDatetime | None = Field(description="When it first started.")
     finished_at: AwareDatetime | None = Field(description="When it ended.")
     waiting_reason: WaitingReason | None = Field(description=_WHY_IT_WAITS)
     queue_position: int | None = Field(description=_HOW_MANY_BEFORE)
     attempt: int = Field(ge=0, description="Attempts so far.")
     retries: int = Field(ge=0, description="Retries so far.")
-    worker: str | None = Field(description="The worker that has or had it last.")
-    progress: Progress | None = Field(description="How far it is.")
-    error: JobError | None = Field(description="Why it did not succeed, or what is to be retried.")
-    cancel_requested_at: AwareDatetime | None = Field(description="When it was asked to stop.")
-    retried_from: str | None = Field(description="The job that this one repeats.")
-    retried_as: str | None = Field(description="The latest job that repeats this one.")
+    worker: str | None = Field(description="The worker of the current or latest attempt.")
+    progress: Progress | None = Field(description="Its progress.")
+    error: JobError | None = Field(description="Why it did not succeed, or why the next attempt is needed.")
+    cancel_requested_at: AwareDatetime | None = Field(description="When its cancellation was requested.")
+    retried_from: str | None = Field(description="The job that this one reruns.")
+    retried_as: str | None = Field(description="The latest rerun of this job.")
     steps_done: int = Field(ge=0, description="Steps that succeeded.")
-    steps_total: int = Field(ge=0, description="Steps in all; 0 if it is not a workflow.")
-    links: Links = Field(description="Where to go on.")
+    steps_total: int = Field(ge=0, description="Total number of steps; 0 if it is not a workflow.")
+    links: Links = Field(description="URLs of what belongs to it.")
 
 
 class Job(JobSummary):
     """A job."""
 
-    params: dict[str, Any] = Field(description="The parameters, with their defaults.")
-    options: dict[str, Any] = Field(description="The options that were given.")
+    params: dict[str, Any] = Field(description="The parameters, including defaults.")
+    options: dict[str, Any] = Field(description="The submitted options.")
     attempts: list[Attempt] = Field(description="Every attempt, in order.")
-    result: dict[str, Any] | None = Field(description="What it returned; see the kind's result schema.")
-    artifacts: list[Artifact] = Field(description="The files it made.")
+    result: dict[str, Any] | None = Field(description="Its result; see the result schema of the kind.")
+    artifacts: list[Artifact] = Field(description="Its files.")
     steps: list[JobStep] = Field(description="The steps of a workflow, in order.")
 
 
 class JobPage(Out):
-    """Some jobs, newest first."""
+    """A page of jobs, newest first."""
 
-    jobs: list[JobSummary] = Field(description="The jobs. May be fewer than asked for although more follow.")
-    next_page_token: str | None = Field(description="Give it as `page_token` for the next page; null at the end.")
+    jobs: list[JobSummary] = Field(description="The jobs; possibly fewer than `page_size` even if more pages follow.")
+    next_page_token: str | None = Field(description="The `page_token` of the next page; null on the last page.")
 
 
 class CancelRequest(Out):
-    """What became of a request to cancel."""
+    """Result of a request to cancel a job."""
 
     id: str = Field(description="The job.")
     state: Literal["cancelled", "cancel_requested"] = Field(
-        description="`cancelled`, or `cancel_requested` while the worker that runs it is told to stop."
+        description="`cancelled`, or `cancel_requested` while its worker stops it."
     )
 
 
 class Refused(Out):
-    """A job that a call for many did not touch."""
+    """A job that a bulk call left unchanged."""
 
     id: str = Field(description="The job.")
-    code: str = Field(description="Why, as the call for this job alone would say it.", examples=["job_ended"])
-    message: str = Field(description="Why, in words.")
+    code: str = Field(description="Error code, as for a call for this job alone.", examples=["job_ended"])
+    message: str = Field(description="Error message.")
 
 
 class BulkCancelled(Out):
-    """What became of a call to cancel many jobs."""
+    """Result of a bulk cancel."""
 
-    dry_run: bool = Field(description="Whether this only tells what would be done.")
-    cancelled: list[str] = Field(description="Jobs that are cancelled.")
-    requested: list[str] = Field(description="Jobs whose worker is told to stop them.")
-    refused: list[Refused] = Field(description="Jobs that it could not be done to.")
-    next_page_token: str | None = Field(description="Give it in the filter to go on; null if that was all.")
+    dry_run: bool = Field(description="Whether this was a dry run: nothing changed.")
+    cancelled: list[str] = Field(description="Cancelled jobs.")
+    requested: list[str] = Field(description="Running jobs that their workers stop now.")
+    refused: list[Refused] = Field(description="Unchanged jobs, with the reason.")
+    next_page_token: str | None = Field(
+        description="The `page_token` of the next call's filter; null if no jobs are left."
+    )
 
 
 class Retried(Out):
-    """A job that is repeated."""
+    """A rerun job."""
 
-    retried_from: str = Field(description="The job that was repeated.")
+    retried_from: str = Field(description="The original job.")
     id: str | None = Field(description="The new job; null in a dry run.")
-    links: Links | None = Field(description="Where to go on; null in a dry run.")
+    links: Links | None = Field(description="URLs of what belongs to the new job; null in a dry run.")
 
 
 class BulkRetried(Out):
-    """What became of a call to repeat many jobs."""
+    """Result of a bulk rerun."""
 
-    dry_run: bool = Field(description="Whether this only tells what would be done.")
-    retried: list[Retried] = Field(description="Jobs that run again as new ones.")
-    refused: list[Refused] = Field(description="Jobs that it could not be done to.")
-    next_page_token: str | None = Field(description="Give it in the filter to go on; null if that was all.")
+    dry_run: bool = Field(description="Whether this was a dry run: nothing changed.")
+    retried: list[Retried] = Field(description="Jobs that were rerun, with their new jobs.")
+    refused: list[Refused] = Field(description="Unchanged jobs, with the reason.")
+    next_page_token: str | None = Field(
+        description="The `page_token` of the next call's filter; null if no jobs are left."
+    )

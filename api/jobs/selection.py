@@ -1,4 +1,4 @@
-"""The jobs that a request means: the one that its path names, or those that its filter finds."""
+"""The jobs that a request selects: one by the id in its path, or all that match its filter."""
 
 from __future__ import annotations
 
@@ -26,34 +26,38 @@ _CLOCK_SLACK_S = 60.0  # an id has the gateway's time, `created_at` the ledger's
 
 
 class JobFilter(JobCriteria):
-    """Which jobs a list shows. What is left out does not matter."""
+    """Which jobs to list. Omitted fields match every job."""
 
-    page_size: int = Field(default=50, ge=1, le=200, description="Jobs a page, at most.")
+    page_size: int = Field(default=50, ge=1, le=200, description="Maximum number of jobs per page.")
     page_token: str | None = Field(
-        default=None, max_length=200, description="`next_page_token` of the page before, with the same filters."
+        default=None,
+        max_length=200,
+        description="`next_page_token` of the previous page; the filters must be the same.",
     )
 
 
 class JobSelection(JobCriteria):
-    """Jobs by a filter, as in `GET /jobs`. What is left out does not matter."""
+    """A filter of jobs, as in `GET /jobs`. Omitted fields match every job."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     page_token: str | None = Field(
-        default=None, max_length=200, description="`next_page_token` of the answer before, with the same filter."
+        default=None,
+        max_length=200,
+        description="`next_page_token` of the previous response; the filter must be the same.",
     )
 
 
 class BulkRequest(In):
-    """Which jobs: by their ids or by a filter, one of both."""
+    """The jobs of a bulk call: either their ids or a filter."""
 
     ids: Annotated[list[UUID], Field(min_length=1, max_length=BULK_MAX)] | None = Field(
-        default=None, description=f"These jobs, at most {BULK_MAX:,}."
+        default=None, description=f"Ids of the jobs, at most {BULK_MAX:,}."
     )
     filter: JobSelection | None = Field(
-        default=None, description=f"Jobs like these, newest first, at most {BULK_MAX:,} a call."
+        default=None, description=f"Filter of the jobs: the newest first, at most {BULK_MAX:,} per call."
     )
-    dry_run: bool = Field(default=False, description="Tell what would be done, and do nothing.")
+    dry_run: bool = Field(default=False, description="Return what would be done without doing it.")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -66,12 +70,12 @@ JobId = Annotated[UUID, Path(description="The job's id.")]
 
 
 async def _found(job_id: JobId, ledger: Ledger) -> Record:
-    """Return the job. Raises `Problem`: 404 if there never was one, 410 if its retention is over."""
+    """Return the job. Raises `Problem`: 404 if it never existed, 410 if its retention has ended."""
     return job_among(await ledger.read(str(job_id)), str(job_id))
 
 
 def job_among(found: Record | Gone | Unknown, job_id: str) -> Record:
-    """Return what was found under `job_id` if it is a job. Raises `Problem` as `_found` does."""
+    """Return the record found under `job_id` if it is a job. Raises `Problem` as `_found` does."""
     if isinstance(found, Gone):
         raise Problem(
             410,
@@ -79,7 +83,7 @@ def job_among(found: Record | Gone | Unknown, job_id: str) -> Record:
             f"The retention of job {job_id} has ended, or it was deleted. Submit it again if you need it.",
         )
     if isinstance(found, Unknown):
-        raise Problem(404, "unknown_job", f"There never was a job {job_id}. Check the id.")
+        raise Problem(404, "unknown_job", f"There is no job {job_id}. Check the id.")
     if found.job_id is not None:
         raise Problem(
             404, "unknown_job", f"{job_id} is the step {found.step!r} of the job {found.job_id}; use the job's id."
@@ -91,12 +95,12 @@ FoundJob = Annotated[Record, Depends(_found)]
 
 
 def canonical(wanted: JobFilter | JobSelection) -> str:
-    """Return the text that binds a page token to its filter."""
+    """Return the filter as text; a page token is bound to it."""
     return wanted.model_dump_json(exclude={"page_token", "page_size"})
 
 
 def ledger_filter(wanted: JobFilter | JobSelection) -> Filter:
-    """Return the filter as the ledger takes it. Raises `Problem` (422) for a page token of another list."""
+    """Return the filter of the ledger. Raises `Problem` (422) for a page token of other filters."""
     return Filter(
         states=tuple(wanted.state),
         **wanted.model_dump(mode="json", include=set(EXACT)),
@@ -108,7 +112,7 @@ def ledger_filter(wanted: JobFilter | JobSelection) -> Filter:
 
 
 def is_between(created_at: datetime, wanted: JobFilter | JobSelection) -> bool:
-    """Return whether a job was created within the filter's times: ids alone tell it to about a minute."""
+    """Return whether a job was created within the times of the filter. Its id is exact to about a minute only."""
     after, before = wanted.created_after, wanted.created_before
     return (after is None or after <= created_at) and (before is None or created_at < before)
 
@@ -116,11 +120,11 @@ def is_between(created_at: datetime, wanted: JobFilter | JobSelection) -> bool:
 async def selected(
     ledger: AsyncLedger, wanted: JobSelection, states: Collection[State], *, most: int
 ) -> tuple[Sequence[Record], str | None]:
-    """Return up to `most` jobs of `wanted` in one of `states`, newest first, and the token to go on with."""
+    """Return at most `most` matching jobs in one of `states`, newest first, and the token of the next page."""
     everywhere = ledger_filter(wanted)
     found: dict[str, Record] = {}
-    looked_at: list[str] = []  # down to which id each state was searched, where that is not the end
-    for state in states:  # each by itself: then its own index is walked, however many jobs are in other states
+    looked_at: list[str] = []  # the last id searched per state, if more follow
+    for state in states:  # one query per state uses its index; jobs in other states cost nothing
         records, next_id = await ledger.list(replace(everywhere, states=(state,)), limit=most)
         found |= {record.id: record for record in records}
         looked_at += [next_id] if next_id else []

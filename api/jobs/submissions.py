@@ -1,6 +1,6 @@
-"""The bodies that submit jobs: shapes made from the catalogue, shared by all that takes or makes submissions.
+"""Request bodies that submit jobs, built from the catalogue and shared by all routes that accept submissions.
 
-A job's own part of a submission is its contract; there is no second description of it here.
+The parameters of a job are described by its contract only.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ BATCH_MAX = 1_000
 
 
 class Submission(In):
-    """A job to be. The models of the kinds derive from this one and give `kind` and `params` their types."""
+    """A job to submit. The models of the kinds derive from it and set the types of `kind` and `params`."""
 
-    kind: str = Field(description="What kind of job it is; see `GET /job-kinds`.")
+    kind: str = Field(description="The kind of the job; see `GET /job-kinds`.")
     params: Any = Field(description="The parameters of the kind.")
-    options: SubmissionOptions = Field(default_factory=SubmissionOptions, description="How it is to be run.")
+    options: SubmissionOptions = Field(default_factory=SubmissionOptions, description="How to run it.")
 
 
 def submission_shape(catalogue: Catalogue, *, base: type[BaseModel] = Submission, prefix: str = "Submit") -> Any:
-    """Return the type of one submission: the union of all kinds, told apart by `kind`; each derives from `base`."""
+    """Return the type of one submission: the union of all kinds, discriminated by `kind`; each derives from `base`."""
     models = tuple(
         create_model(
             prefix + "".join(part.capitalize() for part in kind.replace(".", "_").split("_")),
@@ -47,11 +47,11 @@ def _exactly(kind: str) -> Any:
 
 
 def batch_shape(submission: Any) -> type[BaseModel]:
-    """Return the type of a batch of submissions."""
+    """Return the model of a batch of submissions."""
     return create_model(
         "BatchSubmission",
         __base__=In,
-        __doc__="Jobs that are accepted together or not at all.",
+        __doc__="Jobs that are accepted all or none.",
         jobs=(
             list[submission],
             Field(min_length=1, max_length=BATCH_MAX, description="The jobs, in order."),

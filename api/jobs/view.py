@@ -1,4 +1,4 @@
-"""From the ledger's records to what clients see."""
+"""Convert records of the ledger to the models that clients see."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from shared.ledger.records import Entry, Record
 
 
 def job(record: Record) -> Job:
-    """Return a job with everything the ledger knows of it."""
+    """Return a job with all its fields."""
     artifacts = [item for source in (*record.steps, record) for item in json.loads(source.artifacts)]
     return Job(
         **_summary(record)
@@ -42,12 +42,12 @@ def job(record: Record) -> Job:
 
 
 def summary(record: Record) -> JobSummary:
-    """Return a job as a list shows it."""
+    """Return a job as shown in a list."""
     return JobSummary(**_summary(record))
 
 
 def accepted(entry: Entry, job_id: str, created_at_ms: int) -> JobAccepted:
-    """Return the answer to a submission. `job_id` is the first one's where the answer is a replay."""
+    """Return the response to a submission. For an idempotent replay, `job_id` is the id of the first submission."""
     waits = entry.due_at is not None and entry.due_at > created_at_ms
     return JobAccepted(
         id=job_id,
@@ -59,7 +59,7 @@ def accepted(entry: Entry, job_id: str, created_at_ms: int) -> JobAccepted:
 
 
 def links(job_id: str) -> Links:
-    """Return where to go on from a job."""
+    """Return the URLs of a job."""
     url = f"/jobs/{job_id}"
     return Links(
         self=url,
@@ -72,23 +72,23 @@ def links(job_id: str) -> Links:
 
 
 def at(ms: int) -> datetime:
-    """Return the time that is `ms` milliseconds after 1970."""
+    """Return the time `ms` milliseconds after 1970, in UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 def at_or_none(ms: int | None) -> datetime | None:
-    """Return the time that is `ms` milliseconds after 1970, or nothing of nothing."""
+    """Return the time `ms` milliseconds after 1970, in UTC; None for None."""
     return None if ms is None else at(ms)
 
 
 @cache
 def _shared(model: type[BaseModel]) -> Sequence[tuple[str, bool]]:
-    """Return the names of the fields that `model` and the ledger's record both have, and which of them are times."""
+    """Return the fields that `model` and the ledger's record share: their names, and whether they are times."""
     return [(field.name, field.name.endswith("_at")) for field in fields(Record) if field.name in model.model_fields]
 
 
 def _by_name(model: type[BaseModel], record: Record) -> dict[str, Any]:
-    """Return what `model` has under the record's own names. Times are moments, which the ledger has in milliseconds."""
+    """Return the values of the shared fields. Times, in milliseconds in the ledger, become datetimes."""
     values = ((name, is_time, getattr(record, name)) for name, is_time in _shared(model))
     return {name: at(value) if is_time and value is not None else value for name, is_time, value in values}
 
@@ -158,7 +158,7 @@ def _error(text: str | None) -> JobError | None:
 
 
 def _reference(item: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that every artifact has; a dataset has more, which are in its job's result."""
+    """Return the fields common to all artifacts. A dataset has more; they are in the result of its job."""
     return {name: item[name] for name in Artifact.model_fields}
 
 

@@ -1,4 +1,4 @@
-"""What the catalogue says of its kinds."""
+"""Response models of the catalogue of kinds."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ class JobKindSummary(Out):
     """A kind in the catalogue."""
 
     kind: str = Field(pattern=KIND_PATTERN, description="Its name.", examples=["etl.extract_data"])
-    family: str = Field(description="Its family: whose workers run it.")
-    summary: str = Field(description="What it does, in a line.")
+    family: str = Field(description="Its family; the workers of the family run it.")
+    summary: str = Field(description="What it does, in one line.")
     queue: str = Field(description="Its queue.")
-    limits: Limits = Field(description="How long one attempt may take.")
+    limits: Limits = Field(description="Time limits of one attempt.")
     retry: Retry = Field(description="How transient failures are retried.")
-    is_workflow: bool = Field(description="Whether it runs as several steps.")
+    is_workflow: bool = Field(description="Whether it is a workflow of several steps.")
 
 
 class JobKind(JobKindSummary):
     """A kind with its schemas."""
 
-    description: str = Field(description="What it does, at length; may be empty.")
-    max_crashes: int = Field(ge=1, description="Workers it may take down before it is quarantined.")
+    description: str = Field(description="What it does, in detail; may be empty.")
+    max_crashes: int = Field(ge=1, description="Number of worker crashes after which it is quarantined.")
     params_schema: dict[str, Any] = Field(description="JSON Schema of the parameters.")
     result_schema: dict[str, Any] = Field(description="JSON Schema of the result.")
-    examples: list[dict[str, Any]] = Field(description="Valid parameters.")
+    examples: list[dict[str, Any]] = Field(description="Examples of valid parameters.")
 
 
 class JobKindList(Out):

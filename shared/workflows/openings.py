@@ -54,7 +54,7 @@ def what_is_wrong(
 
 
 def _located(params: Any, location: Sequence[str | int]) -> Path:
-    """Return a Pydantic error's location as a path in `params`: the tags of unions are not part of it."""
+    """Return a Pydantic error's location as a path in `params`, without the tags of unions."""
     path: list[str | int] = []
     node = params
     for index, part in enumerate(location):

@@ -1,4 +1,4 @@
-"""Stage a table or a query of a database, batch by batch, in a transaction that can only read."""
+"""Stage a table or a query of a database in batches, in a read-only transaction."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from worker.tables.databases.base import Database
     from worker.tables.inference import Candidate
 
-_UNKNOWN_DECIMAL = pa.decimal128(38, 10)  # of a column that has no value yet, and whose table names no scale
-# the parts of SQL in which a semicolon or a parenthesis means nothing, and all other single signs
+_UNKNOWN_DECIMAL = pa.decimal128(38, 10)  # for a column without values whose table does not declare a scale
+# parts of SQL in which semicolons and parentheses have no meaning; then any other single character
 _TOKEN = re.compile(
     r"""(?P<opaque>'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|/\*.*?\*/)|(?P<sign>.)""",
     re.DOTALL,
@@ -39,8 +39,8 @@ def stage_sql(
 ) -> dict[str, Candidate]:
     """Write the rows of a table or a query to the Parquet file `staged`.
 
-    Returns what the columns may become that came as text although they are something else; the other columns have
-    their types. Raises `TaskFailure` (``query_refused``, ``query_failed``, ``unsupported_type``) and
+    Returns the columns staged as text whose type is still to be inferred from their values; the other columns have
+    their final types. Raises `TaskFailure` (``query_refused``, ``query_failed``, ``unsupported_type``) and
     `TransientFailure` (``database_unavailable``).
     """
     whole_table = select(database.dialect, source.table or "")
@@ -63,8 +63,8 @@ def read_table(
 ) -> int:
     """Write the rows of `table` that meet `condition` to the new Parquet file `output`; return how many there are.
 
-    `condition` is SQL of this worker's own, never a client's. Columns in `temporal` become dates or times also where
-    the engine knows them as text only. `when_empty` types columns without a value, if their values would have said it.
+    `condition` is SQL of this worker, never of a client. Columns in `temporal` become dates or times even if the
+    engine stores them as text. `when_empty` is the type of columns without values whose type is inferred from them.
     Raises `TaskFailure` and `TransientFailure`, see `stage_sql`.
     """
     staged = scratch / f"{output.stem}-staged.parquet"
@@ -81,8 +81,8 @@ def read_table(
 def single_select(query: str) -> str:
     """Return `query` without a closing semicolon.
 
-    Raises `TaskFailure` (``query_refused``) if it is anything but one statement that reads. This is for the
-    message's sake and for drivers that wrap the query; that nothing is written is the transaction's business.
+    Raises `TaskFailure` (``query_refused``) unless it is a single reading statement. This gives a clear message and
+    protects drivers that wrap the query; the read-only transaction prevents writes.
     """
     depth, end, opaque_free = 0, len(query), True
     for token in _TOKEN.finditer(query):
@@ -92,14 +92,14 @@ def single_select(query: str) -> str:
         if not opaque_free and not sign.isspace():
             raise _refused("it has more than one statement")
         if sign in {"'", '"'}:
-            raise _refused("it has a quote that is never closed")
+            raise _refused("it has an unclosed quote")
         depth += {"(": 1, ")": -1}.get(sign, 0)
         if depth < 0:
-            raise _refused("it closes a parenthesis that was not opened")
+            raise _refused("it has an unopened closing parenthesis")
         if sign == ";":
             end, opaque_free = token.start(), False
     if depth:
-        raise _refused("it opens a parenthesis that is not closed")
+        raise _refused("it has an unclosed parenthesis")
     if not _READING.match(query):
         raise _refused("it does not begin with SELECT, WITH, VALUES, TABLE or FROM")
     return query[:end].strip()
@@ -112,12 +112,10 @@ def _storable() -> Iterator[None]:
     except pa.ArrowNotImplementedError as unsupported:
         raise TaskFailure(
             "unsupported_type",
-            f"A column has a type that Parquet lacks: {unsupported}.",
-            remedy="Convert it to text in 'query'.",
+            f"A column has a type that Parquet does not support: {unsupported}.",
+            remedy="Cast the column to text in 'query'.",
         ) from None
 
 
 def _refused(why: str) -> TaskFailure:
-    return TaskFailure(
-        "query_refused", f"source.query: {why}.", remedy="Give one SELECT statement, without others beside it."
-    )
+    return TaskFailure("query_refused", f"source.query: {why}.", remedy="Use a single SELECT statement.")

@@ -244,7 +244,7 @@ def _bounded(expression: Expression) -> Expression:
             raise ValueError(f"an expression is at most {MAX_EXPRESSION_DEPTH} levels deep; derive a column in between")
         if nodes > MAX_EXPRESSION_NODES:
             raise ValueError(f"an expression has at most {MAX_EXPRESSION_NODES} parts; derive a column in between")
-        # A branch of a case is not a level of its own: what it holds belongs to the case.
+        # A branch of a case does not count as a level: its parts belong to the case.
         below = [child for node in level for child in children(node)]
         level = [c for b in below for c in (children(b) if isinstance(b, When) else [b])]
     return expression

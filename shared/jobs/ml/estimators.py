@@ -29,7 +29,7 @@ class RandomForest(Params):
 
 
 class HistGradientBoosting(Params):
-    """Trees that each reduce the error of those before, on binned features. Takes missing numbers as they are."""
+    """Trees that each correct the error of the previous ones, on binned features. Accepts missing numbers."""
 
     kind: Literal["hist_gradient_boosting"] = Field(description="Discriminator.")
     max_iter: int = Field(default=100, ge=1, le=2_000, description="Iterations: trees per class.")

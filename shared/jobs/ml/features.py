@@ -124,10 +124,11 @@ class FeatureSpec(Params):
         examples=[{"comment": {"kind": "text", "method": "hashing"}}],
     )
     others: Literal["auto", "drop"] = Field(
-        default="auto", description="Columns that `columns` does not name: a role after their type, or no feature."
+        default="auto",
+        description="Columns not in `columns`: `auto` gives them a role by their type, `drop` excludes them.",
     )
     drop: list[ColumnName] = Field(
-        default=[], max_length=MAX_FEATURES, description="Columns that do not become features, such as ids."
+        default=[], max_length=MAX_FEATURES, description="Columns to exclude from the features, such as ids."
     )
 
     @model_validator(mode="after")

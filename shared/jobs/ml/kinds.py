@@ -1,4 +1,4 @@
-"""The ML family: features, training, evaluation, predictions. The search for hyperparameters is in `tuning`."""
+"""The ML family: features, training, evaluation, predictions. Hyperparameter search is in `tuning`."""
 
 from __future__ import annotations
 
@@ -28,14 +28,12 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
 class BuildSpec(Params):
-    """How a table of features is made."""
+    """How to build a table of features."""
 
-    target: ColumnName | None = Field(
-        default=None, description="Column that is to be learnt: it is kept as it is and never becomes a feature."
-    )
+    target: ColumnName | None = Field(default=None, description="Target column: kept unchanged, never a feature.")
     features: FeatureSpec = Field(default=FeatureSpec(), description="Roles of the columns.")
     recipe: ArtifactUri | None = Field(
-        default=None, description="Apply this recipe as it was learnt, and learn nothing; instead of `features`."
+        default=None, description="Apply this fitted recipe instead of fitting `features`."
     )
 
     @model_validator(mode="after")
@@ -61,43 +59,49 @@ class BuildFeatures(
         {"dataset": _DATASET, "recipe": "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/recipe.skops"},
     ],
 ):
-    """Turn a dataset into numbers, and keep how: the recipe.
+    """Turn a dataset into numeric features, and store how as a recipe.
 
-    The recipe learns means, categories and vocabularies from all rows of this dataset. Training takes from it what
-    becomes of which column, and learns the rest from its own training rows, so nothing of held-out rows leaks.
+    The recipe is fitted on all rows of the dataset: means, categories, vocabularies. Training uses only its roles of
+    the columns and fits the rest again on its training rows, so nothing leaks from held-out rows.
     """
 
-    dataset: FedDataset = Field(description="The table; in a workflow the step before gives it.")
+    dataset: FedDataset = Field(description="The table; in a workflow, the output of the previous step.")
 
 
 class HoldOut(Params):
-    """Judge on rows that are set aside."""
+    """Evaluate on held-out rows."""
 
     kind: Literal["hold_out"] = Field(description="Discriminator.")
-    test_ratio: float = Field(default=0.2, ge=0.01, le=0.9, description="Ratio of rows that are set aside.")
-    stratified: bool = Field(default=True, description="Whether classes keep their ratios; for classification.")
+    test_ratio: float = Field(default=0.2, ge=0.01, le=0.9, description="Ratio of rows that are held out.")
+    stratified: bool = Field(
+        default=True, description="Whether the split keeps the ratios of the classes; for classification."
+    )
 
 
 class CrossValidation(Params):
-    """Judge every row by a model that did not see it; the final model is then fitted on all rows."""
+    """Evaluate each row with a model not fitted on it; the final model is fitted on all rows."""
 
     kind: Literal["cross_validation"] = Field(description="Discriminator.")
-    folds: int = Field(default=5, ge=2, le=20, description="Folds.")
-    stratified: bool = Field(default=True, description="Whether classes keep their ratios; for classification.")
+    folds: int = Field(default=5, ge=2, le=20, description="Number of folds.")
+    stratified: bool = Field(
+        default=True, description="Whether the split keeps the ratios of the classes; for classification."
+    )
 
 
 class LearningSpec(Params):
-    """What is learnt from which columns."""
+    """What to learn, from which columns."""
 
-    task: LearningTask = Field(description="Classes (strings, integers, truth values), or a number.")
-    target: ColumnName = Field(description="Column to learn. Rows where it is missing are left out.")
-    estimator: Estimator = Field(description="What is trained, with its hyperparameters.")
-    features: FeatureSpec | None = Field(default=None, description="Roles of the columns; default: by their types.")
+    task: LearningTask = Field(
+        description="`classification` (strings, integers, booleans), or `regression` (a number)."
+    )
+    target: ColumnName = Field(description="Target column. Rows without a value in it are dropped.")
+    estimator: Estimator = Field(description="Estimator to train, with its hyperparameters.")
+    features: FeatureSpec | None = Field(default=None, description="Roles of the columns; by default from their types.")
     class_weights: Literal["balanced"] | dict[CategoryText, Annotated[float, Field(gt=0, le=1e6)]] | None = Field(
         default=None,
-        description="Weight per class (1 for those not named), or `balanced`: inverse to their numbers of rows.",
+        description="Weight per class (1 by default), or `balanced`: inverse to the number of rows of the class.",
     )
-    seed: Seed = Field(default=0, description="Seed of split, folds and estimator.")
+    seed: Seed = Field(default=0, description="Random seed of split, folds and estimator.")
 
     @model_validator(mode="after")
     def _estimator_fits(self) -> Self:
@@ -105,9 +109,9 @@ class LearningSpec(Params):
         if ONLY_FOR.get(kind, self.task) != self.task:
             raise ValueError(f"estimator: {kind!r} is for {ONLY_FOR[kind]}, not for {self.task}")
         if self.class_weights is not None and self.task != "classification":
-            raise ValueError("'class_weights' are for classification")
+            raise ValueError("'class_weights' require task 'classification'")
         if self.class_weights is not None and kind in UNWEIGHTED:
-            raise ValueError(f"estimator: {kind!r} takes no 'class_weights'")
+            raise ValueError(f"estimator: {kind!r} does not support 'class_weights'")
         return self
 
     @model_validator(mode="after")
@@ -118,10 +122,10 @@ class LearningSpec(Params):
 
 
 class TrainSpec(LearningSpec):
-    """What is trained, and how it is judged."""
+    """What to train, and how to evaluate it."""
 
     validation: Annotated[HoldOut | CrossValidation, Field(discriminator="kind")] = Field(
-        default=HoldOut(kind="hold_out"), description="How the model is judged."
+        default=HoldOut(kind="hold_out"), description="How to evaluate the model."
     )
 
 
@@ -148,15 +152,15 @@ class TrainModel(
         },
     ],
 ):
-    """Train a model, judge it on rows that it did not see beside the dummy baseline, and write its card.
+    """Train a model, evaluate it on unseen rows against a dummy baseline, and write its model card.
 
-    Features and estimator are one pipeline, fitted on training rows only, in each fold again. With a `recipe`, its
-    roles of the columns are used; a table of features made by it leads back to the rows that it was made from.
+    Features and estimator are one pipeline, fitted on training rows only, in each fold again. A `recipe` sets the
+    roles of the columns; if `dataset` was built by it, the model learns from the rows that it was built from.
     Progress counts trees, iterations, or folds.
     """
 
-    dataset: FedDataset = Field(description="The rows to learn from; in a workflow the step before gives them.")
-    recipe: FedRecipe = Field(default=None, description="Recipe of `build_features` instead of `features`.")
+    dataset: FedDataset = Field(description="The rows to learn from; in a workflow, the output of the previous step.")
+    recipe: FedRecipe = Field(default=None, description="Recipe of `build_features` to use instead of `features`.")
 
     @model_validator(mode="after")
     def _either(self) -> Self:
@@ -173,22 +177,22 @@ class EvaluateModel(
     retry=ML_RETRY,
     examples=[{"model": _MODEL, "dataset": _DATASET}],
 ):
-    """Judge a model on a dataset that has its target, beside the baseline of its training rows."""
+    """Evaluate a model on a dataset with its target, against the baseline of its training rows."""
 
-    model: FedModel = Field(description="The model; in a workflow the step before gives it.")
-    dataset: FedDataset = Field(description="Rows with the true target; in a workflow those held out in training.")
+    model: FedModel = Field(description="The model; in a workflow, the output of the previous step.")
+    dataset: FedDataset = Field(description="Rows with the true target; in a workflow, the rows held out in training.")
 
 
 class PredictSpec(Params):
-    """What predictions are to hold."""
+    """What the predictions contain."""
 
     keep_columns: list[ColumnName] = Field(
-        default=[], max_length=100, description="Columns of the dataset to keep beside the predictions, such as ids."
+        default=[], max_length=100, description="Columns of the dataset to keep with the predictions, such as ids."
     )
     probabilities: bool = Field(
         default=True,
-        description="Whether to add a column `probability_<class>` per class, where the model has them. Classes that "
-        "differ by case alone get `#<number>` appended.",
+        description="Whether to add a column `probability_<class>` per class, if the model has probabilities. "
+        "Names that differ only in case get the suffix `#<number>`.",
     )
 
 
@@ -201,10 +205,10 @@ class PredictBatch(
     retry=ML_RETRY,
     examples=[{"model": _MODEL, "dataset": _DATASET, "keep_columns": ["id"]}],
 ):
-    """Predict every row of a dataset, in batches: memory stays bounded whatever its size.
+    """Predict every row of a dataset in batches, with bounded memory.
 
-    A dataset without the columns that the model learnt from, or with others of their names, is refused.
+    A dataset is refused if it lacks a column of the model, or has it with another type.
     """
 
-    model: FedModel = Field(description="The model; in a workflow the step before gives it.")
-    dataset: FedDataset = Field(description="The rows; in a workflow the step before gives them.")
+    model: FedModel = Field(description="The model; in a workflow, the output of the previous step.")
+    dataset: FedDataset = Field(description="The rows; in a workflow, the output of the previous step.")

@@ -1,4 +1,4 @@
-"""Failures of reading that all engines have; never with a credential."""
+"""Failures of reading that are common to all engines, without credentials."""
 
 from __future__ import annotations
 

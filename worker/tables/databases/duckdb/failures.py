@@ -1,4 +1,4 @@
-"""What a failure of a DuckDB file means for a job: whether it is transient, and what to do."""
+"""Convert DuckDB errors to failures of jobs: transient or not, with a remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def reading_failures(name: str) -> Iterator[None]:
-    """Turn what reading the connection `name` raises into the job's failure."""
+    """Convert errors of reading the connection `name` to the failure of the job."""
     try:
         yield
     except duckdb.IOException as locked:
@@ -27,7 +27,7 @@ def reading_failures(name: str) -> Iterator[None]:
 
 @contextmanager
 def loading_failures(name: str) -> Iterator[None]:
-    """Turn what loading into the connection `name` raises into the job's failure."""
+    """Convert errors of loading into the connection `name` to the failure of the job."""
     try:
         yield
     except duckdb.Error as error:
@@ -35,7 +35,7 @@ def loading_failures(name: str) -> Iterator[None]:
 
 
 def is_locked(error: duckdb.Error) -> bool:
-    """Return whether somebody else has the file open."""
+    """Return whether another process has the file open."""
     return "Could not set lock on file" in str(error) or "different configuration" in str(error)
 
 
@@ -51,7 +51,7 @@ def _loading_failure(error: duckdb.Error, name: str) -> TaskFailure:
     if isinstance(error, duckdb.OutOfMemoryException):
         return TaskFailure("memory_exhausted", text, remedy="Raise CELERIAC_MEMORY_LIMIT_BYTES on the workers.")
     if isinstance(error, duckdb.ConstraintException):
-        return TaskFailure("constraint_violated", text, remedy="Remove the rows that violate it in a transform step.")
+        return TaskFailure("constraint_violated", text, remedy="Remove the violating rows in a transform step.")
     if isinstance(error, (duckdb.ConversionException, duckdb.OutOfRangeException)):
         return TaskFailure("value_refused", text, remedy="Cast or correct the values in a transform step.")
     return TaskFailure(

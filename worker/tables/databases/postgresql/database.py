@@ -1,4 +1,4 @@
-"""A PostgreSQL database: how it is connected to, read, and opened for loading."""
+"""A PostgreSQL database: connecting, reading, and transactions for loading."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class Postgresql(Database):
         memory_limit_bytes: int,  # noqa: ARG002 - batches of some MiB stay far below it
         on_rows: Callable[[int], None],
     ) -> dict[str, Candidate]:
-        """Stage the rows of a query, batch by batch. A numeric comes as text, to lose no digit."""
+        """Stage the rows of a query in batches. Numerics are staged as text to keep all digits."""
         with reading_failures(self.name, self.url), closing(self._connected()) as link, link.cursor() as cursor:
             cursor.execute("SET TRANSACTION READ ONLY")
             cursor.execute(f"SET LOCAL statement_timeout = {int(self.info.statement_timeout_s * 1_000)}")
             cursor.execute(f"SET LOCAL lock_timeout = {int(self.info.lock_timeout_s * 1_000)}")
             cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
-            cursor.execute(f"{query}\n")  # the driver wraps it: a comment at its end must not swallow what follows
+            cursor.execute(f"{query}\n")  # the driver wraps it; the newline ends a trailing comment
             reader = cursor.fetch_record_batch()
             names = write_batches(reader, reader.schema, staged, on_rows)
             return {name: "decimal" for name, column in zip(names, reader.schema, strict=True) if _is_numeric(column)}
@@ -62,9 +62,9 @@ class Postgresql(Database):
         self,
         load_id: str,
         *,
-        scratch: Path | None,  # noqa: ARG002 - what is large is on the server
+        scratch: Path | None,  # noqa: ARG002 - large intermediate data is on the server
         memory_limit_bytes: int,  # noqa: ARG002 - batches of some MiB stay far below it
-        threads: int,  # noqa: ARG002 - one session has one
+        threads: int,  # noqa: ARG002 - a session is single-threaded
     ) -> Iterator[PostgresqlTransaction]:
         """Yield a transaction that holds the lock of `load_id` and is rolled back unless committed."""
         with (
@@ -85,7 +85,7 @@ class Postgresql(Database):
                 link.rollback()
 
     def _connected(self) -> adbc.Connection:
-        """Connect, with bounds on connecting and on a silent network, unless the URL sets its own."""
+        """Connect, with timeouts for connecting and for an unresponsive network unless the URL sets them."""
         parts = urlsplit(self.url)
         defaults = {
             "connect_timeout": str(max(1, round(self.info.connect_timeout_s))),
@@ -100,5 +100,5 @@ class Postgresql(Database):
 
 
 def _is_numeric(column: pa.Field) -> bool:
-    """Return whether a column is PostgreSQL's numeric, which the driver hands over as text to lose no digit."""
+    """Return whether a column is a PostgreSQL numeric; the driver returns them as text to keep all digits."""
     return isinstance(column.type, pa.OpaqueType) and column.type.type_name == "numeric"

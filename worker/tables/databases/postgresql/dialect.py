@@ -1,4 +1,4 @@
-"""PostgreSQL's names and types."""
+"""Names and types of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ _SHAPES = {
 
 
 class PostgresqlDialect(Dialect):
-    """PostgreSQL's SQL."""
+    """The SQL of PostgreSQL."""
 
     engine = "PostgreSQL"
     instant = "timestamptz"
 
     def fold(self, name: str) -> str:
-        """Return the name: quoted ones are compared as they are."""
+        """Return the name unchanged: quoted names are case-sensitive."""
         return name
 
     def represent(self, kind: pa.DataType) -> pa.DataType:
-        """Return the Arrow type in which a column is copied."""
+        """Return the Arrow type used to copy a column."""
         plain = signed_micros(kind)
         if shape_of(plain).family == "other":
             raise self.unloadable(kind)
         return plain
 
     def declare(self, kind: pa.DataType) -> str:
-        """Return PostgreSQL's type, spelled as `format_type` does."""
+        """Return the PostgreSQL type, spelled as by `format_type`."""
         shape = shape_of(kind)
         if shape.family == "decimal":
             return f"numeric({kind.precision},{kind.scale})"
@@ -60,14 +60,14 @@ class PostgresqlDialect(Dialect):
     def cast(self, column: ExistingColumn) -> str:
         """Return the staged column, cast only to types without an assignment cast from text.
 
-        An explicit cast to varchar(n) would cut a text; an assignment refuses it.
+        An explicit cast to varchar(n) would truncate a text; an assignment refuses a longer one.
         """
         staged = super().cast(column)
         return f"{staged}::{column.declared}" if column.shape.family == "checked_text" else staged
 
 
 def shape_in(declared: str, *, is_enumeration: bool) -> Shape:
-    """Return what a column holds that `format_type` calls `declared`."""
+    """Return the shape of a column whose `format_type` is `declared`."""
     if is_enumeration:
         return Shape("checked_text")
     name, _, arguments = declared.partition("(")

@@ -1,6 +1,6 @@
-"""What a failure of PostgreSQL means for a job: whether it is transient, and what to do; never with a credential.
+"""Convert PostgreSQL errors to failures of jobs: transient or not, with a remedy, without credentials.
 
-Codes are those of PostgreSQL's documentation, appendix A ("PostgreSQL Error Codes").
+The codes are in appendix A of the PostgreSQL documentation ("PostgreSQL Error Codes").
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _UNAVAILABLE = ("08", "53", "57P", "58")  # connection, resources, operator intervention, system
-_PASSING_FOR_READERS = ("08", "40001", "40P01", "53300", "55P03", "57P01", "57P03")
+_TRANSIENT_FOR_READERS = ("08", "40001", "40P01", "53300", "55P03", "57P01", "57P03")
 _BUSY = ("40", "55P03", "57014")  # serialisation and deadlock, lock timeout, statement timeout
 _REFUSED = (
     ("28", "database_access_denied", "Check the user and the password of the connection."),
-    ("42501", "database_access_denied", "Grant the connection's user the right, or use another table."),
-    ("25006", "database_read_only", "Use a connection to the primary server, with a writable default."),
-    ("23", "constraint_violated", "Remove the rows that violate it in a transform step."),
+    (
+        "42501",
+        "database_access_denied",
+        "Grant the required privilege to the user of the connection, or use another table.",
+    ),
+    ("25006", "database_read_only", "Use a connection to the primary server whose transactions are not read-only."),
+    ("23", "constraint_violated", "Remove the violating rows in a transform step."),
     ("22", "value_refused", "Cast or correct the values in a transform step."),
-    ("3F", "schema_missing", "Create the schema, or name another one."),
+    ("3F", "schema_missing", "Create the schema, or use another one."),
 )
 _TEXT_CHARACTERS = 500
 _NOISE = re.compile(r"\s*(Query was:.*|\.?\s*SQLSTATE: \w+\s*)$", re.DOTALL)
@@ -45,57 +49,62 @@ _LOGIN_REFUSED = re.compile(
 
 @contextmanager
 def reading_failures(name: str, url: str) -> Iterator[None]:
-    """Turn what reading the connection `name` at `url` raises into the job's failure."""
+    """Convert errors of reading the connection `name` at `url` to the failure of the job."""
     try:
         yield
-    except (adbc.Error, OSError) as failed:  # OSError: what Arrow makes of an error while rows arrive
+    except (adbc.Error, OSError) as failed:  # OSError: Arrow raises it for errors while rows arrive
         if _NOT_CONNECTED in str(failed):
             raise _not_connected(str(failed), name, url) from None
         message = scrubbed(str(failed), url)
         noted = _SQLSTATE.search(message)
         state = getattr(failed, "sqlstate", None) or (noted[1] if noted else "")
         lost = _LOST.search(message) is not None or (isinstance(failed, OperationalError) and not state)
-        if lost or state.startswith(_PASSING_FOR_READERS):
+        if lost or state.startswith(_TRANSIENT_FOR_READERS):
             raise unavailable(name, message) from None
         raise query_failed(name, message) from None
 
 
 @contextmanager
 def loading_failures(name: str, url: str) -> Iterator[None]:
-    """Turn what loading into the connection `name` at `url` raises into the job's failure."""
+    """Convert errors of loading into the connection `name` at `url` to the failure of the job."""
     try:
         yield
     except adbc.Error as error:
-        raise _loading_failure(error, name, url) from None  # the driver's text may quote the URL
+        raise _loading_failure(error, name, url) from None  # the error of the driver may contain the URL
 
 
 def _loading_failure(error: adbc.Error, name: str, url: str) -> TaskFailure:
-    """Return the job's failure for an error of the driver. Without a SQLSTATE it came from the wire."""
+    """Return the failure of the job for an error of the driver. Without a SQLSTATE it is a network error."""
     state = error.sqlstate or ""
     text = str(error)
     if _NOT_CONNECTED in text:
         return _not_connected(text, name, url)
-    message = f"PostgreSQL says of the connection {name!r}: {_readable(text, url)}"
+    message = f"PostgreSQL reports for the connection {name!r}: {_readable(text, url)}"
     if state.startswith(_BUSY):
         return TransientFailure(
             "database_busy",
             message,
-            remedy="Another transaction holds a lock, or the server is slow.",
+            remedy="Look for long transactions that hold locks on the table, or raise the timeouts of the connection.",
             sqlstate=state,
         )
     if state.startswith(_UNAVAILABLE) or not state:
-        return TransientFailure("database_unavailable", message, remedy="Check the server.", sqlstate=state)
+        return TransientFailure(
+            "database_unavailable",
+            message,
+            remedy="Check that the server is running and has free connections and disk space.",
+            sqlstate=state,
+        )
     for prefix, code, remedy in _REFUSED:
         if state.startswith(prefix):
             return TaskFailure(code, message, remedy=remedy, sqlstate=state)
-    return TaskFailure("database_refused", message, remedy="Check the table's definition.", sqlstate=state)
+    return TaskFailure("database_refused", message, remedy="Check the definition of the table.", sqlstate=state)
 
 
 def _not_connected(text: str, name: str, url: str) -> TaskFailure:
-    if not _FROM_NETWORK.search(text):  # libpq quotes what it cannot parse: part of it may be the password
+    if not _FROM_NETWORK.search(text):  # libpq quotes what it cannot parse, which may be part of the password
         return TaskFailure(
             "connection_misconfigured",
-            f"The URL of the connection {name!r} is not one that PostgreSQL's library understands.",
+            f"The URL of the connection {name!r} is not a valid PostgreSQL URL.",
             remedy="Percent-encode special characters in user and password; check host, port and parameters.",
         )
     message = f"No connection to {name!r}: {_readable(text, url)}"
@@ -105,7 +114,7 @@ def _not_connected(text: str, name: str, url: str) -> TaskFailure:
 
 
 def _readable(text: str, url: str) -> str:
-    """Return the server's own words, in one line, without driver noise and credentials."""
+    """Return the message of the server in one line, without text of the driver and credentials."""
     stripped = _DRIVER.sub("", _NOISE.sub("", text))
     one_line = " ".join(stripped.replace("[PGRES_FATAL_ERROR]", "").split())
     return scrubbed(one_line, url)[:_TEXT_CHARACTERS]

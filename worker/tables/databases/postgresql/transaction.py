@@ -1,7 +1,7 @@
-"""Load into PostgreSQL: ADBC's binary COPY, inside one READ COMMITTED transaction.
+"""Load into PostgreSQL with the binary COPY of ADBC, in one READ COMMITTED transaction.
 
-Deliveries of the same load_id wait for each other on an advisory lock. Where the target's types are the dataset's,
-the rows are copied straight into it; otherwise they pass through a temporary table and PostgreSQL converts them.
+An advisory lock serialises deliveries of the same load_id. If the target has the types of the dataset, the rows are
+copied directly into it; otherwise they are copied into a temporary table and PostgreSQL converts them.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class PostgresqlTransaction(Transaction):
     def begin(self, info: PostgresqlInfo) -> None:
         """Begin a transaction with bounded statements and waits.
 
-        READ COMMITTED whatever the database's default is: what is read after a lock must see what its last owner
-        committed. The server looks whether this client is still there also while it computes.
+        READ COMMITTED, whatever the default of the database is: a read after a lock must see what the previous holder
+        committed. The server also checks during a statement whether this client is still connected.
         """
         self.change("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         for name, seconds in (
@@ -57,11 +57,11 @@ class PostgresqlTransaction(Transaction):
             )
 
     def lock(self, what: str) -> None:
-        """Wait for the lock that this service calls `what`, and hold it until the transaction ends."""
+        """Wait for the advisory lock named `what`, and hold it until the transaction ends."""
         self.rows("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))::text", f"celeriac {what}")
 
     def rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
-        """Return the rows of a query. A failure shows only when they are fetched, so all are."""
+        """Return the rows of a query. All are fetched, because errors appear only then."""
         self._cursor.execute(_numbered(sql) if values else sql, values or None)
         return self._cursor.fetchall()
 
@@ -71,17 +71,17 @@ class PostgresqlTransaction(Transaction):
         return max(0, self._cursor.rowcount)
 
     def has(self, table: str) -> bool:
-        """Return whether a table, given as an SQL identifier, is there."""
+        """Return whether a table, given as an SQL identifier, exists."""
         return bool(self.rows("SELECT to_regclass(?) IS NOT NULL", table)[0][0])
 
     def ensure(self, table: str, columns: str) -> None:
-        """Make a table of this service's own if it is not there."""
+        """Create a table of this service if it does not exist."""
         if not self.has(table):
-            self.lock(table)  # CREATE IF NOT EXISTS fails when two run it at once
+            self.lock(table)  # concurrent CREATE IF NOT EXISTS can fail
             super().ensure(table, columns)
 
     def columns(self, plan: TablePlan) -> list[ExistingColumn] | None:
-        """Return the columns of the target; None if it is not there, and then nobody else of ours makes it."""
+        """Return the columns of the target; None if it does not exist, locked so that no other load creates it."""
         for name in plan.columns:
             _refuse_long(name)
         if not self.has(plan.target):
@@ -101,7 +101,7 @@ class PostgresqlTransaction(Transaction):
         ]
 
     def keep_writers_out(self, plan: TablePlan) -> None:
-        """Lock the table against other writers, so that what is deleted or matched next is all there is."""
+        """Lock the table against other writers, so that no row is added while rows are matched or deleted."""
         self.change(f"LOCK TABLE {plan.target} IN SHARE ROW EXCLUSIVE MODE")
 
     def insert(self, plan: TablePlan, existing: list[ExistingColumn], on_progress: Progress) -> int:
@@ -120,7 +120,7 @@ class PostgresqlTransaction(Transaction):
         self.change(f"ANALYZE {STAGE}")
 
     def drop_unchanged(self, plan: TablePlan, existing: list[ExistingColumn], value: Callable[[str], str]) -> None:
-        """Delete the staged rows that the target has."""
+        """Delete the staged rows that are unchanged in the target."""
         without_equality = {column.name for column in existing if column.declared == "json"}
 
         def equal(name: str) -> str:
@@ -136,7 +136,7 @@ class PostgresqlTransaction(Transaction):
         self._link.commit()
 
     def _copy(self, table: str, plan: TablePlan, on_progress: Progress, **where: Any) -> int:
-        raised: list[BaseException] = []  # the driver would make texts of them
+        raised: list[BaseException] = []  # the driver would convert them to text
 
         def batches() -> Iterator[pa.RecordBatch]:
             try:
@@ -166,8 +166,8 @@ def _refuse_nul(batch: pa.RecordBatch) -> None:
         if pa.types.is_string(column.type) and pc.any(pc.match_substring(column, "\0")).as_py():
             raise TaskFailure(
                 "value_not_storable",
-                f"The column {name!r} has texts with a NUL character, which PostgreSQL cannot store.",
-                remedy="Remove it in a transform step, for example with replace(column, chr(0), '').",
+                f"The column {name!r} has text with a NUL character, which PostgreSQL cannot store.",
+                remedy="Remove the character in a transform step, for example with replace(column, chr(0), '').",
                 column=name,
             )
 
@@ -176,6 +176,6 @@ def _refuse_long(name: str) -> None:
     if len(name.encode()) > _NAME_BYTES:
         raise TaskFailure(
             "column_name_refused",
-            f"The column name {name!r} is longer than {_NAME_BYTES} bytes, which PostgreSQL would cut.",
+            f"The column name {name!r} is longer than {_NAME_BYTES} bytes; PostgreSQL would truncate it.",
             remedy="Rename the column in a transform step.",
         )

@@ -1,4 +1,4 @@
-"""A SQLite file: how it is opened, for reading and for loading."""
+"""A SQLite file: opening it for reading and for loading."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shared.connections.settings import SqliteInfo
     from worker.tables.inference import Candidate
 
-_CHECK_EVERY = 100_000  # of SQLite's virtual instructions
+_CHECK_EVERY = 100_000  # instructions of the virtual machine of SQLite
 _LONGEST_QUERY_S = 1_800.0
 
 
@@ -42,7 +42,7 @@ class Sqlite(Database):
         memory_limit_bytes: int,  # noqa: ARG002 - batches of some rows stay far below it
         on_rows: Callable[[int], None],
     ) -> dict[str, Candidate]:
-        """Stage the rows of a query as text, for a column can have values of any type; numbers become numbers again."""
+        """Stage the rows of a query as text, because a column can have values of any type; types are inferred later."""
         with self._reading() as session:
             session.set_authorizer(_only_reading)
             return stage_rows(session.execute(query), staged, on_rows)
@@ -57,10 +57,10 @@ class Sqlite(Database):
         memory_limit_bytes: int,  # noqa: ARG002 - batches of some rows stay far below it
         on_rows: Callable[[int], None],
     ) -> dict[str, Candidate]:
-        """Stage the rows of a table with the types of its definition, as far as the values agree with them."""
+        """Stage the rows of a table with its declared types if all values fit them."""
         *schema, name = table.split(".")
         with self._reading() as session:
-            session.execute("BEGIN")  # all looks at the table see the same rows
+            session.execute("BEGIN")  # all queries see the same rows
             declared = session.execute(
                 "SELECT name, upper(type) FROM pragma_table_info(?, ?) ORDER BY cid", (name, *(schema or ["main"]))
             ).fetchall()
@@ -71,16 +71,15 @@ class Sqlite(Database):
     @contextmanager
     def transaction(
         self,
-        load_id: str,  # noqa: ARG002 - any second writer waits
+        load_id: str,  # noqa: ARG002 - SQLite allows one writer
         *,
-        scratch: Path | None,  # noqa: ARG002 - SQLite has temporary files of its own
+        scratch: Path | None,  # noqa: ARG002 - SQLite chooses its temporary files
         memory_limit_bytes: int,  # noqa: ARG002 - batches of some MiB stay far below it
-        threads: int,  # noqa: ARG002 - it has one
+        threads: int,  # noqa: ARG002 - SQLite is single-threaded
     ) -> Iterator[SqliteTransaction]:
         """Yield a write transaction that is rolled back unless committed.
 
-        A file that is made here is set to WAL mode, so that readers go on while a load writes; an existing file keeps
-        its mode.
+        A new file is set to WAL mode, so that it can be read during a load; an existing file keeps its mode.
         """
         path = self.info.path
         with loading_failures(self.name):
@@ -95,7 +94,7 @@ class Sqlite(Database):
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        """Yield a session that cannot write and whose queries end by themselves."""
+        """Yield a read-only session whose queries have a time limit."""
         deadline = time.monotonic() + _LONGEST_QUERY_S
         uri = f"{self.info.path.resolve().as_uri()}?mode=ro"
         with (
@@ -108,6 +107,6 @@ class Sqlite(Database):
 
 
 def _only_reading(action: int, *_: object) -> int:
-    """Let SQLite's authorizer refuse whatever does not read."""
+    """Allow only reading; an authorizer of SQLite."""
     allowed = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
     return sqlite3.SQLITE_OK if action in allowed else sqlite3.SQLITE_DENY

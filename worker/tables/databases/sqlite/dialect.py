@@ -1,4 +1,4 @@
-"""SQLite's names and types. Any value may be anywhere there, and a column's affinity decides what becomes of it."""
+"""Names and types of SQLite. A column accepts any value; its affinity decides how the value is stored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DECLARED = {
 _AFFINITIES = (("INT", "INTEGER"), ("CHAR", "TEXT"), ("CLOB", "TEXT"), ("TEXT", "TEXT"), ("BLOB", "BLOB"),
                ("REAL", "REAL"), ("FLOA", "REAL"), ("DOUB", "REAL"))  # fmt: skip
 _TEXTUAL = {"TEXT", "BLOB"}
-_DATED = {"TEXT", "BLOB", "NUMERIC"}  # no date looks like a number, so NUMERIC keeps it
+_DATED = {"TEXT", "BLOB", "NUMERIC"}  # a date does not look like a number, so NUMERIC keeps it
 _KEEPING = {
     "bool": {"INTEGER", "NUMERIC", "BLOB"}, "int": {"INTEGER", "NUMERIC", "BLOB"},
     "float": {"REAL", "NUMERIC", "BLOB"}, "decimal": _TEXTUAL, "text": _TEXTUAL, "binary": {"BLOB"},
@@ -32,49 +32,49 @@ _EXACT_IN_REAL_BITS = 32
 
 
 class SqliteDialect(Dialect):
-    """SQLite's SQL."""
+    """The SQL of SQLite."""
 
     engine = "SQLite"
     instant = "TIMESTAMP"
 
     def fold(self, name: str) -> str:
-        """Return the name without the case of ASCII letters."""
+        """Return the name with ASCII letters in lower case."""
         return fold_ascii(name)
 
     def represent(self, kind: pa.DataType) -> pa.DataType:
-        """Return the Arrow type in which a column is written."""
+        """Return the Arrow type used to write a column."""
         plain = signed_micros(kind)
         if shape_of(plain).family not in _DECLARED:
             raise self.unloadable(kind)
         return plain
 
     def declare(self, kind: pa.DataType) -> str:
-        """Return the declared type; its affinity leaves the stored values as they are."""
+        """Return the declared type, whose affinity keeps the values unchanged."""
         return _DECLARED[shape_of(kind).family]
 
     def at_least(self, column: str, value: Ordered) -> str:
-        """Return the condition that a column is not below `value`, in any way in which its texts may spell a time.
+        """Return the condition that a column is at least `value`, in any text format of times.
 
-        A time is a text here and compared as such: the shortest spelling comes before longer ones of the same time.
+        Times are compared as text, and the shortest format of a time sorts before its longer formats.
         """
         if not isinstance(value, date):
             return super().at_least(column, value)
         return f"{self.quoted(column)} >= '{_shortest(value)}'"
 
     def when_empty(self, column: ExistingColumn) -> pa.DataType:
-        """Return the type that fits the column's affinity."""
+        """Return the type that fits the affinity of the column."""
         return _EMPTY.get(affinity(column.declared), pa.string())
 
 
 def affinity(declared: str) -> str:
-    """Return a column's affinity by SQLite's rules ("Determination Of Column Affinity", in their order)."""
+    """Return the affinity of a column by the rules of SQLite, in order ("Determination Of Column Affinity")."""
     if not declared:
         return "BLOB"
     return next((affinity for part, affinity in _AFFINITIES if part in declared.upper()), "NUMERIC")
 
 
 def keeps(declared: str, kind: pa.DataType) -> bool:
-    """Return whether the affinity of a column keeps values of `kind` as they are written."""
+    """Return whether the affinity of a column keeps values of `kind` unchanged."""
     shape = shape_of(kind)
     if shape.family == "int" and affinity(declared) == "REAL":
         return (shape.size or 64) <= _EXACT_IN_REAL_BITS

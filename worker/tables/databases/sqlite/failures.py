@@ -1,4 +1,4 @@
-"""What a failure of SQLite means for a job: whether it is transient, and what to do."""
+"""Convert SQLite errors to failures of jobs: transient or not, with a remedy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TRANSIENT = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQ
 
 @contextmanager
 def reading_failures(name: str) -> Iterator[None]:
-    """Turn what reading the connection `name` raises into the job's failure."""
+    """Convert errors of reading the connection `name` to the failure of the job."""
     try:
         yield
     except sqlite3.OperationalError as failed:
@@ -30,7 +30,7 @@ def reading_failures(name: str) -> Iterator[None]:
 
 @contextmanager
 def loading_failures(name: str) -> Iterator[None]:
-    """Turn what loading into the connection `name` raises into the job's failure."""
+    """Convert errors of loading into the connection `name` to the failure of the job."""
     try:
         yield
     except sqlite3.Error as error:
@@ -39,13 +39,15 @@ def loading_failures(name: str) -> Iterator[None]:
 
 def _loading_failure(error: sqlite3.Error, name: str) -> TaskFailure:
     code = getattr(error, "sqlite_errorname", "") or ""
-    text = f"SQLite says of the connection {name!r}: {error}."
+    text = f"SQLite reports for the connection {name!r}: {error}."
     if code.startswith(_TRANSIENT):
         return TransientFailure(
-            "database_busy", text, remedy="Another process writes the file, or its disk is full or failing."
+            "database_busy",
+            text,
+            remedy="Check whether another process writes the file, and whether its disk is full or failing.",
         )
     if isinstance(error, sqlite3.IntegrityError):
-        return TaskFailure("constraint_violated", text, remedy="Remove the rows that violate it in a transform step.")
+        return TaskFailure("constraint_violated", text, remedy="Remove the violating rows in a transform step.")
     return TaskFailure(
-        "database_refused", text, remedy="Check the path, the rights on the file and the table's definition."
+        "database_refused", text, remedy="Check the path, the permissions of the file and the definition of the table."
     )

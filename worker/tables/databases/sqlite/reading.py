@@ -1,7 +1,7 @@
-"""Give the rows of SQLite types, where any value may be anywhere.
+"""Find types for rows of SQLite, where a column accepts any value.
 
-What a query gives is staged as text, and its values say what it becomes. A table's types come from its definition, as
-far as the values agree with it: a copy, or a backup, of some rows now and others later needs the same types each time.
+The result of a query is staged as text, and its types are inferred from the values. The types of a table come from its
+definition if the values fit them, so that copies and backups of different rows get the same types.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CLASSES = ("integer", "real", "text", "blob")
 
 
 def stage_rows(cursor: sqlite3.Cursor, staged: Path, on_rows: Callable[[int], None]) -> dict[str, Candidate]:
-    """Write the rows of a query as texts, bytes in hexadecimal; return what each column may become."""
+    """Write the rows of a query as text, bytes in hexadecimal; return the candidate type of each column."""
     names = column_names(column[0] for column in cursor.description)
     schema = pa.schema([(name, pa.string()) for name in names])
     only_numbers = [True] * len(names)
@@ -61,12 +61,12 @@ def stage_typed_rows(
     temporal: Collection[str],
     on_rows: Callable[[int], None],
 ) -> dict[str, Candidate]:
-    """Write the rows of `query`, whose columns are `declared` (name, type in upper case), in types that fit them all.
+    """Write the rows of `query`, whose columns are `declared` (name, type in upper case), with types that fit all rows.
 
-    Returns which columns of text may become dates or times: those declared so, and those in `temporal`.
+    Returns the text columns that may become dates or times: those declared so, and those in `temporal`.
     """
     if not declared:
-        session.execute(query)  # says that there is no such table
+        session.execute(query)  # raises the error for a missing table
     found = [one for at in range(0, len(declared), _COLUMNS_A_QUERY)
              for one in _look(session, query, declared[at : at + _COLUMNS_A_QUERY])]  # fmt: skip
     names = column_names(one.name for one in found)
@@ -88,7 +88,7 @@ def stage_typed_rows(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a SQLite column has: its declared type, storage classes, and the range of its integers."""
+    """A column of SQLite: its declared type, the storage classes of its values, and the range of its integers."""
 
     name: str
     declared: str
@@ -101,7 +101,7 @@ class _Found:
         return any(word in self.declared for word in ("DATE", "TIME"))
 
     def type(self) -> pa.DataType:
-        """Return the Arrow type that takes every value exactly, text where they are of several kinds."""
+        """Return the Arrow type that keeps every value exactly; text for values of several classes."""
         numeric = {"INTEGER": pa.int64(), "REAL": pa.float64(), "NUMERIC": pa.float64()}.get(affinity(self.declared))
         in_float = self.smallest >= -_EXACT_IN_FLOAT and self.largest <= _EXACT_IN_FLOAT
         if "BOOL" in self.declared and self.classes <= {"integer"} and self.smallest >= 0 and self.largest <= 1:
@@ -145,7 +145,7 @@ def _refuse_mixed_bytes(found: list[_Found]) -> None:
             raise TaskFailure(
                 "unsupported_type",
                 f"The column {one.name!r} has bytes in some rows and other values in others.",
-                remedy="Store one kind of value in a column.",
+                remedy="Store values of one type in the column.",
                 column=one.name,
             )
 

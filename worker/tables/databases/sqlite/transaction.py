@@ -1,4 +1,4 @@
-"""Load into a SQLite file: one `BEGIN IMMEDIATE` transaction, so a second delivery waits for the first."""
+"""Load into a SQLite file in one `BEGIN IMMEDIATE` transaction, so a second delivery waits for the first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from worker.tables.databases.plan import Progress, TablePlan
 
-_ANY = Shape("other")  # affinity decides, see `fits`
+_ANY = Shape("other")  # the affinity decides, see `fits`
 
 
 class SqliteTransaction(Transaction):
@@ -32,7 +32,7 @@ class SqliteTransaction(Transaction):
         self._session = session
 
     def fits(self, column: ExistingColumn, kind: pa.DataType) -> bool:
-        """Return whether the column's affinity keeps values of `kind` as they are written."""
+        """Return whether the affinity of the column keeps values of `kind` unchanged."""
         return keeps(column.declared, kind)
 
     def rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
@@ -43,7 +43,7 @@ class SqliteTransaction(Transaction):
         return max(0, self._session.execute(sql, values).rowcount)
 
     def columns(self, plan: TablePlan) -> list[ExistingColumn] | None:
-        """Return the columns of the target, or None if it is not there."""
+        """Return the columns of the target, or None if it does not exist."""
         *schema, table = plan.table.split(".")
         found = self.rows(
             "SELECT name, type, \"notnull\" AND dflt_value IS NULL AND NOT (pk AND upper(type) = 'INTEGER') "
@@ -55,20 +55,20 @@ class SqliteTransaction(Transaction):
         return columns or None
 
     def keep_writers_out(self, plan: TablePlan) -> None:
-        """Do nothing: `BEGIN IMMEDIATE` has done it for the whole file."""
+        """Do nothing: `BEGIN IMMEDIATE` locks the whole file."""
 
     def insert(self, plan: TablePlan, _existing: list[ExistingColumn], on_progress: Progress) -> int:
         """Append the dataset to the target and return the number of rows."""
         return self._insert_into(plan.target, plan, on_progress)
 
     def stage(self, plan: TablePlan, on_progress: Progress) -> None:
-        """Copy the dataset into a temporary table (a file of SQLite's own), indexed by the key."""
+        """Copy the dataset into a temporary table, indexed by the key."""
         self.change(create_stage(plan))
         self._insert_into(STAGE, plan, on_progress)
         self.change(f"CREATE INDEX temp.celeriac_stage_key ON {STAGE} ({names_in(plan, plan.key)})")
 
     def drop_unchanged(self, plan: TablePlan, _existing: list[ExistingColumn], value: Callable[[str], str]) -> None:
-        """Delete the staged rows that the target has."""
+        """Delete the staged rows that are unchanged in the target."""
         same = is_unchanged(plan, lambda name: f"t.{self.dialect.quoted(name)} IS {value(name)}")
         self.change(
             f"DELETE FROM {STAGE} WHERE rowid IN (SELECT s.rowid FROM {STAGE} AS s "  # noqa: S608 - quoted names
@@ -100,8 +100,8 @@ def _stored(column: pa.Array, name: str) -> Sequence[Any]:
     elif family == "float" and pc.any(pc.is_nan(column)).as_py():
         raise TaskFailure(
             "value_not_storable",
-            f"The column {name!r} has NaN values, which SQLite would turn into missing ones.",
-            remedy="Replace NaN in a transform step, for example by a missing value.",
+            f"The column {name!r} has NaN values, which SQLite would store as NULL.",
+            remedy="Replace NaN in a transform step, for example by NULL.",
             column=name,
         )
     values: list[Any] = column.to_pylist()
