@@ -1,6 +1,6 @@
-"""Workflows: kinds whose job is several steps, from the tree of steps to Celery's canvas.
+"""Workflows: kinds whose jobs have several steps, from the tree of steps to Celery's canvas.
 
-The names that workflows are written with can be imported from here.
+Import the names for writing workflows from here.
 """
 
 from shared.workflows.nodes import Chain, Chord, Group, Node, WorkflowContract, fed_step, step

@@ -1,4 +1,4 @@
-"""From the elements that a client names to the steps of a workflow, checked against their contracts."""
+"""Build the steps of a workflow from the elements of its parameters, and check them against their contracts."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ from shared.workflows.nodes import (
 )
 from shared.workflows.openings import has_stand_ins, left_open, what_is_wrong, with_stand_ins, without_stand_ins
 
-_MAX_SHARED_BYTES = 16 << 20  # of a map's shared parameters, once for each item
+_MAX_SHARED_BYTES = 16 << 20  # of the shared parameters of a map, counted once per item
 
 
 @dataclass
 class Elements:
-    """Makes nodes of elements. Collects every problem rather than stopping at the first."""
+    """Builds nodes from elements, and collects all problems."""
 
     problems: list[PlanProblem] = field(default_factory=list)
-    jobs: list[tuple[Path, Contract[Any]]] = field(default_factory=list)  # what was checked, and where it stands
+    jobs: list[tuple[Path, Contract[Any]]] = field(default_factory=list)  # the checked jobs, with their paths
     _at: Path = ()
     _names: tuple[str, ...] = ()
-    _fed: bool = False  # whether something stands before what is being made
-    _paths: dict[str, Path] = field(default_factory=dict)  # of steps, by their names
+    _fed: bool = False  # whether the current element has one before it
+    _paths: dict[str, Path] = field(default_factory=dict)  # of the steps, by name
     _count: int = 0
 
     def check_feeding(self, steps: Sequence[PlannedStep]) -> None:
-        """Note the steps that those before them cannot feed. `steps` are all those of the workflow."""
+        """Record the steps whose input the steps before them do not have. `steps` are all steps of the workflow."""
         self.problems += [(self._paths[name], what) for name, what in feeding_problems(steps)]
 
     def in_turn(self, where: str, elements: Sequence[Element]) -> list[Node]:
-        """Return elements each of which follows the one before it."""
+        """Return the nodes of elements that run in sequence."""
         nodes = []
         for index, (element, name) in enumerate(named(elements)):
             with self._inside(where, index, name=name, fed=self._fed or index > 0):
@@ -63,7 +63,7 @@ class Elements:
         return nodes
 
     def side_by_side(self, where: str, elements: Sequence[Element]) -> list[Node]:
-        """Return elements that follow the same node."""
+        """Return the nodes of elements that run in parallel."""
         nodes = []
         for index, (element, name) in enumerate(named(elements)):
             with self._inside(where, index, name=name, fed=self._fed):
@@ -71,7 +71,7 @@ class Elements:
         return nodes
 
     def after(self, where: str, element: Element) -> Node:
-        """Return an element that certainly follows another."""
+        """Return the node of an element that runs after another."""
         with self._inside(where, name=element.name or where, fed=True):
             return self._node(element)
 
@@ -84,14 +84,14 @@ class Elements:
         contract = self._single(kind)
         step = MapStep(own, contract or Contract, dict(params), items=items, names=names)
         if len(items) * len(json.dumps(params)) > _MAX_SHARED_BYTES:
-            self._wrong("they are too large to be repeated for so many items. Put what is large into a file.", "params")
+            self._wrong("they are too large for this many items. Put large values into a file.", "params")
         elif contract is not None:
             for index, one in enumerate(step.item_params()):
                 self._parameters(contract, one, (*self._at, "items", index), fed=False)
         return step
 
     def counted(self, chunks: Chunks) -> Chunks:
-        """Return `chunks`, its parts counted as steps."""
+        """Return `chunks`, after counting its parts as steps."""
         for part in chunks.parts():
             self._paths[part.name] = self._at
             self._count_one()
@@ -114,11 +114,11 @@ class Elements:
     def _count_one(self) -> None:
         self._count += 1
         if self._count == MAX_STEPS + 1:
-            self._wrong(f"a workflow has at most {MAX_STEPS} steps. Make several jobs of it, or chunks.")
+            self._wrong(f"a workflow may have at most {MAX_STEPS} steps. Split it into several jobs, or use chunks.")
 
     def _node(self, element: Element) -> Node:
         if self._count > MAX_STEPS:
-            return Group()  # that it is too large is said
+            return Group()  # the problem is recorded already
         contract = catalogue().get(element.kind)
         if contract is None:
             self._unknown(element.kind)
@@ -132,9 +132,9 @@ class Elements:
 
     def _nested(self, contract: type[WorkflowContract[Any]], element: Element) -> Node:
         if element.may_fail:
-            self._wrong("a workflow within a workflow cannot be one that may fail; its steps can.", "may_fail")
+            self._wrong("a nested workflow does not support it. Set it on the steps.", "may_fail")
         if len(self._names) > MAX_DEPTH:
-            self._wrong(f"workflows nest at most {MAX_DEPTH} deep.")
+            self._wrong(f"workflows may be nested at most {MAX_DEPTH} deep. Flatten them.")
             return Group()
         job = self._checked_job(contract, element)
         if job is None:
@@ -150,7 +150,7 @@ class Elements:
         return self._renamed(node)
 
     def _renamed(self, node: Node) -> Node:
-        """Return the steps of a kind's own plan under this element's name, with what is to be fed left open."""
+        """Return the steps of the plan of a kind, named below this element, without the parameters to feed."""
         match node:
             case StepPlan():
                 name = "/".join((*self._names, node.name))
@@ -158,7 +158,7 @@ class Elements:
                 self._count_one()
                 params = without_stand_ins(node.contract, node.params)
                 if has_stand_ins(params):
-                    self._wrong(f"{name!r} takes it where nothing can be fed. Give it.", "params")
+                    self._wrong(f"{name!r} uses it in a place that previous steps cannot feed. Set it.", "params")
                 return replace(node, name=name, params=params)
             case Chunks():
                 name = "/".join((*self._names, node.whole.name))
@@ -195,27 +195,27 @@ class Elements:
         if contract is None:
             self._unknown(kind)
         elif issubclass(contract, WorkflowContract):
-            self._wrong(f"{kind} is a workflow; a map runs single kinds. Put it into a group.", "kind")
+            self._wrong(f"{kind} is a workflow, but a map runs single kinds. Use a group.", "kind")
             contract = None
         self._count_one()
         return contract
 
     def _unknown(self, kind: str) -> None:
-        self._wrong(f"the kind {kind!r} is not known. {did_you_mean(kind, catalogue())}", "kind")
+        self._wrong(f"the kind {kind!r} is unknown. {did_you_mean(kind, catalogue())}", "kind")
 
 
 class CanvasContract(WorkflowContract[Any]):
-    """Base of the workflows whose steps the client names."""
+    """Base of the workflows whose steps are elements of the parameters."""
 
     @abstractmethod
     def nodes(self, elements: Elements) -> Node:
-        """Return the steps; `elements` takes what is wrong with them."""
+        """Return the steps; `elements` collects their problems."""
 
     def laid_out(self) -> tuple[Node, Sequence[PlannedStep], Elements]:
-        """Return the steps with their ids, and what was found in making them: none, where that is a problem."""
+        """Return node, steps with their ids, and elements; if the elements have problems, there are no steps."""
         elements = Elements()
         node = self.nodes(elements)
-        if elements.problems:  # then there may be more steps than can be laid out
+        if elements.problems:  # there may be too many steps to lay out
             return node, (), elements
         steps = lay_out(node, uuid7)
         elements.check_feeding(steps)

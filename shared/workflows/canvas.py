@@ -1,4 +1,4 @@
-"""From a workflow's steps to Celery's canvas: chain, group, chord, map, starmap, chunks."""
+"""Convert the steps of a workflow to Celery's canvas: chain, group, chord, map, starmap, chunks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from celery.canvas import chunks, xmap, xstarmap
 from shared.broker.messages import PARAMS_SHOWN, Composer, MessageOptions
 from shared.workflows.nodes import Chain, Chord, Chunks, MapStep, Node, PlannedStep, StepPlan
 
-PARAMETERS = "celeriac_parameters"  # option of a starmap's inner signature: the names of the values in its items
+PARAMETERS = "celeriac_parameters"  # option of the inner signature of a starmap: the names of the values of an item
 
-#: Returns the signature of one run of a step's contract, and the options of the step's own message.
+#: Returns the signature of one run of the contract of a step, and the options of the message of the step.
 Signer = Callable[[PlannedStep], tuple[Any, dict[str, Any]]]
 
 
 def workflow_messages(
     composer: Composer, node: Node, steps: Sequence[PlannedStep], options: Mapping[str, MessageOptions], *, job_id: str
 ) -> dict[str, str]:
-    """Return the messages, by step id, that start a workflow; `options` are per step id.
+    """Return the messages that start a workflow, by step id; `options` are by step id, too.
 
     Blocks: see `Composer.canvas`.
     """
@@ -42,7 +42,7 @@ def workflow_messages(
 
 
 def to_canvas(node: Node, steps: Iterator[PlannedStep], sign: Signer, app: Celery) -> Any:
-    """Return `node` as a Celery canvas; `steps` are those of `lay_out`, taken in the same order."""
+    """Return `node` as a Celery canvas; `steps` are those of `lay_out`, in the same order."""
 
     def convert(node: Node) -> Any:
         match node:

@@ -1,4 +1,4 @@
-"""The elements of a workflow as its client names them."""
+"""The elements of a workflow, as in its parameters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Element(Params):
 def named(elements: Sequence[Element]) -> Iterator[tuple[Element, str]]:
     """Yield elements with names that are unique among them."""
     taken: set[str] = set()
-    highest: dict[str, int] = {}  # by what was wanted: no number up to it is free
+    highest: dict[str, int] = {}  # by the wanted name: all numbers up to it are used
     for element in elements:
         wanted = name = element.name or element.kind.partition(".")[2]
         number = highest.get(wanted, 1)

@@ -1,4 +1,4 @@
-"""Feeding: how the result of a step becomes a parameter of the next one, and what is wrong if it cannot."""
+"""Feeding: how results of steps become parameters of the next one, and the problems if they cannot."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from shared.contract.artifacts import Artifact, Role
 from shared.contract.definition import AnyContract, FedFromUpstream
 from shared.workflows.nodes import MapStep, PlannedStep, StepPlan
 
-MAPPED = "results"  # the one field of a map's result
-_SHOWN = 5  # steps that a problem names
+MAPPED = "results"  # the only field of the result of a map
+_SHOWN = 5  # maximum number of steps in a message
 
 
 def takes_many(contract: AnyContract, parameter: str) -> bool:
@@ -27,10 +27,10 @@ def takes_many(contract: AnyContract, parameter: str) -> bool:
 def feed(
     contract: AnyContract, params: Mapping[str, Any], upstream: Sequence[Mapping[str, Any] | None]
 ) -> dict[str, Any]:
-    """Return `params` with those that are fed from upstream, and not given, filled in.
+    """Return `params` with the missing fed parameters filled in from upstream.
 
-    `upstream` are the JSON results of the steps before, in order; None stands for a step that failed and may.
-    Raises `ValueError` if they have nothing of a role that is needed, or too much.
+    `upstream` are the JSON results of the previous steps in order, None for a failed step with `may_fail`.
+    Raises `ValueError` if they have too few or too many artifacts of a role.
     """
     fed = dict(params)
     for name, marker in contract.fed_parameters().items():
@@ -52,7 +52,7 @@ def _uris(result: Mapping[str, Any], role: Role) -> Iterator[str]:
             if isinstance(item, Mapping):
                 if item.get("role") == role and "uri" in item:
                     yield str(item["uri"])
-                elif result.keys() == {MAPPED}:  # the results of a map's items
+                elif result.keys() == {MAPPED}:  # the results of the items of a map
                     yield from _uris(item, role)
 
 
@@ -62,22 +62,22 @@ def _all(uris: list[str], contract: AnyContract, name: str, marker: FedFromUpstr
     )
     if len(uris) < least:
         gave = f"gave {len(uris)}" if uris else "gave none"
-        raise ValueError(f"{contract.spec.kind} needs a {marker.role} for {name!r}; the steps before {gave}.")
+        raise ValueError(f"{contract.spec.kind} needs a {marker.role} for {name!r}; the previous steps {gave}.")
     return uris
 
 
 def _only(uris: Sequence[str], contract: AnyContract, name: str, marker: FedFromUpstream) -> str:
     if len(uris) != 1:
         gave = "gave none" if not uris else f"gave {len(uris)}"
-        raise ValueError(f"{contract.spec.kind} needs one {marker.role} for {name!r}; the steps before {gave}.")
+        raise ValueError(f"{contract.spec.kind} needs one {marker.role} for {name!r}; the previous steps {gave}.")
     return uris[0]
 
 
-@cache  # every step of a workflow asks
+@cache  # every step of a workflow calls it
 def gives(contract: AnyContract) -> Mapping[Role, bool]:
-    """Return the roles of the artifacts that a result of `contract` has, each with whether there may be several.
+    """Return the roles of the artifacts in a result of `contract`, each with whether there may be several.
 
-    The type of a field says it: `Dataset` gives a dataset; an `Artifact` of no stated role gives a file.
+    The types of its fields declare them: `Dataset` is a dataset, an `Artifact` without a declared role is a file.
     """
     found: dict[Role, bool] = {}
     for field in contract.spec.result.model_fields.values():
@@ -102,9 +102,9 @@ def _role_of(kind: type[Artifact]) -> Role:
 
 
 def feeding_problems(planned: Sequence[PlannedStep]) -> Iterator[tuple[str, str]]:
-    """Yield, for each step that the steps before it cannot feed, its name and what is wrong."""
+    """Yield the name and the problem of each step that the previous steps cannot feed."""
     by_id: Mapping[str, StepPlan] = {step.id: step.plan for step in planned}
-    offers: dict[tuple[str, ...], Counter[Role]] = {}  # by the ids of the steps before: steps in parallel share them
+    offers: dict[tuple[str, ...], Counter[Role]] = {}  # by the ids of the previous steps, which parallel steps share
     for later in planned:
         contract = later.plan.contract
         for name, marker in contract.fed_parameters().items():
@@ -119,11 +119,11 @@ def feeding_problems(planned: Sequence[PlannedStep]) -> Iterator[tuple[str, str]
             if not count:
                 yield later.plan.name, f"{takes}; {_in_words([by_id[step_id] for step_id in later.after[:_SHOWN]])}"
             elif count > 1 and not takes_many(contract, name):
-                yield later.plan.name, f"{takes}, one only; the steps before it give several. Give {name!r} itself."
+                yield later.plan.name, f"{takes}, only one; the previous steps give several. Set {name!r}."
 
 
 def _offered(before: Iterable[StepPlan]) -> Counter[Role]:
-    """Return how many artifacts of each role the steps give; one that may give several counts as two."""
+    """Return the number of artifacts that the steps give per role; a step that may give several counts as two."""
     offered: Counter[Role] = Counter()
     for plan in before:
         for role, many in gives(plan.contract).items():
@@ -133,9 +133,9 @@ def _offered(before: Iterable[StepPlan]) -> Counter[Role]:
 
 def _in_words(before: Sequence[StepPlan]) -> str:
     if not before:
-        return "no step stands before it. Give the parameter."
+        return "it has no previous step. Set the parameter."
     offers = {
         f"{plan.name!r} ({plan.contract.spec.kind}) gives {', '.join(sorted(gives(plan.contract))) or 'nothing'}"
         for plan in before
     }
-    return f"before it, {'; '.join(sorted(offers))}. Give the parameter, or change the order."
+    return f"before it, {'; '.join(sorted(offers))}. Set the parameter, or change the order."

@@ -1,8 +1,8 @@
-"""Workflows: kinds whose job is several steps, run on Celery's own canvas.
+"""Workflows: kinds whose jobs have several steps, run on Celery's canvas.
 
-A workflow's contract has a `plan()`: a tree of steps. Every step gets its id before anything is published,
-so that the ledger knows them all and one id cancels the whole. What a step takes from the steps before it comes out
-of the ledger when it is claimed: no result travels through the broker, so the canvas is made of immutable signatures.
+The contract of a workflow has a `plan()`: a tree of steps. Every step gets its id before the first message is
+published, so the ledger knows all steps and one id cancels the workflow. A claim returns the results of the previous
+steps from the ledger. No result travels through the broker, so the canvas consists of immutable signatures.
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ from shared.contract.definition import AnyContract, Contract, ResultT
 
 MAX_STEPS = 1_000
 MAX_DEPTH = 8
-_STEP_BYTES = 1_024  # of a step's part of a message, beside its parameters; measured: 750
+_STEP_BYTES = 1_024  # of the part of a step in a message, without its parameters; measured: 750
 
 Path = tuple[str | int, ...]
-PlanProblem = tuple[Path, str]  # where in a workflow's parameters, and what
+PlanProblem = tuple[Path, str]  # its path in the parameters of the workflow, and the message
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One step: which contract, with which parameters (JSON values; without those that are fed from upstream)."""
+    """One step: its contract and its parameters (JSON values; without those fed from upstream)."""
 
     name: str
     contract: AnyContract
     params: dict[str, Any]
-    may_fail: bool = False  # then its failure does not fail the job; what follows gets null in its place
+    may_fail: bool = False  # its failure does not fail the job; later steps get null as its result
 
 
 @dataclass(frozen=True, slots=True)
 class MapStep(StepPlan):
-    """One step that runs its contract on one item after another: Celery's map, or starmap if it has `names`.
+    """One step that runs its contract on each item in sequence: Celery's map, or starmap if it has `names`.
 
-    An item is an object of parameters, or the list of values of the parameters `names`; `params` are those that
-    all items share.
+    An item is an object of parameters, or a list of values of the parameters `names`; all items share `params`.
     """
 
     items: tuple[Any, ...] = ()
@@ -54,7 +53,7 @@ class MapStep(StepPlan):
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """A starmap in parts of `size` items, which run in parallel: Celery's chunks. Each part is a step."""
+    """A starmap in parallel parts of `size` items: Celery's chunks. Each part is a step."""
 
     whole: MapStep
     size: int
@@ -68,7 +67,7 @@ class Chunks:
 
 
 class Chain:
-    """Nodes one after another; each result feeds the next."""
+    """Nodes in sequence; each result feeds the next."""
 
     def __init__(self, *nodes: Node) -> None:
         self.nodes = nodes
@@ -82,7 +81,7 @@ class Group:
 
 
 class Chord:
-    """Nodes in parallel, then one that gets all their results in order."""
+    """Nodes in parallel, then a body that gets all their results in order."""
 
     def __init__(self, header: Sequence[Node], body: Node) -> None:
         self.header = tuple(header)
@@ -97,11 +96,11 @@ class WorkflowContract(Contract[ResultT]):
 
     @abstractmethod
     def plan(self) -> Node:
-        """Return the steps of this job. Raises `PlanRefused` for what no schema can say."""
+        """Return the steps of this job. Raises `PlanRefused` for problems beyond the schema."""
 
 
 class PlanRefused(Exception):
-    """The parameters of a workflow make no workflow: each problem is a path in the parameters and a message."""
+    """The parameters of a workflow are invalid: each problem is a path in the parameters and a message."""
 
     def __init__(self, problems: Sequence[PlanProblem]) -> None:
         super().__init__("; ".join(message for _, message in problems))
@@ -114,7 +113,7 @@ def step(name: str, contract: Contract[Any], *, may_fail: bool = False) -> StepP
 
 
 def fed_step(name: str, contract: AnyContract, spec: BaseModel, *, may_fail: bool = False) -> StepPlan:
-    """Return the step `name` of `contract`, its parameters `spec` but for those that the steps before give."""
+    """Return the step `name` of `contract` with the parameters `spec`; the previous steps feed the others."""
     return StepPlan(name, contract, spec.model_dump(mode="json"), may_fail)
 
 
@@ -128,7 +127,7 @@ class PlannedStep:
 
 
 def lay_out(node: Node, new_id: Callable[[], str]) -> list[PlannedStep]:
-    """Return the steps of `node` in order, with fresh ids and what each one waits for."""
+    """Return the steps of `node` in order, each with a new id and the ids of the steps before it."""
     planned: list[PlannedStep] = []
 
     def place(node: Node, after: tuple[str, ...]) -> tuple[str, ...]:
@@ -153,7 +152,7 @@ def lay_out(node: Node, new_id: Callable[[], str]) -> list[PlannedStep]:
 
 
 def without(node: Node, done: Collection[str]) -> Node | None:
-    """Return `node` without the steps named in `done`; None where nothing is left."""
+    """Return `node` without the steps named in `done`; None if no step is left."""
     match node:
         case StepPlan():
             return None if node.name in done else node
@@ -179,16 +178,16 @@ def _parallel(node: Group | Chunks) -> Sequence[Node]:
 
 
 def message_bytes(node: Node) -> int:
-    """Return about how many bytes of messages there are of `node` at one time.
+    """Return the approximate maximum of bytes of messages of `node` at one time.
 
-    A step's message carries all that follows it, so steps in parallel before steps that follow are what makes a
-    workflow large: the product counts.
+    The message of a step contains all later steps. A workflow is large if many parallel steps precede many later
+    ones: the size grows with their product.
     """
     return _weigh(node, 0)[1]
 
 
 def _weigh(node: Node, carried: int) -> tuple[int, int]:
-    """Return the bytes of the steps of `node`, and of its messages where each carries `carried` bytes beside."""
+    """Return the bytes of the steps of `node`, and of its messages if each also contains `carried` bytes."""
     match node:
         case StepPlan():
             own = _step_bytes(node)
@@ -214,4 +213,4 @@ def _weigh_all(nodes: Sequence[Node], carried: int) -> tuple[int, int]:
 
 def _step_bytes(plan: StepPlan) -> int:
     given = [plan.params, plan.items] if isinstance(plan, MapStep) else plan.params
-    return _STEP_BYTES + len(json.dumps(given)) * 4 // 3  # they travel in base64
+    return _STEP_BYTES + len(json.dumps(given)) * 4 // 3  # sent as base64

@@ -1,7 +1,6 @@
-"""From checked parameters and options to what the ledger accepts: ids, queues, limits, messages, steps.
+"""Convert checked parameters and options to entries of the ledger: ids, queues, limits, messages, steps.
 
-A job is planned once: `prepare` lays its steps out, and whoever checks, measures, names or accepts them takes them from
-what it returns.
+A job is planned once: `prepare` lays its steps out, and all later checks and the acceptance use its result.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from shared.workflows.nodes import Node, Path, PlannedStep, PlanProblem, PlanRef
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A job and how it is to be run; of a workflow, the steps with their ids, so that it can be accepted once."""
+    """A job with its options, and for a workflow the steps with their ids."""
 
     job: Contract[Any]
     options: RunOptions
     node: Node | None = None  # None: a single job, or a workflow with problems
     steps: Sequence[PlannedStep] = ()
-    problems: Sequence[PlanProblem] = ()  # why its parameters make no workflow
-    elements: Sequence[tuple[Path, Contract[Any]]] = ()  # the jobs that its client named, and where they stand
+    problems: Sequence[PlanProblem] = ()  # of the parameters of a workflow
+    elements: Sequence[tuple[Path, Contract[Any]]] = ()  # the jobs in its parameters, with their paths
 
 
 def prepare(job: Contract[Any], options: RunOptions) -> Prepared:
@@ -54,7 +53,7 @@ def prepare(job: Contract[Any], options: RunOptions) -> Prepared:
 
 
 class Planner:
-    """Makes entries of prepared jobs. Whoever accepts jobs has one: the gateway, beat, the keeper."""
+    """Creates entries of prepared jobs, for the gateway, beat and the keeper."""
 
     def __init__(self, settings: BrokerSettings, composer: Composer) -> None:
         self._settings = settings
@@ -70,8 +69,8 @@ class Planner:
     ) -> Entry:
         """Return the entry of a job with its messages. Blocks for a workflow: see `workflow_messages`.
 
-        `lineage` are the fields of `Entry` that say where the job comes from. Of a workflow, the steps that
-        succeeded in the job `reusing` are not run again: their results stand for those of the new one's steps.
+        `lineage` are the fields of `Entry` for the origin of the job. For a workflow, the steps that succeeded in the
+        job `reusing` do not run again: their results are reused.
         Raises `PlanRefused` if the job was prepared with problems.
         """
         if prepared.problems:
@@ -83,7 +82,7 @@ class Planner:
         return self._workflow(prepared, prepared.node, job_id or uuid7(), lineage, done)
 
     def warm_up(self, contract: AnyContract) -> None:
-        """Make the template of a kind's message; making one takes milliseconds."""
+        """Create the message template of a kind; this takes milliseconds."""
         self._composer.message(contract, uuid7(), "{}", limits_of(contract, RunOptions()), queue=contract.spec.queue)
 
     def _single(self, job: Contract[Any], options: RunOptions, job_id: str, lineage: dict[str, Any]) -> Entry:
@@ -149,7 +148,7 @@ class Planner:
 
 
 def limits_of(contract: AnyContract, options: RunOptions) -> MessageOptions:
-    """Return priority and time limits of one message: the kind's limits, or what the options make shorter."""
+    """Return priority and time limits of one message: the limits of the kind, or shorter ones of the options."""
     limits = contract.spec.limits
     if options.time_limit_s is None or options.time_limit_s >= limits.hard_s:
         return MessageOptions(options.priority, limits.soft_s, limits.hard_s)
@@ -159,7 +158,7 @@ def limits_of(contract: AnyContract, options: RunOptions) -> MessageOptions:
 
 
 def _wishes(options: RunOptions) -> dict[str, Any]:
-    """Return what a job's own entry takes from its options, and its steps' do not."""
+    """Return the fields of the entry of a job that come from its options; the entries of steps do not have them."""
     if not options.model_fields_set:
         return {}
     now_ms = time.time_ns() // 1_000_000

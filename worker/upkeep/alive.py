@@ -1,8 +1,8 @@
 """Health checks of containers: `python -m worker.upkeep.alive worker` and `python -m worker.upkeep.alive beat`.
 
-A worker touches a file from its consumer's timer (`worker.upkeep.pulse`), so the file grows old as soon as the
-main loop hangs or the broker is gone. Looking at it sends no message and loads no library. Beat renews a lock in the
-ledger's Redis with every tick, and a beat that stopped ticking loses it.
+A worker touches a file from the timer of its consumer (`worker.upkeep.pulse`), so the file becomes stale when the main
+loop hangs or the broker is down. The check sends no message and loads no library. Beat renews a lock in the Redis of
+the ledger with every tick, so a beat that stopped ticking loses it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def worker_trouble(file: str, *, now: float) -> str | None:
         age_s = now - Path(file).stat().st_mtime
     except FileNotFoundError:
         return f"no worker has touched {file or FILE_VARIABLE} yet"
-    return f"the worker's main loop has not turned for {age_s:.0f} s" if age_s > STALE_S else None
+    return f"the worker's main loop has hung for {age_s:.0f} s" if age_s > STALE_S else None
 
 
 def beat_trouble() -> str | None:
-    """Return what is wrong with beat, or `None`: its lock in the ledger's Redis tells."""
-    import redis  # noqa: PLC0415 - a worker's check does without
+    """Return the problem of beat, or `None`, from its lock in the Redis of the ledger."""
+    import redis  # noqa: PLC0415 - the check of a worker does not need it
 
     from shared.broker.settings import broker_settings  # noqa: PLC0415 - likewise
     from shared.ledger.keys import key  # noqa: PLC0415 - likewise
@@ -36,11 +36,11 @@ def beat_trouble() -> str | None:
 
     settings = broker_settings()
     with redis.Redis.from_url(settings.ledger_url, **bounded()) as client:
-        return None if client.exists(key("redbeat_lock")) else "beat does not hold its lock: it has not ticked lately"
+        return None if client.exists(key("redbeat_lock")) else "beat does not hold its lock, so it has stopped ticking"
 
 
 def main(role: str) -> str | None:
-    """Return what is wrong with this container's `role` (`worker` or `beat`), or `None`."""
+    """Return the problem of this container's `role` (`worker` or `beat`), or `None`."""
     if role == "beat":
         return beat_trouble()
     return worker_trouble(os.environ.get(FILE_VARIABLE, ""), now=time.time())

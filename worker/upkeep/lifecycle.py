@@ -38,12 +38,12 @@ from worker.upkeep.watchdog import Watchdog
 logger = logging.getLogger(__name__)
 
 _ROUND_S = 1.0
-_ENDS_WITHIN_S = 30.0  # beyond the soft shutdown: jobs are interrupted, then killed after 10 s
+_ENDS_WITHIN_S = 30.0  # after the soft shutdown; jobs are interrupted, then killed after 10 s
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class Lifecycle:
-    """Wires a worker process to the ledger: its owner id, its custodian, its keeper."""
+    """Connects a worker process to the ledger: claim owner id, custodian, keeper."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -53,23 +53,23 @@ class Lifecycle:
         self._scratch = Path()
 
     def on_init(self, **_: Any) -> None:
-        """Name this process, before its children are forked; refuse a broker that loses jobs, and to run nothing."""
+        """Set the claim owner id before children are forked. Refuse to run without tasks or with an unsafe broker."""
         if not definitions():
             raise DefinitionError(
-                "This worker has no task, so it could only fail what waits in its queues. "
-                "Name its families in WORKER_FAMILIES, or modules with tasks in CELERIAC_TASKS."
+                "This worker has no tasks, so it would fail every job of its queues. "
+                "Set its families in WORKER_FAMILIES, or modules with tasks in CELERIAC_TASKS."
             )
         os.environ[OWNER_VARIABLE] = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._scratch = scratch.make_root()
         settings = broker_settings()
-        ArtifactStore(settings.store_url)  # a URL that names no store is an error now, not in the first job
+        ArtifactStore(settings.store_url)  # an invalid URL is an error now, not in the first job
         try:
             refuse_unsafe(_client(settings.ledger_url), allow_volatile=settings.allow_volatile_broker)
         except redis.RedisError as failure:
             logger.warning("the ledger could not be checked: %s", redact(repr(failure)))
 
     def on_ready(self, sender: Any, **_: Any) -> None:
-        """Start custodian and keeper, each with connections of its own. `sender` is Celery's consumer."""
+        """Start custodian and keeper, with separate connections. `sender` is Celery's consumer."""
         settings, owner = broker_settings(), os.environ[OWNER_VARIABLE]
         broker, ledger = _client(settings.broker_url) if settings.uses_redis else None, _ledger()
         heartbeat = Heartbeat(ledger, settings, owner=owner, consumer=sender)
@@ -96,13 +96,13 @@ class Lifecycle:
             self._watchdog.begin_shutdown(broker_settings().soft_shutdown_s + _ENDS_WITHIN_S)
 
     def _round(self) -> None:
-        assert self._watchdog is not None  # noqa: S101 - the thread is started after both are made
+        assert self._watchdog is not None  # noqa: S101 - set before the thread starts
         assert self._custodian is not None  # noqa: S101 - likewise
         self._watchdog.look()
         self._custodian.round()
 
     def on_shutdown(self, **_: Any) -> None:
-        """Give back what is still held, and stop."""
+        """Return the remaining jobs to their queues, and stop."""
         for thread in self._threads:
             thread.stop()
         if self._custodian is not None:
@@ -111,17 +111,17 @@ class Lifecycle:
 
 
 def on_child(**_: Any) -> None:
-    """Make a child die with its parent: nobody would renew its claims or read its outcome."""
+    """Make a child die with its parent, which renews its claims and reads its outcome."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:  # it died before the call above
+    if os.getppid() == 1:  # the parent died before the call above
         os._exit(1)
 
 
 def or_not_at_all(handler: Callable[..., None]) -> Callable[..., None]:
-    """Return `handler` so that an error of it ends the worker: Celery logs what a signal's handler raises, and goes on.
+    """Return `handler` so that an error in it ends the worker. Celery only logs errors of signal handlers.
 
-    A worker without its custodian would run jobs whose claims nobody renews.
+    A worker without its custodian would run jobs without renewing their claims.
     """
 
     def whole(**arguments: Any) -> None:
@@ -137,7 +137,7 @@ def or_not_at_all(handler: Callable[..., None]) -> Callable[..., None]:
 
 
 def attach(app: Celery) -> None:
-    """Connect the worker's signals. Celery keeps weak references unless told otherwise."""
+    """Connect the signals of the worker. They need `weak=False`: Celery keeps weak references by default."""
     app.steps["consumer"].add(Pulse)
     lifecycle = Lifecycle(app)
     signals.setup_logging.connect(configure_logging, weak=False)

@@ -1,7 +1,7 @@
-"""A thread of the worker's main process that does one thing again and again.
+"""A thread of the main process of a worker that runs a function periodically.
 
-The main process forks its children while such threads run. That is safe as long as a thread touches only Python
-and sockets of its own: a child uses none of either. See docs/decisions/0003-fork.md.
+The main process forks its children while such threads run. That is safe while a thread uses only Python code and its
+own sockets, which no child uses. See docs/decisions/0003-fork.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Periodic:
-    """Calls `round_` every `interval_s` seconds until stopped; an error of one round is logged and ends that round."""
+    """Calls `round_` every `interval_s` seconds until stopped; an error is logged and ends only its round."""
 
     def __init__(self, name: str, round_: Callable[[], None], *, interval_s: float) -> None:
         self._round = round_
@@ -26,7 +26,7 @@ class Periodic:
         self._thread.start()
 
     def stop(self, timeout_s: float = 10) -> None:
-        """Stop after the round under way, waiting for it up to `timeout_s` seconds."""
+        """Stop after the current round; wait for it at most `timeout_s` seconds."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -41,5 +41,5 @@ class Periodic:
                 failing = True
             else:
                 if failing:
-                    logger.warning("%s: goes on", self._thread.name)
+                    logger.warning("%s: works again", self._thread.name)
                 failing = False

@@ -1,7 +1,7 @@
-"""A worker's heartbeats in the ledger: who it is, what it consumes, what it runs.
+"""Heartbeats of a worker in the ledger: identity, consumed queues, running jobs.
 
-They tell `/workers`, `/queues` and why a job waits. Given by the custodian's thread, so a body that holds the
-interpreter of a child, or a long warm shutdown, does not silence them.
+`/workers`, `/queues` and `waiting_reason` use them. The thread of the custodian sends them, so they continue while a
+task blocks the interpreter of a child, and during a long warm shutdown.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from worker.upkeep.pulse import Pulse
 
 logger = logging.getLogger(__name__)
 
-_STANDS_S = 5.0  # a turn of the loop takes about a second at most
+_STANDS_S = 5.0  # an iteration of the loop takes at most about a second
 
 
 class Heartbeat:
-    """Says who this worker is, again and again, and that it is going."""
+    """Sends the heartbeats of this worker, and its departure."""
 
     def __init__(self, ledger: Ledger, settings: BrokerSettings, *, owner: str, consumer: Any) -> None:
         self._presence = Presence(ledger, owner=owner, lease_s=settings.lease_s)
@@ -49,32 +49,32 @@ class Heartbeat:
         )
 
     def begin(self) -> None:
-        """Give the first sign, so that what it is about to take does not seem to wait for a worker."""
+        """Send the first heartbeat, so that waiting jobs see a consumer from the start."""
         try:
             self.give([])
-        except RedisError as failure:  # the custodian's rounds will
-            logger.warning("the ledger does not know that this worker has begun: %r", failure)
+        except RedisError as failure:  # the rounds of the custodian send the next one
+            logger.warning("the first heartbeat of this worker failed: %r", failure)
 
     def give(self, jobs: Iterable[str]) -> None:
-        """Say that this worker lives and has `jobs`. A worker whose main loop stands says nothing: it takes no jobs."""
+        """Send a heartbeat with the running `jobs`, unless the main loop hangs and the worker takes no jobs."""
         if self._pulse.stands_for_s > _STANDS_S:
             return
-        self._about = replace(self._about, concurrency=self._pool.num_processes)  # it changes under --autoscale
+        self._about = replace(self._about, concurrency=self._pool.num_processes)  # --autoscale changes it
         self._presence.heartbeat(self._about, queues=self._consumed(), jobs=jobs)
 
     def begin_shutdown(self) -> None:
-        """Say, with the next sign, that this worker takes no more jobs."""
+        """Mark this worker as stopping in the next heartbeat: it takes no new jobs."""
         self._about = replace(self._about, is_stopping=True)
 
     def end(self) -> None:
-        """Say that this worker is gone."""
+        """Remove this worker from the ledger."""
         try:
             self._presence.leave()
-        except RedisError as failure:  # it will be taken for lost, after a lease
-            logger.warning("the ledger does not know that this worker ends: %r", failure)
+        except RedisError as failure:  # it counts as lost after a lease
+            logger.warning("this worker could not be removed from the ledger: %r", failure)
 
     def _consumed(self) -> list[str]:
-        """Return what it consumes now: an operator may change that by Celery's own control commands."""
+        """Return the queues consumed now; Celery's control commands can change them."""
         if self._about.is_stopping or not self._pulse.is_consuming:
             return []
         return sorted(self._queues.consume_from)

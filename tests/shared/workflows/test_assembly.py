@@ -116,14 +116,14 @@ def test_a_neighbour_that_does_not_fit_is_named_with_both_types() -> None:
     assert path == "steps/2"
     assert message == (
         "'transform_data' (etl.transform_data) takes a dataset for 'dataset'; before it, 'load_data' (etl.load_data) "
-        "gives nothing. Give the parameter, or change the order."
+        "gives nothing. Set the parameter, or change the order."
     )
 
 
 def test_one_parameter_cannot_take_several_results() -> None:
     """After a group a step needs a list parameter, or one that is given."""
     ((path, message),) = problems(workflow("chain", steps=[within("group", steps=[STAGE, STAGE]), CLEAN]))
-    assert (path, "one only" in message) == ("steps/1", True)
+    assert (path, "only one" in message) == ("steps/1", True)
     assert steps(workflow("chain", steps=[within("group", steps=[STAGE, STAGE]), COMBINE]).plan())
 
 
@@ -149,7 +149,7 @@ def test_items_of_a_map_are_checked_one_by_one() -> None:
 
 
 def test_may_fail_is_for_single_steps() -> None:
-    """A nested workflow cannot be one that may fail."""
+    """A nested workflow does not support `may_fail`."""
     chain = workflow("chain", steps=[{**within("chain", steps=[STAGE]), "may_fail": True}])
     assert problems(chain)[0][0] == "steps/0/may_fail"
 
@@ -202,11 +202,11 @@ def test_feeding_leaves_out_what_failed_and_may() -> None:
     upstream = [{"dataset": dataset}, None, {"results": [{"dataset": dataset}, {"dataset": dataset}]}]
     assert feed(catalogue()["etl.combine_datasets"], {}, upstream) == {"datasets": [URI] * 3}
     assert feed(catalogue()["etl.transform_data"], {"sql": "x"}, upstream[:2]) == {"sql": "x", "dataset": URI}
-    with pytest.raises(ValueError, match="needs one dataset for 'dataset'; the steps before gave 3"):
+    with pytest.raises(ValueError, match="needs one dataset for 'dataset'; the previous steps gave 3"):
         feed(catalogue()["etl.transform_data"], {}, upstream)
     with pytest.raises(ValueError, match="gave none"):
         feed(catalogue()["etl.transform_data"], {}, [None])
-    with pytest.raises(ValueError, match="needs a dataset for 'datasets'; the steps before gave none"):
+    with pytest.raises(ValueError, match="needs a dataset for 'datasets'; the previous steps gave none"):
         feed(catalogue()["etl.combine_datasets"], {}, [None, None])
 
 

@@ -24,7 +24,7 @@ def test_an_old_sign_of_life_is_trouble_and_a_fresh_one_is_not(tmp_path: Path) -
     file.touch()
     touched_at = file.stat().st_mtime
     assert worker_trouble(str(file), now=touched_at + STALE_S - 1) is None
-    assert worker_trouble(str(file), now=touched_at + 95) == "the worker's main loop has not turned for 95 s"
+    assert worker_trouble(str(file), now=touched_at + 95) == "the worker's main loop has hung for 95 s"
 
 
 def _check(role: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -55,7 +55,7 @@ def test_beat_is_alive_while_it_holds_its_lock(empty_valkey: Server, tmp_path: P
     """The health check of beat asks for the lock that beat renews with every tick."""
     env = {"CELERY_BROKER_URL": empty_valkey.redis_url, "WORKER_FAMILIES": ""}
     before = _check("beat", env)
-    assert (before.returncode, before.stderr) == (1, "beat does not hold its lock: it has not ticked lately\n")
+    assert (before.returncode, before.stderr) == (1, "beat does not hold its lock, so it has stopped ticking\n")
     command = [sys.executable, "-m", "celery", "-A", "worker.app", "beat", "--loglevel=WARNING", "--pidfile="]
     with running(command, tmp_path, port=0, ready=lambda: _check("beat", env).returncode == 0, env=env):
         pass  # `running` waited until the check passed
