@@ -21,6 +21,7 @@ from tests.chaos.scenarios import full, poison, servers, silence, soak, versions
 
 SCENARIOS = {
     "workers": workers.run,
+    "frozen-mains": workers.frozen_mains,
     "servers": servers.run,
     "silence": silence.run,
     "ledger": full.ledger,

@@ -11,6 +11,7 @@ from tests.chaos.harness.injuries import Injury, hurt
 from tests.chaos.harness.programs import Program
 from tests.chaos.harness.rows import LEASE_S, Row
 from tests.chaos.harness.stage import scaled, stage
+from tests.support.servers.services import wait_for
 
 FROZEN_S = LEASE_S + 3
 EVERY_LONG = 15  # a job in so many outlives its lease
@@ -40,3 +41,15 @@ def run(folder: Path, scale: float = 1) -> Row:
 
 def _length_s(number: int, chance: random.Random) -> float:
     return chance.uniform(2, 3) * LEASE_S if number % EVERY_LONG == 0 else chance.uniform(0.1, 1)
+
+
+def frozen_mains(folder: Path, scale: float = 1) -> Row:
+    """Freeze main processes for three leases under children that run on, while other workers wait for their jobs."""
+    chance, times = random.Random(8), scaled(4, scale)  # noqa: S311 - the same injuries each time
+    frozen_s = 3 * LEASE_S
+    with stage(folder, workers=4) as service:
+        for _ in range(times):
+            service.clients.submit_all(service.job(lasts_s=frozen_s + LEASE_S, is_quiet=True) for _ in range(4))
+            wait_for(lambda: len(service.facts().runs) >= len(service.clients.accepted), "the jobs run")
+            hurt(service.workers, [partial(Program.freeze, lasts_s=frozen_s, with_children=False)], chance, pause_s=0)
+        return settle(service, f"main process frozen {times} x for {frozen_s:g} s, its children run on")
