@@ -14,10 +14,11 @@ from shared.connections.settings import Connections, check_connections
 from shared.contract.definition import Contract, known_queues
 from shared.contract.options import RunOptions, SubmissionOptions
 from shared.contract.spelling import did_you_mean
-from shared.workflows.nodes import Path, WorkflowContract, message_bytes
+from shared.workflows.nodes import Path, WorkflowContract, laying_out_cost, message_bytes
 from shared.workflows.planning import Prepared
 
 _MOST_STEPS = 5_000  # of all workflows of one request
+_MOST_LAID_OUT = 30_000  # signatures; one takes 0.1 ms
 _MOST_BYTES = 16 << 20  # of their messages
 
 
@@ -29,6 +30,8 @@ class Checks:
     callbacks: CallbackSettings
     _unknown: list[FieldError] = field(default_factory=list)  # connections
     _wrong: list[FieldError] = field(default_factory=list)
+    _too_large: list[FieldError] = field(default_factory=list)
+    _laid_out: int = 0  # signatures that Celery lays out for them
     _steps: int = 0  # of all workflows: they are written in one call of the ledger
     _bytes: int = 0  # of their messages
 
@@ -38,18 +41,18 @@ class Checks:
             *_option_problems(job.job, job.options),
             *_callback_problems(job.options, self.callbacks),
             *(_at_params(path, message) for path, message in job.problems),
-            *self._size_problems(job),
         ]
+        self._too_large += [_below(base, error) for error in self._size_problems(job)]
         unknown = [error for path, one in [((), job.job), *job.elements] for error in self._unknown_in(one, path)]
         self._wrong += [_below(base, error) for error in wrong]
         self._unknown += [_below(base, error) for error in unknown]
-        return not (self._wrong or self._unknown)
+        return not (self._wrong or self._unknown or self._too_large)
 
     def refuse(self) -> None:
         """Raise `Problem` (422) with all invalid fields, if there are any."""
-        errors = [*self._unknown, *self._wrong]
+        errors = [*self._unknown, *self._wrong, *self._too_large]
         if errors:
-            code = "unknown_connection" if self._unknown else "invalid_request"
+            code = "unknown_connection" if self._unknown else "invalid_request" if self._wrong else "workflow_too_large"
             raise Problem(422, code, f"{errors[0].pointer}: {errors[0].message}", errors=errors)
 
     def _unknown_in(self, job: Contract[Any], path: Path) -> Iterator[FieldError]:
@@ -57,13 +60,20 @@ class Checks:
             yield _at_params((*path, *problem.path), problem.message)
 
     def _size_problems(self, job: Prepared) -> Iterator[FieldError]:
-        if job.node is None or self._steps > _MOST_STEPS or self._bytes > _MOST_BYTES:
+        if job.node is None or self._too_large:
             return
+        self._laid_out += laying_out_cost(job.node)
         self._steps += len(job.steps)
         self._bytes += message_bytes(job.node)
         if self._steps > _MOST_STEPS:
             most = f"The workflows of one request may have at most {_MOST_STEPS} steps in total. Split the request."
             yield FieldError(pointer="/params", message=most)
+        elif self._laid_out > _MOST_LAID_OUT:
+            what = (
+                "It has too many parallel steps one after another: laying out each of them lays out all that follow "
+                "again. Put single steps between them, or make several jobs of it."
+            )
+            yield FieldError(pointer="/params", message=what)
         elif self._bytes > _MOST_BYTES:
             what = (
                 f"With it, the messages of this request have more than {_MOST_BYTES >> 20} MiB: each of several "

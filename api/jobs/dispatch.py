@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -13,6 +14,7 @@ from redis.exceptions import RedisError
 from api.http.idempotency import Key
 from api.http.problems import FieldError, Problem
 from api.jobs.checks import Checks
+from api.jobs.stopping import within
 from api.jobs.submissions import Submission
 from api.outbox import Outbox
 from api.settings import GatewaySettings
@@ -25,7 +27,7 @@ from shared.ledger.records import Submission as LedgerSubmission
 from shared.workflows.nodes import WorkflowContract
 from shared.workflows.planning import Planner, Prepared, prepare
 
-_COMPOSING_S = 30.0  # the messages of a thousand steps take less than a second of CPU time
+_COMPOSING_S = 10.0  # what `Checks` lets pass takes two of CPU time, but for some ways of nesting
 _WORKFLOWS_AT_ONCE = 4  # threads that plan workflows; further requests wait
 
 
@@ -108,9 +110,13 @@ class Dispatch:
             # Celery writes a chord's size to Redis with its own timeouts and retries: check first, with ours.
             await self._ledger.ping()
             try:
-                async with asyncio.timeout(_COMPOSING_S):
-                    return await asyncio.to_thread(self._planner.entry, prepared, **lineage)
-            except (OperationalError, RedisError, OSError, TimeoutError) as failure:
+                return await within(_COMPOSING_S, partial(self._planner.entry, prepared, **lineage))
+            except TimeoutError as slow:
+                text = f"It could not be laid out within {_COMPOSING_S:g} s. Nest less, or make several jobs of it."
+                raise Problem(
+                    422, "workflow_too_large", text, errors=[FieldError(pointer="/params", message=text)]
+                ) from slow
+            except (OperationalError, RedisError, OSError) as failure:
                 raise LedgerUnavailable("a workflow cannot be planned") from failure
 
 

@@ -177,6 +177,26 @@ def _parallel(node: Group | Chunks) -> Sequence[Node]:
     return node.parts() if isinstance(node, Chunks) else node.nodes
 
 
+def laying_out_cost(node: Node) -> int:
+    """Return about how many signatures Celery lays out for `node`.
+
+    In a chain, parallel steps that others follow become a chord whose body is all that follows, laid out again.
+    """
+    match node:
+        case StepPlan():
+            return 1
+        case Chain():
+            total = following = 0
+            for part in reversed(node.nodes):
+                following = laying_out_cost(part) + (0 if isinstance(part, StepPlan) else following)
+                total += following
+            return total
+        case Chord():
+            return sum(map(laying_out_cost, node.header)) + laying_out_cost(node.body)
+        case _:
+            return sum(map(laying_out_cost, _parallel(node)))
+
+
 def message_bytes(node: Node) -> int:
     """Return the approximate maximum of bytes of messages of `node` at one time.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -173,6 +175,60 @@ def test_job_is_accepted_while_the_broker_elsewhere_is_down(empty_valkey: Server
         assert await ledger.client.lrange("etl\x06\x165", 0, -1) == []
 
     with_dispatch(settings, body)
+
+
+def chained_groups(groups: int) -> Any:
+    """Return a checked chain of groups of two steps."""
+    step = {"kind": "maintenance.deliver_callback", "params": {"job_id": "0192f0c1-2a4b-7c3d-8e5f-0123456789ab"}}
+    group = {"kind": "workflow.group", "params": {"steps": [step] * 2}}
+    return SUBMISSION.check(json.dumps({"kind": "workflow.chain", "params": {"steps": [group] * groups}}).encode())
+
+
+def test_what_would_take_long_to_lay_out_is_refused_at_once(empty_valkey: Server) -> None:
+    """450 groups one after another took half a minute, and were blamed on the ledger; 100 are accepted."""
+
+    async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
+        del ledger
+        started = time.monotonic()
+        with pytest.raises(Problem) as refused:
+            await dispatch.prepare([chained_groups(450)])
+        assert (refused.value.status, refused.value.code) == (422, "workflow_too_large")
+        assert refused.value.errors[0].pointer == "/params"
+        assert time.monotonic() - started < 5
+        accepted, _ = await accept(dispatch, chained_groups(100))
+        assert accepted.outcome == "accepted"
+
+    with_dispatch(GatewaySettings(broker_url=empty_valkey.redis_url), body)
+
+
+def test_what_takes_too_long_to_lay_out_is_stopped(empty_valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not blamed on the ledger, and its thread ends with the answer."""
+    monkeypatch.setattr("api.jobs.dispatch._COMPOSING_S", 0.05)
+    ended = threading.Event()
+
+    async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
+        del ledger
+        planner = dispatch._planner
+        monkeypatch.setattr(dispatch, "_planner", watched(planner))
+        with pytest.raises(Problem) as refused:
+            await accept(dispatch, chained_groups(120))
+        assert (refused.value.status, refused.value.code) == (422, "workflow_too_large")
+        assert await asyncio.to_thread(ended.wait, 10)
+
+    def watched(planner: Planner) -> Any:
+        class Watched:
+            def entry(self, *args: Any, **more: Any) -> Any:
+                try:
+                    return planner.entry(*args, **more)
+                except Exception:
+                    raise
+                except BaseException:  # stopped from outside
+                    ended.set()
+                    raise
+
+        return Watched()
+
+    with_dispatch(GatewaySettings(broker_url=empty_valkey.redis_url), body)
 
 
 def test_a_request_of_large_workflows_is_refused_before_they_are_laid_out(empty_valkey: Server) -> None:
