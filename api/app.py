@@ -25,7 +25,7 @@ from api.jobs.dispatch import Dispatch
 from api.jobs.submissions import BATCH, SUBMISSION
 from api.kinds import routes as job_kinds
 from api.metrics import endpoint as metrics
-from api.operations import health, queues, workers
+from api.operations import dead_letters, health, queues, workers
 from api.outbox import publishing
 from api.schedules import routes as schedules
 from api.settings import GatewaySettings, gateway_settings
@@ -51,6 +51,7 @@ ROUTERS = (  # in the order of the document
     artifacts.router,
     schedules.router,
     queues.router,
+    dead_letters.router,
     workers.router,
     job_kinds.router,
     uploads.router,

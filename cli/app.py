@@ -11,7 +11,7 @@ from cli.client.calls import Exit, announce, follow_to_end, gateway_at, show
 from cli.client.gateway import DEFAULT_URL, segment
 from cli.commands.fields import with_options
 from cli.commands.jobs import cancel, delete, retry
-from cli.commands.operations import queues, workers
+from cli.commands.operations import dead_letters, queues, workers
 from cli.commands.options import Assignments, Criteria, JobId, JobOptions, Json, Params, Url, Wait, typed_params
 from cli.commands.schedules import schedules
 from cli.local.ports import CannotStart
@@ -173,6 +173,7 @@ def up(
 for _command in (cancel, retry, delete, workers):
     app.command()(_command)
 app.add_typer(queues)
+app.add_typer(dead_letters)
 app.add_typer(schedules)
 
 

@@ -44,7 +44,7 @@ checks.allow_header_conformance.enabled = false
 checks.unsupported_method.enabled = false
 
 [[operations]]
-include-path = ["/jobs", "/schedules", "/schedules/{schedule_id}"]
+include-path = ["/jobs", "/schedules", "/schedules/{schedule_id}", "/dead-letters"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 404, 422]
 
 [[operations]]

@@ -19,7 +19,7 @@ import importlib  # noqa: E402
 
 from celery import Celery  # noqa: E402
 
-from shared.broker.celery import make_celery  # noqa: E402
+from shared.broker.celery import configure, make_celery  # noqa: E402
 from shared.broker.settings import broker_settings  # noqa: E402
 from shared.contract.catalogue import catalogue  # noqa: E402
 from shared.contract.definition import AnyContract  # noqa: E402
@@ -62,6 +62,7 @@ def make_app() -> Celery:
     """Return the application with the tasks of this process."""
     families = _names("WORKER_FAMILIES")
     app = make_celery(broker_settings())
+    configure(app, {"worker_consumer": "worker.upkeep.intake:Intake"})
     loaded = with_those_also_run(families)
     contracts = load_tasks(loaded, _names("CELERIAC_TASKS"))
     register(app, definitions().values())

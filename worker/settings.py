@@ -44,6 +44,12 @@ class WorkerSettings(CallbackSettings):
         description="How long a worker's main loop may stand before the process ends itself, for its supervisor to "
         "start another; in seconds.",
     )
+    unknown_kind_s: float = Field(
+        default=600,
+        ge=0,
+        description="Seconds for which a message of a kind that this worker does not have is put back for another "
+        "worker; then its job fails.",
+    )
     connections_file: Path | None = Field(
         default=None, description="TOML file that names the connections; see examples/connections.toml."
     )

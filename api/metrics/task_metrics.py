@@ -19,9 +19,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from api.metrics.event_tally import OUTCOMES
+from shared.broker.reading import Reason
 from shared.contract.catalogue import catalogue
 from shared.contract.definition import known_queues
 from shared.errors import redact
+from shared.ledger import dead_letters
 from shared.ledger.client import Ledger
 from shared.ledger.counters import DURATION_BOUNDS_S, NO_BOUND, OTHER, SEPARATOR
 from shared.ledger.operations import QueueState, WorkerState, parse_queue, parse_worker
@@ -86,7 +88,16 @@ class TaskMetrics(Collector):
         )
 
 
-LABELS_OF_COUNTERS = {"sent": 2, "submitted": 1, "processed": 2, "ended": 2, "ran": 2, "ran_ms": 1, "kept": 1}
+LABELS_OF_COUNTERS = {
+    "sent": 2,
+    "submitted": 1,
+    "processed": 2,
+    "ended": 2,
+    "ran": 2,
+    "ran_ms": 1,
+    "kept": 1,
+    dead_letters.COUNTER: 1,
+}
 LABELS_OF_EVENTS = dict.fromkeys((*OUTCOMES, "ran_us"), 3) | {"failed": 4, "ran": 4}
 
 
@@ -131,6 +142,8 @@ def _of_jobs(reading: _Reading) -> Iterator[Metric]:
     )
     kept = {labels: float(n) for labels, n in reading.counters.get("kept", {}).items()}
     yield _counter("celeriac_keeper_actions", "Actions of the keeper on jobs.", ("action",), kept)
+    dead = dict.fromkeys(((reason,) for reason in Reason), 0.0) | reading.counters.get(dead_letters.COUNTER, {})
+    yield _counter("celeriac_dead_letters", "Messages that no worker could read.", ("reason",), dead)
 
 
 def _of_events(events: Mapping[str, Series]) -> Iterator[Metric]:

@@ -1,12 +1,13 @@
-"""What an operator gets: queues and workers."""
+"""What an operator gets: queues, workers and dead letters."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from api.http.models import Out
+from shared.broker.reading import Reason
 
 
 class Queue(Out):
@@ -73,3 +74,43 @@ class WorkerList(Out):
     """All workers."""
 
     workers: list[Worker] = Field(description="The workers, by name. A lost one is shown for an hour.")
+
+
+class DeadLetter(Out):
+    """A message that no worker could read. It was taken off its queue."""
+
+    id: str = Field(description="Id of the dead letter.")
+    taken_off_at: AwareDatetime = Field(description="Time at which a worker took it off its queue.")
+    queue: str = Field(description="Queue that it lay in.")
+    reason: str = Field(
+        description=f"Why it cannot be read: {', '.join(f'`{reason}`' for reason in Reason)} (by Celery).",
+        examples=[Reason.BAD_BODY],
+    )
+    detail: str = Field(description="What is wrong with it, in words.")
+    worker: str = Field(description="Worker that took it off.")
+    size_bytes: int = Field(ge=0, description="Size of the message.")
+    is_cut: bool = Field(description="Whether only its beginning was kept; it cannot be requeued then.")
+
+
+class DeadLetterWithMessage(DeadLetter):
+    """A dead letter with its message."""
+
+    message: str = Field(
+        description="The message as it lay in its queue, as far as it was kept; what is no UTF-8 is replaced."
+    )
+
+
+class DeadLetterPages(BaseModel):
+    """Query parameters of the list."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    page_size: int = Field(default=50, ge=1, le=200, description="Maximum dead letters per page.")
+    page_token: str | None = Field(default=None, max_length=200, description="`next_page_token` of the previous page.")
+
+
+class DeadLetterPage(Out):
+    """A page of dead letters, newest first."""
+
+    dead_letters: list[DeadLetter] = Field(description="The dead letters.")
+    next_page_token: str | None = Field(description="Send it as `page_token` for the next page; null at the end.")

@@ -1,4 +1,4 @@
-"""Commands for queues and workers."""
+"""Commands for queues, workers and dead letters."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from cli.pages import operations as page
 from cli.pages import output
 
 QueueName = Annotated[str, typer.Argument(help="The queue.", metavar="NAME")]
+LetterId = Annotated[str, typer.Argument(help="Id of the dead letter.", metavar="ID")]
+_LETTERS_SHOWN = 200  # a page
 
 
 class ListedUnlessNamed(TyperGroup):
@@ -68,3 +70,55 @@ def _change(queue: str, how: str, url: str, *, as_json: bool) -> None:
             typer.echo(answer.text)
         else:
             page.show_queues([answer.document], output.console())
+
+
+dead_letters = typer.Typer(
+    name="dead-letters",
+    cls=ListedUnlessNamed,
+    help="List, show, requeue and delete dead letters: messages that no worker could read.",
+)
+
+
+@dead_letters.command("list")
+def list_dead_letters(
+    *,
+    page_token: Annotated[str | None, typer.Option(help="`next_page_token` of the page before.")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: Json = False,
+) -> None:
+    """List the dead letters, newest first."""
+    with gateway_at(url, as_json=as_json) as gateway:
+        answer = gateway.get("/dead-letters", page_size=_LETTERS_SHOWN, page_token=page_token)
+        if as_json:
+            typer.echo(answer.text)
+        else:
+            page.show_dead_letters(answer.document, output.console())
+
+
+@dead_letters.command("show")
+def show_dead_letter(letter: LetterId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Show a dead letter with its message."""
+    with gateway_at(url, as_json=as_json) as gateway:
+        answer = gateway.get(f"/dead-letters/{segment(letter)}")
+        if as_json:
+            typer.echo(answer.text)
+        else:
+            page.show_dead_letter(answer.document)
+
+
+@dead_letters.command("requeue")
+def requeue_dead_letter(letter: LetterId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Put the message of a dead letter back at the end of its queue."""
+    with gateway_at(url, as_json=as_json) as gateway:
+        gateway.post(f"/dead-letters/{segment(letter)}/requeue")
+        if not as_json:
+            typer.echo("requeued")
+
+
+@dead_letters.command("delete")
+def delete_dead_letter(letter: LetterId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Delete a dead letter and its message."""
+    with gateway_at(url, as_json=as_json) as gateway:
+        gateway.delete(f"/dead-letters/{segment(letter)}")
+        if not as_json:
+            typer.echo("deleted")

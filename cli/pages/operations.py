@@ -1,4 +1,4 @@
-"""Print pages for operators: queues, workers, and the outcome of bulk calls."""
+"""Print pages for operators: queues, workers, dead letters, and the outcome of bulk calls."""
 
 from __future__ import annotations
 
@@ -74,6 +74,33 @@ def show_workers(workers: Iterable[Mapping[str, Any]], out: Console) -> None:
             ran = span(_between(job["started_at"], worker["last_seen_at"]))
             table.add_row(f"  {job['job_id']}", "", "", Text(f"{job['kind']}  {job['step'] or ''}"), ran, "")
     show_table(table, out)
+
+
+def show_dead_letters(answer: Mapping[str, Any], out: Console) -> None:
+    """Print dead letters, one per line, and how to go on if there are more."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "taken off", "queue", "reason"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("detail")
+    for letter in answer["dead_letters"]:
+        table.add_row(
+            letter["id"],
+            moment(letter["taken_off_at"]),
+            Text(letter["queue"]),
+            letter["reason"],
+            Text(letter["detail"]),
+        )
+    show_table(table, out)
+    if token := answer["next_page_token"]:
+        typer.echo(f"There are more: --page-token {token}", err=True)
+
+
+def show_dead_letter(letter: Mapping[str, Any]) -> None:
+    """Print a dead letter and, below it, its message as far as it was kept."""
+    typer.echo(f"{letter['id']}  {letter['queue']}  taken off at {letter['taken_off_at']} by {letter['worker']}")
+    typer.echo(f"{letter['reason']}: {letter['detail']}")
+    typer.echo(f"{letter['size_bytes']:,} bytes" + (", only the beginning was kept" if letter["is_cut"] else ""))
+    typer.echo(letter["message"])
 
 
 def show_cancelled(answer: Mapping[str, Any]) -> None:

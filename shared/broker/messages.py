@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from celery import Signature
-from kombu import Producer, Queue
+from kombu import Connection, Producer, Queue
 from kombu.transport import virtual
 
 from shared.broker.celery import make_celery
@@ -156,8 +156,18 @@ def publish(producer: Producer, queue: Queue, message: str) -> None:
         headers=parts["headers"],
         content_type=parts["content-type"],
         content_encoding=parts["content-encoding"],
-        priority=properties["priority"],
-        correlation_id=properties["correlation_id"],
-        reply_to=properties["reply_to"],
-        delivery_mode=properties["delivery_mode"],
+        **{name: properties.get(name) for name in ("priority", "correlation_id", "reply_to", "delivery_mode")},
     )
+
+
+def put_back(connection: Connection, queue: Queue, message: bytes) -> None:
+    """Put a message that could not be read back at the end of its queue.
+
+    On a Redis list it is again what it was, whatever that is. Other brokers take only what kombu publishes; what one of
+    them has delivered is in that form.
+    """
+    if connection.transport.driver_type == "redis":
+        channel: Any = connection.default_channel
+        channel.client.lpush(queue.name, message)
+    else:
+        publish(connection.Producer(), queue, message.decode())

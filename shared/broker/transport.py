@@ -1,4 +1,4 @@
-"""Kombu's Redis transport, made to survive a broken connection while jobs run.
+"""Kombu's Redis transport, made to survive a broken connection while jobs run, and messages that cannot be read.
 
 A job outlives the connection that its message came through. When the job ends, or the worker closes the channel, kombu
 talks to a transport that is already detached, and the `AttributeError` of that ends the worker's main process.
@@ -6,6 +6,10 @@ talks to a transport that is already detached, and the `AttributeError` of that 
 Nothing is lost by leaving such a message with the broker. A job that runs keeps its claim; a message that nobody
 claimed is published again by the keeper; a finished job's message comes back after the visibility timeout, and its
 claim is answered with the stored result.
+
+What lies on a list may be anything, and kombu ends the process on what it does not expect. So a message that cannot be
+read is delivered as what a right message says of it, and whoever consumes the queue sets it aside: see
+`worker.upkeep.intake`.
 """
 
 from __future__ import annotations
@@ -14,6 +18,9 @@ import logging
 from typing import Any
 
 from kombu.transport import redis, virtual
+
+from shared.broker.reading import Unreadable, check_envelope
+from shared.broker.wrapping import wrapped
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +63,27 @@ class QoS(redis.QoS):
 
 
 class Channel(redis.Channel):
-    """A channel with that account."""
+    """A channel with that account, on which only messages arrive that kombu can read."""
 
     QoS = QoS
+
+    def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
+        client: Any = super()._create_client(asynchronous=asynchronous)  # type: ignore[misc]  # types-kombu lacks it
+        client.set_response_callback("BRPOP", self._readable)
+        return client
+
+    def _readable(self, reply: Any, **_: Any) -> Any:
+        """Return a reply of BRPOP (None, or list and message), its message wrapped where it cannot be read."""
+        if not reply:
+            return None
+        name, raw = reply
+        try:
+            check_envelope(raw)
+        except Unreadable as wrong:
+            queue = name.decode().removeprefix(self.global_keyprefix).rsplit(self.sep, 1)[0]
+            logger.warning("a message on %s cannot be read: %s", queue, wrong)
+            raw = wrapped(raw, wrong, queue=queue).encode()
+        return name, raw
 
 
 class Transport(redis.Transport):

@@ -77,6 +77,8 @@ KEYS: dict[str, Key] = {
     "callbacks": Key("callbacks", "zset", _SCRIPT, _EMPTY),
     "ended": Key("ended", "zset", _SCRIPT, _EMPTY),
     "set_aside": Key("set_aside", "hash", _SCRIPT, "when an operator removes it"),
+    "dead_letters": Key("dead_letters", "zset", "workers", "when an operator removes it, or after the retention"),
+    "dead_letter": Key("dead_letter:", "hash", "workers", "after the retention", _ID, lapses=True),
     # queues and concurrency keys
     "lists": Key("lists", "set", _SCRIPT, _NEVER),
     "published": Key("published:", "zset", _SCRIPT, _EMPTY, _ANY),
@@ -105,7 +107,7 @@ KEYS: dict[str, Key] = {
     "redbeat_lock": Key("redbeat::lock", "string", "beat", "25 s after the last sign of its beat", lapses=True),
     "redbeat": Key("redbeat:", "hash", "the ledger's script, RedBeat", "when the schedule is deleted", _ID),
     # metrics
-    "counters": Key("counters", "hash", _SCRIPT, _NEVER),
+    "counters": Key("counters", "hash", "the ledger's script, workers", _NEVER),
     "event_counters": Key("event_counters", "hash", "the elected consumer of events", _NEVER),
     "event_hosts": Key("event_hosts", "hash", "the elected consumer of events", _NEVER),
     "event_consumer": Key("event_consumer", "string", "whoever is elected", "10 s after its last write", lapses=True),

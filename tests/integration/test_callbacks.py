@@ -45,7 +45,9 @@ def jobs(folder: Path, valkey: Server, receiver: Receiver) -> Iterator[Jobs]:
         **ACME,
     }
     with crew(folder, **env) as workers, gateway_server(folder, **env) as gateway:
-        workers.start(concurrency=2, WORKER_FAMILIES="callbacks")
+        workers.start(
+            concurrency=2, WORKER_FAMILIES="callbacks", CELERIAC_CONTRACTS="shared.jobs.callbacks,tests.acme.contracts"
+        )
         yield Jobs(gateway)
 
 

@@ -12,7 +12,7 @@ import redis
 
 from shared.ledger.keys import key
 from tests.support.servers.services import Server, gateway_server, http_client, wait_for
-from tests.support.servers.workers import ACME, Jobs, crew
+from tests.support.servers.workers import ACME, ACME_ALONE, Jobs, crew
 
 pytestmark = pytest.mark.integration
 
@@ -28,7 +28,7 @@ def jobs(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[J
         "CELERIAC_STORE_URL": str(tmp_path_factory.mktemp("store")),
         "CELERIAC_LOST_MESSAGE_GRACE_S": "2",
     }
-    with crew(tmp_path_factory.mktemp("workers"), **env) as workers:
+    with crew(tmp_path_factory.mktemp("workers"), **env | ACME_ALONE) as workers:
         workers.start(concurrency=2)
         with gateway_server(tmp_path_factory.mktemp("gateway"), **env) as gateway:
             yield Jobs(gateway)

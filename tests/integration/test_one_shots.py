@@ -15,7 +15,7 @@ from shared.broker.settings import BrokerSettings
 from shared.ledger.keys import key
 from tests.support.servers.outages import restartable_valkey
 from tests.support.servers.services import Server, gateway_server, http_client, wait_for
-from tests.support.servers.workers import ACME, Crew, Jobs
+from tests.support.servers.workers import ACME, ACME_ALONE, Crew, Jobs
 
 pytestmark = pytest.mark.integration
 
@@ -57,7 +57,7 @@ def test_later_jobs_wait_in_the_ledger_through_restarts_of_everything(tmp_path: 
         valkey.stop()
         valkey.start()
         jobs = Jobs(stack.enter_context(gateway_server(tmp_path / "after", **env)))
-        workers = Crew(tmp_path, {**env, "WORKER_FAMILIES": "etl"})
+        workers = Crew(tmp_path, env | ACME_ALONE)
         stack.callback(workers.end)
         workers.start()
         assert [jobs.ended(job_id)["state"] for job_id in (soon, at_once)] == ["succeeded", "succeeded"]

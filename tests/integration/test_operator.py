@@ -11,7 +11,7 @@ import pytest
 
 from shared import __version__
 from tests.support.servers.services import Server, gateway_server, http_client, wait_for
-from tests.support.servers.workers import ACME, Crew, Jobs, Worker, crew
+from tests.support.servers.workers import ACME, ACME_ALONE, Crew, Jobs, Worker, crew
 
 pytestmark = pytest.mark.integration
 
@@ -27,7 +27,7 @@ def service(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "CELERIAC_LEASE_S": "4",
         "CELERIAC_LOST_MESSAGE_GRACE_S": "4",
     }
-    with crew(folder, **env) as workers, gateway_server(folder, **env) as gateway:
+    with crew(folder, **env | ACME_ALONE) as workers, gateway_server(folder, **env) as gateway:
         yield Jobs(gateway), workers
 
 

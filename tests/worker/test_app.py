@@ -14,7 +14,7 @@ from shared.broker.settings import BrokerSettings
 from shared.contract.catalogue import catalogue
 from shared.workflows.nodes import WorkflowContract
 from tests.support.servers.services import valkey_server
-from tests.support.servers.workers import ACME, ROOT
+from tests.support.servers.workers import ACME, ACME_ALONE, ROOT
 
 _SHOW = """
 import json
@@ -73,12 +73,14 @@ def test_a_wrong_configuration_is_refused_with_what_to_do(env: dict[str, str], m
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        ({"WORKER_FAMILIES": "", "CELERIAC_TASKS": ""}, "Name its families in WORKER_FAMILIES"),
-        ({**ACME, "CELERIAC_STORE_URL": "nosuch://bucket"}, "Protocol not known: nosuch"),
+        ({"WORKER_FAMILIES": "", "CELERIAC_TASKS": ""}, "Set its families in WORKER_FAMILIES"),
+        ({**ACME_ALONE, "CELERIAC_STORE_URL": "nosuch://bucket"}, "Protocol not known: nosuch"),
+        (ACME, "but has no task for etl."),
+        (ACME, "Add etl, report to WORKER_FAMILIES"),
     ],
 )
 def test_a_worker_is_whole_or_does_not_start(broker: BrokerSettings, env: dict[str, str], message: str) -> None:
-    """One that could run nothing, or whose store cannot be reached, says so and takes no job."""
+    """One that could run nothing, or not all of its queues' kinds, or whose store cannot be reached, takes no job."""
     whole = {**os.environ, "CELERY_BROKER_URL": broker.broker_url, **env}
     command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
     outcome = subprocess.run(command, cwd=ROOT, env=whole, capture_output=True, text=True, check=False, timeout=60)
@@ -89,7 +91,7 @@ def test_a_worker_is_whole_or_does_not_start(broker: BrokerSettings, env: dict[s
 def test_a_ledger_that_would_lose_jobs_is_refused(tmp_path: Path) -> None:
     """A worker does not start on a Redis without an append-only file, and says what to do."""
     with valkey_server(tmp_path, append_only=False) as volatile:
-        env = {**os.environ, **ACME, "CELERY_BROKER_URL": volatile.redis_url}
+        env = {**os.environ, **ACME_ALONE, "CELERY_BROKER_URL": volatile.redis_url}
         command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
         outcome = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
     assert outcome.returncode != 0

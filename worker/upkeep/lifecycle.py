@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from celery import Celery, signals
 from shared.broker.safety import refuse_unsafe
 from shared.broker.settings import broker_settings
 from shared.contract.artifacts import ArtifactStore
+from shared.contract.catalogue import catalogue
 from shared.errors import DefinitionError, redact
 from shared.ledger.backend import OWNER_VARIABLE
 from shared.ledger.client import Ledger
 from shared.ledger.server import bounded
+from shared.workflows.nodes import WorkflowContract
 from worker.observability import configure_logging
 from worker.runtime import scratch
 from worker.runtime.task import definitions
@@ -52,13 +54,17 @@ class Lifecycle:
         self._threads: list[Periodic] = []
         self._scratch = Path()
 
-    def on_init(self, **_: Any) -> None:
-        """Set the claim owner id before children are forked. Refuse to run without tasks or with an unsafe broker."""
+    def on_init(self, sender: Any, **_: Any) -> None:
+        """Set the claim owner id before children are forked. Refuse to run without tasks or with an unsafe broker.
+
+        `sender` is Celery's worker, which has its queues by now, with or without `-Q`.
+        """
         if not definitions():
             raise DefinitionError(
                 "This worker has no tasks, so it would fail every job of its queues. "
                 "Set its families in WORKER_FAMILIES, or modules with tasks in CELERIAC_TASKS."
             )
+        refuse_foreign(sender.app.amqp.queues.consume_from, runs=definitions().keys())
         os.environ[OWNER_VARIABLE] = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._scratch = scratch.make_root()
         settings = broker_settings()
@@ -108,6 +114,26 @@ class Lifecycle:
         if self._custodian is not None:
             self._custodian.give_back()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def refuse_foreign(queues: Collection[str], *, runs: Collection[str]) -> None:
+    """Refuse to consume a queue of kinds that this worker cannot run: it would take jobs from those that can.
+
+    Raises `DefinitionError`.
+    """
+    foreign = [
+        contract.spec
+        for kind, contract in catalogue().items()
+        if contract.spec.queue in queues and kind not in runs and not issubclass(contract, WorkflowContract)
+    ]
+    if foreign:
+        kinds, own = ", ".join(spec.kind for spec in foreign), sorted({spec.queue for spec in foreign})
+        raise DefinitionError(
+            f"This worker would consume {', '.join(own)}, but has no task for {kinds} there. Add "
+            f"{', '.join(sorted({spec.family for spec in foreign}))} to WORKER_FAMILIES (or the module of the tasks "
+            "to CELERIAC_TASKS), or give your kinds a queue of their own: name it in CELERIAC_QUEUES and in their "
+            "contracts, or consume others with -Q."
+        )
 
 
 def on_child(**_: Any) -> None:

@@ -13,7 +13,7 @@ from celery.result import AsyncResult
 from shared.broker.celery import make_celery
 from shared.broker.settings import BrokerSettings
 from tests.support.servers.services import Server, gateway_server, http_client, wait_for
-from tests.support.servers.workers import ACME, Jobs, Worker, crew
+from tests.support.servers.workers import ACME, ACME_ALONE, Jobs, Worker, crew
 
 pytestmark = pytest.mark.integration
 
@@ -22,8 +22,7 @@ pytestmark = pytest.mark.integration
 def service(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Jobs, Worker]]:
     folder = tmp_path_factory.mktemp("service")
     env = {**ACME, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(folder / "store")}
-    env["WORKER_FAMILIES"] = "etl"
-    with gateway_server(folder, **env) as gateway, crew(folder, **env) as workers:
+    with gateway_server(folder, **env) as gateway, crew(folder, **env | ACME_ALONE) as workers:
         yield Jobs(gateway), workers.start(concurrency=2)
 
 

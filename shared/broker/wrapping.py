@@ -1,0 +1,58 @@
+"""What a message that cannot be read looks like inside one that can.
+
+As a header of a right message it goes through kombu, is acknowledged like any other, and comes back if the worker dies.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from shared.broker.reading import Reason, Unreadable
+from shared.ledger.dead_letters import KEPT_BYTES
+from shared.ledger.ids import uuid7
+
+_HEADER = "celeriac_unreadable"
+
+
+class Unread(NamedTuple):
+    """A message that cannot be read."""
+
+    why: Unreadable
+    message: bytes  # its first `KEPT_BYTES`
+    size_bytes: int
+
+
+def wrapped(raw: bytes, why: Unreadable, *, queue: str) -> str:
+    """Return the message that stands for `raw` on its Redis list. To who knows nothing of it, its body is empty."""
+    about = {
+        "reason": why.reason,
+        "detail": why.detail,
+        "message": base64.b64encode(raw[:KEPT_BYTES]).decode(),
+        "size_bytes": len(raw),
+    }
+    return json.dumps(
+        {
+            "body": "{}",
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "headers": {_HEADER: about},
+            "properties": {
+                "delivery_tag": uuid7(),
+                "delivery_info": {"exchange": "", "routing_key": queue},
+                "priority": 0,
+            },
+        }
+    )
+
+
+def unwrapped(headers: Mapping[str, Any]) -> Unread | None:
+    """Return what was wrapped into a message with these headers; None of any other message."""
+    about: Any = headers.get(_HEADER)
+    try:
+        why = Unreadable(Reason(about["reason"]), str(about["detail"]))
+        return Unread(why, base64.b64decode(about["message"]), int(about["size_bytes"]))
+    except (TypeError, LookupError, ValueError):  # somebody else's header
+        return None

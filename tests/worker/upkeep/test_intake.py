@@ -1,0 +1,142 @@
+"""What a real worker does with messages that it cannot read, and with those of kinds that it does not have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from shared.broker.messages import Composer, MessageOptions
+from shared.broker.settings import BrokerSettings
+from shared.ledger.ids import uuid7
+from tests.acme.contracts import TakeNote
+from tests.support.mutations import POISON, Message, mutated
+from tests.support.servers.services import Server, gateway_server, wait_for
+from tests.support.servers.workers import ACME_ALONE, Crew, Jobs, Worker, crew
+
+pytestmark = pytest.mark.integration
+
+ETL = "etl\x06\x165"  # kombu's list of the default priority
+FUZZED = 300
+OLDER: dict[str, Any] = {"CELERIAC_TASKS": "tests.acme.older", "CELERIAC_CONTRACTS": "tests.acme.older"}
+
+
+@pytest.fixture(scope="module")
+def service(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Jobs, Crew, Worker]]:
+    folder = tmp_path_factory.mktemp("intake")
+    env = {
+        **ACME_ALONE,
+        "CELERY_BROKER_URL": valkey.redis_url,
+        "CELERIAC_STORE_URL": str(folder / "store"),
+        "CELERIAC_UNKNOWN_KIND_S": "3",
+    }
+    with crew(folder, **env) as workers, gateway_server(folder, **env) as gateway:
+        yield Jobs(gateway), workers, workers.start()
+
+
+@pytest.fixture
+def jobs(service: tuple[Jobs, Crew, Worker]) -> Jobs:
+    return service[0]
+
+
+@pytest.fixture
+def worker(service: tuple[Jobs, Crew, Worker]) -> Worker:
+    return service[2]
+
+
+@pytest.fixture
+def client(service: tuple[Jobs, Crew, Worker]) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(service[1].env["CELERY_BROKER_URL"], decode_responses=True) as client:
+        yield client
+
+
+def message(env: dict[str, str], notebook: Path, contract: Any = TakeNote) -> Message:
+    """Return a right message of a job that the ledger does not know."""
+    composer = Composer(BrokerSettings(broker_url=env["CELERY_BROKER_URL"]))
+    params = json.dumps({"notebook": str(notebook)})
+    text = composer.message(contract, uuid7(), params, MessageOptions(5, 60, 90), queue="etl")
+    right: Message = json.loads(text)
+    return right
+
+
+def drained(client: redis.Redis) -> bool:
+    """Return whether nothing waits on the list, and nothing is unacknowledged."""
+    return not client.llen(ETL) and not client.hlen("unacked")
+
+
+def dead(client: redis.Redis) -> list[dict[str, str]]:
+    """Return the dead letters, oldest first."""
+    found: Any = client
+    return [found.hgetall(f"celeriac:dead_letter:{letter}") for letter in found.zrange("celeriac:dead_letters", 0, -1)]
+
+
+def note(jobs: Jobs, notebook: Path) -> str:
+    return jobs.submit("acme.take_note", {"notebook": str(notebook)})
+
+
+def test_what_cannot_be_read_is_kept_and_the_worker_goes_on(
+    jobs: Jobs, service: tuple[Jobs, Crew, Worker], client: redis.Redis, tmp_path: Path
+) -> None:
+    """Each kind of poison is taken off once, with its reason, and the jobs between are done."""
+    good = []
+    right = message(service[1].env, tmp_path / "never")
+    for make in POISON.values():
+        client.lpush(ETL, make(right))
+        good.append(note(jobs, tmp_path / "n"))
+    assert {jobs.ended(job_id)["state"] for job_id in good} == {"succeeded"}
+    wait_for(lambda: drained(client), "everything taken off")
+    letters = dead(client)
+    assert len(letters) == len(POISON)
+    assert {letter["reason"] for letter in letters} == {
+        "not_json",
+        "bad_envelope",
+        "bad_headers",
+        "bad_body",
+        "refused",
+    }
+    assert {(letter["queue"], letter["worker"]) for letter in letters} == {("etl", "w0@test")}
+    assert service[2].process.poll() is None
+    assert not (tmp_path / "never").exists()
+
+
+def test_no_mutation_ends_a_worker_or_hurts_a_neighbour(
+    jobs: Jobs, service: tuple[Jobs, Crew, Worker], client: redis.Redis, tmp_path: Path
+) -> None:
+    """Some hundred messages with accidents between good jobs; the long form is in `make chaos`."""
+    good = []
+    for seed in range(FUZZED):
+        client.lpush(ETL, mutated(message(service[1].env, tmp_path / "fuzzed"), seed))
+        if seed % 15 == 0:
+            good.append(note(jobs, tmp_path / "n"))
+    wait_for(lambda: drained(client) or service[2].process.poll() is not None, "everything taken off", bound_s=60)
+    assert {jobs.ended(job_id)["state"] for job_id in good} == {"succeeded"}
+    log = service[2].log.read_text()
+    assert service[2].process.poll() is None
+    assert "Unrecoverable" not in log
+
+
+def test_a_kind_that_this_worker_does_not_have_waits_for_one_that_has_it(
+    jobs: Jobs, service: tuple[Jobs, Crew, Worker], tmp_path: Path
+) -> None:
+    """Its message is put back, the worker's own jobs go on meanwhile, and no job fails that another worker can run."""
+    _, workers, _ = service
+    workers.start(queues="ml", CELERIAC_UNKNOWN_KIND_S="60", **OLDER)
+    new = [jobs.submit("acme.take_note", {"notebook": str(tmp_path / "n")}, queue="ml") for _ in range(5)]
+    wait_for(lambda: workers.workers[-1].log.read_text().count("put back") >= len(new), "all put back")
+    assert {jobs.get(job_id)["state"] for job_id in new} == {"queued"}
+    workers.start(queues="ml")
+    assert [jobs.ended(job_id)["state"] for job_id in new] == ["succeeded"] * len(new)
+
+
+def test_a_kind_that_no_worker_has_fails_in_the_end(
+    jobs: Jobs, service: tuple[Jobs, Crew, Worker], tmp_path: Path
+) -> None:
+    """After a bounded time, with what to do."""
+    _, workers, _ = service
+    workers.start(queues="callbacks", **OLDER)
+    job = jobs.ended(jobs.submit("acme.take_note", {"notebook": str(tmp_path / "n")}, queue="callbacks"))
+    assert (job["state"], job["error"]["code"]) == ("failed", "not_runnable")

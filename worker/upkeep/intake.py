@@ -1,0 +1,195 @@
+"""Celery's consumer, made to survive every message: what it cannot read or run does not end the process.
+
+A message that cannot be read is kept as a dead letter and acknowledged. One of a kind that this worker does not have
+is put back for another worker.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from celery.worker import state
+from celery.worker.consumer import Consumer
+from kombu.message import Message
+
+from shared.broker.reading import Reason, Unreadable, check_task
+from shared.broker.settings import broker_settings
+from shared.broker.wrapping import Unread, unwrapped
+from shared.ledger.dead_letters import DeadLetter, bury
+from shared.ledger.ids import uuid7
+from shared.ledger.server import bounded
+from worker.settings import worker_settings
+
+logger = logging.getLogger(__name__)
+
+_AGAIN_S = 5.0  # until the ledger is asked again to keep a letter
+_PAUSE_S = 1.0  # for which a message of an unknown kind is held: less than the keeper takes for a loss
+_HELD_AT_ONCE = 20  # of those, beside what the worker can run
+_RETURNED_SINCE = "celeriac_returned_since"  # header: seconds since 1970
+_KEPT_PROPERTIES = ("priority", "correlation_id", "reply_to", "delivery_mode")
+
+
+class Intake(Consumer):
+    """The consumer of a worker; Celery takes it from `worker_consumer`."""
+
+    qos: Any  # Celery's own, which its types lack
+    connection_errors: Any  # likewise
+    controller: Any  # likewise
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        settings = broker_settings()
+        self._ledger = redis.Redis.from_url(settings.ledger_url, **bounded())
+        self._retention_s = settings.retention_s
+        self._held = 0
+        super().__init__(*args, **kwargs)
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:
+        """Return what takes a message: it is looked at before Celery does."""
+        receive = super().create_task_handler(*args, **kwargs)
+
+        def look_and_receive(message: Message) -> None:
+            try:
+                if unread := unwrapped(message.headers):
+                    self._set_aside(message, unread)
+                    return
+                check_task(message.headers, _payload(message))
+                receive(message)
+            except Unreadable as why:
+                self._set_aside(message, _unread(message, why))
+            except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as failure:
+                if message.acknowledged:
+                    raise
+                logger.exception("Celery cannot take a message")
+                self._free_place_of(message)
+                self._set_aside(message, _unread(message, Unreadable(Reason.REFUSED, repr(failure))))
+
+        return look_and_receive
+
+    def on_close(self) -> None:
+        """Forget what is held: the connection is lost, Celery clears its timer, and the broker delivers it again."""
+        self._held = 0
+        super().on_close()
+
+    def on_decode_error(self, message: Message, exc: Exception) -> None:
+        """Keep a message whose body cannot be decompressed or decoded."""
+        self._set_aside(message, _unread(message, Unreadable(Reason.BAD_BODY, repr(exc))))
+
+    def on_unknown_message(self, body: Any, message: Message) -> None:  # noqa: ARG002 - Celery's signature
+        """Keep a message that is none of a task."""
+        self._set_aside(message, _unread(message, Unreadable(Reason.BAD_HEADERS, "It is no message of a task.")))
+
+    def on_invalid_task(self, body: Any, message: Message, exc: Exception) -> None:  # noqa: ARG002 - likewise
+        """Keep a message that Celery refuses."""
+        self._set_aside(message, _unread(message, Unreadable(Reason.REFUSED, repr(exc))))
+
+    def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
+        """Put a message of a kind that is not here back at the end of its queue, for a bounded time.
+
+        A deployment brings new kinds to some workers first. It fails when no worker has taken it by then.
+        """
+        returned: Any = message.headers.get(_RETURNED_SINCE)
+        since = returned if isinstance(returned, int) else int(time.time())
+        if time.time() - since >= worker_settings().unknown_kind_s:
+            super().on_unknown_task(body, message, exc)
+            return
+        logger.info("a kind that is not here, put back: %s", exc)
+        beside = self._held < _HELD_AT_ONCE
+        if beside:  # so that it does not keep this worker from its own jobs
+            self._held += 1
+            self.qos.increment_eventually()
+        self.timer.call_after(_PAUSE_S, self._put_back, (message, since, beside))
+
+    def _put_back(self, message: Message, since: int, beside: bool) -> None:  # noqa: FBT001 - called by the timer
+        if beside:
+            self._held -= 1
+            self.qos.decrement_eventually()
+        queue = message.delivery_info["routing_key"]
+        try:
+            with self.app.producer_or_acquire() as producer:
+                producer.publish(
+                    message.body,
+                    exchange="",
+                    routing_key=queue,
+                    headers={**_headers(message), _RETURNED_SINCE: since},
+                    content_type=message.content_type,
+                    content_encoding=message.content_encoding,
+                    **{name: message.properties.get(name) for name in _KEPT_PROPERTIES},
+                )
+            message.ack_log_error(logger, self.connection_errors)
+        except Exception as failure:  # noqa: BLE001 - whatever the transport raises: the broker still has it
+            logger.warning("not put back, %s has it still: %r", queue, failure)
+
+    def _free_place_of(self, message: Message) -> None:
+        """Give back the place in the pool that a message got before it failed; nobody else would."""
+        for request in [one for one in state.reserved_requests if one.message is message]:
+            state.task_ready(request)
+            self.controller._quick_release()  # noqa: SLF001 - as Celery itself does for a revoked task
+
+    def _set_aside(self, message: Message, unread: Unread) -> None:
+        """Keep a message as a dead letter, then acknowledge it. If the ledger does not answer, this is tried again."""
+        why, raw, size_bytes = unread
+        letter = DeadLetter(
+            id=uuid7(),
+            at=time.time_ns() // 1_000_000,
+            queue=str(message.delivery_info.get("routing_key", "")),
+            reason=why.reason,
+            detail=why.detail,
+            worker=self.hostname,
+            message=raw,
+            size_bytes=size_bytes,
+        )
+        self._bury(message, letter)
+
+    def _bury(self, message: Message, letter: DeadLetter) -> None:
+        try:
+            bury(self._ledger, letter, retention_s=self._retention_s)
+        except redis.RedisError as failure:
+            logger.warning("dead letter %s not kept yet: %r", letter.id, failure)
+            self.timer.call_after(_AGAIN_S, self._bury, (message, letter))
+            return
+        logger.warning("dead letter %s from %s: %s, %s", letter.id, letter.queue, letter.reason, letter.detail)
+        message.ack_log_error(logger, self.connection_errors)
+
+
+def _headers(message: Message) -> dict[str, Any]:
+    """Return the headers that belong to its body, which kombu has decompressed."""
+    return {name: value for name, value in message.headers.items() if name != "compression"}
+
+
+def _payload(message: Message) -> Any:
+    """Return the decoded body; the message keeps it, so Celery does not decode it again. Raises `Unreadable`."""
+    try:
+        return message.payload
+    except Exception as failure:  # each serializer raises its own
+        raise Unreadable(Reason.BAD_BODY, repr(failure)) from failure
+
+
+def _unread(message: Message, why: Unreadable) -> Unread:
+    """Return what was delivered, in the form that it has on a Redis list."""
+    body = message.body or b""
+    content = body.encode() if isinstance(body, str) else bytes(body)
+    delivery = {"exchange": "", "routing_key": message.delivery_info.get("routing_key", "")}
+    kept = {name: message.properties[name] for name in _KEPT_PROPERTIES if name in message.properties}
+    raw = json.dumps(
+        {
+            "body": base64.b64encode(content).decode(),
+            "content-type": message.content_type,
+            "content-encoding": message.content_encoding,
+            "headers": _headers(message),
+            "properties": {
+                **kept,
+                "body_encoding": "base64",
+                "delivery_info": delivery,
+                "delivery_tag": str(message.delivery_tag),
+            },
+        },
+        default=repr,
+        skipkeys=True,
+    ).encode()
+    return Unread(why, raw, len(raw))
