@@ -94,7 +94,7 @@ KEYS: dict[str, Key] = {
     "paused": Key("paused", "hash", _SCRIPT, _EMPTY),
     # workers and the keeper
     "workers": Key("workers", "zset", _SCRIPT, _EMPTY),
-    "worker": Key("worker:", "hash", _SCRIPT, "an hour after its last sign of life", _ANY, lapses=True),
+    "worker": Key("worker:", "hash", _SCRIPT, "an hour after its last heartbeat", _ANY, lapses=True),
     "consumers": Key("consumers:", "zset", _SCRIPT, _EMPTY, _ANY),
     "keeper": Key("keeper", "string", _SCRIPT, "when no worker is the keeper", lapses=True),
     "amnesty": Key("amnesty", "string", _SCRIPT, "after a lease", lapses=True),

@@ -96,7 +96,8 @@ local function must_be(wanted, key)
   if found ~= wanted and found ~= 'none' then error(key .. ' is a ' .. found, 0) end
 end
 
--- Write what was noted, all of it or (with an error) nothing. `table.concat` raises one for what is no text or number.
+-- Write what was noted, all of it or (with an error) nothing. `table.concat` raises one for a value that is neither
+-- text nor number.
 local function write_changes()
   for key, wanted in pairs(types) do must_be(wanted, key) end
   for _, noted in ipairs(commands) do table.concat(noted) end
