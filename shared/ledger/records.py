@@ -116,7 +116,8 @@ class Record(_Written):
     """A job or step as the ledger has it. Times are milliseconds since 1970.
 
     Set by publish: published_at, publishes; by claim: attempt .. claim_until, worker; by progress, finish, retry,
-    cancel: the rest. `queued_at` is set whenever the job becomes queued.
+    cancel: the rest. `queued_at` is set when the job becomes queued,
+    and kept when that is because its worker was lost or gave it back.
     """
 
     state: str

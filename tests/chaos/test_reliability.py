@@ -83,6 +83,24 @@ def test_a_killed_workers_job_is_finished_by_another_once(jobs: Jobs, workers: C
     assert time.monotonic() - killed_at < 60
 
 
+def test_a_killed_workers_job_overtakes_the_backlog(
+    jobs: Jobs, workers: Crew, notebook: Path, client: redis.Redis
+) -> None:
+    """Before 300 others, which take longer than the bound: it starts again within a lease and 10 s of the kill."""
+    doomed = workers.start()
+    job_id = jobs.submit("acme.take_note", {"notebook": str(notebook), "lasts_s": 60})
+    jobs.in_state(job_id, "running")
+    backlog = str(notebook.with_name("backlog.txt"))
+    for _ in range(300):
+        jobs.submit("acme.take_note", {"notebook": backlog, "lasts_s": 0.3})
+    workers.start()
+    doomed.kill()
+    killed_at = time.monotonic()
+    wait_for(lambda: jobs.get(job_id)["attempt"] == 2, "second start", bound_s=LEASE_S + 10)
+    assert time.monotonic() - killed_at < LEASE_S + 10
+    assert client.llen(ETL_LIST) > 100
+
+
 def test_a_killed_childs_job_is_run_again_at_once(jobs: Jobs, workers: Crew, notebook: Path) -> None:
     """Only the child dies: its main process gives the job back without waiting for the lease."""
     worker = workers.start()

@@ -53,6 +53,11 @@ def ledger(client: redis.Redis) -> Ledger:
     return Ledger(client)
 
 
+def numbered(message: str | None, publication: int = 1) -> str:
+    """Return a message as it lies on a list after so many publications."""
+    return json.dumps({"publication": publication, **json.loads(message or "")})
+
+
 def with_async(url: str, use: Callable[[AsyncLedger], Awaitable[T]]) -> T:
     """Run `use` with the gateway's side of the ledger."""
 

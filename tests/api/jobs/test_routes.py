@@ -17,6 +17,7 @@ from shared.ledger.client import Ledger
 from shared.ledger.ids import uuid7
 from shared.ledger.keys import key
 from shared.ledger.records import Claim
+from tests.support.ledgers import numbered
 
 if TYPE_CHECKING:
     import httpx
@@ -71,7 +72,7 @@ def test_options_are_kept_and_shown(api: httpx.Client, extraction: dict[str, Any
     assert (job["options"], job["priority"], job["tags"], job["queue"]) == (options, 9, ["a", "b"], "report")
     with redis.Redis(port=valkey.port, decode_responses=True) as client:
         record = client.hgetall(key("job", job["id"]))
-        assert client.lindex("report", 0) == record["message"]
+        assert client.lindex("report", 0) == numbered(record["message"])
     assert json.loads(record["message"])["headers"]["timelimit"] == [100, 90]
     assert record["max_retries"] == "0"
 

@@ -149,6 +149,10 @@ def test_accept_puts_the_message_on_kombus_list(
     )
 
     theirs, ours = waiting(lists, list_name("etl", priority))
+    assert json.loads(ours) == {
+        "publication": 1,
+        **json.loads(message),
+    }  # kombu reads over the number
     assert job_id == json.loads(ours)["headers"]["id"]
     assert json.loads(theirs)["properties"]["priority"] == json.loads(ours)["properties"]["priority"]
 

@@ -24,6 +24,7 @@ from tests.support.ledgers import (
     claimed,
     entry,
     lapse,
+    numbered,
     record,
     tended,
     with_async,
@@ -39,7 +40,7 @@ def test_accept_writes_record_message_index_and_event_together(accept: Any, ledg
     job = entry(tags=("nightly",))
     assert accept(job).outcome == "accepted"
     assert record(ledger, job.id).state == "queued"
-    assert client.lrange("etl\x06\x165", 0, -1) == [job.message]
+    assert client.lrange("etl\x06\x165", 0, -1) == [numbered(job.message)]
     assert client.zrange(key("tag", "nightly"), 0, -1) == [job.id]
     assert [event["event"] for _, event in client.xrange(key("events", job.id))] == ["state"]
 
@@ -215,7 +216,7 @@ def test_a_retry_waits_for_its_time_and_keeps_its_id(accept: Any, ledger: Ledger
     client.zadd(key("due"), {job.id: 1})
     client.hset(key("job", job.id), "due_at", "1")
     assert tended(ledger) == [("published", job.id)]
-    assert client.lrange("etl\x06\x165", 0, -1) == [job.message]
+    assert client.lrange("etl\x06\x165", 0, -1) == [numbered(job.message, 2)]
     assert claimed(ledger, job.id)[1:4] == (2, 1, 2)
 
 
@@ -264,6 +265,22 @@ def test_a_released_job_is_queued_at_once_without_blame(accept: Any, ledger: Led
     assert ledger.release(job.id, owner="w1") == "released"
     found = record(ledger, job.id)
     assert (found.state, found.crashes, client.llen("etl\x06\x165")) == ("queued", 0, 1)
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_what_lost_its_worker_goes_first(accept: Any, ledger: Ledger, client: Any, crashed: bool) -> None:  # noqa: FBT001 - of pytest
+    """It had waited for its turn before: with a backlog of an hour it would wait for another one."""
+    job, others = entry(), [entry() for _ in range(3)]
+    accept(job)
+    queued_at = record(ledger, job.id).queued_at
+    accept(*others)
+    assert json.loads(client.rpop("etl\x06\x165"))["headers"]["id"] == job.id
+    claimed(ledger, job.id, owner="w1")
+    ledger.release(job.id, owner="w1", crashed=crashed)
+    assert client.lindex("etl\x06\x165", -1) == numbered(job.message, 2)
+    assert record(ledger, job.id).queued_at == queued_at
+    assert client.zrank(key("backlog", "etl"), job.id) == 0
+    assert tended(ledger, grace_s=0) == []
 
 
 # -- cancel ---------------------------------------------------------------------------------------------------------

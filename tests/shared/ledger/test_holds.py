@@ -20,6 +20,7 @@ from tests.support.ledgers import (
     claimed,
     entry,
     lapse,
+    numbered,
     publish_long_ago,
     record,
     tended,
@@ -172,7 +173,7 @@ def test_a_step_that_celery_publishes_itself_is_held_with_its_message(
     answer = ledger.claim(load.id, owner="w1", worker="w1@host", lease_s=60, message=message)
     assert answer == HELD
     resume(operate)
-    assert client.lrange(LIST, 0, -1) == [message]
+    assert client.lrange(LIST, 0, -1) == [numbered(message, 2)]
 
 
 def test_on_a_broker_elsewhere_the_keeper_publishes_what_was_held(

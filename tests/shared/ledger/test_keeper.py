@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,13 @@ from shared.ledger.ids import uuid7
 from shared.ledger.keys import key
 from shared.ledger.records import Gone, Refusal, Unknown
 from tests.support.ledgers import (
+    ERROR,
     RESULT,
     claim,
     claimed,
     entry,
     lapse,
+    numbered,
     publish_long_ago,
     record,
     tended,
@@ -38,9 +41,49 @@ def test_a_message_lost_between_list_and_worker_is_published_again(accept: Any, 
     accept(lost)
     accept(waiting)
     publish_long_ago(client, lost.id)
-    assert client.rpop("etl\x06\x165") == lost.message  # a worker took it, and died before it could claim
+    assert client.rpop("etl\x06\x165") == numbered(lost.message)  # a worker took it, and died before it could claim
     assert tended(ledger) == [("republished", lost.id)]
-    assert client.lrange("etl\x06\x165", 0, -1) == [lost.message, waiting.message]
+    assert client.lrange("etl\x06\x165", 0, -1) == [numbered(waiting.message), numbered(lost.message, 2)]
+    assert tended(ledger) == []
+
+
+def test_lost_messages_keep_their_order(accept: Any, ledger: Ledger, client: Any) -> None:
+    """All of a list go out again, whatever a round can do, before what was published since, the oldest first."""
+    lost, later = [entry() for _ in range(5)], entry()
+    for age, job in enumerate(lost, start=1):
+        accept(job)
+        publish_long_ago(client, job.id, at_ms=age)
+    client.delete("etl\x06\x165")
+    accept(later)
+    assert [sum(1 for _ in tended(ledger, limit=2)) for _ in range(4)] == [2, 2, 1, 0]
+    waiting = [json.loads(message)["headers"]["id"] for message in client.lrange("etl\x06\x165", 0, -1)]
+    assert waiting[::-1] == [job.id for job in (*lost, later)]
+
+
+def test_an_old_copy_at_the_head_of_a_list_raises_no_alarm(accept: Any, ledger: Ledger, client: Any) -> None:
+    """Its job was published again since: that says nothing of the backlog that the copy lies before."""
+    again, backlog = entry(), [entry() for _ in range(20)]
+    accept(again)
+    copy = client.rpop("etl\x06\x165")
+    for age, job in enumerate(backlog, start=1):
+        accept(job)
+        publish_long_ago(client, job.id, at_ms=age)
+    ledger.retry(again.id, token=claimed(ledger, again.id).token, delay_s=0, error=ERROR)
+    assert tended(ledger) == [("published", again.id)]
+    client.rpush("etl\x06\x165", copy)
+    assert tended(ledger, grace_s=0) == []
+    assert client.llen("etl\x06\x165") == 22
+
+
+def test_a_message_that_is_lost_behind_old_copies_is_found(accept: Any, ledger: Ledger, client: Any) -> None:
+    """What stands first after them tells what was published before it."""
+    lost, waiting = entry(), entry()
+    accept(lost)
+    accept(waiting)
+    publish_long_ago(client, lost.id)
+    client.rpop("etl\x06\x165")
+    client.rpush("etl\x06\x165", numbered(waiting.message, 7), "no JSON")
+    assert tended(ledger) == [("republished", lost.id)]
     assert tended(ledger) == []
 
 

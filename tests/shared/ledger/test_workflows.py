@@ -105,7 +105,7 @@ def test_a_chord_that_uses_a_part_again_is_counted_without_it(accept: Any, ledge
     publish_long_ago(client, whole.steps[3].id)
     assert tended(ledger) == [("republished", whole.steps[3].id)]
     assert client.get("celery-taskset-meta-g.s") == "2"
-    assert client.lrange("etl\x06\x165", 0, -1) == [parts[1].message, parts[0].message]
+    assert client.lrange("etl\x06\x165", 0, -1) == [parts[0].message, parts[1].message]
 
 
 def test_a_step_does_not_run_before_those_that_it_waits_for(accept: Any, ledger: Ledger) -> None:

@@ -6,13 +6,13 @@
 -- luacheck: read globals emit emit_state (events)
 -- luacheck: read globals celery_exception note_celery_result (results)
 -- luacheck: read globals refer (files)
--- luacheck: read globals enter held_at_claim publish unlist (queues)
+-- luacheck: read globals enter held_at_claim publish_first unlist (queues)
 -- luacheck: read globals drop_messages_before is_tolerated settle upstream_of (steps)
 -- luacheck: read globals close_attempt expire quarantine stop (endings)
 -- luacheck: read globals create index (submission)
 
--- A job whose owner is gone: stop it, set it aside, or queue it again. Returns what was done. The message goes
--- out again unless the caller has one `in_hand`.
+-- A job whose owner is gone: stop it, set it aside, or queue it again, before all that have waited for less long.
+-- Returns what was done. The message goes out again unless the caller has one `in_hand`.
 local function lost(record, in_hand)
   if record.cancel_requested_at then return stop(record) end
   local crashes = tonumber(record.crashes or '0') + 1
@@ -25,8 +25,8 @@ local function lost(record, in_hand)
   close_attempt(record, 'lost')
   change('ZREM', KEY.claims, record.id)
   set(record, { token = false, owner = false, claim_until = false })
-  enter(record, 'queued')
-  if not in_hand then publish(record) end
+  enter(record, 'queued', true)
+  if not in_hand then publish_first(record) end
   emit_state(record, '"reason": "lost its worker"')
   return 'republished'
 end
@@ -207,9 +207,9 @@ function T.release(a)
   if a.crashed or record.cancel_requested_at then return lost(record) end
   close_attempt(record, 'released')
   unlist(record)
-  enter(record, 'queued')
+  enter(record, 'queued', true)
   set(record, { token = false, owner = false, claim_until = false })
-  publish(record)
+  publish_first(record)
   emit_state(record, '"reason": "its worker shut down"')
   return 'released'
 end

@@ -17,6 +17,7 @@ local BAND = 4398046511104 -- 2^42 ms: wider than any time, so that each priorit
 local ADMITTED_AT_ONCE = 100
 local STEPS_LOOKED_AT = 100
 local PLACES_LOOKED_AT = 10 -- of each key in a round of the keeper
+local COPIES_PASSED = 10 -- at the head of a list
 local ADMISSION_MS = 60000 -- a place given to a job that does not start within this time is given to another, too
 
 local function list_of(record)
@@ -46,11 +47,41 @@ local function waiting_set(record)
   return KEY.backlog .. record.queue
 end
 
--- Which job a message is of; nil for one that is not ours.
-local function id_in(text)
+-- A job's message and which publication of it this is: by that an old copy on a list is told from it.
+local function numbered(record)
+  local comma = string.find(record.message, '^{%s*}') and '' or ', '
+  return (string.gsub(record.message, '^{', '{"publication": ' .. record.publishes .. comma, 1))
+end
+
+-- Which job a message is of (nil for one that is not ours), and which publication. What Celery itself publishes, a step
+-- after those before it, says nothing: it is the first.
+local function told_by(text)
   local readable, message = pcall(cjson.decode, text)
   local id = readable and type(message) == 'table' and type(message.headers) == 'table' and message.headers.id
-  return type(id) == 'string' and id or nil
+  if type(id) == 'string' then return id, tonumber(message.publication) or 1 end
+end
+
+-- The score of the first message from the head of a list that is its job's latest, not a copy and not a stranger's, and
+-- the ids of those before it. A list is first in, first out: of what was published earlier only these are still on it.
+-- Infinity if the list has none; nil if it cannot be told, after many copies.
+local function first_known(list)
+  local passed = {}
+  for n = 1, COPIES_PASSED do
+    local text = redis.call('LINDEX', list, -n)
+    if not text then return math.huge, passed end
+    local id, publication = told_by(text)
+    if id then
+      local score = redis.call('ZSCORE', published_key(list), id)
+      if score and publication == tonumber(field_of(id, 'publishes')) then return tonumber(score), passed end
+      passed[id] = true
+    end
+  end
+  return nil, passed
+end
+
+local function push(command, record)
+  note_published(record)
+  change(command, list_of(record), numbered(record))
 end
 
 -- Put the job's message where workers find it. With a broker elsewhere it goes to the outbox, from which the
@@ -61,27 +92,26 @@ local function put(record)
     change('ZADD', KEY.outbox, by_gateway and NOW or 0, record.id)
     return
   end
-  change('LPUSH', list_of(record), record.message)
-  note_published(record)
+  push('LPUSH', record)
 end
 
 -- The same for a job that has been at the head of its list before: there it goes again. A list is told to be first in,
--- first out by the scores of what is published, so it is noted as just older than what it overtakes.
-local function put_first(record)
+-- first out by the scores of what is published, so it is noted as just older than what it overtakes, unless the caller
+-- has a score for it.
+local function put_first(record, score)
   if record.outbox == '1' then
     change('ZADD', KEY.outbox, 1, record.id) -- no gateway has it in hand: the keeper need not wait for one
     return
   end
-  local list = list_of(record)
-  local head = redis.call('LINDEX', list, -1)
-  local overtaken = head and id_in(head)
-  local score = overtaken and redis.call('ZSCORE', published_key(list), overtaken)
-  if head and not score then -- what is at the head runs no more: then older than all
-    score = redis.call('ZRANGE', published_key(list), 0, 0, 'WITHSCORES')[2]
+  local published = published_key(list_of(record))
+  if not score then
+    local overtaken = first_known(list_of(record))
+    -- many copies at the head: then older than all
+    overtaken = overtaken or redis.call('ZRANGE', published, 0, 0, 'WITHSCORES')[2] or math.huge
+    score = overtaken ~= math.huge and overtaken - 1
   end
-  change('RPUSH', list, record.message)
-  note_published(record)
-  if score then change('ZADD', published_key(list), score - 1, record.id) end
+  push('RPUSH', record)
+  if score then change('ZADD', published, score, record.id) end
 end
 
 -- Keep a job from running for now. Its message is with the broker no more, or its delivery is dropped.
@@ -114,6 +144,10 @@ end
 
 local function publish(record)
   if is_paused(record.queue) then hold(record, 'queue_paused') else put(record) end
+end
+
+local function publish_first(record, score)
+  if is_paused(record.queue) then hold(record, 'queue_paused') else put_first(record, score) end
 end
 
 -- Keys of which a place may be free. They are looked at when the transition is written: see `admit_all`.
@@ -204,14 +238,16 @@ local function move(record, from, state)
   end
 end
 
--- Change a state: the field, the index that lists read, and the sets of those who wait and run.
-local function enter(record, state)
+-- Change a state: the field, the index that lists read, and the sets of those who wait and run. What is queued `again`
+-- through no fault of its own waits with those who came when it first did.
+local function enter(record, state, again)
   local from = record.state
   if not record.job_id then
     if from then change('ZREM', KEY.state .. from, record.id) end
     change('ZADD', KEY.state .. state, 0, record.id)
   end
-  set(record, { state = state, queued_at = state == 'queued' and NOW or nil })
+  set(record, { state = state })
+  if state == 'queued' and not (again and record.queued_at) then set(record, { queued_at = NOW }) end
   if not record.steps then move(record, from, state) end
 end
 

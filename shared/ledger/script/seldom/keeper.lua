@@ -5,8 +5,8 @@
 -- luacheck: read globals NOW change count field_of int is_number load set try (records)
 -- luacheck: read globals emit_state (events)
 -- luacheck: read globals POSTPONED_MS is_postponed is_referred (files)
--- luacheck: read globals enter id_in let_go list_of look_at_places note_published publish published_key (queues)
--- luacheck: read globals set_aside (queues)
+-- luacheck: read globals enter first_known let_go list_of look_at_places note_published (queues)
+-- luacheck: read globals publish publish_first published_key set_aside (queues)
 -- luacheck: read globals expire (endings)
 -- luacheck: read globals lost (claims)
 -- luacheck: read globals forget (forgetting)
@@ -17,18 +17,17 @@ local function older(key, bound, limit)
   return redis.call('ZRANGE', key, '-inf', bound, 'BYSCORE', 'LIMIT', 0, limit)
 end
 
--- Queued jobs whose message is in no list any more and that no worker has claimed. A list is first in, first
--- out: whatever was published before the message at its tail has been taken off it.
+-- Queued jobs whose message is in no list any more and that no worker has claimed, the youngest first: each is put
+-- before those that were published after it.
 local function lost_messages(list, a)
-  local bound = NOW - a.grace_ms
-  local tail = redis.call('LINDEX', list, -1)
-  if tail then
-    local id = id_in(tail)
-    local published = id and redis.call('ZSCORE', published_key(list), id)
-    if not published then return {} end -- not one of ours, or a copy: wait until it is taken
-    bound = math.min(bound, published - 1)
+  local known, passed = first_known(list)
+  if not known then return {} end -- wait until the copies are taken
+  local key, bound = published_key(list), math.min(NOW - a.grace_ms, known - 1)
+  local ids = {}
+  for _, id in ipairs(redis.call('ZRANGE', key, bound, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, a.limit)) do
+    if not passed[id] then ids[#ids + 1] = id end
   end
-  return older(published_key(list), bound, a.limit)
+  return ids
 end
 
 -- Celery forgets a chord once it has published its body. Let it count the parts again: celery.backends.redis.
@@ -45,7 +44,7 @@ end
 -- no message yet: then theirs go out again; a claim answers 'succeeded' and Celery goes on from there.
 local function republish(record)
   if record.message then
-    publish(record)
+    publish_first(record, redis.call('ZSCORE', published_key(list_of(record)), record.id))
     return
   end
   note_published(record)
@@ -59,7 +58,7 @@ local function republish(record)
     if part.outbox == '1' then
       change('ZADD', KEY.outbox, NOW, part.id)
     else
-      change('LPUSH', list_of(part), part.message)
+      change('RPUSH', list_of(part), part.message)
     end
   end
 end

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from tests.shared.ledger.model.names import CHORD_SIZE, RESULT, key
+from tests.shared.ledger.model.places import Message
 from tests.shared.ledger.model.snapshot import Snapshot
 from tests.shared.ledger.model.tasks import Task
 from tests.shared.ledger.model.world import World
@@ -104,9 +105,13 @@ def counters_are_as_predicted(found: Snapshot, world: World) -> None:
     assert counted == world.counters
 
 
+def _message(parts: dict[str, Any]) -> Message:
+    return Message(parts["headers"]["id"], parts.get("publication"))
+
+
 def the_brokers_lists_are_as_predicted(found: Snapshot, world: World) -> None:
     """Find whose messages are on which list, in which order, and what is to be published elsewhere."""
-    lists = {name: [json.loads(text)["headers"]["id"] for text in messages] for name, messages in found.lists.items()}
+    lists = {name: [_message(json.loads(text)) for text in messages] for name, messages in found.lists.items()}
     assert lists == {name: messages for name, messages in world.lists.items() if messages}
     assert set(found.zsets.get(key("outbox"), ())) == {each for each, task in world.tasks.items() if task.in_outbox}
     chords = {CHORD_SIZE.format(group): str(size) for group, size in world.chords.items()}

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from shared.ledger.records import Gone
 from tests.shared.ledger.model import rounds
-from tests.shared.ledger.model.machine import LONG_S, LedgerMachine, action
+from tests.shared.ledger.model.machine import LONG_S, LedgerMachine, action, message
 from tests.shared.ledger.model.names import key
+from tests.shared.ledger.model.places import Message
 from tests.shared.ledger.model.tasks import Task
 from tests.shared.ledger.model.world import World
+from tests.support.ledgers import numbered
 
 LONG_AGO_MS = 1
 
@@ -92,9 +94,11 @@ class Passing(LedgerMachine):
         is_off_the_list = data.draw(st.sampled_from([True, True, False]), label="is_off_the_list")
         task = self.pick(data, _of(self.world, _can_be_lost))
         waiting = self.world.lists.get(task.broker_list, [])
-        if is_off_the_list and task.id in waiting:
-            self.client.lrem(task.broker_list, 1, task.entry.message or "")
-            waiting.remove(task.id)
+        latest = Message(task.id, task.publishes)
+        if is_off_the_list and latest in waiting:
+            text = numbered(task.entry.message or message(task.id), task.publishes)
+            assert self.client.lrem(task.broker_list, 1, text) == 1
+            waiting.remove(latest)
         self.write_field(task, published_at=LONG_AGO_MS)
         self.client.zadd(key("published", task.broker_list), {task.id: LONG_AGO_MS}, xx=True)
         task.published, task.published_long_ago = LONG_AGO_MS, True

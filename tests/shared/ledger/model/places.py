@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from typing import NamedTuple
 
 from tests.shared.ledger.model.names import HELD_BY_KEY, HELD_BY_PAUSE
 from tests.shared.ledger.model.tasks import LIMITS, Task
 
 RECENT = 10.0**9  # the score of what was published in this run; what tests make old has a small one
+COPIES_PASSED = 10  # at the head of a list
 Event = tuple[str, str | None, str | None]  # what, of which step, into which state
+
+
+class Message(NamedTuple):
+    """What lies on a list of the broker."""
+
+    id: str  # of its job or step
+    publication: int | None  # its number; none for a copy that only brings Celery to go on
 
 
 class Places:
@@ -20,7 +30,7 @@ class Places:
         self.gone: set[str] = set()
         self.forgotten_steps: dict[str, str] = {}  # to their job
         self.paused: set[str] = set()
-        self.lists: dict[str, list[str]] = {}  # of the broker: the newest first
+        self.lists: dict[str, list[Message]] = {}  # of the broker: the newest first
         self.events: dict[str, list[Event]] = {}
         self.counters: Counter[str] = Counter()
         self.promises: dict[str, tuple[str, list[str]]] = {}  # idempotency key -> fingerprint, ids
@@ -35,15 +45,15 @@ class Places:
     def tell(self, task: Task) -> None:
         self.events[task.root.id].append(("state", task.entry.step, task.state))
 
-    def enter(self, task: Task, state: str) -> None:
+    def enter(self, task: Task, state: str, *, again: bool = False) -> None:
         before, task.state = task.state, state
         if before == "queued":
             task.held_by = None
-        if state == "queued":
+        if state == "queued" and not (again and task.queued):
             task.queued = self.turn
         if task.key and not task.steps and before in {"queued", "running"}:
             task.admitted = None
-            if state != "running":
+            if state != "running" and not again:
                 self.admit(task.key)
 
     def publish(self, task: Task, *, by_gateway: bool = False) -> None:
@@ -57,23 +67,46 @@ class Places:
         if task.entry.outbox:
             task.in_outbox = "new" if by_gateway else "stale"
         else:
-            self.lists.setdefault(task.broker_list, []).insert(0, task.id)
             self.note_published(task)
+            self.lists.setdefault(task.broker_list, []).insert(0, Message(task.id, task.publishes))
 
-    def put_first(self, task: Task) -> None:
+    def put_first(self, task: Task, score: float | None = None) -> None:
         task.was_out = True
         if task.entry.outbox:
             task.in_outbox = "stale"
             return
-        waiting, published = self.lists.setdefault(task.broker_list, []), self.published(task.broker_list)
-        overtaken = waiting[-1] if waiting else None
-        score = published.get(overtaken) if overtaken else None
-        if overtaken and score is None:
-            score = min(published.values(), default=None)
-        waiting.append(task.id)
+        if score is None:
+            overtaken, _ = self.first_known(task.broker_list)
+            if overtaken is None:
+                overtaken = min(self.published(task.broker_list).values(), default=math.inf)
+            score = overtaken - 1
         self.note_published(task)
-        if score is not None:
-            task.published = score - 1
+        self.lists.setdefault(task.broker_list, []).append(Message(task.id, task.publishes))
+        if score < math.inf:
+            task.published = score
+
+    def publish_first(self, task: Task, score: float | None = None) -> None:
+        if task.queue in self.paused:
+            self.hold(task, HELD_BY_PAUSE)
+        else:
+            self.put_first(task, score)
+
+    def give_back(self, task: Task) -> None:
+        """Queue what has lost its worker; only then is its place given, to whoever is first."""
+        self.enter(task, "queued", again=True)
+        self.publish_first(task)
+        if task.key:
+            self.admit(task.key)
+
+    def first_known(self, name: str) -> tuple[float | None, set[str]]:
+        """Return the score of the first message that is its job's latest, and the ids of those before it."""
+        published, passed = self.published(name), set[str]()
+        waiting = self.lists.get(name, [])[::-1]
+        for task_id, publication in waiting[:COPIES_PASSED]:
+            if task_id in published and self.tasks[task_id].publishes == (publication or 1):
+                return published[task_id], passed
+            passed.add(task_id)
+        return (math.inf if len(waiting) < COPIES_PASSED else None), passed
 
     def published(self, name: str) -> dict[str, float]:
         """Return what is published on a list and not claimed yet, with its scores."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.shared.ledger.model.places import RECENT
+from tests.shared.ledger.model.places import RECENT, Message
 from tests.shared.ledger.model.tasks import Task
 from tests.shared.ledger.model.world import World
 
@@ -48,15 +48,14 @@ def _lapsed(world: World) -> Actions:
 
 
 def _lost_messages(world: World) -> Actions:
-    for name, messages in world.lists.items():
+    for name in world.lists:
         published = world.published(name)
-        bound = RECENT - 10  # older than anything that was published in this run
-        if messages:
-            if messages[-1] not in published:
-                continue
-            bound = min(bound, published[messages[-1]] - 1)
-        lost = [world.tasks[task_id] for task_id, score in published.items() if score <= bound]
-        for task in sorted(lost, key=lambda task: (task.published, task.id)):
+        known, passed = world.first_known(name)
+        if known is None:
+            continue
+        bound = min(RECENT - 10, known - 1)  # older than anything that was published in this run
+        lost = [world.tasks[each] for each, score in published.items() if score <= bound and each not in passed]
+        for task in sorted(lost, key=lambda task: (task.published, task.id), reverse=True):
             if task.published_long_ago:
                 _republish(world, task)
                 yield "republished", task.id
@@ -64,8 +63,7 @@ def _lost_messages(world: World) -> Actions:
 
 def _republish(world: World, task: Task) -> None:
     if task.has_message:
-        task.published = None  # taken off, should its queue be paused
-        world.publish(task)
+        world.publish_first(task, task.published)
         return
     world.note_published(task)
     parts = [part for part in task.after if part.has_message]
@@ -73,7 +71,7 @@ def _republish(world: World, task: Task) -> None:
     if parts and f'"{group}"' in (parts[0].entry.message or ""):
         world.chords[group] = len(parts)
     for part in parts:
-        world.lists.setdefault(part.broker_list, []).insert(0, part.id)
+        world.lists.setdefault(part.broker_list, []).append(Message(part.id, None))
 
 
 def _holds(world: World) -> Actions:

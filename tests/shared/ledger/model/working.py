@@ -30,10 +30,10 @@ class Working(LedgerMachine):
         """Take the next message off a list, whatever has become of its job."""
         owner = data.draw(_owners, label="owner")
         lists = {name: messages for name, messages in sorted(self.world.lists.items()) if messages}
-        stale = [name for name, messages in lists.items() if messages[-1] not in self.world.tasks]
+        stale = [name for name, messages in lists.items() if messages[-1].id not in self.world.tasks]
         name = data.draw(st.sampled_from([*lists, *stale * 5]))
         task_id = json.loads(str(self.client.rpop(name)))["headers"]["id"]
-        assert task_id == self.world.lists[name].pop()
+        assert task_id == self.world.lists[name].pop().id
         if task_id in self.world.tasks:
             self._claim(self.world.tasks[task_id], owner)
         else:

@@ -83,7 +83,7 @@ class World(Places):
 
     # -- work -----------------------------------------------------------------------------------------------------
 
-    def claim(self, task: Task, *, delivery: str, owner: str) -> str:  # noqa: PLR0911 - one return an answer
+    def claim(self, task: Task, *, delivery: str, owner: str) -> str:  # noqa: C901, PLR0911 - one return an answer
         if task.is_tolerated:
             return "succeeded"
         if task.is_final:
@@ -91,6 +91,7 @@ class World(Places):
         if task.is_overdue:
             self.expire(task.root)
             return "expired"
+        was_lost = False
         if task.state == "running":
             if task.delivery == delivery:
                 return "run"
@@ -98,12 +99,15 @@ class World(Places):
                 return "busy"
             if self.lose(task, in_hand=True) != "republished":
                 return task.state
+            was_lost = True
         elif task.due == "later" or task.state == "waiting":
             return "early"
-        if self._is_held_at_claim(task):
-            return "held"
-        self._run(task, delivery, owner)
-        return "run"
+        is_held = self._is_held_at_claim(task)
+        if not is_held:
+            self._run(task, delivery, owner)
+        if was_lost and task.key:
+            self.admit(task.key)
+        return "held" if is_held else "run"
 
     def _is_held_at_claim(self, task: Task) -> bool:
         if task.queue not in self.paused and not self.is_full(task):
@@ -186,9 +190,8 @@ class World(Places):
             return self.lose(task)
         self._close_attempt(task, "released")
         self.unlist(task)
-        self.enter(task, "queued")
         self._give_up_claim(task)
-        self.publish(task)
+        self.give_back(task)
         self.tell(task)
         return "released"
 
@@ -203,9 +206,10 @@ class World(Places):
             self.settle(task, "quarantined", error="quarantined")
             return "quarantined"
         self._give_up_claim(task)
-        self.enter(task, "queued")
-        if not in_hand:
-            self.publish(task)
+        if in_hand:
+            self.enter(task, "queued", again=True)
+        else:
+            self.give_back(task)
         self.tell(task)
         return "republished"
 
