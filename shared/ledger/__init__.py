@@ -1,1 +1,1 @@
-"""The ledger: every job's record, the script that changes it, and the typed callers of that script."""
+"""The ledger: the records of all jobs, the script that changes them, and typed callers of the script."""

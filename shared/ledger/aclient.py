@@ -1,4 +1,4 @@
-"""The gateway's side of the ledger, on the event loop. It runs the same script as the workers' side, `client.py`."""
+"""The ledger calls of the gateway, on the event loop. They run the same script as those of workers (`client.py`)."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from shared.ledger.script import source
 
 @dataclass
 class AsyncLedger:
-    """Accept, read, list, cancel, events: each within `timeout_s`, and with a true answer.
+    """Accept, read, list, cancel, events: each ends within `timeout_s` with an exact outcome.
 
-    Raises `LedgerUnavailable` where the ledger does not respond and nothing was changed; `OutcomeUnknown` where a
-    change was sent and has no reply; `LedgerFull` where it refused one for want of room.
+    Raises `LedgerUnavailable` if the ledger does not respond and nothing was changed; `OutcomeUnknown` if a change was
+    sent but has no reply; `LedgerFull` if the ledger has no room for a change.
     """
 
     client: redis.asyncio.Redis
     timeout_s: float = 2.0
     keys: Keys = field(default_factory=Keys)
-    reserve_ratio: float = 0.1  # of maxmemory, into which no submission goes
+    reserve_ratio: float = 0.1  # of maxmemory that submissions must leave free
     _reading: dict[str, asyncio.Task[Record | Gone | Unknown]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class AsyncLedger:
         self._accepting = Accepting(self.client, self._script, self.keys, self.timeout_s, clock, self.headroom)
 
     async def call(self, transition: str, arguments: Any) -> Any:
-        """Run a transition, also one that has its typed caller elsewhere: see `shared.schedules.timetable`."""
+        """Run a transition, also for typed callers in other modules, such as `shared.schedules.timetable`."""
         call = Call(transition, arguments)
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -70,43 +70,43 @@ class AsyncLedger:
             raise unavailable(failure) from failure
 
     async def accept(self, submission: Submission) -> Accepted:
-        """Write jobs and their messages, atomically. Submissions made at the same time share one round trip."""
+        """Write jobs and their messages atomically. Concurrent submissions share one round trip."""
         return await self._accepting.accept(submission)
 
     async def ping(self) -> None:
-        """Ask whether the ledger is there. Raises `LedgerUnavailable` within `timeout_s` if it is not."""
+        """Check that the ledger responds. Raises `LedgerUnavailable` within `timeout_s` if it does not."""
         await self._asked(self.client.ping())
 
     async def published(self, job_ids: Sequence[str]) -> None:
-        """Note that the outbox's messages of these jobs have reached the broker."""
+        """Record that the messages of these jobs in the outbox have been published."""
         await self.call("published", {"ids": list(job_ids)})
 
     async def read(self, job_id: str) -> Record | Gone | Unknown:
-        """Return a job with its steps, in one round trip. All who ask for it at the same moment share one."""
+        """Return a job with its steps in one round trip, which concurrent readers of the same job share."""
         reading = self._reading.get(job_id)
         if reading is None:
             reading = self._reading[job_id] = asyncio.create_task(self._read(job_id))
         return await asyncio.shield(reading)
 
     async def _read(self, job_id: str) -> Record | Gone | Unknown:
-        await asyncio.sleep(0)  # until everyone who was woken by the same change has asked
-        del self._reading[job_id]  # whoever asks from now on may know of a later change
+        await asyncio.sleep(0)  # lets all readers that the same change has woken join
+        del self._reading[job_id]  # later readers may have seen a later change
         return parse_read(await self.call("read", {"id": job_id}))
 
     async def state(self, job_id: str) -> str | None:
-        """Return the state of a job, None of one that is not there: far less than all its steps."""
+        """Return only the state of a job, or None if it does not exist; this is much cheaper than `read`."""
         return cast("str | None", await self._asked(self.client.hget(self.keys("job", job_id), "state")))
 
     async def list(self, wanted: Filter, *, limit: int, scan: int = 5_000) -> tuple[Sequence[Record], str | None]:
-        """Return up to `limit` jobs, newest first, and the id after which the next page goes on (None: no more).
+        """Return at most `limit` jobs, newest first, and the id where the next page continues (None: last page).
 
-        A page may be short when `scan` records were looked at and did not match.
+        A page may be shorter, because at most `scan` records are examined.
         """
         next_id, *found = await self.call("list", wanted.arguments(limit, scan, self.keys))
         return [parse_record(flat) for flat in found], next_id or None
 
     async def upload(self, upload_id: str, *, retention_s: float) -> None:
-        """Note that an upload begins; the keeper removes its files after `retention_s`, whatever became of it."""
+        """Record that an upload begins; the keeper removes its files after `retention_s`, even if it fails."""
         await self.call("upload", {"id": upload_id, "retention_ms": int(retention_s * 1000)})
 
     async def cancel(self, job_id: str, *, reason: str) -> tuple[str, str | None]:

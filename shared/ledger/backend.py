@@ -1,8 +1,8 @@
-"""Celery's result backend on the ledger: what Celery stores and what the ledger says change together.
+"""Celery's result backend on the ledger, so that the results of Celery and the states of the ledger always agree.
 
-The wrapper of a task (`worker.runtime.task`) ends a job in the ledger, and the ledger's script writes Celery's own
-result key in the same step. So of what Celery wants to store, only that remains which no wrapper can say: a child that
-died, a hard time limit, a message that cannot be run.
+The wrapper of a task (`worker.runtime.task`) ends a job in the ledger, and the script writes the result key of Celery
+in the same call. This backend handles only what the wrapper cannot know: a dead child, a hard time limit, a message
+that cannot be run.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from shared.ledger.server import bounded
 from shared.ledger.states import State
 from shared.ledger.texts import json_text
 
-_PATIENCE = 25  # tries
+_PATIENCE = 25  # attempts
 _NOT_THE_JOBS_FAULT = (WorkerLostError, RedisError, SoftTimeLimitExceeded, ChordError)
-OWNER_VARIABLE = "CELERIAC_OWNER"  # the id of this worker process, given to its children by their environment
+OWNER_VARIABLE = "CELERIAC_OWNER"  # the id of this worker process, in the environment of its children
 
 
 class LedgerBackend(RedisBackend):
-    """Redis result backend that leaves ledger jobs to the ledger, and stores other tasks as Celery always does."""
+    """Redis result backend that leaves jobs of the ledger to the ledger, and stores other tasks as Celery does."""
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -41,7 +41,7 @@ class LedgerBackend(RedisBackend):
         client = redis.Redis.from_url(
             str(self.url),  # type: ignore[attr-defined]  # celery-types leaves it out
             **bounded(),
-            # A restart of the ledger is waited out: about a minute. Every transition may be asked for twice.
+            # Retries for about a minute, so that the ledger can restart. Every transition is idempotent.
             retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=4), _PATIENCE),
         )
         return Ledger(client)
@@ -49,7 +49,7 @@ class LedgerBackend(RedisBackend):
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        """Store what the ledger does not know of. See the module's docstring."""
+        """Store results of tasks that the ledger does not know. See the docstring of the module."""
         if settled(request):
             return result
         record = self.ledger.read(task_id)
@@ -57,9 +57,9 @@ class LedgerBackend(RedisBackend):
             return super().store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
         if state == states.FAILURE and record.state in {State.RUNNING, State.QUEUED}:
             self._fail(task_id, result)
-        elif state == states.REVOKED:  # by Flower, or Celery's own control commands
+        elif state == states.REVOKED:  # by Flower, or Celery's control commands
             self.ledger.cancel(task_id, reason="Revoked through Celery.")
-            self.ledger.release(task_id, owner=claim_owner())  # its child is gone already, if there was one
+            self.ledger.release(task_id, owner=claim_owner())  # its child has ended already, if there was one
         return result
 
     def _fail(self, task_id: str, failure: Exception) -> None:
@@ -68,15 +68,15 @@ class LedgerBackend(RedisBackend):
         else:
             error = TaskFailure(
                 "not_runnable",
-                redact(f"No worker could run it: {failure!r}"),
+                redact(f"No worker could run the job: {failure!r}"),
                 remedy="Check that the workers of its queue load the kind's family and have its version.",
             ).document()
         self.ledger.fail_as_owner(task_id, owner=claim_owner(), error=json_text(error), unclaimed=True)
 
     def mark_as_failure(self, task_id: str, exc: Exception, *args: Any, **kwargs: Any) -> None:
-        """Give a job back that failed for no reason of its own; Celery hears of a failure only if that ends it.
+        """Release a job that did not cause its failure; report a failure to Celery only if the job has ended.
 
-        Its child died, or the ledger was away for longer than a worker waits. If it was not even claimed, the
+        Its child died, or the ledger was unavailable for longer than a worker retries. If the job was not claimed, the
         keeper publishes it again.
         """
         if isinstance(exc, _NOT_THE_JOBS_FAULT) and not settled(kwargs.get("request")):
@@ -89,7 +89,7 @@ class LedgerBackend(RedisBackend):
         super().mark_as_failure(task_id, exc, *args, **kwargs)
 
     def _is_tolerated(self, task_id: str, exc: Exception, request: Any) -> bool:
-        """Return whether this is a step that may fail; it has failed then."""
+        """Return whether this is a step that may fail, and store its failure."""
         record = self.ledger.read(task_id)
         if not isinstance(record, Record) or not record.may_fail:
             return False
@@ -98,10 +98,10 @@ class LedgerBackend(RedisBackend):
 
 
 def claim_owner() -> str:
-    """Return the id of the worker process that this process is, or is a child of."""
+    """Return the id of this worker process, or of the parent of this child."""
     return os.environ.get(OWNER_VARIABLE, "")
 
 
 def settled(request: Any) -> bool:
-    """Return whether the wrapper has already told the ledger how this delivery ended."""
+    """Return whether the wrapper has already recorded the outcome of this delivery in the ledger."""
     return bool(getattr(request, "settled", False))

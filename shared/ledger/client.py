@@ -1,8 +1,7 @@
-"""The ledger: every job's record, and the only way to change its state.
+"""The ledger: the records of all jobs, and the only way to change their states.
 
-The transitions are one Lua script (`script/`, the state machine is drawn in `states.py`); this module gives
-it typed callers: `Ledger`, here, for the workers, and `AsyncLedger` (`aclient.py`) for the gateway. Both run the same
-script.
+The transitions are one Lua script (in `script/`; `states.py` has a diagram of the states). It has two typed callers:
+`Ledger`, here, for the workers, and `AsyncLedger` (`aclient.py`) for the gateway. Both run the same script.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ from shared.ledger.script import source
 
 
 class Ledger:
-    """The workers' side: claim, renew, progress, finish, retry, release, and the keeper's round.
+    """The calls of workers: claim, renew, progress, finish, retry, release, and the round of the keeper.
 
-    Redis errors pass through: a worker waits and tries again, see `worker.runtime.task`.
+    Redis errors are raised as they are: a worker waits and retries, see `worker.runtime.task`.
     """
 
     def __init__(self, client: redis.Redis, *, keys: Keys | None = None) -> None:
-        """Take the ledger's Redis; the names of its `keys` are those of this process's settings unless told."""
+        """Use the Redis `client`; `keys` are by default those of the settings of this process."""
         self.client = client
         self.keys = keys or Keys()
         self._script = client.register_script(source(self.keys))
@@ -51,11 +50,11 @@ class Ledger:
         return self._script(args=[transition, to_json(arguments)])
 
     def call(self, transition: str, arguments: Any) -> Any:
-        """Run a transition that has its typed caller elsewhere: see `shared.schedules.timetable`."""
+        """Run a transition whose typed caller is in another module, such as `shared.schedules.timetable`."""
         return self._call_raw(transition, arguments)
 
     def accept(self, submission: Submission) -> Accepted:
-        """Write jobs and their messages, atomically: beat and the keeper submit, too."""
+        """Write jobs and their messages atomically, for beat and the keeper."""
         (reply,) = self._call_raw("accept", [submission.arguments()])
         return parse_accepted(submission, reply)
 
@@ -71,12 +70,11 @@ class Ledger:
         adopt: Entry | None = None,
         root: str | None = None,
     ) -> Claim | Refusal:
-        """Ask for the right to run a job.
+        """Claim a job: get the right to run it.
 
-        `owner` is the worker process that renews the claim, `message` what was delivered, as it can be published again,
-        `delivery` an id of this delivery (a repeated claim of the same one is given again),
-        `adopt` the entry to make if the ledger does not know the job, unless it has forgotten it or its `root`, the
-        workflow that a step's message is of.
+        `owner` is the worker process that renews the claim; `message` the delivered message, for publishing it again;
+        `delivery` an id of this delivery (a repeated claim with the same id gets the same answer); `adopt` the entry to
+        create for an unknown job, unless the ledger has forgotten the job or `root`, the workflow of a step.
         """
         extra: dict[str, Any] = {"adopt": adopt.record()} if adopt else {}
         if root is not None:
@@ -97,19 +95,19 @@ class Ledger:
         return Refusal(what, rest[0] if rest else "")
 
     def renew(self, job_ids: Sequence[str], *, owner: str, lease_s: float) -> dict[str, str]:
-        """Prolong the claims of `owner`. Returns an answer per id.
+        """Renew the claims of `owner`. Returns an answer per id.
 
-        `ok`; `cancel` or `lost`: stop it; `ended`: `owner` has finished it, let it be; `unknown`.
+        `ok`; `cancel` or `lost`: stop it; `ended`: `owner` has finished it, do not interrupt it; `unknown`.
         """
         replies = self._call("renew", owner=owner, ids=list(job_ids), lease_ms=int(lease_s * 1000))
         return dict(zip(job_ids, replies, strict=True))
 
     def progress(self, job_id: str, *, token: str, progress: str | None, logs: Sequence[str] = ()) -> bool:
-        """Write progress and log lines (JSON text). Returns whether the job is asked to stop. Raises `ClaimLost`."""
+        """Write progress and log lines (JSON text). Returns whether the job must stop. Raises `ClaimLost`."""
         extra = {"progress": progress} if progress is not None else {}
         reply = self._call("progress", id=job_id, token=token, logs=list(logs), **extra)
         if reply == "refused":
-            raise ClaimLost(f"{job_id} has another owner or has ended")
+            raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
         return cast("str", reply) == "cancel"
 
     def succeed(self, job_id: str, *, token: str, result: str, artifacts: str = "[]") -> None:
@@ -121,47 +119,47 @@ class Ledger:
         return self._settle(job_id, token=token, state="failed", error=error, artifacts=artifacts) == "tolerated"
 
     def fail_as_owner(self, job_id: str, *, owner: str, error: str, unclaimed: bool = False) -> bool:
-        """End a job whose child can no longer speak for itself. Returns False where it was not this owner's.
+        """End a job whose child cannot do it. Returns False if `owner` does not have the claim.
 
-        With `unclaimed` a queued job ends too: its message cannot be run by any worker.
+        With `unclaimed` also end a queued job, whose message no worker can run.
         """
         return bool(
             self._call("finish", id=job_id, owner=owner, state="failed", error=error, unclaimed=unclaimed) != "refused"
         )
 
     def stopped(self, job_id: str, *, token: str, artifacts: str = "[]") -> None:
-        """End a running job that was asked to stop, and has. Raises `ClaimLost`."""
+        """End a job that stopped on request. Raises `ClaimLost`."""
         if self._call("stopped", id=job_id, token=token, artifacts=artifacts) == "refused":
-            raise ClaimLost(f"{job_id} has another owner or has ended")
+            raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
 
     def _settle(self, job_id: str, **arguments: Any) -> str:
         outcome = cast("str", self._call("finish", id=job_id, **arguments))
         if outcome == "refused":
-            raise ClaimLost(f"{job_id} has another owner or has ended")
+            raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
         return outcome
 
     def retry(self, job_id: str, *, token: str, delay_s: float, error: str) -> None:
-        """Set a job aside until its next try; the keeper publishes it then. Raises `ClaimLost`."""
+        """Delay a job until its next attempt; the keeper publishes it then. Raises `ClaimLost`."""
         if self._call("retry", id=job_id, token=token, delay_ms=int(delay_s * 1000), error=error) == "refused":
-            raise ClaimLost(f"{job_id} has another owner or has ended")
+            raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
 
     def release(self, job_id: str, *, owner: str, crashed: bool = False) -> str:
-        """Give a job back: the worker shuts down, or its child `crashed`. Returns what became of it.
+        """Release a job, because the worker shuts down or its child `crashed`. Returns the outcome.
 
-        One of `released`, `republished`, `quarantined`, `cancelled`, or `refused` where it was not this owner's.
+        One of `released`, `republished`, `quarantined`, `cancelled`, or `refused` if `owner` does not have the claim.
         """
         return cast("str", self._call("release", id=job_id, owner=owner, crashed=crashed))
 
     def published(self, job_ids: Sequence[str]) -> None:
-        """Note that the outbox's messages of these jobs have reached the broker."""
+        """Record that the messages of these jobs in the outbox have been published."""
         self._call("published", ids=list(job_ids))
 
     def call_back(self, job_id: str, callback: Entry) -> bool:
-        """Accept the job that tells the end of `job_id`; return False where that was done before."""
+        """Accept the callback of `job_id`; return False if it was accepted before."""
         return bool(self._call("callback", id=job_id, job=callback.record()) == "accepted")
 
     def messages(self, job_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
-        """Return queue and message of these jobs, for publishing from the outbox."""
+        """Return queue and message of each of these jobs, for publishing from the outbox."""
         found: dict[str, tuple[str, str]] = {}
         for job_id in job_ids:
             queue, message = cast("list[str | None]", self.client.hmget(self.keys("job", job_id), ["queue", "message"]))
@@ -180,10 +178,10 @@ class Ledger:
         outbox_grace_s: float = 5,
         remember_s: float = 90 * 86_400,
     ) -> list[Action] | None:
-        """Do one round of the keeper; None where another worker is the keeper.
+        """Run one round of the keeper; return None if another worker is the keeper.
 
-        A message is taken for lost when it has been off its list for `grace_s` without a claim. Forgotten jobs
-        answer 410 for `remember_s`.
+        A message counts as lost if it left its list more than `grace_s` ago and the job is not claimed. The ids of
+        forgotten jobs are kept for `remember_s`, for the response 410.
         """
         reply = self._call(
             "tend",
@@ -204,5 +202,5 @@ class Ledger:
         return parse_read(self._call("read", id=job_id))
 
     def cancel(self, job_id: str, *, reason: str) -> str:
-        """Cancel a job. Returns `cancelled`, `requested` (it is running), `unknown` or the state it had ended in."""
+        """Cancel a job. Returns `cancelled`, `requested` (it is running), `unknown` or its final state."""
         return cast("str", self._call("cancel", id=job_id, reason=reason)[-1])

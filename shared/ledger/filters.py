@@ -1,4 +1,4 @@
-"""Which jobs are meant: as a person says it, over HTTP or on the command line, and as the script takes it."""
+"""Filters of jobs: the criteria of HTTP and command line, and the arguments of the script."""
 
 from __future__ import annotations
 
@@ -15,35 +15,33 @@ from shared.ledger.states import State
 
 
 def _written_out(value: object) -> object:
-    """Refuse the numbers that Pydantic would take for seconds since 1970."""
+    """Refuse numbers, which Pydantic would read as seconds since 1970."""
     if isinstance(value, datetime) or (isinstance(value, str) and value[:5].endswith("-")):
         return value
     raise ValueError("write a time like 2026-01-31T12:00:00Z")
 
 
-# A validator before the type hides from it that its text comes from JSON, where strict models take text for times.
+# Behind a validator, the type no longer sees that the text comes from JSON, so strict models would refuse it.
 Moment = Annotated[AwareDatetime, Strict(strict=False), BeforeValidator(_written_out)]
 
 
 class JobCriteria(BaseModel):
-    """What jobs can be chosen by. What is left out does not matter."""
+    """Criteria to select jobs. Omitted ones match every job."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    state: list[State] = Field(
-        default=[], max_length=len(State), description="One of these states; may be given several times."
-    )
+    state: list[State] = Field(default=[], max_length=len(State), description="One of these states; can be repeated.")
     kind: str | None = Field(default=None, max_length=128, description="This kind.")
     queue: str | None = Field(default=None, max_length=64, description="This queue.")
     tag: Tag | None = Field(default=None, description="This tag.")
-    schedule: UUID | None = Field(default=None, description="Made by this schedule.")
+    schedule: UUID | None = Field(default=None, description="Submitted by this schedule.")
     created_after: Moment | None = Field(default=None, description="Accepted at or after this time (RFC 3339).")
     created_before: Moment | None = Field(default=None, description="Accepted before this time (RFC 3339).")
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which jobs the script lists."""
+    """The filter of the script."""
 
     states: tuple[State, ...] = ()
     kind: str | None = None
@@ -54,7 +52,7 @@ class Filter:
     upper_id: str | None = None  # exclusive
 
     def arguments(self, limit: int, scan: int, keys: Keys) -> dict[str, Any]:
-        """Return the filter as the script takes it, on the narrowest index there is."""
+        """Return the filter as arguments of the script, with the most selective index."""
         exact = {name: value for name in EXACT if (value := getattr(self, name)) is not None}
         indexed = exact | ({"state": self.states[0]} if len(self.states) == 1 else {})
         arguments: dict[str, Any] = {
@@ -70,6 +68,6 @@ class Filter:
         return arguments
 
 
-#: Criteria that name one value; the script compares each with what the record has under the same name.
+#: Criteria with a single value; the script compares each with the field of the record with the same name.
 EXACT = tuple(field.name for field in fields(Filter) if field.name in JobCriteria.model_fields)
 _NARROWEST_FIRST = ("schedule", "tag", "kind", "state", "queue")

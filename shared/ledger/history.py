@@ -1,4 +1,4 @@
-"""What the ledger still knows of the jobs of some time: a few fields of each, for statistics."""
+"""Read some fields of the jobs of a period, for statistics."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def fields_between(
 ) -> Iterator[list[str | None]]:
     """Yield the record's `fields` of each job with `lower_id` <= id < `upper_id`, oldest first; steps are not jobs.
 
-    Ids sort by the time of submission, see `shared.ledger.ids.time_floor`. Memory holds one `page`, and only these
-    fields of it: a record's parameters and result can be large. Jobs that are forgotten meanwhile are left out.
+    Ids sort by the time of submission, see `shared.ledger.ids.time_floor`. Only one `page` and only these
+    fields are in memory, because parameters and results can be large. Jobs deleted meanwhile are skipped.
     """
     start = f"[{lower_id}"
     while ids := cast("list[str]", client.zrange(key("jobs"), start, f"({upper_id}", bylex=True, offset=0, num=page)):

@@ -16,7 +16,7 @@ _last = (0, 0)
 def uuid7() -> str:
     """Return a new id: 48 bits of milliseconds since 1970, then 74 random bits.
 
-    Ids made in one process ascend strictly, also within a millisecond: the random part is counted up
+    Ids of one process ascend strictly, even within a millisecond: the random part is incremented
     from a random start (method 2 of RFC 9562, 6.2).
     """
     global _last  # noqa: PLW0603 - the monotonic counter of this process
@@ -24,7 +24,7 @@ def uuid7() -> str:
         now_ms = time.time_ns() // 1_000_000
         last_ms, last_random = _last
         if now_ms > last_ms:
-            random = secrets.randbits(_RANDOM_BITS - 1)  # the top bit stays free for counting up
+            random = secrets.randbits(_RANDOM_BITS - 1)  # the top bit is left for increments
         else:
             now_ms, random = last_ms, last_random + 1 + secrets.randbits(32)
         _last = (now_ms, random)
@@ -37,7 +37,7 @@ def _uuid7(at_ms: int, bits: int) -> str:
 
 
 def uuid7_of(at_ms: int, seed: str) -> str:
-    """Return the id that belongs to `seed` at `at_ms` (milliseconds since 1970), the same one for everybody."""
+    """Return the id of `seed` at `at_ms` (milliseconds since 1970), the same one in every process."""
     bits = int.from_bytes(hashlib.sha256(f"{at_ms} {seed}".encode()).digest()) >> (256 - _RANDOM_BITS)
     return _uuid7(at_ms, bits)
 

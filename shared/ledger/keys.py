@@ -1,7 +1,7 @@
-"""Every Redis key of the service: its name, its type, what writes it, and when it goes.
+"""Every Redis key of the service: its name, its type, its writers, and when it is deleted.
 
-Python and the ledger's script take their names from here, and the tests check after each of them that the database has
-nothing else. A name that ends in a separator stands for many keys: what follows it is said in `of`.
+Python and the script of the ledger take the names from here. After each test a fixture checks that the database has no
+other keys. A name that ends in a separator is a family of keys; `of` describes the part after it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Type = Literal["hash", "list", "set", "stream", "string", "zset", "channel"]
 
 
 class KeySettings(BaseSettings):
-    """Under which names the service keeps what it has in Redis."""
+    """Settings of the names of Redis keys."""
 
     model_config = SettingsConfigDict(env_prefix="CELERIAC_", populate_by_name=True, extra="ignore")
 
     prefix: str = Field(
         default=DEFAULT_PREFIX,
         pattern=r"^[A-Za-z0-9_.:-]{0,63}[:_.-]$",
-        description="What the service's keys in Redis begin with: two services can share one database. With "
-        "any but the default, Celery's own (results, queues) begin with it, too. The same for all processes.",
+        description="Prefix of the Redis keys of the service, so that two services can share one database. Any other "
+        "than the default also applies to Celery's keys (results, queues). Use the same for all processes.",
     )
 
 
@@ -37,14 +37,14 @@ class Key(NamedTuple):
     name: str  # after the prefix
     type: Type
     written_by: str
-    goes: str  # when it goes
-    of: str = ""  # of a family: what its members are told apart by, as a regular expression
-    lapses: bool = False  # Redis removes it: it always has a time to live
-    is_celerys: bool = False  # its name is Celery's, so without our default prefix
+    goes: str  # when it is deleted
+    of: str = ""  # of a family: regular expression of the part after the name
+    lapses: bool = False  # it always has a time to live
+    is_celerys: bool = False  # Celery chose its name, so it does not have our default prefix
 
     @property
     def is_family(self) -> bool:
-        """Whether it stands for many keys."""
+        """Whether it is a family of keys."""
         return bool(self.of)
 
 
@@ -52,7 +52,7 @@ _ID = r"[0-9A-Za-z_.:-]+"
 _ANY = r".+"
 _NEVER = "never"
 _EMPTY = "with its last member"
-_WITH_ITS_JOB = "with the job: the keeper removes it, a time to live set at the job's end is the floor under that"
+_WITH_ITS_JOB = "with the job: the keeper deletes it; a time to live, set at the end of the job, is the fallback"
 _SCRIPT = "the ledger's script"
 
 KEYS: dict[str, Key] = {
@@ -69,7 +69,7 @@ KEYS: dict[str, Key] = {
     "idempotency": Key("idempotency:", "string", _SCRIPT, "after CELERIAC_IDEMPOTENCY_S", _ANY, lapses=True),
     "gone": Key("gone", "zset", _SCRIPT, _EMPTY),
     "uploads": Key("uploads", "zset", _SCRIPT, _EMPTY),
-    # what is to be done
+    # work lists
     "due": Key("due", "zset", _SCRIPT, _EMPTY),
     "expiring": Key("expiring", "zset", _SCRIPT, _EMPTY),
     "claims": Key("claims", "zset", _SCRIPT, _EMPTY),
@@ -104,18 +104,18 @@ KEYS: dict[str, Key] = {
     "redbeat_schedule": Key("redbeat::schedule", "zset", "the ledger's script, RedBeat", _EMPTY),
     "redbeat_defaults": Key("redbeat::defaults", "set", _SCRIPT, _NEVER),
     "redbeat_statics": Key("redbeat::statics", "set", "RedBeat", _NEVER),
-    "redbeat_lock": Key("redbeat::lock", "string", "beat", "25 s after the last sign of its beat", lapses=True),
+    "redbeat_lock": Key("redbeat::lock", "string", "beat", "25 s after the last tick of its beat", lapses=True),
     "redbeat": Key("redbeat:", "hash", "the ledger's script, RedBeat", "when the schedule is deleted", _ID),
     # metrics
     "counters": Key("counters", "hash", "the ledger's script, workers", _NEVER),
     "event_counters": Key("event_counters", "hash", "the elected consumer of events", _NEVER),
     "event_hosts": Key("event_hosts", "hash", "the elected consumer of events", _NEVER),
-    "event_consumer": Key("event_consumer", "string", "whoever is elected", "10 s after its last write", lapses=True),
+    "event_consumer": Key("event_consumer", "string", "the consumer of events", "after 10 s", lapses=True),
     # circuits
     "breaker": Key("breaker:", "string", "workers, by pybreaker", "an hour without use", _ANY, lapses=True),
     # channels
-    "changes": Key("changes", "channel", "the ledger's script: the id of a job whose events have one more", ""),
-    "cancels": Key("cancels", "channel", "the ledger's script: the id of a job or step that is to stop", ""),
+    "changes": Key("changes", "channel", "the ledger's script: the id of a job with a new event", ""),
+    "cancels": Key("cancels", "channel", "the ledger's script: the id of a job or step that must stop", ""),
     # Celery's and kombu's, in the ledger's Redis or the broker's
     "result": Key("celery-task-meta-", "string", "the script, Celery", "after the retention", _ID, is_celerys=True),
     "chord_results": Key("celery-taskset-meta-", "zset", "Celery", "with its chord", r".+\.j", is_celerys=True),
@@ -124,6 +124,7 @@ KEYS: dict[str, Key] = {
     "unacked": Key("unacked", "hash", "kombu", _EMPTY, is_celerys=True),
     "unacked_index": Key("unacked_index", "zset", "kombu", _EMPTY, is_celerys=True),
     "unacked_mutex": Key("unacked_mutex", "string", "kombu", "after 5 minutes", lapses=True, is_celerys=True),
+    "binding_deadlines": Key("_kombu.binding_deadlines", "zset", "kombu", _EMPTY, is_celerys=True),
     "binding": Key("_kombu.binding.", "set", "kombu", _EMPTY, _ANY, is_celerys=True),
     "list": Key("", "list", "the ledger's script, kombu", _EMPTY, _ANY, is_celerys=True),
 }  # fmt: skip
@@ -136,30 +137,30 @@ def _process_prefix() -> str:
 
 @dataclass(frozen=True)
 class Keys:
-    """The names of all keys under one prefix: by default that of this process's settings."""
+    """The names of all keys with one prefix, by default that of the settings of this process."""
 
     prefix: str = field(default_factory=_process_prefix)
 
     def __call__(self, name: str, part: str = "") -> str:
-        """Return the key that `KEYS` has under `name`; of a family the one of `part`."""
+        """Return the key of the entry `name` of `KEYS`; for a family, the key of `part`."""
         return self._start(KEYS[name]) + part
 
     @property
     def celery_prefix(self) -> str:
-        """What Celery and kombu put before their own names: nothing, unless the prefix is a chosen one."""
+        """The prefix of the keys of Celery and kombu: empty for our default prefix."""
         return "" if self.prefix == DEFAULT_PREFIX else self.prefix
 
     def entries_of(self, key: str) -> list[Key]:
-        """Return what `KEYS` says of a key, the narrowest entry first; nothing for one that is not this service's.
+        """Return the entries of `KEYS` that match a key, the most specific first; none for a key of another service.
 
-        The last one is that of broker lists, whose names are what queues are called.
+        The last entry is that of broker lists, which are named like their queues.
         """
         return [entry for entry in KEYS.values() if entry.type != "channel" and self._fits(entry, key)]
 
     def written_into(self, lua: str) -> str:
-        """Return text of the ledger's script with the names for `KEY.name`: making a table would be paid at each call.
+        """Return script text in which each `KEY.name` is replaced by the name. A table would be built at each call.
 
-        A family's name stands before what tells its members apart.
+        The name of a family is the part before that of its members.
         """
         return re.sub(r"\bKEY\.(\w+)", lambda found: f"'{self(found[1])}'", lua)
 
@@ -171,5 +172,5 @@ class Keys:
 
 
 def key(name: str, part: str = "") -> str:
-    """Return a key under the prefix of this process's settings."""
+    """Return a key with the prefix of the settings of this process."""
     return Keys()(name, part)

@@ -1,6 +1,6 @@
-"""What an operator sees and does: queues, their pauses, the workers, and forgetting a finished job.
+"""Calls of the ledger for operators: queues, pauses, workers, and deletion of ended jobs.
 
-`Operations` is the gateway's side of it, `Presence` the workers'. Both call the ledger's script.
+`Operations` is for the gateway, `Presence` for the workers. Both call the script of the ledger.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from typing import Any, NamedTuple
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.client import Ledger
 
-PAUSED_AT_ONCE = 200  # held jobs that one call of the script publishes
-SHOWN_AFTER_LOSS_S = 3_600.0  # how long a worker that fell silent is still listed, as lost
+PAUSED_AT_ONCE = 200  # maximum number of held jobs that one call of the script publishes
+SHOWN_AFTER_LOSS_S = 3_600.0  # for which a worker without heartbeats is still listed as lost
 
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """What waits in a queue, and who works on it. Times are milliseconds since 1970 by the ledger's clock."""
+    """The waiting and running jobs of a queue. Times are milliseconds since 1970 by the clock of the ledger."""
 
     name: str
-    backlog: int  # free to run
-    held: int  # by the queue's pause
+    backlog: int  # not held
+    held: int  # by the pause of the queue
     limited: int  # by their concurrency key
     running: int
     consumers: int
     paused_at: int | None
-    oldest_id: str | None  # job or step that has waited longest
+    oldest_id: str | None  # the job or step that has waited longest
     oldest_at: int
     now: int
 
     @property
     def depth(self) -> int:
-        """How many jobs and steps wait, whatever for."""
+        """Number of waiting jobs and steps, for any reason."""
         return self.backlog + self.held + self.limited
 
 
 @dataclass(frozen=True, slots=True)
 class AboutWorker:
-    """What a worker says of itself. Times are milliseconds since 1970 by its own clock."""
+    """What a worker reports about itself. Times are milliseconds since 1970 by its clock."""
 
     name: str
     host: str
@@ -53,7 +53,7 @@ class AboutWorker:
 
 
 class ActiveJob(NamedTuple):
-    """What a worker runs: a job, or a step of one."""
+    """A job or step that a worker runs."""
 
     id: str
     kind: str
@@ -64,18 +64,18 @@ class ActiveJob(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A worker as the ledger knows it."""
+    """A worker in the ledger."""
 
     owner: str
     about: AboutWorker
     queues: tuple[str, ...]
     seen_at: int
-    is_lost: bool  # it has been silent for longer than a lease
+    is_lost: bool  # it has sent no heartbeat for longer than a lease
     active: tuple[ActiveJob, ...]
 
 
 class Presence:
-    """A worker's heartbeats."""
+    """The heartbeats of a worker."""
 
     def __init__(self, ledger: Ledger, *, owner: str, lease_s: float) -> None:
         self._ledger = ledger
@@ -83,7 +83,7 @@ class Presence:
         self._lease_s = lease_s
 
     def heartbeat(self, about: AboutWorker, *, queues: Iterable[str], jobs: Iterable[str]) -> None:
-        """Say that this worker lives, consumes `queues` and has `jobs`, and will say so again within a lease."""
+        """Report that this worker runs, consumes `queues` and has `jobs`. The next report must come within a lease."""
         self._ledger.call(
             "beat",
             {
@@ -97,12 +97,12 @@ class Presence:
         )
 
     def leave(self) -> None:
-        """Say that it is gone: it consumes nothing and is listed no more."""
+        """Remove this worker from the list of workers and consumers."""
         self._ledger.call("leave", {"owner": self._owner})
 
 
 class Operations:
-    """The gateway's side. Raises `LedgerUnavailable`, as all of the ledger."""
+    """The calls of the gateway. They raise `LedgerUnavailable`."""
 
     def __init__(self, ledger: AsyncLedger) -> None:
         self._ledger = ledger
@@ -113,32 +113,32 @@ class Operations:
         return [parse_queue(name, reply) for name, reply in zip(names, replies, strict=True)]
 
     async def pause(self, queue: str) -> None:
-        """Let nothing of `queue` start until it is resumed; what runs goes on."""
+        """Pause `queue`: no job of it starts until it is resumed; running jobs continue."""
         await self._ledger.call("pause", {"queue": queue})
 
     async def resume(self, queue: str) -> None:
-        """Let `queue` go on, and publish what its pause has held. If this dies on the way, the keeper goes on."""
+        """Resume `queue` and publish its held jobs. If this process dies meanwhile, the keeper continues."""
         await self._ledger.call("resume", {"queue": queue})
         while await self._ledger.call("let_go", {"queue": queue, "limit": PAUSED_AT_ONCE}) == PAUSED_AT_ONCE:
             pass
 
     async def workers(self) -> list[WorkerState]:
-        """Return the workers that live, and those that fell silent lately."""
+        """Return the running workers, and those lost lately."""
         replies = await self._ledger.call("workers", {})
         return sorted((parse_worker(*reply) for reply in replies), key=lambda worker: worker.about.name)
 
     async def forget(self, job_id: str) -> tuple[str, Sequence[str]]:
-        """Take a finished job out of the ledger.
+        """Delete an ended job from the ledger.
 
-        Returns `forgotten` with the ids whose artifacts are to go; `live`; `referred` where another job or a schedule
-        still needs its files, or its end is still to be told; or `unknown`.
+        Returns `forgotten` with the ids whose artifacts must be deleted; `live`; `referred` if another job or schedule
+        needs its files, or its callback is not submitted yet; or `unknown`.
         """
         what, *rest = await self._ledger.call("forget", {"id": job_id})
         return what, rest
 
 
 def parse_queue(name: str, reply: Sequence[Any]) -> QueueState:
-    """Return a queue from what the script's `queues` replies of it."""
+    """Return a queue from the reply of the transition `queues`."""
     backlog, held, limited, running, consumers, paused_at, oldest_id, oldest_at, now = reply
     return QueueState(
         name=name,
@@ -155,7 +155,7 @@ def parse_queue(name: str, reply: Sequence[Any]) -> QueueState:
 
 
 def parse_worker(owner: str, about: str, queues: str, seen_at: str, is_lost: int, active: Sequence[str]) -> WorkerState:  # noqa: PLR0917 - the script's reply
-    """Return a worker from what the script's `workers` replies of it."""
+    """Return a worker from the reply of the transition `workers`."""
     says = json.loads(about)
     rows = zip(*(iter(active),) * 5, strict=True)
     return WorkerState(

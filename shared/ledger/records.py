@@ -1,4 +1,4 @@
-"""What goes into the ledger and comes out of it."""
+"""Types of the calls of the ledger: entries, records, events, claims and other replies."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Written:
-    """What `accept` writes of a job, or of a step of one, and what a reading gives back of that.
+    """The fields of a job or step that `accept` writes and a read returns.
 
-    A field here is a field of the ledger's hash under the same name; how it is written and read follows from its type
-    (see `_FORMS`). Times are milliseconds since 1970.
+    Each is a field of the hash in the ledger with the same name; its type determines its text form (see `_FORMS`).
+    Times are milliseconds since 1970.
     """
 
     id: str
     kind: str
     queue: str
-    priority: int  # 0..9, 9 most urgent
+    priority: int  # 0..9; 9 is the most urgent
     params: str  # JSON object
-    retention_ms: int  # how long the record stays after the job's end
-    max_crashes: int  # workers it may lose before it is quarantined
+    retention_ms: int  # for which the record is kept after the end of the job
+    max_crashes: int  # after this number of lost workers it is quarantined
     max_retries: int  # after transient failures
-    message: str | None = None  # the Celery message; None for a workflow's own entry and for steps after the first
+    message: str | None = None  # the Celery message; None for a workflow itself and for steps that Celery publishes
     options: str = "{}"  # JSON object, as submitted
     tags: tuple[str, ...] = ()
-    due_at: int | None = None  # do not start before
-    expires_at: int | None = None  # do not start after
-    schedule: str | None = None  # id of the schedule that it is a run of
-    outbox: bool = False  # the broker is not the ledger's Redis: publish from the outbox
-    concurrency_key: str | None = None  # at most `concurrency_limit` jobs with this key run at once
+    due_at: int | None = None  # earliest start
+    expires_at: int | None = None  # latest start
+    schedule: str | None = None  # id of the schedule that submitted it
+    outbox: bool = False  # the broker is not the Redis of the ledger: publish from the outbox
+    concurrency_key: str | None = None  # at most `concurrency_limit` jobs of this key run at once
     concurrency_limit: int = 1
-    retried_from: str | None = None  # the job that this one repeats
+    retried_from: str | None = None  # the job that this one reruns
     job_id: str | None = None  # of a step: its job
     step: str | None = None  # of a step: its name
     after: tuple[str, ...] | None = None  # of a step: ids of the steps whose results it needs
@@ -45,13 +45,13 @@ class _Written:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry(_Written):
-    """A job to be accepted, with its steps."""
+    """A job to accept, with its steps."""
 
     steps: tuple[Entry, ...] = ()
-    reused: Record | None = None  # of a step: the one of an earlier job whose result stands for its own
+    reused: Record | None = None  # of a step: the step of an earlier job whose result is reused
 
     def record(self) -> dict[str, Any]:
-        """Return the record as the script takes it: text fields, absent ones left out."""
+        """Return the record as an argument of the script: text fields, without absent ones."""
         record: dict[str, Any] = _entry_fields(self)
         if self.job_id is not None:
             record["waits_for"] = "0"
@@ -75,15 +75,15 @@ class Entry(_Written):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Jobs that are accepted together or not at all, under at most one idempotency key."""
+    """Jobs that are accepted all or none, with at most one idempotency key."""
 
     jobs: Sequence[Entry]
     idempotency_key: str | None = None
-    fingerprint: str = ""  # digest of the request; the same key with another one is a conflict
+    fingerprint: str = ""  # digest of the request; the same key with another digest is a conflict
     idempotency_s: float = 86_400
 
     def arguments(self, until_ms: int | None = None) -> dict[str, Any]:
-        """Return the submission as the script takes it. After `until_ms` by the server's clock it is not written."""
+        """Return the submission as an argument of the script, valid until `until_ms` by the clock of the server."""
         arguments: dict[str, Any] = {"jobs": [job.record() for job in self.jobs]}
         if until_ms is not None:
             arguments["until"] = until_ms
@@ -97,7 +97,7 @@ class Submission:
 
 
 class Accepted(NamedTuple):
-    """The answer to a submission. A conflict has no ids."""
+    """The reply to a submission. A conflict has no ids."""
 
     outcome: Literal["accepted", "replayed", "conflict"]
     ids: tuple[str, ...]
@@ -105,7 +105,7 @@ class Accepted(NamedTuple):
 
 
 def parse_accepted(submission: Submission, reply: Sequence[Any]) -> Accepted:
-    """Return what an `accept` of the script answers to `submission`."""
+    """Return the parsed reply of `accept` to `submission`."""
     outcome, *rest = reply
     ids = rest[1:] if outcome == "replayed" else [job.id for job in submission.jobs]
     return Accepted(outcome, tuple(ids) if rest else (), int(rest[0]) if rest else 0)
@@ -113,11 +113,11 @@ def parse_accepted(submission: Submission, reply: Sequence[Any]) -> Accepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record(_Written):
-    """A job or step as the ledger has it. Times are milliseconds since 1970.
+    """A job or step in the ledger. Times are milliseconds since 1970.
 
-    Set by publish: published_at, publishes; by claim: attempt .. claim_until, worker; by progress, finish, retry,
-    cancel: the rest. `queued_at` is set when the job becomes queued,
-    and kept when that is because its worker was lost or gave it back.
+    Publishing sets published_at and publishes; a claim sets attempt .. claim_until and worker; progress, finish, retry
+    and cancel set the others. `queued_at` is set when the job becomes queued, and kept if its worker was lost or
+    released it.
     """
 
     state: str
@@ -130,7 +130,7 @@ class Record(_Written):
     attempt: int = 0  # claims so far
     attempts: str = "[]"  # JSON: [{attempt, worker, started_at_ms, finished_at_ms?, outcome?}]
     retries: int = 0
-    crashes: int = 0  # workers lost while they ran it
+    crashes: int = 0  # number of workers lost while running it
     worker: str | None = None
     owner: str | None = None
     claim_until: int | None = None
@@ -143,15 +143,15 @@ class Record(_Written):
     steps: tuple[Record, ...] = ()
     done: int = 0
     total: int = 0
-    held_by: str | None = None  # why its message is not with the broker: queue_paused, concurrency_limited
-    waiting_reason: str | None = None  # as the script says when it is read; see `schemas.WaitingReason`
-    queue_position: int | None = None  # how many are before it in its queue
-    retried_as: str | None = None  # the latest job that repeats this one
-    reused_from: str | None = None  # of a step: the one of an earlier job whose result it has
+    held_by: str | None = None  # why its message is not in the broker: queue_paused, concurrency_limited
+    waiting_reason: str | None = None  # computed by the script at a read; see `schemas.WaitingReason`
+    queue_position: int | None = None  # number of jobs before it in its queue
+    retried_as: str | None = None  # the latest rerun of this job
+    reused_from: str | None = None  # of a step: the step of an earlier job whose result it has
 
 
 class _Form(NamedTuple):
-    """How a value is a text of the hash. What is None or False is not in it."""
+    """How a value is stored as text in the hash. None and False are not stored."""
 
     write: Callable[[Any], str]
     read: Callable[[str], Any]
@@ -166,7 +166,7 @@ _FORMS = {
 
 
 def _form(declared: Any) -> _Form:
-    """Return the form of a field's type, such as `int | None`."""
+    """Return the form of the type of a field, such as `int | None`."""
     (one,) = (
         [kind for kind in get_args(declared) if kind is not NoneType] if isinstance(declared, UnionType) else [declared]
     )
@@ -178,7 +178,7 @@ _READS = {name: form.read for name, form in _FIELDS.items()}
 
 
 def _writer(*names: str) -> Callable[[_Written], dict[str, str]]:
-    """Return what gives these fields as the hash has them."""
+    """Return a function that converts these fields to texts of the hash."""
     values, writes = attrgetter(*names), [_FIELDS[name].write for name in names]
 
     def written(source: _Written) -> dict[str, str]:
@@ -193,7 +193,7 @@ _reused_fields = _writer("state", "result", "artifacts", "attempt", "attempts", 
 
 
 def parse_record(flat: Sequence[str], steps: Iterable[Sequence[str]] = ()) -> Record:
-    """Return a record from the flat hash that the script gives; fields that are not for Python are passed over."""
+    """Return a record from a flat hash of the script; fields that only the script uses are skipped."""
     values: dict[str, Any] = {
         name: read(text) for name, text in zip(flat[::2], flat[1::2], strict=True) if (read := _READS.get(name))
     }
@@ -201,7 +201,7 @@ def parse_record(flat: Sequence[str], steps: Iterable[Sequence[str]] = ()) -> Re
 
 
 class Event(NamedTuple):
-    """One entry of a job's stream. `data` is JSON text; `step` names the step it comes from, if any."""
+    """One entry of a job's stream. `data` is JSON text; `step` is the name of its step, if any."""
 
     id: str
     event: str
@@ -211,7 +211,7 @@ class Event(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """The job existed; its retention is over."""
+    """The job existed; its retention has ended."""
 
 
 class Unknown(NamedTuple):
@@ -219,27 +219,27 @@ class Unknown(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """The right to run a job once. `token` fences: a later claim has a higher one."""
+    """The right to run a job once. `token` is a fencing token: later claims have higher ones."""
 
     token: str
     attempt: int
     retries: int
     max_retries: int
-    upstream: str = "[]"  # JSON array: the results of the steps before it, null for one that failed and may
+    upstream: str = "[]"  # JSON array: the results of the previous steps, null for a failed one with `may_fail`
 
 
 class Refusal(NamedTuple):
-    """Why a claim was not given: `busy`, `early`, `held`, `unknown`, or the state in which the job has ended."""
+    """Why a claim was refused: `busy`, `early`, `held`, `unknown`, or the final state of the job."""
 
     why: str
-    result: str  # the stored JSON result where `why` is `succeeded`
+    result: str  # the stored JSON result if `why` is `succeeded`
 
 
 class Action(NamedTuple):
-    """What the keeper did to a job.
+    """An action of the keeper on a job.
 
-    One of published (it is due, or held no more), expired, republished, quarantined, cancelled, unpublished, forgotten,
-    callback (its end is to be told).
+    One of published (it is due, or no longer held), expired, republished, quarantined, cancelled, unpublished,
+    forgotten, callback (its callback is to be submitted).
     """
 
     what: str
@@ -247,7 +247,7 @@ class Action(NamedTuple):
 
 
 def parse_read(reply: Sequence[Any]) -> Record | Gone | Unknown:
-    """Return what a `read` of the script found."""
+    """Return the parsed reply of `read`."""
     what, *found = reply
     if what == "found":
         return parse_record(found[0], found[1:])
@@ -255,5 +255,5 @@ def parse_read(reply: Sequence[Any]) -> Record | Gone | Unknown:
 
 
 def parse_event(event_id: str, values: Mapping[str, str]) -> Event:
-    """Return one entry of a job's stream."""
+    """Return one entry of the stream of a job."""
     return Event(event_id, values["event"], int(values["at"]), values["data"], values.get("step"))

@@ -1,4 +1,4 @@
-"""How every process reaches the ledger's Redis: the same bounds on every socket."""
+"""Connection to the Redis of the ledger: the same timeouts for every socket."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HEALTH_CHECK_EVERY_S = 10
 def bounded(timeout_s: float = SOCKET_TIMEOUT_S) -> dict[str, Any]:
     """Return the arguments of a redis-py client whose calls end within `timeout_s`; replies are text.
 
-    A half-open connection would hang a process for minutes, so no socket goes without a bound.
+    Without timeouts, a half-open connection would hang a process for minutes.
     """
     return {
         "decode_responses": True,

@@ -7,12 +7,12 @@
                                    │                    └──lost too often──► quarantined
     cancel: scheduled, queued, retrying ──► cancelled      expire: the same three ──► expired
 
-A queued job is with the broker, or held; it is `queued` all the while, and `waiting_reason` tells:
+A queued job is in the broker, or held. Its state is `queued` in both cases, and `waiting_reason` is the difference:
 
     with the broker ──claim (or publish) while its queue is paused──► queue_paused ──resume──► with the broker
     with the broker ──claim while its concurrency key is full──► concurrency_limited ──a place is free──► the broker
 
-`shared/ledger/script` holds the transitions; a step can also be ``waiting`` (its predecessor has not
+`shared/ledger/script` has the transitions; a step can also be ``waiting`` (its predecessor has not
 ended) and ``skipped`` (a predecessor did not succeed).
 """
 
@@ -59,8 +59,8 @@ class StepState(StrEnum):
 
 class _Traits(NamedTuple):
     is_final: bool = False
-    waits: bool = False  # for its time or for a worker, so that `waiting_reason` says what for
-    celery: str = "PENDING"  # what Celery's own clients see of it
+    waits: bool = False  # for its start or a worker; `waiting_reason` says for which
+    celery: str = "PENDING"  # the state for Celery's clients
 
 
 _TRAITS = {
@@ -80,7 +80,7 @@ FINAL_STATES = frozenset(state for state in State if _TRAITS[StepState(state)].i
 
 
 def lua_states() -> str:
-    """Return what is declared of the states as the ledger's script takes it."""
+    """Return the traits of the states as Lua for the script."""
     final = ", ".join(f"{state} = true" for state, traits in _TRAITS.items() if traits.is_final)
     waits = ", ".join(f"{state} = true" for state, traits in _TRAITS.items() if traits.waits)
     celery = "".join(f"  {state} = '{traits.celery}',\n" for state, traits in _TRAITS.items())

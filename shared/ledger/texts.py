@@ -1,4 +1,4 @@
-"""Text and JSON as the ledger keeps them: whatever a task says, every reader can take it."""
+"""Text and JSON for the ledger: whatever a task returns, every reader can parse it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 def valid(text: str) -> str:
-    """Return `text` without halves of surrogate pairs (an emoji cut in two): each becomes a question mark."""
+    """Return `text` with each unpaired surrogate (half of an emoji) replaced by a question mark."""
     return text.encode("utf-8", "replace").decode()
 
 
 def json_text(value: Any) -> str:
     """Return `value` as JSON that is valid everywhere.
 
-    Numbers that are not finite become null, since JSON has none; an object that JSON has no form for becomes its text.
+    Numbers that are not finite become null, and objects without a JSON form their text.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
@@ -25,7 +25,7 @@ def json_text(value: Any) -> str:
 
 
 def finite(number: Any) -> float | None:
-    """Return `number` as a finite one; None for what is not a number (a word, NaN, infinity)."""
+    """Return `number` if it is a finite number; None otherwise (a word, NaN, infinity)."""
     try:
         plain = number if isinstance(number, int) else float(number)
         return plain if math.isfinite(plain) else None

@@ -1,7 +1,7 @@
 """The custodian: renews the claims of this worker's jobs, and stops jobs that must not continue.
 
-It lives in the worker's main process, so neither C code that holds a child's GIL nor a long warm shutdown can keep
-a claim from being renewed.
+It runs in the main process of the worker, so it renews claims even while C code holds the GIL of a child, and during a
+long warm shutdown.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from worker.upkeep.presence import Heartbeat
 
 logger = logging.getLogger(__name__)
 
-_KILL_AFTER_S = 10.0  # from the polite signal to SIGKILL, for a child that does not hear it
+_KILL_AFTER_S = 10.0  # from the first signal to SIGKILL, for a child that does not respond
 
 
 class Custodian:
-    """Renews claims once a round; interrupts jobs that were cancelled, lost, or outlast a shutdown."""
+    """Renews claims in each round; interrupts jobs that are cancelled, lost, or exceed a shutdown."""
 
     def __init__(
         self,
@@ -47,18 +47,18 @@ class Custodian:
         self._ledger = ledger
         self._settings = settings
         self._owner = owner
-        self._broker = broker  # None where the broker is not Redis
+        self._broker = broker  # None if the broker is not Redis
         self._interrupted_at: dict[str, float] = {}
-        self._lost_before: set[str] = set()  # in the round before
+        self._lost_before: set[str] = set()  # in the previous round
         self._give_back_at: float | None = None
 
     def begin_shutdown(self) -> None:
-        """Let running jobs go on for the soft shutdown time, then give them back."""
+        """Let running jobs continue for the soft shutdown time, then release them."""
         self._give_back_at = time.monotonic() + self._settings.soft_shutdown_s
         self._heartbeat.begin_shutdown()
 
     def round(self) -> None:
-        """Renew, interrupt what must stop, and give a heartbeat."""
+        """Renew claims, interrupt jobs that must stop, and send a heartbeat."""
         requests = {request.id: request for request in _requests()}
         sweep(self._scratch, requests.keys())
         self._keep(requests)
@@ -77,7 +77,7 @@ class Custodian:
         replies = self._ledger.renew(list(requests), owner=self._owner, lease_s=self._settings.lease_s)
         lost = {job_id for job_id, reply in replies.items() if reply == "lost"}
         for job_id, reply in replies.items():
-            # A claim that was just refused looks lost, too: its child is on its way out and must not be disturbed.
+            # A claim that was just refused looks lost, too; its child is ending and must not be interrupted.
             if reply == "cancel" or job_id in lost & self._lost_before:
                 self._interrupt(requests[job_id], reply)
         self._lost_before = lost
@@ -85,7 +85,7 @@ class Custodian:
             del self._interrupted_at[job_id]
 
     def give_back(self) -> None:
-        """Release whatever this worker still holds; called when it ends."""
+        """Release all jobs of this worker; called at its end."""
         for request in _requests():
             self._ledger.release(request.id, owner=self._owner)
         self._heartbeat.end()
@@ -100,10 +100,10 @@ class Custodian:
             self._broker.zadd(key("unacked_index"), dict.fromkeys(tags, now), xx=True)
 
     def _interrupt(self, request: Any, why: str) -> None:
-        """Signal the child politely, then kill it."""
+        """Interrupt the child, and kill it if it does not respond."""
         pid = request.worker_pid
         if not pid or pid == os.getpid() or not request.time_start:
-            return  # not started; the claim will be refused
+            return  # not started; its claim will be refused
         first = self._interrupted_at.setdefault(request.id, time.monotonic())
         polite = first > time.monotonic() - 0.1
         if not polite and time.monotonic() - first < _KILL_AFTER_S:
@@ -114,7 +114,7 @@ class Custodian:
 
 
 def _requests() -> list[Any]:
-    """Return the requests that this worker holds, running or about to."""
+    """Return the running and reserved requests of this worker."""
     while True:
         try:
             return [*state.active_requests, *(set(state.reserved_requests) - set(state.active_requests))]

@@ -1,8 +1,8 @@
 """The keeper: publishes due and lost jobs, ends expired ones, and deletes those past their retention.
 
-Every worker runs one; a lock in the ledger lets one of them act. The decisions are the ledger script's (`tend`), so
-they are atomic with the states they change; this module does what a script cannot: publish on a broker that is not
-Redis, make the messages of callbacks, and remove files.
+Every worker runs one; a lock in the ledger selects the active one. The script of the ledger decides (`tend`),
+atomically with the changes of states. This module does what a script cannot do: publish to a broker other than
+Redis, create the messages of callbacks, and remove files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Keeper:
-    """One round is one call of the ledger's `tend`, and what follows from it."""
+    """Runs rounds: one call of `tend` of the ledger, then its follow-up actions."""
 
     def __init__(self, ledger: Ledger, settings: BrokerSettings, *, owner: str, app: Celery) -> None:
         self._ledger = ledger
@@ -43,7 +43,7 @@ class Keeper:
         if not actions:
             return
         self._tell(actions)
-        for action in actions:  # first: the ledger knows of these no more
+        for action in actions:  # first: the ledger no longer has these jobs
             if action.what == "forgotten":
                 self._forget(action.id)
         if unpublished := [action.id for action in actions if action.what == "unpublished"]:
@@ -56,7 +56,7 @@ class Keeper:
         try:
             self._store.forget(file_owner)
         except OSError as failure:
-            logger.warning("the files of %s stay in the store: %r", file_owner, failure)
+            logger.warning("the files of %s could not be deleted: %r", file_owner, failure)
 
     def _publish(self, job_ids: list[str]) -> None:
         with self._app.connection_for_write() as connection, connection.Producer() as producer:
@@ -65,7 +65,7 @@ class Keeper:
                 self._ledger.published([job_id])
 
     def _call_back(self, job_id: str) -> None:
-        """Submit the job that tells the end of this one; its retries, limits and crashes are the ledger's."""
+        """Submit the callback of this job; the ledger handles its retries, limits and crashes."""
         callback = prepare(DeliverCallback(job_id=job_id), RunOptions(tags=["callback"]))
         self._ledger.call_back(job_id, self._planner.entry(callback))
 

@@ -1,4 +1,4 @@
--- Cancelling a job: at once, or by asking the worker that runs it.
+-- Cancelling a job: at once, or by a request to the worker that runs it.
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals FINAL (states)

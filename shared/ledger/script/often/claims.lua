@@ -1,4 +1,4 @@
--- What workers do with a job: claim, renew, progress, finish, retry, release.
+-- The transitions of workers: claim, renew, progress, finish, retry, release.
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals FINAL (states)
@@ -11,8 +11,8 @@
 -- luacheck: read globals close_attempt expire quarantine stop (endings)
 -- luacheck: read globals create index (submission)
 
--- A job whose owner is gone: stop it, set it aside, or queue it again, before all that have waited for less long.
--- Returns what was done. The message goes out again unless the caller has one `in_hand`.
+-- Handle a job that lost its claim owner: stop, quarantine, or queue it again, before all jobs that have waited less.
+-- Returns what was done. Publishes the message again unless the caller has one (`in_hand`).
 local function lost(record, in_hand)
   if record.cancel_requested_at then return stop(record) end
   local crashes = tonumber(record.crashes or '0') + 1
@@ -35,11 +35,11 @@ local function right_to_run(record)
   return { 'run', record.token, record.attempt, record.retries or '0', record.max_retries, upstream_of(record) }
 end
 
--- claim: {id, root?, owner, worker, lease_ms, message, delivery, adopt?}. `root` is the job that a step's message is
--- of. `delivery` is new with every delivery, so that a claim whose answer was lost can be asked for again. `adopt` is a
--- record for a job that came past the gateway, from somebody's own Celery client.
+-- claim: {id, root?, owner, worker, lease_ms, message, delivery, adopt?}. `root` is the job of a step. `delivery` is an
+-- id of this delivery, so that a claim whose reply was lost can be repeated. `adopt` is a record for a job that another
+-- Celery client sent without the gateway.
 -- Replies {'run', token, attempt, retries, max_retries, upstream} or {'busy'|'early'|'held'|'unknown'} or a final
--- state, 'succeeded' with the result.
+-- state; 'succeeded' with the result.
 function T.claim(a)
   local record = load(a.id)
   if not record then
@@ -55,7 +55,7 @@ function T.claim(a)
   if is_tolerated(record) then return { 'succeeded', 'null' } end
   if FINAL[record.state] then return { record.state, record.result or '' } end
   local job = record.job_id and load(record.job_id)
-  local whole = job or record -- a workflow expires as a whole: the time is its own, and not its steps'
+  local whole = job or record -- a workflow expires as a whole: the workflow has the time, not its steps
   if whole.expires_at and not whole.started_at and not FINAL[whole.state] and tonumber(whole.expires_at) <= NOW then
     expire(whole)
     return { 'expired' }
@@ -66,9 +66,9 @@ function T.claim(a)
     local done = lost(record, true)
     if done ~= 'republished' then return { record.state } end
   elseif record.due_at and tonumber(record.due_at) > NOW then
-    return { 'early' } -- a copy of the message that came before its time; the keeper publishes it when it is due
+    return { 'early' } -- a copy of the message, too early; the keeper publishes it when it is due
   end
-  if record.state == 'waiting' then return { 'early' } end -- of its results some are missing; its turn comes
+  if record.state == 'waiting' then return { 'early' } end -- some results of previous steps are missing
   if held_at_claim(record, a.message) then return { 'held' } end
   local token = tonumber(redis.call('GET', KEY.token) or '0') + 1
   change('SET', KEY.token, int(token))
@@ -97,18 +97,18 @@ function T.claim(a)
   return right_to_run(record)
 end
 
--- Whether the caller's own call has already done what it asks for: the answer to its first try was lost.
+-- Whether an earlier call of the caller has already done this, and its reply was lost.
 local function repeated(record, call, a) return record and a.token and record.last_call == call .. a.token end
 
--- Whether the caller may write: it holds the token, or (the worker's main process) it is the owner.
+-- Whether the caller may write: it has the token, or is the claim owner (the main process of the worker).
 local function holds(record, a)
   if not record or record.state ~= 'running' then return false end
   if a.token then return record.token == a.token end
   return record.owner == a.owner
 end
 
--- renew: {owner, ids, lease_ms}. Replies one of 'ok' | 'cancel' | 'lost' | 'ended' | 'unknown' an id. 'ended' is what
--- this owner itself has finished: its child is on its way out and must not be disturbed.
+-- renew: {owner, ids, lease_ms}. Replies 'ok' | 'cancel' | 'lost' | 'ended' | 'unknown' per id. 'ended': this owner
+-- has finished the job; its child is ending and must not be interrupted.
 function T.renew(a)
   local replies = {}
   for i, id in ipairs(a.ids) do
@@ -125,7 +125,7 @@ function T.renew(a)
     elseif state == 'running' or FINAL[state] then
       replies[i] = 'lost'
     else
-      replies[i] = 'ok' -- delivered and not claimed yet
+      replies[i] = 'ok' -- delivered, not claimed yet
     end
   end
   return replies
@@ -145,8 +145,8 @@ function T.progress(a)
 end
 
 -- finish: {id, token | owner, state: succeeded|failed, result? | error?, artifacts?}. Replies 'ok' | 'refused', or
--- 'tolerated' where a step failed that may.
--- Without a claim (a message that no worker could even start) only a queued job can be failed.
+-- 'tolerated' for the failure of a step that may fail.
+-- Without a claim (no worker could start the message) only a queued job can be failed.
 function T.finish(a)
   local record = load(a.id)
   local unclaimed = record and a.unclaimed and record.state == 'queued'
@@ -162,8 +162,8 @@ function T.finish(a)
   return is_tolerated(record) and 'tolerated' or 'ok'
 end
 
--- stopped: {id, token | owner, artifacts?}. A running job that was to stop has done so. Replies 'ok' | 'refused': it
--- has another owner, or has ended.
+-- stopped: {id, token | owner, artifacts?}. A running job has stopped on request. Replies 'ok', or 'refused' if it
+-- has another claim owner or has ended.
 function T.stopped(a)
   local record = load(a.id)
   if repeated(record, 'stopped ', a) then return 'ok' end
@@ -199,7 +199,7 @@ function T.retry(a)
   return 'ok'
 end
 
--- release: {id, owner, crashed}. The owner gives a job back: it shut down, or its child died.
+-- release: {id, owner, crashed}. The claim owner releases a job: it shuts down, or its child died.
 -- Replies 'refused' | 'released' | 'republished' | 'quarantined' | 'cancelled'.
 function T.release(a)
   local record = load(a.id)

@@ -17,21 +17,21 @@ local function close_attempt(record, outcome)
   last.finished_at_ms = NOW
   last.outcome = outcome
   set(record, { attempts = cjson.encode(list), attempt_open = false })
-  if outcome ~= 'lost' and outcome ~= 'released' then -- it ran to an end of its own
+  if outcome ~= 'lost' and outcome ~= 'released' then -- it ran to its end
     local lasted_ms = math.max(0, NOW - last.started_at_ms)
     count('ran|' .. record.kind .. '|' .. bucket(lasted_ms / 1000))
     count('ran_ms|' .. record.kind, lasted_ms)
   end
 end
 
--- Whether somebody wants to be told of the job's end; the keeper sees to it.
+-- Whether the job has a callback, which the keeper submits.
 local function wants_callback(record)
   local options = record.options or ''
   return string.find(options, '"callback_url"', 1, true) and type(cjson.decode(options).callback_url) == 'string'
 end
 
--- End a job or step: outcome, timings, attempts, worker, indexes, event and Celery's own result, together.
--- `alone` is true where the caller ends the job itself.
+-- End a job or step: outcome, times, attempts, worker, indexes, event and Celery's result together.
+-- `alone` is true if the caller ends the job itself.
 settle = function(record, state, outcome, alone)
   close_attempt(record, state)
   unlist(record)
@@ -63,7 +63,7 @@ settle = function(record, state, outcome, alone)
     return
   end
   if wants_callback(record) then change('ZADD', KEY.callbacks, NOW, record.id) end
-  -- A floor under the keeper's own clean-up. Steps stay as long as their job, which may wait longer than they do.
+  -- The fallback if the keeper does not delete it. Steps are kept as long as their job, which may end later.
   local keys = { record_key(record.id), KEY.events .. record.id }
   drop_message(record.id)
   for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do
@@ -87,7 +87,7 @@ local function expire(record)
   if record.steps then close_steps(record, 'expired', 'The job expired.') end
 end
 
--- A running job that somebody cancelled does not run any more.
+-- End a running job that was cancelled and has stopped.
 local function stop(record, artifacts)
   local document = error_document('cancelled', record.cancel_reason or 'Cancelled on request.', '')
   settle(record, 'cancelled', { error = document, artifacts = artifacts })

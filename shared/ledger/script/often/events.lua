@@ -1,4 +1,4 @@
--- What is told of a job: the events of its stream, and what the metrics add up.
+-- The events of a job, and the counters of the metrics.
 
 -- luacheck: read globals DURATION_BOUNDS_S (counters)
 -- luacheck: read globals KEY (keys)
@@ -6,8 +6,8 @@
 
 local EVENTS_KEPT = 2000
 
--- What the metrics add up (shared/ledger/counters.py), counted in the transition and so exact; written once a call. A
--- counter that is none stays as it is: no job waits for it.
+-- The counters of the metrics (shared/ledger/counters.py) are counted in the transition, so they are exact, and written
+-- once per call. A field that is not a number is left as it is, so that it stops no job.
 local function write_counts()
   local names, put = {}, {}
   for name in pairs(counted) do names[#names + 1] = name end
@@ -27,7 +27,7 @@ local function bucket(duration_s)
   return '+Inf'
 end
 
--- One stream a job; its steps write into it too. Every event wakes those who wait on the channel of changes.
+-- There is one stream per job, also for its steps. Every event wakes the subscribers of the channel `changes`.
 local function emit(record, event, data)
   local job_id = record.job_id or record.id
   local stream = KEY.events .. job_id
@@ -40,8 +40,8 @@ local function emit(record, event, data)
   change('PUBLISH', KEY.changes, job_id)
 end
 
--- `more` is JSON text like '"reason": "..."': error documents are passed on as they came, never decoded, for
--- cjson would turn their empty arrays into objects.
+-- `more` is JSON text like '"reason": "..."'. Error documents are passed on as text and never decoded, because cjson
+-- would turn their empty arrays into objects.
 local function emit_state(record, more)
   local attempt = ', "attempt": ' .. (record.attempt or '0')
   emit(record, 'state', '{"state": "' .. record.state .. '"' .. attempt .. (more and ', ' .. more or '') .. '}')

@@ -1,7 +1,7 @@
--- Which live jobs name which files. A file stays while a job that has not ended names it in its parameters, be the job
--- that made it, or the upload, past its retention.
+-- References of live jobs to files. A file is kept while the parameters of a job that has not ended reference it, even
+-- after the retention of the job or upload that it belongs to.
 --
---   references:<id>   the live jobs that name a file of this job, step or upload; `schedule:<id>` for a schedule
+--   references:<id>   the live jobs that reference a file of this job, step or upload; `schedule:<id>` for a schedule
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals NOW change load record_key (records)
@@ -15,12 +15,12 @@ local function owners_named_by(record)
   return owners
 end
 
--- A job begins to live; its steps' parameters are among its own.
+-- A job is accepted; its parameters include those of its steps.
 local function refer(record)
   for id in pairs(owners_named_by(record)) do change('SADD', KEY.references .. id, record.id) end
 end
 
--- It has ended.
+-- A job has ended.
 local function unrefer(record)
   for id in pairs(owners_named_by(record)) do change('SREM', KEY.references .. id, record.id) end
 end
@@ -32,8 +32,8 @@ local function is_referred(ids)
   return false
 end
 
--- Whether a job that is past its retention stays for now: it is looked at again in an hour, and its record does not
--- lapse before.
+-- Whether a job is kept after its retention for now. It is checked again in an hour, and its record does not expire
+-- before.
 local function is_postponed(record)
   local ids = record.steps and cjson.decode(record.steps) or {}
   ids[#ids + 1] = record.id
@@ -44,7 +44,7 @@ local function is_postponed(record)
   return true
 end
 
--- The files of the jobs whose steps a job uses again stay as long as its own.
+-- The files of the jobs whose steps a job reuses are kept as long as its own.
 local function keep_lineage(record)
   if record.reuses ~= '1' then return end
   local retention_ms = tonumber(record.retention_ms)
@@ -61,7 +61,7 @@ local function keep_lineage(record)
   end
 end
 
--- upload: {id, retention_ms}. An upload is about to begin: its files go after this time, whether it ends well or not.
+-- upload: {id, retention_ms}. An upload begins: its files are deleted after this time, even if it fails.
 function T.upload(a)
   change('ZADD', KEY.uploads, NOW + a.retention_ms, a.id)
   return 'ok'

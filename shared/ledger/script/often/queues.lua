@@ -1,11 +1,11 @@
--- Where a queued job waits: with the broker, held by the pause of its queue, or held by its concurrency key.
+-- Where a queued job waits: in the broker, held by the pause of its queue, or held by its concurrency key.
 --
--- A queued job or step is in one of three sets of its queue, each in the order in which jobs are to run:
---   backlog:<queue>   free to run: its message is with the broker, or on its way there
---   held:<queue>      its queue is paused; its message is in its record only
---   limited:<queue>   as many jobs of its key run as may; likewise. Also in limited-key:<key>
--- running:<queue> and running-key:<key> have those under way. admitted-key:<key> has those that a free place was given
--- to and that have not started yet, by the time of that. A workflow's own entry is in none of them: its steps are.
+-- A queued job or step is in one of three sets of its queue, each in the order of running:
+--   backlog:<queue>   not held: its message is in the broker, or will be published
+--   held:<queue>      its queue is paused; its message is only in its record
+--   limited:<queue>   the limit of its key is reached; likewise. Also in limited-key:<key>
+-- running:<queue> and running-key:<key> have the running ones. admitted-key:<key> has those that were given a free
+-- place and have not started, by the time of that. A workflow is in none of them, but its steps are.
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals WAITS (states)
@@ -13,12 +13,12 @@
 -- luacheck: read globals emit_state (events)
 
 local PRIORITY_SEPARATOR = '\6\22' -- kombu.transport.redis: Channel.sep
-local BAND = 4398046511104 -- 2^42 ms: wider than any time, so that each priority has a band of scores of its own
+local BAND = 4398046511104 -- 2^42 ms: larger than any time, so that each priority has a separate band of scores
 local ADMITTED_AT_ONCE = 100
 local STEPS_LOOKED_AT = 100
-local PLACES_LOOKED_AT = 10 -- of each key in a round of the keeper
-local COPIES_PASSED = 10 -- at the head of a list
-local ADMISSION_MS = 60000 -- a place given to a job that does not start within this time is given to another, too
+local PLACES_LOOKED_AT = 10 -- per key in a round of the keeper
+local COPIES_PASSED = 10 -- maximum number of copies skipped at the head of a list
+local ADMISSION_MS = 60000 -- after this time without a start, the place is also given to another job
 
 local function list_of(record)
   local redis_priority = 9 - tonumber(record.priority)
@@ -29,7 +29,7 @@ end
 local function published_key(list) return KEY.published .. list end
 
 local function note_published(record)
-  if record.outbox ~= '1' then -- a broker elsewhere keeps its own account of what it has delivered
+  if record.outbox ~= '1' then -- a separate broker tracks deliveries itself
     local list = list_of(record)
     change('SADD', KEY.lists, list)
     change('ZADD', published_key(list), NOW, record.id)
@@ -47,23 +47,23 @@ local function waiting_set(record)
   return KEY.backlog .. record.queue
 end
 
--- A job's message and which publication of it this is: by that an old copy on a list is told from it.
+-- The message of a job with the number of its publication, to distinguish it from an old copy on a list.
 local function numbered(record)
   local comma = string.find(record.message, '^{%s*}') and '' or ', '
   return (string.gsub(record.message, '^{', '{"publication": ' .. record.publishes .. comma, 1))
 end
 
--- Which job a message is of (nil for one that is not ours), and which publication. What Celery itself publishes, a step
--- after those before it, says nothing: it is the first.
+-- The job id of a message (nil for a message of another service), and the number of its publication. Messages that
+-- Celery publishes itself, for later steps, have no number: they are the first.
 local function told_by(text)
   local readable, message = pcall(cjson.decode, text)
   local id = readable and type(message) == 'table' and type(message.headers) == 'table' and message.headers.id
   if type(id) == 'string' then return id, tonumber(message.publication) or 1 end
 end
 
--- The score of the first message from the head of a list that is its job's latest, not a copy and not a stranger's, and
--- the ids of those before it. A list is first in, first out: of what was published earlier only these are still on it.
--- Infinity if the list has none; nil if it cannot be told, after many copies.
+-- The score of the first message from the head of a list that is the latest of its job, not a copy and not of another
+-- service, and the ids of those before it. A list is first in, first out: of the messages published earlier, only these
+-- are still on it. Infinity if the list has none; nil if it is unknown, after many copies.
 local function first_known(list)
   local passed = {}
   for n = 1, COPIES_PASSED do
@@ -84,29 +84,28 @@ local function push(command, record)
   change(command, list_of(record), numbered(record))
 end
 
--- Put the job's message where workers find it. With a broker elsewhere it goes to the outbox, from which the
--- gateway that accepts it, or else the keeper, publishes it.
+-- Publish the message of a job. With a separate broker, add the job to the outbox; the accepting gateway publishes it
+-- from there, or the keeper if the gateway fails.
 local function put(record)
   if record.outbox == '1' then
-    local by_gateway = record.created_at == int(NOW) -- it is being accepted; the keeper waits before it steps in
+    local by_gateway = record.created_at == int(NOW) -- it is being accepted; the keeper waits before it publishes
     change('ZADD', KEY.outbox, by_gateway and NOW or 0, record.id)
     return
   end
   push('LPUSH', record)
 end
 
--- The same for a job that has been at the head of its list before: there it goes again. A list is told to be first in,
--- first out by the scores of what is published, so it is noted as just older than what it overtakes, unless the caller
--- has a score for it.
+-- Publish a job at the head of its list, because it was there before. The keeper relies on scores in the order of the
+-- list, so its score is just lower than that of the job that it overtakes, unless the caller has a score.
 local function put_first(record, score)
   if record.outbox == '1' then
-    change('ZADD', KEY.outbox, 1, record.id) -- no gateway has it in hand: the keeper need not wait for one
+    change('ZADD', KEY.outbox, 1, record.id) -- no gateway publishes it, so the keeper need not wait
     return
   end
   local published = published_key(list_of(record))
   if not score then
     local overtaken = first_known(list_of(record))
-    -- many copies at the head: then older than all
+    -- many copies at the head: use a score below all
     overtaken = overtaken or redis.call('ZRANGE', published, 0, 0, 'WITHSCORES')[2] or math.huge
     score = overtaken ~= math.huge and overtaken - 1
   end
@@ -114,7 +113,7 @@ local function put_first(record, score)
   if score then change('ZADD', published, score, record.id) end
 end
 
--- Keep a job from running for now. Its message is with the broker no more, or its delivery is dropped.
+-- Hold a job. Its message is no longer in the broker, or its delivery is dropped.
 local function hold(record, why)
   change('ZREM', waiting_set(record), record.id)
   change('ZREM', published_key(list_of(record)), record.id)
@@ -133,7 +132,7 @@ local function hold(record, why)
   end
 end
 
--- The other way: it may run again, and the caller publishes it.
+-- End the hold of a job; the caller publishes it.
 local function free(record)
   if not record.held_by then return end
   change('ZREM', waiting_set(record), record.id)
@@ -150,12 +149,12 @@ local function publish_first(record, score)
   if is_paused(record.queue) then hold(record, 'queue_paused') else put_first(record, score) end
 end
 
--- Keys of which a place may be free. They are looked at when the transition is written: see `admit_all`.
+-- Concurrency keys that may have a free place. They are checked after the transition is written: see `admit_all`.
 local freed = {}
 
--- Give a free place of a key to the one of those that wait for one that is the most urgent, then the oldest. It starts
--- if there is still a place when a worker claims it: nothing is reserved, so nobody waits for a queue without workers.
--- Returns whether there may be another.
+-- Give a free place of a key to the waiting job that is the most urgent, then the oldest. It starts if there is still a
+-- place when a worker claims it. Nothing is reserved, so no job waits for one in a queue without workers.
+-- Returns whether there may be another place.
 local function admit(key)
   local waiting, admitted = KEY.limited_key .. key, KEY.admitted_key .. key
   local id = redis.call('ZRANGE', waiting, 0, 0)[1]
@@ -180,7 +179,7 @@ local function admit(key)
   return true
 end
 
--- Take what cannot be worked on from every work list, and keep why for an operator. Its record stays as it is.
+-- Remove a job that cannot be processed from all work lists, and store the reason for an operator. Its record is kept.
 local function set_aside(id, why)
   local function take_from(key)
     local score = redis.pcall('ZSCORE', key, id)
@@ -198,7 +197,7 @@ local function set_aside(id, why)
   change('HSET', KEY.set_aside, id, why)
 end
 
--- Each is a transition of its own: one that fails undoes nothing of what freed the place.
+-- Each is a separate transition: a failed one does not undo the transition that freed the place.
 local function admit_all()
   for key in pairs(freed) do
     for _ = 1, ADMITTED_AT_ONCE do
@@ -213,7 +212,7 @@ local function admit_all()
   freed = {}
 end
 
--- Keep the sets of the queue and of the key true when a job changes its state.
+-- Update the sets of the queue and of the key when a job changes its state.
 local function move(record, from, state)
   local key = record.concurrency_key
   if from == 'queued' then
@@ -238,8 +237,8 @@ local function move(record, from, state)
   end
 end
 
--- Change a state: the field, the index that lists read, and the sets of those who wait and run. What is queued `again`
--- through no fault of its own waits with those who came when it first did.
+-- Change a state: the field, the index of lists, and the sets of waiting and running jobs. A job that is queued `again`
+-- without its fault keeps its place in the order of waiting.
 local function enter(record, state, again)
   local from = record.state
   if not record.job_id then
@@ -251,7 +250,7 @@ local function enter(record, state, again)
   if not record.steps then move(record, from, state) end
 end
 
--- Drop the job from the work lists that its state has it in. Were it in another, the keeper would drop it there.
+-- Remove the job from the work lists of its state. The keeper removes it from others, if it is in any.
 local function unlist(record)
   if record.state == 'running' then
     change('ZREM', KEY.claims, record.id)
@@ -263,16 +262,16 @@ local function unlist(record)
   if record.outbox == '1' then change('ZREM', KEY.outbox, record.id) end
 end
 
--- Hold a queued job that a worker asks for and that may not run now; `message` is what it came with. Returns whether.
+-- Hold a queued job that a worker claims but that must not run now; `message` is the delivered one. Returns whether.
 local function held_at_claim(record, message)
   local key = record.concurrency_key
   local others = key and redis.call('SCARD', KEY.running_key .. key)
-  if key and redis.call('SISMEMBER', KEY.running_key .. key, record.id) == 1 then others = others - 1 end -- it was lost
+  if key and redis.call('SISMEMBER', KEY.running_key .. key, record.id) == 1 then others = others - 1 end -- lost
   local is_full = key and others >= tonumber(record.concurrency_limit)
   local why = is_paused(record.queue) and 'queue_paused' or is_full and 'concurrency_limited'
   if not why then return false end
   if not record.message then set(record, { message = message }) end
-  if record.state ~= 'queued' then -- its time has come, and its message came before the keeper did
+  if record.state ~= 'queued' then -- it is due, and its message came before the keeper published it
     change('ZREM', KEY.due, record.id)
     enter(record, 'queued')
     set(record, { due_at = false })
@@ -283,7 +282,7 @@ local function held_at_claim(record, message)
   return true
 end
 
--- Publish a job that the pause of its queue held, if it may go.
+-- Publish a job that the pause of its queue held, if its key allows it.
 local function let_one_go(id, queue)
   local record = load(id)
   if record and record.state == 'queued' then
@@ -294,8 +293,8 @@ local function let_one_go(id, queue)
   end
 end
 
--- Publish up to `limit` jobs that the pause of their queue held, if it is over; each is a transition of its own. `note`
--- hears of each what was done. Returns how many were looked at.
+-- Publish at most `limit` jobs that the pause of their queue held, if it has ended; each is a separate transition.
+-- Calls `note` with what was done to each. Returns the number of jobs examined.
 local function let_go(queue, limit, note)
   if is_paused(queue) then return 0 end
   local held = KEY.held .. queue
@@ -309,7 +308,7 @@ local function let_go(queue, limit, note)
   return #ids
 end
 
--- The keeper's part: give the places of a key that are free and that nobody took.
+-- For the keeper: give the free places of keys that no job took.
 local function look_at_places(key)
   for _, id in ipairs(redis.call('SRANDMEMBER', KEY.running_key .. key, PLACES_LOOKED_AT)) do
     if field_of(id, 'state') ~= 'running' then change('SREM', KEY.running_key .. key, id) end
@@ -318,12 +317,12 @@ local function look_at_places(key)
   freed[key] = true
 end
 
--- Why a job does not run yet, and how many are before it in its queue. Nothing if it does not wait.
+-- Why a job is waiting, and how many are before it in its queue. Nothing if it is not waiting.
 local function waiting(record)
   if not WAITS[record.state] then return end
   if record.state ~= 'queued' then return 'scheduled' end
   if record.steps then
-    for n, id in ipairs(cjson.decode(record.steps)) do -- a step that waits for its worker speaks for the job
+    for n, id in ipairs(cjson.decode(record.steps)) do -- the first step that waits for a worker stands for the job
       if field_of(id, 'state') == 'queued' then return waiting(load(id)) end
       if n == STEPS_LOOKED_AT then return end
     end
@@ -335,7 +334,7 @@ local function waiting(record)
   return 'behind', redis.call('ZRANK', waiting_set(record), record.id)
 end
 
--- A record as clients read it: its fields, and why it waits.
+-- A record for clients: its fields, and why it is waiting.
 local function shown(id)
   local flat = redis.call('HGETALL', record_key(id))
   for i = 1, #flat, 2 do

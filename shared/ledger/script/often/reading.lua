@@ -1,4 +1,4 @@
--- What clients read: a job with its steps, or a list.
+-- Reads of clients: a job with its steps, or a list.
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals record_key (records)
@@ -27,7 +27,7 @@ local function has_tag(tags, wanted)
 end
 
 -- list: {index: its key, states?: {state: true}, kind?, queue?, tag?, schedule?, from, to, limit, scan}
--- Walks the narrowest index from the newest id down; ids sort by time. Replies {next_id, record...}.
+-- Reads the given index from the newest id down; ids sort by time. Replies {next_id, record...}.
 function T.list(a)
   local found, upper, scanned = {}, a.upper, 0
   while #found < a.limit and scanned < a.scan do

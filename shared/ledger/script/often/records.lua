@@ -1,14 +1,13 @@
--- The ledger's transitions. One script, so that what two transitions share is written once; every call is atomic.
+-- The transitions of the ledger, in one script, so that they can share code; every call is atomic.
 --
 --   ARGV[1]  transition        ARGV[2]  its arguments as one JSON object
 --
--- **A script never stops half way.** Redis does not roll back, so a transition only reads. What it would change it
--- notes by `change`; when it has come to its end all that is noted is checked, and then written. An error before that
--- leaves everything as it was. Records are loaded once, and the copy in hand is kept true by `set`; other keys are read
--- as they were before the transition.
+-- **A script never stops half way.** Redis does not roll back, so a transition only reads and records its changes with
+-- `change`. At its end all changes are checked and then written. An error before that leaves everything unchanged.
+-- Records are loaded once, and `set` updates the loaded copy; other keys are read as they were before the transition.
 --
 -- Records are hashes of strings. Times are milliseconds since 1970 by the server's clock: one clock for all.
--- The state machine is drawn in shared/ledger/states.py, the names of keys come from shared/ledger/keys.py.
+-- shared/ledger/states.py has a diagram of the states; the names of keys come from shared/ledger/keys.py.
 
 -- luacheck: read globals KEY (keys)
 
@@ -39,7 +38,7 @@ local function iso8601(ms)
     math.floor(s / 3600), math.floor(s / 60) % 60, s % 60, rest % 1000)
 end
 
-local TYPE_OF = { -- of the key that a command changes; the others take any
+local TYPE_OF = { -- the key type of each command; other commands accept any type
   HSET = 'hash', HDEL = 'hash', HSETNX = 'hash', ZADD = 'zset', ZREM = 'zset', ZREMRANGEBYSCORE = 'zset',
   SADD = 'set', SREM = 'set', LPUSH = 'list', RPUSH = 'list', XADD = 'stream',
 }
@@ -47,9 +46,9 @@ local TAKES_MORE = { ZADD = true, ZREM = true, SADD = true, SREM = true, LPUSH =
 local MOST_VALUES = 4000 -- Lua unpacks up to 8,000
 local LARGEST = 2 ^ 53
 
--- What the transition under way changes: commands in their order, the last one of each key and the type that it is to
--- have, fields of records (by key; false deletes one), and additions to the counters. `counted` has the additions of
--- those that are written.
+-- The changes of the current transition: commands in order, the last command and the required type of each key, fields
+-- of records (by key; false deletes a field), and additions to the counters. `counted` has the additions of the
+-- transitions that are written.
 local commands, last_of, types, fields_of, counts = {}, {}, {}, {}, {}
 local counted = {}
 
@@ -63,7 +62,7 @@ local function must_be_number(command, key, value, least)
   error(command .. ' ' .. key .. ': ' .. tostring(value) .. ' is not a number in its range', 0)
 end
 
--- Note a command that writes. What the same one does to the same key becomes one call.
+-- Record a writing command. Repetitions for the same key are merged into one call.
 local function change(command, key, ...)
   local first, second, third = ...
   if command == 'ZADD' then
@@ -88,7 +87,7 @@ end
 
 local function count(field, n) counts[field] = (counts[field] or 0) + (n or 1) end
 
-local hashes = {} -- keys that were read as such
+local hashes = {} -- keys that were read as hashes
 
 local function must_be(wanted, key)
   if hashes[key] then return end
@@ -96,8 +95,8 @@ local function must_be(wanted, key)
   if found ~= wanted and found ~= 'none' then error(key .. ' is a ' .. found, 0) end
 end
 
--- Write what was noted, all of it or (with an error) nothing. `table.concat` raises one for a value that is neither
--- text nor number.
+-- Write all recorded changes or, with an error, none. `table.concat` raises an error for a value that is neither text
+-- nor number.
 local function write_changes()
   for key, wanted in pairs(types) do must_be(wanted, key) end
   for _, noted in ipairs(commands) do table.concat(noted) end
@@ -124,10 +123,10 @@ local function write_changes()
   for field, n in pairs(counts) do counted[field] = (counted[field] or 0) + n end
 end
 
-local loaded = {} -- records by id, false for one that is not there
+local loaded = {} -- records by id, false for a missing one
 
--- Do a transition wholly or not at all. Returns whether it was done, and what it returned or why not. One within
--- another is written at once, and stays whatever becomes of the other.
+-- Run a transition completely or not at all. Returns whether it was done, and its reply or the error. A nested one is
+-- written at once, and stays even if the outer one fails.
 local function try(act, ...)
   local outer = { commands, last_of, types, fields_of, counts }
   commands, last_of, types, fields_of, counts = {}, {}, {}, {}, {}
@@ -142,18 +141,18 @@ end
 
 local function record_key(id) return KEY.job .. id end
 
--- A record from the fields that Redis gave.
+-- A record from the flat reply of HGETALL.
 local function record_of(flat)
   local record = {}
   for i = 1, #flat, 2 do record[flat[i]] = flat[i + 1] end
-  if record.held_by == 'rate_limited' then record.held_by = 'concurrency_limited' end -- its name until 0.1
+  if record.held_by == 'rate_limited' then record.held_by = 'concurrency_limited' end -- the old name
   return record
 end
 
 local NUMBERS = { 'priority', 'retention_ms', 'created_at', 'max_crashes', 'max_retries' }
 local TEXTS = { 'id', 'kind', 'queue', 'state', 'tags' }
 
--- Raises an error for a record that lacks what every job has.
+-- Load a record. Raises an error if a required field is missing or invalid.
 local function load(id)
   if loaded[id] ~= nil then return loaded[id] or nil end
   local key = record_key(id)
@@ -172,7 +171,7 @@ local function load(id)
   return record or nil
 end
 
--- What is made or removed by the transition: `load` is to know.
+-- Tell `load` about a record that the transition creates or removes.
 local function take_in_hand(record) loaded[record.id] = record end
 local function remove_record(id)
   loaded[id] = false
@@ -180,16 +179,16 @@ local function remove_record(id)
   change('DEL', record_key(id), KEY.result .. id)
 end
 
--- The copy in hand, or one that only `set` is to have.
+-- The loaded copy of a record, or a new one for `set`.
 local function hand_of(id) return loaded[id] or { id = id } end
 
--- One field of a record, which need not be a whole one.
+-- One field of a record, which may be incomplete.
 local function field_of(id, name)
   if loaded[id] ~= nil then return loaded[id] and loaded[id][name] end
   return redis.call('HGET', record_key(id), name)
 end
 
--- Write fields of a record and keep the copy in hand true. A value of false deletes the field.
+-- Write fields of a record and update the loaded copy. A value of false deletes the field.
 local function set(record, fields)
   local key = record_key(record.id)
   local noted = fields_of[key]

@@ -1,9 +1,9 @@
--- What Celery's AsyncResult reads, and what an error says.
+-- The results that Celery's AsyncResult reads, and error documents.
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals NOW change iso8601 (records)
 
--- Write what AsyncResult reads; `result` and `date_done` are JSON text. Returns key and value.
+-- Write the result for AsyncResult; `result` and `date_done` are JSON text. Returns key and value.
 local function note_celery_result(record, status, result, date_done)
   local key = KEY.result .. record.id
   local value = '{"status": "' .. status .. '", "result": ' .. result .. ', "traceback": null, "children": []'
@@ -12,7 +12,7 @@ local function note_celery_result(record, status, result, date_done)
   return key, value
 end
 
--- The same of what has ended: those who wait for it are told.
+-- Write the result of an ended job, and publish it to waiting clients.
 local function store_celery_result(record, status, result)
   local key, value = note_celery_result(record, status, result, '"' .. iso8601(NOW) .. '"')
   change('PUBLISH', key, value)
@@ -23,6 +23,6 @@ local function celery_exception(exc_type, module, message)
 end
 
 local function error_document(code, message, remedy)
-  local details = cjson.decode('{}') -- an empty table of Lua's own is the same
+  local details = cjson.decode('{}') -- an empty Lua table gives the same
   return cjson.encode({ code = code, message = message, remedy = remedy, retryable = false, details = details })
 end

@@ -1,4 +1,4 @@
--- The steps of a workflow: what they wait for, and what the end of one means for the others.
+-- The steps of a workflow: what they wait for, and the effect of the end of one on the others.
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals FINAL (states)
@@ -7,7 +7,7 @@
 -- luacheck: read globals error_document (results)
 -- luacheck: read globals enter note_published (queues)
 
-local settle -- defined below; a job and its steps end each other
+local settle -- defined later; a job and its steps end each other
 
 local function steps_of(job)
   local steps = {}
@@ -15,7 +15,7 @@ local function steps_of(job)
   return steps
 end
 
--- End every step of a job that has not ended: those under way are asked to stop, the others are closed.
+-- End every step of a job that has not ended: running ones are requested to stop, the others are closed.
 local function close_steps(job, state, reason)
   for _, step in ipairs(steps_of(job)) do
     if step.state == 'running' then
@@ -27,26 +27,26 @@ local function close_steps(job, state, reason)
   end
 end
 
--- What is never published again need not be kept: a step's message carries all the steps after it.
+-- Delete a message that is never published again: the message of a step contains all later steps.
 local function drop_message(id)
   set(hand_of(id), { message = false })
   change('ZREM', KEY.outbox, id)
 end
 
--- A step that may fail, and did: what follows it goes on without its result.
+-- Whether a step failed and may fail: later steps continue without its result.
 local function is_tolerated(record)
   return record.may_fail == '1' and (record.state == 'failed' or record.state == 'quarantined')
 end
 
--- The result of a workflow is that of its last step; of several in parallel, how many of all steps did what.
+-- The result of a workflow is that of its last step; for several last steps, the numbers of succeeded and failed steps.
 local function workflow_result(job, last)
-  -- A job of a version before `ends` was written down has the result of the step that ended last.
+  -- A job of a version without `ends` has the result of the step that ended last.
   local ends, failed = job.ends and cjson.decode(job.ends) or { last.id }, tonumber(job.tolerated or '0')
   if #ends == 1 then return field_of(ends[1], 'result') or 'null' end
   return '{"succeeded_count": ' .. int(tonumber(job.done) - failed) .. ', "failed_count": ' .. int(failed) .. '}'
 end
 
--- What the end of a step means for its job and for the steps after it.
+-- Apply the end of a step to its job and to the steps after it.
 local function step_ended(step)
   local job = load(step.job_id)
   if not job then return end
@@ -59,7 +59,7 @@ local function step_ended(step)
       if follower and follower.state == 'waiting' then
         local waits_for = tonumber(follower.waits_for) - 1
         set(follower, { waits_for = waits_for })
-        if waits_for == 0 then -- Celery publishes it now; the keeper looks after it if that fails
+        if waits_for == 0 then -- Celery publishes it now, or the keeper if that fails
           enter(follower, 'queued')
           note_published(follower)
           emit_state(follower)
@@ -79,7 +79,7 @@ local function step_ended(step)
   end
 end
 
--- What the steps before a step returned, in order: JSON text. Null stands for one that failed and may.
+-- The results of the previous steps in order, as JSON text; null for a failed one that may fail.
 local function upstream_of(record)
   local results = {}
   for n, id in ipairs(cjson.decode(record.after or '[]')) do
@@ -88,8 +88,8 @@ local function upstream_of(record)
   return '[' .. table.concat(results, ', ') .. ']'
 end
 
--- A step that runs has its message, so those before it need not bring it again: see republish. One that several
--- follow keeps its own until the job ends.
+-- A running step has its message, so previous steps need not publish it again: see republish. A step that several steps
+-- follow keeps its message until the job ends.
 local function drop_messages_before(record)
   for _, id in ipairs(cjson.decode(record.after or '[]')) do
     if field_of(id, 'before') == '["' .. record.id .. '"]' then drop_message(id) end

@@ -28,7 +28,7 @@ local function create(record)
   if not record.job_id then count('submitted|' .. record.kind) end
 end
 
--- The job waits for its time, or its message goes out.
+-- Schedule the job, or publish its message.
 local function start_waiting(record)
   if record.due_at and tonumber(record.due_at) > NOW then
     enter(record, 'scheduled')
@@ -40,7 +40,7 @@ local function start_waiting(record)
   if record.expires_at then change('ZADD', KEY.expiring, record.expires_at, record.id) end
 end
 
--- Write jobs down and send them on their way. A record has its steps' records in `with_steps`. Returns the ids.
+-- Write jobs, and publish or schedule them. `with_steps` of a record has the records of its steps. Returns the ids.
 local function write(jobs)
   local ids = {}
   for i, record in ipairs(jobs) do
@@ -73,8 +73,8 @@ local function write(jobs)
 end
 
 -- accept: submissions = [{until?, idempotency_key?, fingerprint?, idempotency_ms?, jobs: [record...]}], each all or
--- nothing. After `until` nothing is written, since its client has been told so. One that was written before is as it
--- is: whoever lost the reply asks again. Replies, one a submission:
+-- nothing. After `until` nothing is written, because the client was told so. A submission written before is unchanged:
+-- the caller lost the reply and repeats the call. Replies, one per submission:
 -- {'accepted', created_at} | {'replayed', created_at, ids...} | {'conflict'} | {'late', the time now}
 function T.accept(a)
   local replies, known_here = {}, {}
@@ -102,7 +102,7 @@ function T.accept(a)
   return replies
 end
 
--- published: {ids}. What the outbox held has reached the broker.
+-- published: {ids}. The messages of these jobs in the outbox have been published.
 function T.published(a)
   for _, id in ipairs(a.ids) do
     change('ZREM', KEY.outbox, id)

@@ -1,10 +1,10 @@
--- Telling the end of a job: `callbacks` has the jobs whose end is to be told and whose callback is not submitted yet.
+-- Callbacks: the set `callbacks` has the ended jobs whose callback is not submitted yet.
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals change (records)
 -- luacheck: read globals write (submission)
 
--- callback: {id, job}. Submit the job that tells the end of `id`: once, whoever asks and however often.
+-- callback: {id, job}. Submit the callback `job` of the job `id`, only once even if called repeatedly.
 -- Replies 'accepted' | 'known'.
 function T.callback(a)
   if not redis.call('ZSCORE', KEY.callbacks, a.id) then return 'known' end

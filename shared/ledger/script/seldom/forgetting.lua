@@ -1,5 +1,5 @@
--- Taking jobs out of the ledger: past their retention, on request, or as `maintenance.cleanup_old_data` asks for; and
--- what nobody owns. With `dry_run` nothing is changed, and the replies are the same.
+-- Deletion of jobs from the ledger: after their retention, on request, or for `maintenance.cleanup_old_data`; and of
+-- orphaned keys and files. With `dry_run` nothing is changed, and the replies are the same.
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals FINAL (states)
@@ -7,7 +7,7 @@
 -- luacheck: read globals is_referred (files)
 -- luacheck: read globals unlist (queues)
 
--- Take everything of a job out of the ledger, leaving a mark that it was there. Returns its and its steps' ids.
+-- Delete all keys of a job, but record that it existed. Returns the ids of the job and its steps.
 local function forget(record)
   local ids = { record.id }
   for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do ids[#ids + 1] = id end
@@ -36,8 +36,8 @@ local function clean(id, a)
   if not record then return { 'unknown' } end
   local until_ms = redis.call('ZSCORE', KEY.ended, id)
   if not FINAL[record.state] or not until_ms then return { 'live' } end
-  -- The score and not the time of its end: the files of a job whose steps another one uses again stay as long as
-  -- that.
+  -- Use the score and not the time of its end: it is later if another job reuses its steps and needs their
+  -- files.
   if until_ms - record.retention_ms > NOW - a.older_than_ms then return { 'young' } end
   local ids = record.steps and cjson.decode(record.steps) or {}
   table.insert(ids, 1, record.id)
@@ -50,9 +50,9 @@ local function clean(id, a)
   return ids
 end
 
--- clean: {ids, older_than_ms, dry_run}: forget the jobs that ended so long ago. Replies, one a job:
--- {'forgotten', id...} (its and its steps') | {'live'} | {'young'} | {'referred'} (a live job names one of its files or
--- its end is still to be told) | {'unknown'}.
+-- clean: {ids, older_than_ms, dry_run}: delete the jobs that ended longer ago. Replies, one per job:
+-- {'forgotten', id...} (of job and steps) | {'live'} | {'young'} | {'referred'} (a live job references its files, or
+-- its callback is not submitted yet) | {'unknown'}.
 function T.clean(a)
   local replies = {}
   for i, id in ipairs(a.ids) do replies[i] = clean(id, a) end
@@ -65,9 +65,9 @@ local function untouched(key, age_ms)
   return redis.call('PTTL', key) == -1 and redis.call('OBJECT', 'IDLETIME', key) * 1000 >= age_ms
 end
 
--- Each says whether an id is stray, and how to remove what it stands for.
+-- Each function returns whether an id is stray, and how to remove it.
 local STRAY = {
-  -- events of a job that is gone
+  -- events of a deleted job
   events = {
     function(id, age_ms)
       if exists(id) then return false end
@@ -76,17 +76,17 @@ local STRAY = {
     end,
     function(id) change('DEL', KEY.events .. id) end,
   },
-  -- a result without a job and without an end: those of others' tasks have a time to live
+  -- a result without a job and without a time to live, which results of other tasks have
   results = {
     function(id, age_ms) return not exists(id) and untouched(KEY.result .. id, age_ms) end,
     function(id) change('DEL', KEY.result .. id) end,
   },
-  -- what Celery counted for a chord that never came to its body; the caller leaves out those of live jobs
+  -- the counter of a chord whose body never started; the caller leaves out those of live jobs
   chords = {
     function(name, age_ms) return untouched(KEY.chord .. name, age_ms) end,
     function(name) change('DEL', KEY.chord .. name) end,
   },
-  -- steps whose job is gone
+  -- steps of a deleted job
   steps = {
     function(id, age_ms)
       local record = load(id)
@@ -97,7 +97,7 @@ local STRAY = {
       remove_record(id)
     end,
   },
-  -- files in the store of which the ledger knows nothing; how old they are is the caller's to know
+  -- files in the store that the ledger does not know; the caller checks their age
   files = {
     function(id)
       return not exists(id) and not redis.call('ZSCORE', KEY.uploads, id) and not is_referred({ id })
@@ -106,7 +106,7 @@ local STRAY = {
   },
 }
 
--- stray: {what, ids, age_ms, dry_run}. Replies the ids that are stray, and have been removed.
+-- stray: {what, ids, age_ms, dry_run}. Replies the stray ids, which have been removed.
 function T.stray(a)
   local is_stray, remove = unpack(STRAY[a.what])
   local found = {}
@@ -119,7 +119,7 @@ function T.stray(a)
   return found
 end
 
--- unindex: {index, ids, dry_run}: take ids without a record out of an index. Replies how many.
+-- unindex: {index, ids, dry_run}: remove ids without a record from an index. Replies their number.
 function T.unindex(a)
   local n = 0
   for _, id in ipairs(a.ids) do
@@ -131,8 +131,8 @@ function T.unindex(a)
   return n
 end
 
--- forget: {id}. Take a finished job out of the ledger now. Replies as `clean` does: 'referred' where a live job, a
--- schedule, or a later job that uses its steps again needs its files, or where its end is still to be told.
+-- forget: {id}. Delete an ended job now. Replies as `clean` does: 'referred' if a live job, a schedule, or a later job
+-- that reuses its steps needs its files, or its callback is not submitted yet.
 function T.forget(a)
   local record = load(a.id)
   local until_ms = record and redis.call('ZSCORE', KEY.ended, a.id)

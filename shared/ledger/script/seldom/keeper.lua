@@ -1,4 +1,4 @@
--- The keeper's round: what is due, lost, expired, or past its retention.
+-- The rounds of the keeper: due, lost and expired jobs, and those past their retention.
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals FINAL (states)
@@ -11,17 +11,17 @@
 -- luacheck: read globals lost (claims)
 -- luacheck: read globals forget (forgetting)
 
-local STEPS_A_ROUND = 1000 -- of the workflows that expire or are forgotten: 0.2 ms each, and all others wait meanwhile
+local STEPS_A_ROUND = 1000 -- of workflows that expire or are deleted: each takes 0.2 ms and blocks other calls
 
 local function older(key, bound, limit)
   return redis.call('ZRANGE', key, '-inf', bound, 'BYSCORE', 'LIMIT', 0, limit)
 end
 
--- Queued jobs whose message is in no list any more and that no worker has claimed, the youngest first: each is put
--- before those that were published after it.
+-- Unclaimed queued jobs whose message is no longer in a list, the youngest first: each is published before those that
+-- were published after it.
 local function lost_messages(list, a)
   local known, passed = first_known(list)
-  if not known then return {} end -- wait until the copies are taken
+  if not known then return {} end -- wait until the copies are consumed
   local key, bound = published_key(list), math.min(NOW - a.grace_ms, known - 1)
   local ids = {}
   for _, id in ipairs(redis.call('ZRANGE', key, bound, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, a.limit)) do
@@ -30,7 +30,7 @@ local function lost_messages(list, a)
   return ids
 end
 
--- Celery forgets a chord once it has published its body. Let it count the parts again: celery.backends.redis.
+-- Celery deletes a chord once it has published its body. Let it count the parts again: celery.backends.redis.
 local function rearm_chord(part, size)
   local readable, message = pcall(cjson.decode, part.message)
   local group = readable and message.headers.group
@@ -40,8 +40,8 @@ local function rearm_chord(part, size)
   change('SET', key .. '.s', size, 'PX', part.retention_ms)
 end
 
--- Publish again what was lost on its way. A step that Celery should have published after its predecessors has
--- no message yet: then theirs go out again; a claim answers 'succeeded' and Celery goes on from there.
+-- Publish a lost message again. A step that Celery should have published after the previous ones has no message yet:
+-- then publish theirs again; their claims reply 'succeeded', and Celery continues from there.
 local function republish(record)
   if record.message then
     publish_first(record, redis.call('ZSCORE', published_key(list_of(record)), record.id))
@@ -51,7 +51,7 @@ local function republish(record)
   local before = {}
   for _, id in ipairs(cjson.decode(record.after or '[]')) do
     local part = load(id)
-    if part and part.message then before[#before + 1] = part end -- a reused one is not part of a chord
+    if part and part.message then before[#before + 1] = part end -- a reused step is not part of a chord
   end
   if before[1] then rearm_chord(before[1], #before) end
   for _, part in ipairs(before) do
@@ -63,8 +63,8 @@ local function republish(record)
   end
 end
 
--- Do something to each id: one transition each, so that what cannot be done to one is set aside and the others go on.
--- `act` returns what it did, or the ids that it took out of the ledger; `note` hears of it.
+-- Call `act` for each id, in a separate transition each, so that one failure sets only its job aside. `act` returns
+-- what it did, or the ids that it deleted; `note` is called with that.
 local function each(ids, act, note)
   for _, id in ipairs(ids) do
     local done, what = try(act, id)
@@ -88,7 +88,7 @@ local function publish_due(id)
   return 'published'
 end
 
--- The ids of a list, until their workflows have as many steps as are dealt with in a round.
+-- The first ids of a list, limited by the number of steps per round.
 local function few(ids)
   local taken, steps_left = {}, STEPS_A_ROUND
   for n, id in ipairs(ids) do
@@ -131,8 +131,8 @@ local function forget_upload(id)
   return 'forgotten'
 end
 
--- The rounds, in their order; each deals with at most `limit` jobs (lost messages: of each list, holds: of each queue
--- and key), and is told to the keeper by its name if it could not be gone through.
+-- The rounds, in order; each handles at most `limit` jobs (lost messages: per list, holds: per queue and key). The
+-- keeper gets the name of a round that fails.
 local ROUNDS = {
   { 'due', function(a, note) each(older(KEY.due, NOW, a.limit), publish_due, note) end },
   { 'expired', function(a, note) each(few(older(KEY.expiring, NOW, a.limit)), expire_unstarted, note) end },
@@ -145,7 +145,7 @@ local ROUNDS = {
         local record = load(id)
         if not record or record.state ~= 'queued' or list_of(record) ~= list then
           change('ZREM', published_key(list), id)
-        elseif tonumber(record.published_at) <= NOW - a.grace_ms then -- a score can be older: see put_first
+        elseif tonumber(record.published_at) <= NOW - a.grace_ms then -- the score can be lower: see put_first
           republish(record)
           return 'republished'
         end
@@ -169,8 +169,8 @@ local ROUNDS = {
   { 'uploads', function(a, note) each(older(KEY.uploads, NOW, a.limit), forget_upload, note) end },
 }
 
--- Be the keeper for a while. Nobody was for longer than a lease: the ledger itself was away, and nobody could renew
--- either; then owners that live get one lease to show it.
+-- Become the keeper for a while. If there was none for longer than a lease, the ledger was unavailable and no claim
+-- could be renewed; then running claim owners get one more lease.
 local function take_office(a)
   local holder = redis.call('GET', KEY.keeper)
   if holder and holder ~= a.owner then return false end
@@ -184,7 +184,7 @@ end
 -- tend: {owner, lock_ms, lease_ms, limit, grace_ms, outbox_grace_ms, remember_ms}: all rounds of the keeper.
 -- Replies {} when another worker is the keeper, else {'tended', action, id, action, id, ...}; actions are
 -- published (due), expired, republished (owner or message lost), quarantined, cancelled, unpublished, forgotten,
--- callback (its end is to be told), set_aside (it cannot be worked on), failed (a round, by its name, and why).
+-- callback (to be submitted), set_aside (it cannot be processed), failed (name of a round, and the error).
 function T.tend(a)
   for _, name in ipairs({ 'lock_ms', 'lease_ms', 'limit', 'grace_ms', 'outbox_grace_ms', 'remember_ms' }) do
     if not is_number(a[name], 0) then error(name .. ' is not a number', 0) end

@@ -1,8 +1,8 @@
--- What a scrape shows, in one call.
+-- All values of a scrape, in one call.
 
 -- luacheck: read globals KEY (keys)
 
--- metrics: {queues, states}. Replies {counters, counters of events, jobs a state, as `queues`, as `workers`}.
+-- metrics: {queues, states}. Replies {counters, counters of events, jobs per state, as `queues`, as `workers`}.
 function T.metrics(a)
   local jobs = {}
   for i, state in ipairs(a.states) do jobs[i] = redis.call('ZCARD', KEY.state .. state) end

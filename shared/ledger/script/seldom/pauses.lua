@@ -1,16 +1,16 @@
--- Pausing and resuming queues, and how they stand.
+-- Pausing and resuming queues, and their state.
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals NOW change int (records)
 -- luacheck: read globals BAND let_go (queues)
 
--- pause: {queue}. Nothing of the queue is started from now on, whichever worker asks, until it is resumed.
+-- pause: {queue}. No job of the queue starts, on any worker, until it is resumed.
 function T.pause(a)
   change('HSETNX', KEY.paused, a.queue, int(NOW))
   return 'ok'
 end
 
--- resume: {queue}. What was held goes out by `let_go`, or else by the keeper.
+-- resume: {queue}. `let_go` publishes the held jobs, or the keeper.
 function T.resume(a)
   change('HDEL', KEY.paused, a.queue)
   return 'ok'
@@ -19,7 +19,7 @@ end
 -- let_go: {queue, limit}. Replies how many jobs were published: fewer than `limit` when none is left.
 function T.let_go(a) return let_go(a.queue, a.limit, function() end) end
 
--- The job of a set that has waited longest: its id and since when. One look a priority, whatever the set's size.
+-- The job of a set that has waited longest: its id and since when. One query per priority, for any size of the set.
 local function oldest_in(set_key)
   local oldest, since
   if redis.call('EXISTS', set_key) == 0 then return end
@@ -32,8 +32,8 @@ local function oldest_in(set_key)
   return oldest, since
 end
 
--- queues: {queues}. Replies, one a queue: {backlog, held, limited, running, consumers, paused_at, oldest_id, oldest_at,
--- now}.
+-- queues: {queues}. Replies, one per queue: {backlog, held, limited, running, consumers, paused_at, oldest_id,
+-- oldest_at, now}.
 function T.queues(a)
   local replies = {}
   for i, queue in ipairs(a.queues) do

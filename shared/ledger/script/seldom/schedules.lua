@@ -1,11 +1,11 @@
--- Schedules, kept as RedBeat keeps its entries: one hash each, and an index scored by when beat is to look at it next,
--- in seconds; a negative score is never looked at. Fields of the hash:
+-- Schedules, stored like RedBeat's entries: one hash each, and an index scored by the next time that beat checks it, in
+-- seconds; a negative score is never due. Fields of the hash:
 --
---   document   the schedule as shared/schedules/terms.py writes it      definition  the same in RedBeat's words
---   revision   counts the edits: who acts on an older one is refused
---   cursor     slots up to this time have been dealt with
---   buffered   a slot whose job waits for the last one's end
---   last_job, last_slot, skipped, skipped_slot, skipped_why, trouble          what came of it
+--   document   the schedule as shared/schedules/terms.py writes it      definition  the same in RedBeat's format
+--   revision   number of edits; a call with an older one is refused
+--   cursor     slots up to this time have been processed
+--   buffered   a slot whose job waits for the end of the last one
+--   last_job, last_slot, skipped, skipped_slot, skipped_why, trouble          outcomes
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals FINAL (states)
@@ -22,7 +22,7 @@ local function look_at(id, at_ms)
   change('ZADD', SCHEDULES, string.format('%.3f', at_ms / 1000), schedule_key(id))
 end
 
--- The files that the parameters of a schedule name stay as long as it does.
+-- The files that the parameters of a schedule reference are kept as long as the schedule.
 local function name_files(id, document)
   local before = redis.call('HGET', schedule_key(id), 'document')
   if before then unrefer({ id = 'schedule:' .. id, params = before }) end
@@ -37,8 +37,8 @@ local function schedule_with_last_job(key)
 end
 
 -- schedule_put: {id, document, definition, restart, look_at?, revision?, most?, default?}. Without `revision` it is a
--- new one; `default` names one that comes with the service, which is made once and not again. `restart`: slots count
--- from now on. Without `look_at` it is paused. Replies 'ok' | 'unknown' | 'changed' | 'full' | 'exists'.
+-- new one; `default` names a default schedule of the service, which is created only once. `restart`: slots count from
+-- now on. Without `look_at` it is paused. Replies 'ok' | 'unknown' | 'changed' | 'full' | 'exists'.
 function T.schedule_put(a)
   local key = schedule_key(a.id)
   local revision = redis.call('HGET', key, 'revision')
@@ -65,7 +65,7 @@ function T.schedule_put(a)
   return 'ok'
 end
 
--- schedule_delete: {id}. Its jobs stay.
+-- schedule_delete: {id}. Its jobs are kept.
 function T.schedule_delete(a)
   name_files(a.id)
   change('ZREM', SCHEDULES, schedule_key(a.id))
@@ -112,9 +112,9 @@ local function has_live_job(schedule)
   return false
 end
 
--- schedule_tick: {id, revision, slot, next, job_id, overlap, poll_ms, missed?, trouble?, job?}: decide over one slot
--- and do it, at once. Without `job` a tick that may run is answered 'free': make the job and ask again.
--- Replies 'accepted' | 'replayed' (this slot's job exists, or another beat dealt with it) | 'skipped' | 'buffered'
+-- schedule_tick: {id, revision, slot, next, job_id, overlap, poll_ms, missed?, trouble?, job?}: decide on one slot
+-- and apply the decision. Without `job` the reply to a tick that may run is 'free': create the job and call again.
+-- Replies 'accepted' | 'replayed' (the job of this slot exists, or another beat processed it) | 'skipped' | 'buffered'
 -- | 'waiting' (the buffered one, still) | 'troubled' | 'free' | 'stale' (edited, paused or deleted meanwhile).
 function T.schedule_tick(a)
   local key = schedule_key(a.id)

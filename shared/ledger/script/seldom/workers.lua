@@ -1,4 +1,4 @@
--- The workers: that they live, and what they have.
+-- The workers: heartbeats and their jobs.
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals NOW change int record_key (records)
@@ -8,8 +8,8 @@ local function leave_queues(owner)
   for _, queue in ipairs(cjson.decode(queues or '[]')) do change('ZREM', KEY.consumers .. queue, owner) end
 end
 
--- beat: {owner, about, queues, jobs, lease_ms, keep_ms}. A worker says that it lives: what it is (JSON text), which
--- queues it consumes and which jobs it has. It counts as a consumer for `lease_ms`, and is shown for `keep_ms`.
+-- beat: {owner, about, queues, jobs, lease_ms, keep_ms}. The heartbeat of a worker: its description (JSON text), the
+-- queues that it consumes, its jobs. It counts as a consumer for `lease_ms`, and is listed for `keep_ms`.
 function T.beat(a)
   local key, until_ms = KEY.worker .. a.owner, NOW + a.lease_ms
   leave_queues(a.owner)
@@ -33,7 +33,7 @@ function T.leave(a)
   return 'ok'
 end
 
--- workers: {}. Replies, one a worker: {owner, about, queues, seen_at, is_lost, {id, kind, job_id, step, started_at,
+-- workers: {}. Replies, one per worker: {owner, about, queues, seen_at, is_lost, {id, kind, job_id, step, started_at,
 -- ...}}.
 function T.workers()
   local replies = {}
