@@ -20,6 +20,7 @@ test: $(INSTALLED) ## run the tests; ARGS go to pytest: make test ARGS="-k ledge
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(INSTALLED) ## hurt real processes for about 15 minutes, print what came of it; SCENARIO=workers SCALE=0.1
+	@$(if $(SCENARIO),true,FUZZED=5000 $(BIN)/python -m pytest -q -n 0 tests/worker/upkeep/test_intake.py -k mutation)
 	@$(BIN)/python -m tests.chaos $(SCENARIO) $(if $(SCALE),--scale $(SCALE))
 
 check: $(INSTALLED) ## formatting, lint (Python and Lua), spelling, types, import rules, drift of openapi.json

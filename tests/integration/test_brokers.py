@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from kombu import Connection
 
 from shared.ledger.keys import key
 from tests.support.servers.rabbitmq import rabbitmq_server, require_rabbitmq
@@ -100,3 +102,62 @@ def test_rabbitmq_runs_jobs_and_chords_and_the_most_urgent_first(valkey: Server,
                 workers.end()
     assert ended == ["succeeded"] * 6
     assert [by_priority[line.split()[0]] for line in urgent.read_text().splitlines()] == [9, 5, 4, 0]
+
+
+def test_what_rabbitmq_delivers_and_nobody_can_read_is_a_dead_letter(valkey: Server, tmp_path: Path) -> None:
+    """The worker goes on, each message is acknowledged and kept once, and can be put back."""
+    require_rabbitmq()
+    with rabbitmq_server(tmp_path / "rabbitmq") as broker_url:
+        env = {
+            **ACME_ALONE,
+            "CELERY_BROKER_URL": broker_url,
+            "CELERIAC_LEDGER_URL": valkey.redis_url,
+            "CELERIAC_STORE_URL": str(tmp_path / "store"),
+        }
+        with redis.Redis.from_url(valkey.redis_url) as ledger:
+            ledger.flushall()
+        with gateway_server(tmp_path / "gateway", **env) as gateway, ExitStack() as stack:
+            jobs, workers = Jobs(gateway), Crew(tmp_path, env)
+            stack.callback(workers.end)
+            worker = workers.start()
+            _publish_poison(broker_url)
+            letters = wait_for(lambda: _letters(gateway, len(RABBIT_POISON)), "all of them kept", bound_s=30)
+            assert jobs.ended(jobs.submit("acme.take_note", {"notebook": str(tmp_path / "n")}))["state"] == "succeeded"
+            first = letters[-1]["id"]
+            assert http_client.post(f"{gateway.url}/dead-letters/{first}/requeue").status_code == 204
+            again = wait_for(lambda: _letters(gateway, len(RABBIT_POISON)), "the one put back", bound_s=30)
+            assert first not in {letter["id"] for letter in again}
+            assert {letter["queue"] for letter in again} == {"etl"}
+            assert worker.process.poll() is None
+            with Connection(broker_url) as connection:
+                channel: Any = connection.default_channel
+                wait_for(lambda: channel.queue_declare("etl", passive=True).message_count == 0, "an empty queue")
+
+
+_TASK = {"id": "1", "task": "acme.take_note"}
+RABBIT_POISON: list[tuple[bytes, dict[str, Any]]] = [
+    (b"", {"headers": _TASK}),
+    (b"7", {"headers": _TASK}),
+    (b"notjson", {"headers": _TASK}),
+    (b"\xff\xfe", {"headers": _TASK}),
+    (b"[" * 100_000, {"headers": _TASK}),
+    (b"[[], {}, {}]", {"headers": {**_TASK, "id": {"a": 1}}}),
+    (b"[[], {}, {}]", {"headers": {**_TASK, "timelimit": ["a", 1]}}),
+    (b"[[], {}, {}]", {"headers": {**_TASK, "compression": "application/x-none"}}),
+    (b"[[], {}, {}]", {"headers": _TASK, "content_type": "application/x-python-serialize"}),
+    (b'{"a": 1}', {}),
+]
+
+
+def _publish_poison(broker_url: str) -> None:
+    with Connection(broker_url) as connection:
+        producer = connection.Producer()
+        for body, how in RABBIT_POISON:
+            options = {"content_type": "application/json", "content_encoding": "utf-8", **how}
+            producer.publish(body, exchange="", routing_key="etl", **options)
+
+
+def _letters(gateway: Server, count: int) -> list[dict[str, Any]] | None:
+    """Return the dead letters as soon as there are so many."""
+    found: list[dict[str, Any]] = http_client.get(f"{gateway.url}/dead-letters").json()["dead_letters"]
+    return found if len(found) == count else None

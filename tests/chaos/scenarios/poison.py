@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from shared.broker.messages import Composer, MessageOptions
 from shared.broker.settings import BrokerSettings
@@ -16,37 +13,20 @@ from tests.chaos.harness.account import settle
 from tests.chaos.harness.rows import Row
 from tests.chaos.harness.stage import Stage, scaled, stage
 from tests.chaos.kinds.contracts import LeaveTrace
+from tests.support.mutations import POISON, Message
 
 ETL_LIST = "etl\x06\x165"  # kombu's list of the default priority
 GONE_WITHIN_S = 20.0
 
-Message = dict[str, Any]
-
-
-def _with(message: Message, part: str, **changed: Any) -> str:
-    return json.dumps(message | {part: message[part] | changed})
-
-
-POISON: dict[str, Callable[[Message], str]] = {
-    "an empty body": lambda message: json.dumps(message | {"body": ""}),
-    "a body that is a number": lambda message: json.dumps(message | {"body": base64.b64encode(b"7").decode()}),
-    "a body that is not base64": lambda message: json.dumps(message | {"body": "%%%"}),
-    "an unknown encoding": lambda message: _with(message, "properties", body_encoding="rot13"),
-    "an id that is an object": lambda message: _with(message, "headers", id={"a": 1}),
-    "another object": lambda _: '{"a": 1}',
-    "a list": lambda _: "[]",
-    "no JSON": lambda _: "notjson",
-}
-
 
 def run(folder: Path, scale: float = 1) -> Row:
-    """4 messages of each of 8 kinds between 400 jobs."""
+    """4 messages of each kind between 400 jobs."""
     rounds = scaled(4, scale)
     with stage(folder, workers=2) as service, service.redis as client:
         composer = Composer(BrokerSettings(broker_url=f"redis://127.0.0.1:{service.valkey_port}/0"))
         for _ in range(rounds):
             for make in POISON.values():
-                service.clients.submit_all([service.job(lasts_s=0.1) for _ in range(12)])
+                service.clients.submit_all([service.job(lasts_s=0.1) for _ in range(5)])
                 client.lpush(ETL_LIST, make(_message(composer, service)))
             time.sleep(2)
         give_up_at = time.monotonic() + GONE_WITHIN_S
