@@ -17,7 +17,7 @@ from celery import states
 from celery.backends.redis import RedisBackend
 from celery.exceptions import ChordError
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 from redis.retry import Retry
 
 from shared.errors import TaskFailure, TimeLimitReached, redact
@@ -41,8 +41,9 @@ class LedgerBackend(RedisBackend):
         client = redis.Redis.from_url(
             str(self.url),  # type: ignore[attr-defined]  # celery-types leaves it out
             **bounded(),
-            # Retries for about a minute, so that the ledger can restart. Every transition is idempotent.
+            # Retries for about a minute, so that the ledger can restart or be emptied. Every transition is idempotent.
             retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=4), _PATIENCE),
+            retry_on_error=[OutOfMemoryError, ReadOnlyError],
         )
         return Ledger(client)
 

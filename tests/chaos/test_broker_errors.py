@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from shared.ledger.keys import key
 from tests.support.servers.outages import RestartableValkey, restartable_valkey
 from tests.support.servers.services import gateway_server, wait_for
 from tests.support.servers.workers import ACME_ALONE, Crew, Jobs, Worker, crew
@@ -66,3 +68,24 @@ def test_workers_outlive_a_broker_without_memory(service: tuple[RestartableValke
     more = [jobs.submit("acme.take_note", {"notebook": str(notebook)}) for _ in range(4)]
     assert {jobs.ended(job_id)["state"] for job_id in (*waiting, *more)} == {"succeeded"}
     assert [worker.process.poll() for worker in crew_of_two] == [None, None]
+
+
+def test_what_ended_while_the_ledger_was_full_has_ended(tmp_path: Path) -> None:
+    """Its outcome is written as soon as there is room, for longer than a lease; the job does not run again."""
+    with restartable_valkey(tmp_path / "valkey") as valkey:
+        env = {**ACME_ALONE, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(tmp_path / "store")}
+        env["CELERIAC_LEASE_S"] = "2"
+        with gateway_server(tmp_path, **env) as gateway, crew(tmp_path, **env) as workers:
+            jobs, notebook = Jobs(gateway), tmp_path / "notes.txt"
+            workers.start()
+            job_id = jobs.submit("acme.take_note", {"notebook": str(notebook), "lasts_s": 3, "behave": "quiet"})
+            jobs.in_state(job_id, "running")
+            with redis.Redis.from_url(valkey.redis_url) as client:
+                wait_for(lambda: client.exists(key("tended_at")), "a round of the keeper")
+                client.config_set("maxmemory", 1)
+                wait_for(lambda: "ended while nobody could hear" in notebook.read_text(), "the end of the body")
+                full_until = time.monotonic() + 5
+                wait_for(lambda: time.monotonic() > full_until, "more than two leases")
+                client.config_set("maxmemory", 0)
+            job = jobs.ended(job_id)
+    assert (job["state"], job["attempt"]) == ("succeeded", 1)

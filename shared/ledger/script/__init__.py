@@ -48,7 +48,10 @@ if not T[ARGV[1]] then
 {keys.written_into(_text(SELDOM))}
 end
 local done, reply = try(function() return T[ARGV[1]](cjson.decode(ARGV[2])) end)
-if not done then return redis.error_reply('REFUSED ' .. (string.gsub(reply, '%c', ' '))) end
+if not done then
+  local is_of_the_server = ({{ OOM = true, MISCONF = true, READONLY = true }})[string.match(reply, '^%u+')]
+  return redis.error_reply((is_of_the_server and '' or 'REFUSED ') .. (string.gsub(reply, '%c', ' ')))
+end
 admit_all()
 write_counts()
 return reply
