@@ -14,10 +14,10 @@ from redis.exceptions import RedisError
 from api.http.idempotency import Key
 from api.http.problems import FieldError, Problem
 from api.jobs.checks import Checks
-from api.jobs.stopping import within
 from api.jobs.submissions import Submission
 from api.outbox import Outbox
 from api.settings import GatewaySettings
+from api.stopping import within
 from shared.connections.settings import Connections
 from shared.contract.catalogue import catalogue
 from shared.errors import LedgerUnavailable

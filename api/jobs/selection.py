@@ -16,7 +16,7 @@ from api.http.models import In
 from api.http.page_tokens import next_id_of, page_token
 from api.http.problems import Problem
 from shared.ledger.aclient import AsyncLedger
-from shared.ledger.filters import EXACT, Filter, JobCriteria
+from shared.ledger.calling.filters import EXACT, Filter, JobCriteria
 from shared.ledger.ids import time_floor
 from shared.ledger.records import Gone, Record, Unknown
 from shared.ledger.states import State

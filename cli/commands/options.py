@@ -9,7 +9,7 @@ import typer
 from cli.commands.arguments import Mistyped, read_params
 from cli.commands.fields import OptionsOf
 from shared.contract.options import RunOptions, SubmissionOptions
-from shared.ledger.filters import JobCriteria
+from shared.ledger.calling.filters import JobCriteria
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,8 +12,8 @@ import redis.asyncio
 from shared.ledger.calling.accepting import Accepting
 from shared.ledger.calling.calls import NO_ANSWER, Call, Script, note_change, unavailable
 from shared.ledger.calling.clock import ServerClock
+from shared.ledger.calling.filters import Filter
 from shared.ledger.calling.headroom import Headroom
-from shared.ledger.filters import Filter
 from shared.ledger.keys import Keys
 from shared.ledger.records import (
     Accepted,

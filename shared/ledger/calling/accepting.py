@@ -11,11 +11,11 @@ from shared.errors import LedgerFull, OutcomeUnknown
 from shared.ledger.calling.calls import NO_ANSWER, Call, Script, asked, note_change, unavailable
 from shared.ledger.calling.clock import ServerClock, milliseconds
 from shared.ledger.calling.headroom import Headroom
+from shared.ledger.calling.lookups import Lookups
 from shared.ledger.keys import Keys
 from shared.ledger.records import Accepted, Submission, parse_accepted
 
 _MAX_BATCH = 256  # records that share a round trip, unless one submission has more; one takes about 0.1 ms
-_LOOK_UP_S = 0.5  # to find out what became of a call without a reply, after the bound
 _LEAST_SHARE = 0.25  # of the bound is left to the ledger, however long a request took to get here
 
 
@@ -48,12 +48,18 @@ class Accepting:
     headroom: Headroom
     _waiting: list[_Waiting] = field(default_factory=list)
     _flushing: asyncio.Task[None] | None = None
+    _silent_since: float | None = None  # when the call under way was begun, in the loop's time
+
+    def __post_init__(self) -> None:
+        self._lookups = Lookups(self.client, self.keys)
 
     async def accept(self, submission: Submission) -> Accepted:
         """Write jobs and their messages, atomically.
 
-        A submission waits for its own bound, whatever became of the calls before it. Raises `LedgerUnavailable` if
-        nothing was accepted, and never will be; `OutcomeUnknown` if that cannot be found out; `LedgerFull`.
+        A submission waits for its own bound, whatever became of the calls before it: it ends when the ledger has been
+        silent for `timeout_s`, and half a second later for those who have to look what became of theirs. Raises
+        `LedgerUnavailable` if nothing was accepted, and never will be; `OutcomeUnknown` if that cannot be found out;
+        `LedgerFull`.
         """
         if (problem := self.headroom.problem) and not await self._is_known(submission):
             raise LedgerFull(problem)
@@ -82,7 +88,8 @@ class Accepting:
         loop = asyncio.get_running_loop()
         now = loop.time()
         current = asked.get()
-        deadline = max((current.arrived_at if current else now) + self.timeout_s, now + _LEAST_SHARE * self.timeout_s)
+        since = min(current.arrived_at if current else now, self._silent_since or now)
+        deadline = max(since + self.timeout_s, now + _LEAST_SHARE * self.timeout_s)
         waiting = _Waiting(submission, deadline, loop.create_future())
         self._waiting.append(waiting)
         if self._flushing is None or self._flushing.done():
@@ -91,6 +98,7 @@ class Accepting:
 
     async def _flush(self) -> None:
         while self._drop_abandoned():
+            self._silent_since = asyncio.get_running_loop().time()
             try:
                 async with asyncio.timeout(self.timeout_s):
                     if not self.clock.is_known:
@@ -106,6 +114,7 @@ class Accepting:
                 await self._send(connection)
             finally:
                 await self.script.release(connection)
+        self._silent_since = None
 
     async def _send(self, connection: object) -> None:
         batch = self._next_batch()
@@ -157,15 +166,12 @@ class Accepting:
         """Say what became of a submission that was sent and has no reply: all of it was written, or nothing."""
         jobs = waiting.submission.jobs
         try:
-            async with asyncio.timeout(_LOOK_UP_S), self.client.pipeline(transaction=False) as calls:
-                calls.time()
-                calls.hget(self.keys("job", jobs[0].id), "created_at")
-                now, created_at = await calls.execute()
+            found = await self._lookups.look(jobs[0].id)
         except NO_ANSWER as failure:
             raise OutcomeUnknown("the ledger did not answer in time, and does not say what it did") from failure
-        if created_at is not None:
-            return Accepted("accepted", tuple(job.id for job in jobs), int(created_at))
-        if milliseconds(now) <= waiting.until_ms:
+        if found.created_at_ms is not None:
+            return Accepted("accepted", tuple(job.id for job in jobs), found.created_at_ms)
+        if found.now_ms <= waiting.until_ms:
             raise OutcomeUnknown("the ledger did not answer, and may still do what it was asked to do")
         raise unavailable(TimeoutError())
 

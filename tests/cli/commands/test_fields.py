@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cli.app import app
 from cli.commands.fields import OptionsOf, with_options
 from shared.contract.options import RunOptions, SubmissionOptions
-from shared.ledger.filters import JobCriteria
+from shared.ledger.calling.filters import JobCriteria
 from shared.ledger.states import State
 
 

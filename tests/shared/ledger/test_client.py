@@ -10,8 +10,8 @@ import pytest
 
 from shared.errors import ClaimLost, LedgerUnavailable
 from shared.ledger.aclient import AsyncLedger
+from shared.ledger.calling.filters import Filter
 from shared.ledger.client import Ledger
-from shared.ledger.filters import Filter
 from shared.ledger.ids import time_floor
 from shared.ledger.keys import key
 from shared.ledger.records import Claim, Event, Refusal, Submission

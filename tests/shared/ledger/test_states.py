@@ -9,7 +9,7 @@ from typing import Any
 
 from cli.pages.output import STATE_STYLES
 from shared.ledger.aclient import AsyncLedger
-from shared.ledger.filters import Filter
+from shared.ledger.calling.filters import Filter
 from shared.ledger.keys import Keys, key
 from shared.ledger.states import FINAL_STATES, State, StepState
 from tests.support.ledgers import entry, with_async

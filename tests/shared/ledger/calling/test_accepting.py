@@ -16,6 +16,7 @@ import redis.asyncio
 
 from shared.errors import LedgerFull, LedgerUnavailable, OutcomeUnknown
 from shared.ledger.aclient import AsyncLedger
+from shared.ledger.calling.calls import Asked, asked
 from shared.ledger.records import Accepted, Submission
 from tests.support.ledgers import entry
 from tests.support.servers.services import Server, valkey_server
@@ -196,6 +197,18 @@ def test_a_cancel_without_a_reply_is_unknown_and_a_reading_is_not(own: Server) -
                 await ledger.read(entry().id)
 
     with_ledger(own.port, cancel)
+
+
+def test_nothing_was_changed_is_not_said_after_a_change(own: Server) -> None:
+    """A request makes several calls: the first one was carried out, and the ledger falls silent before the second."""
+
+    async def pause_and_read(ledger: AsyncLedger) -> None:
+        asked.set(Asked(asyncio.get_running_loop().time()))
+        await ledger.call("pause", {"queue": "etl"})
+        with frozen(own), pytest.raises(OutcomeUnknown):
+            await ledger.call("queues", {"queues": ["etl"]})
+
+    with_ledger(own.port, pause_and_read)
 
 
 def test_a_server_whose_clock_was_set_accepts(own: Server) -> None:
