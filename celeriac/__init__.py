@@ -1,9 +1,9 @@
-"""Celeriac for other people's code: what kinds, tasks and their failures are written with.
+"""The public names of Celeriac, for writing kinds and tasks in other packages.
 
     from celeriac import Contract, Limits, Run, TaskFailure, runs
 
-Importing it costs nothing: each name is loaded when it is first asked for. Contracts need `shared` only, so a gateway
-that imports a module of contracts loads no worker code.
+The import is cheap: each name is loaded at its first use. Contracts need only `shared`, so a gateway that imports a
+module of contracts loads no worker code.
 """
 
 from __future__ import annotations

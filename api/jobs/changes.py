@@ -44,11 +44,11 @@ class Watch:
 
     def __init__(self) -> None:
         """Start unregistered; `Changes.watch` registers it."""
-        self.is_abandoned = False  # whoever waited has gone
+        self.is_abandoned = False  # its waiter has gone
         self._set = asyncio.Event()
 
     def abandon(self) -> None:
-        """Let `changed` return for the last time: nobody waits any more."""
+        """Let `changed` return for the last time: there are no more waiters."""
         self.is_abandoned = True
         self._set.set()
 

@@ -65,7 +65,7 @@ class SilentBackend(LedgerBackend):
         """Do not subscribe."""
 
     def add_pending_result(self, result: Any, *_: Any, **__: Any) -> Any:
-        """Subscribe to nothing: nobody here waits for the steps of a group, and their subscriptions would stay."""
+        """Do not subscribe: no result of a group is awaited here, and the subscriptions would leak."""
         return result
 
     def remove_pending_result(self, result: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The contract of the callbacks family: tell a job's end to whoever asked for it."""
+"""The contract of the callbacks family: send the outcome of a job to its callback URL."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Load a dataset into a table of a database.
 
-    begin (and wait for whoever delivers the same load_id)
+    begin (and wait for another delivery of the same load_id)
       -> already in celeriac_loads? give its counts
       -> make the table, or check that the dataset fits it
       -> append, replace or upsert

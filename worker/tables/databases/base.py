@@ -98,7 +98,7 @@ class Transaction(ABC):
 
     @abstractmethod
     def columns(self, plan: TablePlan) -> list[ExistingColumn] | None:
-        """Return the columns of the target, or None if it is not there (and nobody else is making it)."""
+        """Return the columns of the target, or None if it does not exist, locked against creation by other loads."""
 
     @abstractmethod
     def keep_writers_out(self, plan: TablePlan) -> None:

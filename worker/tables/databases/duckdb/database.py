@@ -77,7 +77,7 @@ class Duckdb(Database):
             yield transaction
 
     def _opened(self, spill: Path, memory_limit_bytes: int, threads: int) -> duckdb.DuckDBPyConnection:
-        """Open the file, waiting for whoever has it open."""
+        """Open the file; wait while another process has it open."""
         deadline = time.monotonic() + self.info.lock_timeout_s
         while True:
             try:
