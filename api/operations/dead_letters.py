@@ -93,7 +93,7 @@ async def requeue_dead_letter(found: Found, letters: Letters, settings: Settings
     app = make_celery(settings)
     if found.queue not in app.amqp.queues:
         raise Problem(
-            409, "unknown_queue", f"It came from {found.queue[:100]!r}, which is no queue. Name it in CELERIAC_QUEUES."
+            409, "unknown_queue", f"Its queue {found.queue[:100]!r} is unknown. Add the queue to CELERIAC_QUEUES."
         )
     try:
         await asyncio.to_thread(_put_back, app, found)

@@ -95,9 +95,7 @@ class DeadLetter(Out):
 class DeadLetterWithMessage(DeadLetter):
     """A dead letter with its message."""
 
-    message: str = Field(
-        description="The message as it lay in its queue, as far as it was kept; what is no UTF-8 is replaced."
-    )
+    message: str = Field(description="The original message, possibly cut; bytes that are not UTF-8 are replaced.")
 
 
 class DeadLetterPages(BaseModel):

@@ -82,7 +82,7 @@ class Intake(Consumer):
 
     def on_unknown_message(self, body: Any, message: Message) -> None:  # noqa: ARG002 - Celery's signature
         """Keep a message that is none of a task."""
-        self._set_aside(message, _unread(message, Unreadable(Reason.BAD_HEADERS, "It is no message of a task.")))
+        self._set_aside(message, _unread(message, Unreadable(Reason.BAD_HEADERS, "It is not a message of a task.")))
 
     def on_invalid_task(self, body: Any, message: Message, exc: Exception) -> None:  # noqa: ARG002 - likewise
         """Keep a message that Celery refuses."""

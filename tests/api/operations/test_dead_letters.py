@@ -34,7 +34,7 @@ def dead(client: redis.Redis, *, message: bytes = BROKEN, queue: str = "etl", re
         at=time.time_ns() // 1_000_000,
         queue=queue,
         reason="not_json",
-        detail="It is no JSON.",
+        detail="It is not JSON.",
         worker="w1",
         message=message,
         size_bytes=len(message),
@@ -73,7 +73,7 @@ def test_a_dead_letter_is_read_with_its_message(api: httpx.Client, client: redis
 def test_a_requeued_dead_letter_lies_in_its_queue_as_it_was(
     api: httpx.Client, client: redis.Redis, empty_valkey: Server
 ) -> None:
-    """Byte by byte, once, and is no dead letter any more."""
+    """Byte by byte, once, and is no longer a dead letter."""
     letter = dead(client)
     assert api.post(f"/dead-letters/{letter}/requeue").status_code == 204
     with redis.Redis(port=empty_valkey.port) as raw:

@@ -41,7 +41,7 @@ def test_the_messages_of_the_gateway_are_read(right: Message) -> None:
     read(json.dumps(right).encode())
 
 
-LEFT_TO_CELERY = {"a start that is no time", "an unknown compression", "an unknown content type"}
+LEFT_TO_CELERY = {"a start that is not a time", "an unknown compression", "an unknown content type"}
 
 
 @pytest.mark.parametrize("name", sorted(POISON.keys() - LEFT_TO_CELERY))
