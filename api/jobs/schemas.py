@@ -52,7 +52,7 @@ class WouldAccept(Out):
 
     kind: str = Field(description="Its kind.")
     queue: str = Field(description="The queue that it would use.")
-    params: dict[str, Any] = Field(description="The parameters, including defaults.")
+    params: dict[str, Any] = Field(description="The parameters that were given.")
     steps: list[str] = Field(description="Names of its steps, if it is a workflow.")
 
 
@@ -150,7 +150,7 @@ class JobSummary(Out):
 class Job(JobSummary):
     """A job."""
 
-    params: dict[str, Any] = Field(description="The parameters, including defaults.")
+    params: dict[str, Any] = Field(description="The parameters that were given.")
     options: dict[str, Any] = Field(description="The submitted options.")
     attempts: list[Attempt] = Field(description="Every attempt, in order.")
     result: dict[str, Any] | None = Field(description="Its result; see the result schema of the kind.")

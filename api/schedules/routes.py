@@ -196,7 +196,7 @@ async def _edit(timetable: AsyncTimetable, schedule_id: str, edited: Edit) -> Sc
 
 def _schedule(wanted: ScheduleRequest, **more: Any) -> schedules.Schedule:
     terms = {name: getattr(wanted, name) for name in schedules.Terms.model_fields}
-    params = wanted.params.model_dump(mode="json")
+    params = wanted.params.model_dump(mode="json", exclude_unset=True)
     return schedules.Schedule(**terms, kind=wanted.kind, params=params, updated_at_ms=_now_ms(), **more)
 
 

@@ -53,7 +53,7 @@ class Schedule(Out):
     id: str = Field(description="Id of the schedule.")
     name: str = Field(description="Name of the schedule.")
     kind: str = Field(description="The kind of its jobs.")
-    params: dict[str, Any] = Field(description="The parameters of its jobs, with their defaults.")
+    params: dict[str, Any] = Field(description="The parameters of its jobs that were given.")
     options: dict[str, Any] = Field(description="The given options of its jobs.")
     crontab: Crontab | None = Field(description="Its times by wall clock; alternative to `interval_s`.")
     interval_s: float | None = Field(description="Its interval in seconds; alternative to `crontab`.")

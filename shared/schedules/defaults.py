@@ -54,7 +54,7 @@ def _schedule(default: _Default, now_ms: int) -> Schedule:
         id=uuid7(),
         name=default.name,
         kind=default.kind,
-        params=checked.model_dump(mode="json"),
+        params=checked.model_dump(mode="json", exclude_unset=True),
         crontab=default.crontab,
         time_zone="UTC",
         missed=default.missed,

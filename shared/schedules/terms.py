@@ -73,7 +73,7 @@ class Schedule(Terms):
 
     id: str
     kind: str
-    params: dict[str, Any]  # as the contract serialises them, with defaults
+    params: dict[str, Any]  # as the contract serialises them, those that were given
     paused: bool = False
     note: str | None = None  # for people: why it is paused at first
     created_at_ms: int

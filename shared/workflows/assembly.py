@@ -173,7 +173,8 @@ class Elements:
         if job is None:
             return {}
         left = left_open(contract, element.params) if self._fed else ()
-        return {name: value for name, value in job.model_dump(mode="json").items() if name not in left}
+        given = job.model_dump(mode="json", exclude_unset=True)
+        return {name: value for name, value in given.items() if name not in left}
 
     def _checked_job(self, contract: AnyContract, element: Element) -> Any:
         params = with_stand_ins(contract, element.params) if self._fed else element.params

@@ -109,12 +109,12 @@ class PlanRefused(Exception):
 
 def step(name: str, contract: Contract[Any], *, may_fail: bool = False) -> StepPlan:
     """Return the step `name` that runs `contract`."""
-    return StepPlan(name, type(contract), contract.model_dump(mode="json"), may_fail)
+    return StepPlan(name, type(contract), contract.model_dump(mode="json", exclude_unset=True), may_fail)
 
 
 def fed_step(name: str, contract: AnyContract, spec: BaseModel, *, may_fail: bool = False) -> StepPlan:
     """Return the step `name` of `contract` with the parameters `spec`; the previous steps feed the others."""
-    return StepPlan(name, contract, spec.model_dump(mode="json"), may_fail)
+    return StepPlan(name, contract, spec.model_dump(mode="json", exclude_unset=True), may_fail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ class Planner:
         self._composer.message(contract, uuid7(), "{}", limits_of(contract, RunOptions()), queue=contract.spec.queue)
 
     def _single(self, job: Contract[Any], options: RunOptions, job_id: str, lineage: dict[str, Any]) -> Entry:
-        contract, params = type(job), job.model_dump_json()
+        contract, params = type(job), job.model_dump_json(exclude_unset=True)
         queue = options.queue or contract.spec.queue
         return Entry(
             id=job_id,
@@ -128,7 +128,7 @@ class Planner:
         return Entry(
             id=job_id,
             queue=planned[0].plan.contract.spec.queue,
-            params=prepared.job.model_dump_json(),
+            params=prepared.job.model_dump_json(exclude_unset=True),
             steps=tuple(entry(step) for step in planned),
             **self._policy(type(prepared.job), options),
             **wishes,

@@ -108,7 +108,7 @@ class RunMlPipeline(
         )
 
     def _learning(self) -> list[Node]:
-        spec = self.learn.model_dump(exclude={"kind"})
+        spec = self.learn.model_dump(exclude={"kind"}, exclude_unset=True)
         if isinstance(self.learn, TrainPart):
             return [fed_step("train", TrainModel, TrainSpec.model_validate(spec))]
         search = SearchSpec.model_validate(spec)
@@ -119,4 +119,4 @@ def _stated(predict: PredictPart) -> PredictSpec:
     """Return what the step is told: the dataset only if it is given, since else the step before feeds it."""
     if predict.dataset is not None:
         return predict
-    return PredictSpec.model_validate(predict.model_dump(exclude={"dataset"}))
+    return PredictSpec.model_validate(predict.model_dump(exclude={"dataset"}, exclude_unset=True))

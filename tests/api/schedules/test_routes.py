@@ -45,12 +45,12 @@ def errors_of(response: httpx.Response) -> dict[str, str]:
 
 
 def test_a_schedule_is_found_where_location_says(api: httpx.Client, wanted: dict[str, Any]) -> None:
-    """201 has a Location; the schedule shows its terms with defaults, and no job yet."""
+    """201 has a Location; the schedule shows its terms with defaults, its parameters as given, and no job yet."""
     response = api.post("/schedules", json=wanted | {"options": {"priority": 7}})
     made = response.json()
     assert (response.status_code, response.headers["location"]) == (201, f"/schedules/{made['id']}")
     assert api.get(response.headers["location"]).json() == made
-    assert made["params"]["source"]["layout"]["format"] == "auto"
+    assert made["params"] == wanted["params"]
     assert (made["options"], made["missed"], made["overlap"]) == ({"priority": 7}, "skip", "skip")
     assert (made["last_job"], made["last_slot_at"], made["skipped_count"], made["paused"]) == (None, None, 0, False)
     assert made["id"] in [schedule["id"] for schedule in api.get("/schedules").json()["schedules"]]

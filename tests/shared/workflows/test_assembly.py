@@ -82,11 +82,10 @@ def test_a_kind_that_is_a_workflow_itself_takes_its_place() -> None:
     }
 
 
-def test_what_is_fed_is_left_out_and_the_rest_has_its_defaults() -> None:
-    """The parameter that the step before gives is not among the step's own."""
+def test_a_step_is_told_what_was_given_without_what_is_fed() -> None:
+    """Neither the parameter that the step before gives nor a default is among the step's own."""
     (_, clean) = lay_out(workflow("chain", steps=[STAGE, CLEAN]).plan(), iter("abc").__next__)
-    assert "dataset" not in clean.plan.params
-    assert clean.plan.params["bad_rows"] == "fail"
+    assert clean.plan.params == CLEAN["params"]
 
 
 def test_a_parameter_that_is_given_is_not_fed() -> None:

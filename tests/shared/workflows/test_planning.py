@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import sys
 from collections import Counter
 from functools import partial
@@ -12,6 +14,7 @@ import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ConfigDict, ValidationError, create_model
 
 import shared.workflows
 from shared.broker.messages import Composer
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 CALLBACK = {"kind": "maintenance.deliver_callback", "params": {"job_id": uuid7()}}
 STAGE = {"kind": "etl.extract_data", "params": {"source": {"kind": "http", "url": "https://example.com/a.csv"}}}
-CLEAN = {"kind": "etl.transform_data", "params": {"steps": [{"op": "drop_missing"}]}}
+CLEAN: dict[str, Any] = {"kind": "etl.transform_data", "params": {"steps": [{"op": "drop_missing"}]}}
 COMBINE: dict[str, Any] = {"kind": "etl.combine_datasets"}
 OURS = str(Path(shared.workflows.__file__).parent)
 
@@ -156,3 +159,37 @@ def test_a_kind_can_refuse_its_own_parameters(broker: BrokerSettings) -> None:
         assert (job.node, job.steps) == (None, ())
         with pytest.raises(PlanRefused, match="another file"):
             Planner(broker, Composer(broker)).entry(job)
+
+
+@pytest.mark.parametrize("kind", sorted(catalogue()))
+def test_only_what_was_given_is_sent(kind: str, broker: BrokerSettings) -> None:
+    """A worker of an older version refuses a parameter that it does not know, though it only has its default."""
+    contract = catalogue()[kind]
+    for example in contract.spec.examples:
+        job = contract.model_validate_json(json.dumps(example))
+        entry = Planner(broker, Composer(broker)).entry(prepare(job, RunOptions()))
+        assert shape(json.loads(entry.params)) == shape(example)
+        if entry.message:
+            _, kwargs, _ = json.loads(base64.b64decode(json.loads(entry.message)["body"]))
+            assert kwargs == json.loads(entry.params)
+        for sent in (entry.params, job.model_dump_json()):  # what the version before sent has every default
+            assert contract.model_validate_json(sent) == job
+
+
+def shape(value: Any) -> Any:
+    """Return a JSON value with the names of its parameters only."""
+    if isinstance(value, dict):
+        return {name: shape(each) for name, each in value.items()}
+    return [shape(each) for each in value] if isinstance(value, list) else None
+
+
+def test_an_older_worker_runs_what_a_newer_gateway_sends(broker: BrokerSettings) -> None:
+    """Its contract lacks the optional parameter, which nobody gave; given, the parameter is refused by its name."""
+    older = create_model("Older", __config__=ConfigDict(extra="forbid"), dataset=(str, ...), steps=(list[Any], ...))
+    newer, planner = catalogue()["etl.transform_data"], Planner(broker, Composer(broker))
+    given: dict[str, Any] = {"dataset": f"artifact://{uuid7()}/1/a.parquet", **CLEAN["params"]}
+    sent = planner.entry(prepare(newer.model_validate(given), RunOptions()))
+    assert older.model_validate_json(sent.params).model_dump() == given
+    sent = planner.entry(prepare(newer.model_validate({**given, "bad_rows": "fail"}), RunOptions()))
+    with pytest.raises(ValidationError, match="bad_rows"):
+        older.model_validate_json(sent.params)
