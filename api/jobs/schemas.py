@@ -10,10 +10,13 @@ from api.http.models import Out
 from shared.contract.artifacts import Artifact
 from shared.ledger.states import State, StepState
 
-WaitingReason = Literal["scheduled", "queue_paused", "concurrency_limited", "no_consumer", "behind"]
+WaitingReason = Literal[
+    "scheduled", "queue_paused", "concurrency_limited", "no_consumer", "no_worker_for_kind", "behind"
+]
 _WHY_IT_WAITS = (
     "Why it does not run yet: `scheduled`, its start or next attempt is at `due_at`; `queue_paused`; "
     "`concurrency_limited`, the limit of its concurrency key is reached; `no_consumer`, no worker consumes its queue; "
+    "`no_worker_for_kind`, none of those that do runs its kind; "
     "`behind`, `queue_position` jobs are before it. Null if it is not waiting. For a workflow, the reason of its first "
     "waiting step."
 )

@@ -82,14 +82,20 @@ class Presence:
         self._owner = owner
         self._lease_s = lease_s
 
-    def heartbeat(self, about: AboutWorker, *, queues: Iterable[str], jobs: Iterable[str]) -> None:
-        """Report that this worker runs, consumes `queues` and has `jobs`. The next report must come within a lease."""
+    def heartbeat(
+        self, about: AboutWorker, *, queues: Iterable[str], jobs: Iterable[str], kinds: Iterable[str] | None = None
+    ) -> None:
+        """Report that this worker runs, consumes `queues`, has `jobs` and can run `kinds` (None: any, for all it says).
+
+        The next report must come within a lease.
+        """
         self._ledger.call(
             "beat",
             {
                 "owner": self._owner,
                 "about": json.dumps(asdict(about)),
                 "queues": list(queues),
+                "kinds": None if kinds is None else list(kinds),
                 "jobs": list(jobs),
                 "lease_ms": int(self._lease_s * 1000),
                 "keep_ms": int((self._lease_s + SHOWN_AFTER_LOSS_S) * 1000),

@@ -35,6 +35,7 @@ class Heartbeat:
     def __init__(self, ledger: Ledger, settings: BrokerSettings, *, owner: str, consumer: Any) -> None:
         self._presence = Presence(ledger, owner=owner, lease_s=settings.lease_s)
         self._queues = consumer.app.amqp.queues
+        self._kinds = sorted(name for name in consumer.app.tasks if not name.startswith("celery."))
         self._pulse: Pulse = consumer.pulse
         self._pool = consumer.pool
         families = (name.strip() for name in os.environ.get("WORKER_FAMILIES", "").split(","))
@@ -60,7 +61,7 @@ class Heartbeat:
         if self._pulse.stands_for_s > _STANDS_S:
             return
         self._about = replace(self._about, concurrency=self._pool.num_processes)  # --autoscale changes it
-        self._presence.heartbeat(self._about, queues=self._consumed(), jobs=jobs)
+        self._presence.heartbeat(self._about, queues=self._consumed(), kinds=self._kinds, jobs=jobs)
 
     def begin_shutdown(self) -> None:
         """Mark this worker as stopping in the next heartbeat: it takes no new jobs."""

@@ -317,6 +317,15 @@ local function look_at_places(key)
   freed[key] = true
 end
 
+-- Whether a worker that consumes the queue of a job runs its kind; one that does not say which it runs may.
+local function has_worker(record)
+  for _, owner in ipairs(redis.call('ZRANGE', KEY.consumers .. record.queue, NOW, '+inf', 'BYSCORE')) do
+    local kinds = redis.call('HGET', KEY.worker .. owner, 'kinds') or ''
+    if kinds == '' or string.find(kinds, '"' .. record.kind .. '"', 1, true) then return true end
+  end
+  return false
+end
+
 -- Why a job is waiting, and how many are before it in its queue. Nothing if it is not waiting.
 local function waiting(record)
   if not WAITS[record.state] then return end
@@ -331,6 +340,7 @@ local function waiting(record)
   if is_paused(record.queue) then return 'queue_paused' end
   if record.held_by == 'concurrency_limited' then return 'concurrency_limited' end
   if redis.call('ZCOUNT', KEY.consumers .. record.queue, NOW, '+inf') == 0 then return 'no_consumer' end
+  if not has_worker(record) then return 'no_worker_for_kind' end
   return 'behind', redis.call('ZRANK', waiting_set(record), record.id)
 end
 

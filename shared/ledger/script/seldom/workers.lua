@@ -8,13 +8,14 @@ local function leave_queues(owner)
   for _, queue in ipairs(cjson.decode(queues or '[]')) do change('ZREM', KEY.consumers .. queue, owner) end
 end
 
--- beat: {owner, about, queues, jobs, lease_ms, keep_ms}. The heartbeat of a worker: its description (JSON text), the
--- queues that it consumes, its jobs. It counts as a consumer for `lease_ms`, and is listed for `keep_ms`.
+-- beat: {owner, about, queues, kinds?, jobs, lease_ms, keep_ms}. The heartbeat of a worker: its description (JSON
+-- text), the queues that it consumes, the kinds that it runs, its jobs. It counts as a consumer for `lease_ms`, and is
+-- listed for `keep_ms`.
 function T.beat(a)
   local key, until_ms = KEY.worker .. a.owner, NOW + a.lease_ms
   leave_queues(a.owner)
   change('HSET', key, 'about', a.about, 'queues', cjson.encode(a.queues), 'jobs', cjson.encode(a.jobs),
-    'seen_at', int(NOW), 'until', int(until_ms))
+    'kinds', type(a.kinds) == 'table' and cjson.encode(a.kinds) or '', 'seen_at', int(NOW), 'until', int(until_ms))
   change('PEXPIRE', key, a.keep_ms)
   change('ZREMRANGEBYSCORE', KEY.workers, '-inf', NOW - a.keep_ms)
   change('ZADD', KEY.workers, NOW, a.owner)
