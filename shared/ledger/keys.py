@@ -125,6 +125,7 @@ KEYS: dict[str, Key] = {
     "unacked_index": Key("unacked_index", "zset", "kombu", _EMPTY, is_celerys=True),
     "unacked_mutex": Key("unacked_mutex", "string", "kombu", "after 5 minutes", lapses=True, is_celerys=True),
     "binding_deadlines": Key("_kombu.binding_deadlines", "zset", "kombu", _EMPTY, is_celerys=True),
+    "binding_permanent": Key("_kombu.binding_permanent.", "set", "kombu", _EMPTY, _ANY, is_celerys=True),
     "binding": Key("_kombu.binding.", "set", "kombu", _EMPTY, _ANY, is_celerys=True),
     "list": Key("", "list", "the ledger's script, kombu", _EMPTY, _ANY, is_celerys=True),
 }  # fmt: skip

@@ -239,7 +239,8 @@ class Action(NamedTuple):
     """An action of the keeper on a job.
 
     One of published (it is due, or no longer held), expired, republished, quarantined, cancelled, unpublished,
-    forgotten, callback (its callback is to be submitted).
+    forgotten, callback (its callback is to be submitted), set_aside (its record is damaged), failed (a round: `id`
+    is its name and the error).
     """
 
     what: str

@@ -22,6 +22,7 @@ from shared.broker.settings import BrokerSettings
 from shared.ledger.client import Ledger
 from shared.ledger.keys import key
 from worker.runtime.scratch import sweep
+from worker.upkeep.cancels import Cancels
 from worker.upkeep.presence import Heartbeat
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,9 @@ class Custodian:
         broker: redis.Redis | None,
         scratch: Path,
         heartbeat: Heartbeat,
+        cancels: Cancels,
     ) -> None:
+        self._cancels = cancels
         self._scratch = scratch
         self._heartbeat = heartbeat
         self._ledger = ledger
@@ -56,6 +59,10 @@ class Custodian:
         """Let running jobs continue for the soft shutdown time, then release them."""
         self._give_back_at = time.monotonic() + self._settings.soft_shutdown_s
         self._heartbeat.begin_shutdown()
+
+    def pause(self, timeout_s: float) -> None:
+        """Wait for the next round: it comes at once where a job of this worker is asked to stop."""
+        self._cancels.wait(timeout_s, concerns=lambda job_id: any(request.id == job_id for request in _requests()))
 
     def round(self) -> None:
         """Renew claims, interrupt jobs that must stop, and send a heartbeat."""
@@ -104,8 +111,8 @@ class Custodian:
         pid = request.worker_pid
         if not pid or pid == os.getpid() or not request.time_start:
             return  # not started; its claim will be refused
+        polite = request.id not in self._interrupted_at
         first = self._interrupted_at.setdefault(request.id, time.monotonic())
-        polite = first > time.monotonic() - 0.1
         if not polite and time.monotonic() - first < _KILL_AFTER_S:
             return
         logger.warning("%s: %s, %s child %d", request.id, why, "interrupting" if polite else "killing", pid)

@@ -19,6 +19,7 @@ from shared.contract.artifacts import ArtifactStore
 from shared.contract.options import RunOptions
 from shared.jobs.callbacks import DeliverCallback
 from shared.ledger.client import Ledger
+from shared.ledger.keys import key
 from shared.ledger.records import Action
 from shared.workflows.planning import Planner, prepare
 
@@ -43,6 +44,7 @@ class Keeper:
         if not actions:
             return
         self._tell(actions)
+        self._complain(actions)
         for action in actions:  # first: the ledger no longer has these jobs
             if action.what == "forgotten":
                 self._forget(action.id)
@@ -72,6 +74,14 @@ class Keeper:
     @cached_property
     def _planner(self) -> Planner:
         return Planner(self._settings, Composer(self._settings))
+
+    def _complain(self, actions: list[Action]) -> None:
+        """Tell an operator what the ledger cannot go on with by itself."""
+        for action in actions:
+            if action.what == "set_aside":
+                logger.error("%s cannot be worked on and is set aside: see HGET %s", action.id, key("set_aside"))
+            elif action.what == "failed":
+                logger.error("keeper: this round was not gone through: %s", action.id)
 
     def _tell(self, actions: list[Action]) -> None:
         counts = Counter(action.what for action in actions)

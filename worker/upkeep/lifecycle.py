@@ -30,6 +30,7 @@ from worker.observability import configure_logging
 from worker.runtime import scratch
 from worker.runtime.task import definitions
 from worker.settings import worker_settings
+from worker.upkeep.cancels import Cancels
 from worker.upkeep.custodian import Custodian
 from worker.upkeep.keeper import Keeper
 from worker.upkeep.periodic import Periodic
@@ -81,14 +82,20 @@ class Lifecycle:
         heartbeat = Heartbeat(ledger, settings, owner=owner, consumer=sender)
         heartbeat.begin()
         self._custodian = Custodian(
-            ledger, settings, owner=owner, broker=broker, scratch=self._scratch, heartbeat=heartbeat
+            ledger,
+            settings,
+            owner=owner,
+            broker=broker,
+            scratch=self._scratch,
+            heartbeat=heartbeat,
+            cancels=Cancels(_client(settings.ledger_url)),
         )
         self._watchdog = Watchdog(
             sender.pulse, stalled_after_s=worker_settings().stalled_after_s, give_back=self._custodian.give_back
         )
         keeper = Keeper(_ledger(), settings, owner=owner, app=self._app)
         self._threads = [
-            Periodic("custodian", self._round, interval_s=_ROUND_S),
+            Periodic("custodian", self._round, interval_s=_ROUND_S, pause=self._custodian.pause),
             Periodic("keeper", keeper.round, interval_s=_ROUND_S),
         ]
         for thread in self._threads:

@@ -16,8 +16,17 @@ logger = logging.getLogger(__name__)
 class Periodic:
     """Calls `round_` every `interval_s` seconds until stopped; an error is logged and ends only its round."""
 
-    def __init__(self, name: str, round_: Callable[[], None], *, interval_s: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        round_: Callable[[], None],
+        *,
+        interval_s: float,
+        pause: Callable[[float], object] | None = None,
+    ) -> None:
+        """Take what to do; `pause` waits between two rounds instead of sleeping, may end early and must not raise."""
         self._round = round_
+        self._pause = pause
         self._interval_s = interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
@@ -31,9 +40,15 @@ class Periodic:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
+    def _is_to_stop(self) -> bool:
+        if self._pause is None:
+            return self._stop.wait(self._interval_s)
+        self._pause(self._interval_s)
+        return self._stop.is_set()
+
     def _loop(self) -> None:
         failing = False
-        while not self._stop.wait(self._interval_s):
+        while not self._is_to_stop():
             try:
                 self._round()
             except Exception as failure:  # noqa: BLE001 - the next round tries again

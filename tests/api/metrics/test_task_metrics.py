@@ -210,7 +210,7 @@ def test_who_lost_the_election_writes_nothing(app: Celery, client: redis.Redis) 
     """A consumer that was frozen while another was elected drops what it has read."""
     with consumer(app, client):
         subscribed(client)
-        client.set(key("event_consumer"), "another")
+        client.set(key("event_consumer"), "another", px=60_000)
         succeed(app, "w1@host", 3)
         wait_for(lambda: client.pubsub_numpat() == 0, "the end of its subscription")
         assert (client.get(key("event_consumer")), client.hgetall(key("event_counters"))) == ("another", {})

@@ -151,7 +151,7 @@ def empty_valkey(valkey: Server) -> Iterator[Server]:
         yield valkey
         wrong = stray_keys(client)
         client.flushall()  # for those who take it as they find it
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.fixture

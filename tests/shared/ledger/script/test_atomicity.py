@@ -283,3 +283,18 @@ def test_a_round_that_cannot_be_gone_through_stops_no_other(accept: Any, ledger:
     assert ("republished", job.id) in told
     assert [what.split(":")[0] for action, what in told if action == "failed"] == ["due"]
     client.delete(key("due"))
+
+
+def test_an_error_of_redis_keeps_its_code(ledger: Ledger, client: redis.Redis) -> None:
+    """Workers wait while the store is full; another error is a defect, and they do not."""
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(redis.OutOfMemoryError):
+            ledger.accept(Submission([entry()]))
+    finally:
+        client.config_set("maxmemory", 0)
+    with pytest.raises(redis.ResponseError, match=r"^REFUSED "):
+        ledger.call("published", {})
+    with pytest.raises(redis.ResponseError, match=r"^REFUSED "):
+        ledger.call("upload", {})
+    assert list(client.scan_iter()) == []
