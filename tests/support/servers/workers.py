@@ -133,6 +133,10 @@ class Jobs:
         """Return whether the gateway can read the job just now."""
         return http_client.get(f"{self.gateway.url}/jobs/{job_id}", timeout=30).status_code == httpx.codes.OK
 
+    def has_room(self) -> bool:
+        """Return whether the gateway is ready: it looks at the ledger's memory once in a while."""
+        return http_client.get(f"{self.gateway.url}/readyz", timeout=30).status_code == httpx.codes.OK
+
     def cancel(self, job_id: str) -> int:
         """Cancel the job; return the status code."""
         return http_client.post(f"{self.gateway.url}/jobs/{job_id}/cancel", timeout=30).status_code
