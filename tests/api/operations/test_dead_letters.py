@@ -12,6 +12,7 @@ import redis
 from shared.ledger import dead_letters
 from shared.ledger.dead_letters import KEPT_BYTES, MAX_LETTERS, DeadLetter, bury
 from shared.ledger.ids import uuid7
+from shared.ledger.keys import key
 
 if TYPE_CHECKING:
     import httpx
@@ -88,7 +89,7 @@ def test_a_deleted_dead_letter_is_gone(api: httpx.Client, client: redis.Redis) -
     letter = dead(client)
     assert api.delete(f"/dead-letters/{letter}").status_code == 204
     assert api.delete(f"/dead-letters/{letter}").status_code == 404
-    assert not client.exists(f"celeriac:dead_letter:{letter}", "celeriac:dead_letters")
+    assert not client.exists(key("dead_letter", letter), key("dead_letters"))
 
 
 def test_what_cannot_be_put_back_is_refused_with_the_reason(api: httpx.Client, client: redis.Redis) -> None:
@@ -110,8 +111,8 @@ def test_dead_letters_are_bounded_in_number_and_time(
     monkeypatch.setattr(dead_letters, "MAX_LETTERS", 3)
     ids = [dead(client) for _ in range(5)]
     assert listed(api)[0] == ids[:1:-1]
-    assert client.zcard("celeriac:dead_letters") == len(client.keys("celeriac:dead_letter:*")) == 3
-    client.delete(f"celeriac:dead_letter:{ids[2]}")  # as after its retention
+    assert client.zcard(key("dead_letters")) == len(client.keys(key("dead_letter", "*"))) == 3
+    client.delete(key("dead_letter", ids[2]))  # as after its retention
     assert listed(api)[0] == ids[:2:-1]
-    assert client.zcard("celeriac:dead_letters") == 2
+    assert client.zcard(key("dead_letters")) == 2
     assert 'celeriac_dead_letters_total{reason="not_json"} 5.0' in api.get("/metrics").text
