@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+_AGAIN_AFTER_S = 0.1
 
 
 class _Stopped(BaseException):
@@ -33,11 +34,14 @@ class _Work(Generic[T]):
             with self._lock:
                 self._thread = None
 
-    def stop(self) -> None:
+    def stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stop the thread, again and again until it has ended: a callback or a `__del__` may swallow the exception."""
         with self._lock:
             self._is_stopped = True
-            if self._thread is not None:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(_Stopped))
+            if self._thread is None:
+                return
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(_Stopped))
+        loop.call_later(_AGAIN_AFTER_S, self.stop, loop)
 
 
 async def within(bound_s: float, call: Callable[[], T]) -> T:
@@ -50,4 +54,4 @@ async def within(bound_s: float, call: Callable[[], T]) -> T:
         async with asyncio.timeout(bound_s):
             return await asyncio.to_thread(work.run)
     finally:
-        work.stop()
+        work.stop(asyncio.get_running_loop())

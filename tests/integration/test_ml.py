@@ -133,7 +133,7 @@ def test_a_pipeline_trains_and_its_model_predicts_in_another_job(
     assert list(steps) == ["extract", "features", "train", "evaluate"]
     assert job["result"]["model"] == steps["train"]["result"]["model"]
     card = httpx.get(f"{jobs.gateway.url}/jobs/{job['id']}/artifacts/model_card.html?step=train", timeout=30)
-    assert "Scores beside the dummy baseline" in card.text
+    assert "Scores compared with the dummy baseline" in card.text
     rows = {"model": job["result"]["model"]["uri"], "dataset": steps["extract"]["result"]["dataset"]["uri"]}
     predicted = jobs.ended(jobs.submit("ml.predict_batch", rows))
     assert predicted["state"] == "succeeded", predicted["error"]

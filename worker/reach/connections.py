@@ -113,7 +113,7 @@ class WorkerConnections:
             return SqlConnection(name, info)
         url = info.url or self._secret(name, info.url_env or "")
         if urlsplit(url).scheme not in info.schemes:
-            raise _misconfigured(name, f"{info.url_env} is no {info.schemes[0]}:// URL")
+            raise _misconfigured(name, f"{info.url_env} is not a {info.schemes[0]}:// URL")
         return SqlConnection(name, info, url)
 
     def store(self, name: str) -> StoreConnection:

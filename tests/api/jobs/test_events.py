@@ -107,8 +107,9 @@ def test_a_last_event_id_of_the_future_ends_with_the_job(gateway: Server, run: H
     future = {"Last-Event-ID": "9999999999999-0"}
     with ThreadPoolExecutor() as pool:
         following = pool.submit(lambda: list(stream(gateway.url, run.id, headers=future)))
+        metrics = f"{gateway.url}/metrics"
+        wait_for(lambda: "celeriac_waiting_requests 1.0" in http_client.get(metrics).text, "the stream")
         run.claim()
-        assert not following.done()
         run.succeed()
         assert following.result(BOUND_S) == []
 

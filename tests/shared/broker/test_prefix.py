@@ -11,11 +11,18 @@ import redis
 
 from shared.ledger.keys import Keys
 from tests.support.keys import stray_keys
-from tests.support.servers.services import Server, gateway_server, http_client, wait_for
+from tests.support.servers.services import Server, gateway_server, http_client, valkey_server, wait_for
 from tests.support.servers.workers import ACME, Jobs, crew
 
 pytestmark = pytest.mark.integration
 KEYS = Keys("alice:")
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a Valkey of these tests' own: nothing else writes into it while they compare."""
+    with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -342,23 +342,6 @@ def why(ledger: Ledger, job_id: str) -> tuple[str | None, int | None]:
     return found.waiting_reason, found.queue_position
 
 
-def test_a_job_whose_kind_no_worker_runs_says_so(accept: Any, ledger: Ledger) -> None:
-    """The gateway was deployed before the workers; one of a version that does not say what it runs may run it."""
-    job = entry()
-    accept(job)
-    beat = {"about": "{}", "queues": ["etl"], "jobs": [], "lease_ms": 60_000, "keep_ms": 60_000}
-    ledger.call("beat", {**beat, "owner": "old", "kinds": ["acme.shout", "acme.shout_text_twice"]})
-    assert why(ledger, job.id) == ("no_worker_for_kind", None)
-    ledger.call("beat", {**beat, "owner": "elsewhere", "queues": ["ml"], "kinds": [job.kind]})
-    assert why(ledger, job.id) == ("no_worker_for_kind", None)
-    ledger.call("beat", {**beat, "owner": "new", "kinds": [job.kind]})
-    assert why(ledger, job.id) == ("behind", 0)
-    ledger.call("leave", {"owner": "new"})
-    assert why(ledger, job.id) == ("no_worker_for_kind", None)
-    ledger.call("beat", {**beat, "owner": "silent"})
-    assert why(ledger, job.id) == ("behind", 0)
-
-
 def test_each_waiting_job_says_why(accept: Any, ledger: Ledger, operate: Operate) -> None:
     """Reasons come in the order in which they would have to go."""
     urgent, runs, limited, last = entry(priority=9), keyed(), keyed(), entry()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -17,7 +19,7 @@ from tests.shared.ledger.model.asking import Asking
 from tests.shared.ledger.model.passing import Passing
 from tests.shared.ledger.model.submitting import SHAPES, Submitting
 from tests.shared.ledger.model.working import Working
-from tests.support.servers.services import Server
+from tests.support.servers.services import Server, valkey_server
 
 EXAMPLES = int(os.environ.get("CELERIAC_MODEL_EXAMPLES", "120"))  # sequences to try: 120 take about 25 s
 STEPS = 50
@@ -57,6 +59,13 @@ SEEN = {  # what must have happened at least once: a rule that never applies is 
 
 class Machine(Submitting, Working, Passing, Asking):
     """All that can happen."""
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a Valkey of these tests' own: nothing else writes into it while they compare."""
+    with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
 
 
 def test_the_ledger_is_the_state_machine(valkey: Server) -> None:

@@ -30,10 +30,18 @@ from tests.support.ledgers import (
     tended,
     workflow,
 )
+from tests.support.servers.services import Server, valkey_server
 
 NAMES = re.findall(r"^function T\.(\w+)", "\n".join(map(part, (*OFTEN, *SELDOM))), re.MULTILINE)
 HOSTILE_TEXTS = ("[", "nan")  # neither JSON nor a number; what Lua takes for a number and Redis does not
 HOSTILE_VALUES: tuple[Any, ...] = ("[", {}, None, 1e300)
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a Valkey of these tests' own: nothing else writes into it while they compare."""
+    with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
 
 
 class House(NamedTuple):
