@@ -5,8 +5,8 @@
 -- luacheck: read globals NOW change count field_of int is_number load set try (records)
 -- luacheck: read globals emit_state (events)
 -- luacheck: read globals POSTPONED_MS is_postponed is_referred (files)
--- luacheck: read globals enter first_known let_go list_of look_at_places note_published (queues)
--- luacheck: read globals publish publish_first published_key set_aside (queues)
+-- luacheck: read globals admit_all enter first_known let_go list_of look_at_places note_published publish (queues)
+-- luacheck: read globals publish_first published_key set_aside (queues)
 -- luacheck: read globals expire (endings)
 -- luacheck: read globals lost (claims)
 -- luacheck: read globals forget (forgetting)
@@ -68,6 +68,7 @@ end
 local function each(ids, act, note)
   for _, id in ipairs(ids) do
     local done, what = try(act, id)
+    admit_all() -- at once: a job that gets a place may be in the list of a later round
     if not done then what = try(set_aside, id, what) and 'set_aside' or nil end
     if type(what) == 'table' then
       for _, gone in ipairs(what) do note('forgotten', gone) end
@@ -154,7 +155,8 @@ local ROUNDS = {
   end },
   { 'holds', function(a, note)
     for _, queue in ipairs(redis.call('SMEMBERS', KEY.held_queues)) do let_go(queue, a.limit, note) end
-    for _, key in ipairs(redis.call('SRANDMEMBER', KEY.limited_keys, a.limit)) do look_at_places(key) end
+    for _, key in ipairs(redis.call('SRANDMEMBER', KEY.limited_keys, a.limit)) do try(look_at_places, key) end
+    admit_all()
   end },
   { 'callbacks', function(a, note)
     for _, id in ipairs(older(KEY.callbacks, NOW, a.limit)) do note('callback', id) end
