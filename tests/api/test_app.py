@@ -14,7 +14,7 @@ import redis
 
 from api.app import CONNECTIONS, ledger_client
 from api.settings import GatewaySettings
-from tests.support.servers.services import free_port, gateway_server, http_client
+from tests.support.servers.services import free_port, gateway_server, http_client, valkey_server, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,15 +64,25 @@ def test_gateway_starts_while_the_ledger_is_down(tmp_path: Path) -> None:
         assert http_client.get(f"{server.url}/readyz", timeout=10).status_code == 503
 
 
-def test_the_gateway_takes_a_bounded_number_of_connections(empty_valkey: Server) -> None:
-    """However many requests come at once: the others wait for a connection, and all are answered."""
+def test_the_gateway_takes_a_bounded_number_of_connections(tmp_path: Path) -> None:
+    """However many calls wait for an answer at once: the others wait for a connection, and all are answered."""
+    calls = 4 * CONNECTIONS
 
-    async def ask_at_once() -> tuple[int, list[Any], int]:
-        async with ledger_client(GatewaySettings(broker_url=empty_valkey.redis_url)) as client:
-            alone = len(await client.client_list())
-            answers = await asyncio.gather(*(client.echo(str(n)) for n in range(4 * CONNECTIONS)))
-            return alone, answers, len(await client.client_list())
+    async def ask_at_once(server: Server) -> tuple[int, list[Any]]:
+        async with ledger_client(GatewaySettings(broker_url=server.redis_url)) as client:
+            asking: Any = client.blpop  # its types are those of both of redis-py's clients
+            asked = [asyncio.create_task(asking(["answers"], timeout=4)) for _ in range(calls)]
+            with redis.Redis(port=server.port) as other:
 
-    alone, answers, together = asyncio.run(ask_at_once())
-    assert answers == [str(n) for n in range(4 * CONNECTIONS)]
-    assert together - alone == CONNECTIONS - 1
+                def all_wait() -> bool:
+                    return bool(other.info("clients")["blocked_clients"] == CONNECTIONS)
+
+                await asyncio.to_thread(wait_for, all_wait, "calls that wait on every connection")
+                connected = other.info("clients")["connected_clients"] - 1  # itself
+                other.rpush("answers", *range(calls))
+            return connected, await asyncio.gather(*asked)
+
+    with valkey_server(tmp_path) as server:
+        connected, answers = asyncio.run(ask_at_once(server))
+    assert connected == CONNECTIONS
+    assert sorted(int(answer) for _, answer in answers) == list(range(calls))
