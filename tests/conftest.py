@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.ledgers import accept, client, ledger
 from tests.support.servers.postgres import postgres_server, postgres_url
-from tests.support.servers.services import broker, empty_valkey, gateway, valkey
+from tests.support.servers.services import broker, empty_valkey, gateway, own_valkey, valkey
 
 # The suite starts a hundred Python processes. Where this is set, each compiles FastAPI, Celery and our own code again,
 # which takes three times as long as all else that a start needs.
@@ -25,6 +25,7 @@ __all__ = [
     "empty_valkey",
     "gateway",
     "ledger",
+    "own_valkey",
     "postgres_server",
     "postgres_url",
     "valkey",

@@ -11,7 +11,7 @@ import redis
 
 from shared.ledger.keys import Keys
 from tests.support.keys import stray_keys
-from tests.support.servers.services import Server, gateway_server, http_client, valkey_server, wait_for
+from tests.support.servers.services import Server, gateway_server, http_client, wait_for
 from tests.support.servers.workers import ACME, Jobs, crew
 
 pytestmark = pytest.mark.integration
@@ -19,10 +19,9 @@ KEYS = Keys("alice:")
 
 
 @pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run a Valkey of these tests' own: nothing else writes into it while they compare."""
-    with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
-        yield server
+def valkey(own_valkey: Server) -> Server:
+    """Return a database into which nothing else writes: these tests compare it as a whole."""
+    return own_valkey
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,12 @@ from tests.support.ledgers import (
 from tests.support.servers.services import Server
 
 
+@pytest.fixture(scope="module")
+def valkey(own_valkey: Server) -> Server:
+    """Return a database into which nothing else writes: these tests compare it as a whole."""
+    return own_valkey
+
+
 def test_only_one_worker_is_the_keeper(ledger: Ledger) -> None:
     """The lock is the script's own first step, so two rounds never act at the same time."""
     assert ledger.tend(owner="a") == []

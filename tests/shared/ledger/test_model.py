@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,7 +18,7 @@ from tests.shared.ledger.model.asking import Asking
 from tests.shared.ledger.model.passing import Passing
 from tests.shared.ledger.model.submitting import SHAPES, Submitting
 from tests.shared.ledger.model.working import Working
-from tests.support.servers.services import Server, valkey_server
+from tests.support.servers.services import Server
 
 EXAMPLES = int(os.environ.get("CELERIAC_MODEL_EXAMPLES", "120"))  # sequences to try: 120 take about 25 s
 STEPS = 50
@@ -62,10 +61,9 @@ class Machine(Submitting, Working, Passing, Asking):
 
 
 @pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run a Valkey of these tests' own: nothing else writes into it while they compare."""
-    with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
-        yield server
+def valkey(own_valkey: Server) -> Server:
+    """Return a database into which nothing else writes: these tests compare it as a whole."""
+    return own_valkey
 
 
 def test_the_ledger_is_the_state_machine(valkey: Server) -> None:

@@ -143,6 +143,13 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def own_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a Valkey for one module: gateways of other modules' tests write into the session's."""
+    with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
 @pytest.fixture
 def empty_valkey(valkey: Server) -> Iterator[Server]:
     """Yield the session's Valkey, with nothing in it; afterwards it has only keys that the service lists."""

@@ -30,6 +30,12 @@ DAY_S = 86_400
 DAY_MS = DAY_S * 1_000
 
 
+@pytest.fixture(scope="module")
+def valkey(own_valkey: Server) -> Server:
+    """Return a database into which nothing else writes: these tests compare it as a whole."""
+    return own_valkey
+
+
 @dataclass(frozen=True)
 class House:
     """A ledger and a store, and how things in them come to be and grow old."""

@@ -30,7 +30,7 @@ from tests.support.ledgers import (
     tended,
     workflow,
 )
-from tests.support.servers.services import Server, valkey_server
+from tests.support.servers.services import Server
 
 NAMES = re.findall(r"^function T\.(\w+)", "\n".join(map(part, (*OFTEN, *SELDOM))), re.MULTILINE)
 HOSTILE_TEXTS = ("[", "nan")  # neither JSON nor a number; what Lua takes for a number and Redis does not
@@ -38,10 +38,9 @@ HOSTILE_VALUES: tuple[Any, ...] = ("[", {}, None, 1e300)
 
 
 @pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run a Valkey of these tests' own: nothing else writes into it while they compare."""
-    with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
-        yield server
+def valkey(own_valkey: Server) -> Server:
+    """Return a database into which nothing else writes: these tests compare it as a whole."""
+    return own_valkey
 
 
 class House(NamedTuple):
