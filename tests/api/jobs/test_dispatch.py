@@ -201,6 +201,8 @@ def test_what_would_take_long_to_lay_out_is_refused_at_once(empty_valkey: Server
     with_dispatch(GatewaySettings(broker_url=empty_valkey.redis_url), body)
 
 
+# Raised within a callback of Hypothesis on the garbage collector, it is swallowed there, reported, and raised again.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_what_takes_too_long_to_lay_out_is_stopped(empty_valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not blamed on the ledger, and its thread ends with the answer."""
     monkeypatch.setattr("api.jobs.dispatch._COMPOSING_S", 0.05)
