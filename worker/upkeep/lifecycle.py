@@ -81,7 +81,7 @@ class Lifecycle:
         broker, ledger = _client(settings.broker_url) if settings.uses_redis else None, _ledger()
         heartbeat = Heartbeat(ledger, settings, owner=owner, consumer=sender)
         heartbeat.begin()
-        self._custodian = Custodian(
+        self._custodian = custodian = Custodian(
             ledger,
             settings,
             owner=owner,
@@ -90,12 +90,17 @@ class Lifecycle:
             heartbeat=heartbeat,
             cancels=Cancels(_client(settings.ledger_url)),
         )
-        self._watchdog = Watchdog(
-            sender.pulse, stalled_after_s=worker_settings().stalled_after_s, give_back=self._custodian.give_back
+        self._watchdog = watchdog = Watchdog(
+            sender.pulse, stalled_after_s=worker_settings().stalled_after_s, give_back=custodian.give_back
         )
+
+        def look_and_keep() -> None:
+            watchdog.look()
+            custodian.round()
+
         keeper = Keeper(_ledger(), settings, owner=owner, app=self._app)
         self._threads = [
-            Periodic("custodian", self._round, interval_s=_ROUND_S, pause=self._custodian.pause),
+            Periodic("custodian", look_and_keep, interval_s=_ROUND_S, pause=custodian.pause),
             Periodic("keeper", keeper.round, interval_s=_ROUND_S),
         ]
         for thread in self._threads:
@@ -107,12 +112,6 @@ class Lifecycle:
             self._custodian.begin_shutdown()
         if self._watchdog is not None:
             self._watchdog.begin_shutdown(broker_settings().soft_shutdown_s + _ENDS_WITHIN_S)
-
-    def _round(self) -> None:
-        assert self._watchdog is not None  # noqa: S101 - set before the thread starts
-        assert self._custodian is not None  # noqa: S101 - likewise
-        self._watchdog.look()
-        self._custodian.round()
 
     def on_shutdown(self, **_: Any) -> None:
         """Return the remaining jobs to their queues, and stop."""

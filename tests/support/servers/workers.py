@@ -129,10 +129,6 @@ class Jobs:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    def answers(self, job_id: str) -> bool:
-        """Return whether the gateway can read the job just now."""
-        return http_client.get(f"{self.gateway.url}/jobs/{job_id}", timeout=30).status_code == httpx.codes.OK
-
     def has_room(self) -> bool:
         """Return whether the gateway is ready: it looks at the ledger's memory once in a while."""
         return http_client.get(f"{self.gateway.url}/readyz", timeout=30).status_code == httpx.codes.OK
