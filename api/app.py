@@ -34,11 +34,11 @@ from shared import __version__
 from shared.broker.messages import Composer
 from shared.broker.safety import refuse_unsafe
 from shared.connections.settings import load_connections
-from shared.contract.artifacts import ArtifactStore
 from shared.errors import redact
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.calling.headroom import Headroom
 from shared.ledger.server import bounded
+from shared.storage import ArtifactStore
 from shared.workflows.planning import Planner
 
 CONNECTIONS = 64  # maximum number of connections to the ledger

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.settings import GatewaySettings
-from shared.contract.artifacts import ArtifactStore
 from shared.ledger.aclient import AsyncLedger
+from shared.storage import ArtifactStore
 
 
 async def _ledger(request: Request) -> AsyncLedger:

@@ -21,9 +21,10 @@ from api.deps import Store
 from api.http.problems import FieldError, Problem, problems
 from api.http.ranges import requested_range
 from api.jobs.selection import FoundJob
-from shared.contract.artifacts import Artifact, ArtifactStore
+from shared.contract.artifacts import Artifact
 from shared.errors import TaskFailure
 from shared.ledger.records import Record
+from shared.storage import ArtifactStore
 
 _CHUNK_BYTES = 256 * 1024
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,64}/[\w.+-]{1,64}(; ?charset=[\w-]{1,32})?", re.ASCII)

@@ -20,9 +20,10 @@ from starlette.requests import ClientDisconnect
 
 from api.deps import Ledger, Settings, Store
 from api.http.problems import FieldError, Problem, problems
-from shared.contract.artifacts import Artifact, ArtifactStore, artifact_uri, is_full
+from shared.contract.artifacts import Artifact
 from shared.errors import TransientFailure
 from shared.ledger.ids import uuid7
+from shared.storage import ArtifactStore, artifact_uri, is_full
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"  # the names that artifact_uri accepts
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,64}/[\w.+-]{1,64}", re.ASCII)

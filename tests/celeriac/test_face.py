@@ -41,6 +41,12 @@ def test_contracts_load_no_worker_code() -> None:
     assert "worker" not in _loaded_after(f"from celeriac import {names}")
 
 
+def test_contracts_cost_little_more_than_pydantic() -> None:
+    """Whoever imports contracts pays for no store, no Redis and no Celery, which took half of the time."""
+    loaded = _loaded_after("import celeriac, tests.acme.contracts; celeriac.Contract, celeriac.TaskFailure")
+    assert loaded & {"fsspec", "redis", "celery", "kombu", "asyncio", "pydantic_settings"} == set()
+
+
 @pytest.mark.parametrize("name", celeriac.__all__)
 def test_each_name_is_the_very_thing(name: str) -> None:
     """It is what our own code uses, so that what somebody subclasses or raises is recognised."""

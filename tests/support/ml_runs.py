@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import redis
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 
-from shared.contract.artifacts import ArtifactStore
 from shared.ledger.client import Ledger
 from shared.ledger.ids import uuid7
+from shared.storage import ArtifactStore
 from worker.runtime.run import Run
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     import redis
 
-    from shared.contract.artifacts import ArtifactStore, Column
+    from shared.contract.artifacts import Column
     from shared.jobs.data.places import Source
+    from shared.storage import ArtifactStore
     from worker.reach.connections import StoreConnection, WorkerConnections
     from worker.settings import WorkerSettings
 

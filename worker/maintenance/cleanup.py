@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import redis
 
-    from shared.contract.artifacts import ArtifactStore
     from shared.ledger.client import Ledger
+    from shared.storage import ArtifactStore
 
 _BATCH = 200
 _STRAYS = {

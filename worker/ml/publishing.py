@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from shared.contract.artifacts import Artifact, Dataset, ModelFile, ReportFile, sha256_of
+from shared.contract.artifacts import Artifact, Dataset, ModelFile, ReportFile
+from shared.storage import sha256_of
 from worker.ml.model.model_file import MODEL_MEDIA_TYPE, ModelAbout, save_model
 from worker.ml.training.card import card, card_html
 from worker.ml.training.prediction import write_rows

@@ -14,10 +14,11 @@ from typing import Any
 
 import redis
 
-from shared.contract.artifacts import Artifact, ArtifactStore, Role
+from shared.contract.artifacts import Artifact, Role
 from shared.errors import CeleriacError, redact, redact_field
 from shared.ledger.client import Ledger
 from shared.ledger.texts import finite, json_text
+from shared.storage import ArtifactStore
 
 _REPORT_EVERY_S = 0.5
 _LOG_LINES_BUFFERED = 50

@@ -22,7 +22,6 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 
 from shared.broker.settings import broker_settings
-from shared.contract.artifacts import ArtifactStore, is_full
 from shared.contract.definition import AnyContract, Contract, Retry
 from shared.contract.options import DEFAULT_PRIORITY
 from shared.errors import ClaimLost, DefinitionError, TaskFailure, TimeLimitReached, TransientFailure, redact
@@ -31,6 +30,7 @@ from shared.ledger.client import Ledger
 from shared.ledger.records import Claim, Entry, Refusal
 from shared.ledger.states import State
 from shared.ledger.texts import json_text
+from shared.storage import ArtifactStore, is_full
 from shared.workflows.canvas import PARAMETERS
 from shared.workflows.nodes import MapStep
 from worker.runtime.delivery import message_of

@@ -15,12 +15,12 @@ from celery import Celery
 
 from shared.broker.messages import Composer, publish
 from shared.broker.settings import BrokerSettings
-from shared.contract.artifacts import ArtifactStore
 from shared.contract.options import RunOptions
 from shared.jobs.callbacks import DeliverCallback
 from shared.ledger.client import Ledger
 from shared.ledger.keys import key
 from shared.ledger.records import Action
+from shared.storage import ArtifactStore
 from shared.workflows.planning import Planner, prepare
 
 logger = logging.getLogger(__name__)

@@ -19,12 +19,12 @@ from celery import Celery, signals
 
 from shared.broker.safety import refuse_unsafe
 from shared.broker.settings import broker_settings
-from shared.contract.artifacts import ArtifactStore
 from shared.contract.catalogue import catalogue
 from shared.errors import DefinitionError, redact
 from shared.ledger.backend import OWNER_VARIABLE
 from shared.ledger.client import Ledger
 from shared.ledger.server import bounded
+from shared.storage import ArtifactStore
 from shared.workflows.nodes import WorkflowContract
 from worker.observability import configure_logging
 from worker.runtime import scratch

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.contract.artifacts import ArtifactStore
 from shared.ledger.client import Ledger
+from shared.storage import ArtifactStore
 from tests.support.by_hand import PARTITIONED, HandRun, hand, submitted
 from tests.support.servers.services import Server, gateway_server, http_client, wait_for
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.contract.artifacts import ArtifactStore
+from shared.storage import ArtifactStore
 from tests.support.servers.disks import small_disk
 from tests.support.servers.services import Server, gateway_server, http_client, wait_for
 

@@ -16,10 +16,10 @@ import redis
 from pydantic import TypeAdapter
 
 from shared.connections.settings import HttpInfo, PostgresqlInfo, SqliteInfo, StoreInfo
-from shared.contract.artifacts import ArtifactStore
 from shared.errors import TaskFailure, TransientFailure
 from shared.jobs.data.places import Source
 from shared.ledger.ids import uuid7
+from shared.storage import ArtifactStore
 from worker.etl.extract import Extracted, Extractor
 from worker.reach.connections import WorkerConnections
 from worker.settings import WorkerSettings

@@ -10,10 +10,11 @@ import pytest
 import redis
 
 from shared.connections.settings import SqliteInfo
-from shared.contract.artifacts import ArtifactStore, Dataset
+from shared.contract.artifacts import Dataset
 from shared.jobs.etl import CombineDatasets, ExtractData, LoadData, TransformData
 from shared.ledger.client import Ledger
 from shared.ledger.ids import uuid7
+from shared.storage import ArtifactStore
 from worker.etl import tasks
 from worker.reach.connections import WorkerConnections
 from worker.runtime.run import Run

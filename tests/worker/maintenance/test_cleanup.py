@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from shared.contract.artifacts import ArtifactStore
 from shared.ledger.ids import uuid7, uuid7_of
 from shared.ledger.keys import key
+from shared.storage import ArtifactStore
 from tests.support.ledgers import RESULT, claimed, entry, tended, with_async, workflow
 from worker.maintenance.cleanup import Cleanup
 

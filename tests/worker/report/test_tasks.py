@@ -12,11 +12,11 @@ import openpyxl
 import pytest
 import redis
 
-from shared.contract.artifacts import ArtifactStore
 from shared.errors import TaskFailure
 from shared.jobs.report import GenerateDailyReport, GenerateReport
 from shared.ledger.client import Ledger
 from shared.ledger.ids import uuid7
+from shared.storage import ArtifactStore
 from tests.support.datasets import sales
 from tests.support.ledgers import accept, claimed, client, entry
 from worker.report import tasks

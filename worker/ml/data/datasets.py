@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from shared.contract.artifacts import ArtifactStore
+    from shared.storage import ArtifactStore
 
 _LONGEST_NAME = 255
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from shared.contract.artifacts import ArtifactStore
     from shared.jobs.ml.kinds import LearningSpec
+    from shared.storage import ArtifactStore
 
 
 @dataclass(frozen=True)

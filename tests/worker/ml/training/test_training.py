@@ -24,9 +24,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
-from shared.contract.artifacts import sha256_of
 from shared.errors import TaskFailure
 from shared.jobs.ml.kinds import TrainModel
+from shared.storage import sha256_of
 from tests.support.ml_runs import cancer, diabetes, fetched, iris, new_run, stored
 from worker.ml import tasks
 from worker.settings import WorkerSettings

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.contract.artifacts import Artifact, ArtifactStore
+from shared.contract.artifacts import Artifact
 from shared.errors import TransientFailure
 from shared.ledger.ids import uuid7
+from shared.storage import ArtifactStore
 from tests.support.servers.disks import small_disk
 
 
