@@ -12,6 +12,7 @@ from api.jobs.schemas import JobAccepted
 from api.jobs.submissions import SUBMISSION
 from api.settings import gateway_settings
 from shared.jobs.etl import ExtractData
+from shared.ledger.states import State
 
 _NO_JOB = "00000000-0000-7000-8000-000000000000"
 
@@ -35,7 +36,7 @@ def gateway() -> FastAPI:
         return JobAccepted(
             id=_NO_JOB,
             kind=submission.kind,
-            state="queued",
+            state=State.QUEUED,
             created_at=view.at(0),
             links=view.links(_NO_JOB),
         )

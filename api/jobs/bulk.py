@@ -52,7 +52,7 @@ async def cancel_jobs(request: Request, ledger: Ledger) -> BulkCancelled:
         if not wanted.dry_run:
             outcome, ended_as = await ledger.cancel(record.id, reason="Cancelled on request.")
             state = ended_as or "forgotten"
-        if outcome in {"cancelled", "requested"}:
+        if outcome in {State.CANCELLED, "requested"}:
             return outcome
         return Refused(id=record.id, code="job_ended", message=f"The job has already ended: {state}.")
 
@@ -60,7 +60,7 @@ async def cancel_jobs(request: Request, ledger: Ledger) -> BulkCancelled:
     done = list(zip(records, outcomes, strict=True))
     return BulkCancelled(
         dry_run=wanted.dry_run,
-        cancelled=[record.id for record, outcome in done if outcome == "cancelled"],
+        cancelled=[record.id for record, outcome in done if outcome == State.CANCELLED],
         requested=[record.id for record, outcome in done if outcome == "requested"],
         refused=refused + [outcome for outcome in outcomes if isinstance(outcome, Refused)],
         next_page_token=next_page_token,
@@ -139,7 +139,7 @@ def _foreseen(record: Record) -> str:
     """Return what cancelling would do; see `AsyncLedger.cancel`."""
     if State(record.state).is_final:
         return "ended"
-    return "requested" if record.state == State.RUNNING and not record.total else "cancelled"
+    return "requested" if record.state == State.RUNNING and not record.total else State.CANCELLED
 
 
 async def _repeat(record: Record, dispatch: Dispatch, *, dry_run: bool) -> Retried:

@@ -12,7 +12,7 @@ from api.http.problems import FieldError, Problem
 from api.jobs.submissions import SUBMISSION, Submission
 from shared.contract.options import RunOptions, SubmissionOptions
 from shared.ledger.records import Record
-from shared.ledger.states import State, StepState
+from shared.ledger.states import State
 
 REPEATABLE = tuple(state for state in State if state.is_final and state is not State.SUCCEEDED)
 _KEPT = RunOptions.model_fields.keys()  # without `run_at` and `delay_s`: a rerun starts now by default
@@ -40,7 +40,7 @@ def refuse_unrepeatable(record: Record) -> None:
         raise Problem(409, "job_succeeded", "The job has succeeded. To run it again, submit a new job.")
     if record.state not in REPEATABLE:
         raise Problem(409, "job_live", f"The job is {record.state}. Cancel it first, or wait until it has ended.")
-    if stopping := [step.step for step in record.steps if step.state == StepState.RUNNING]:
+    if stopping := [step.step for step in record.steps if step.state == State.RUNNING]:
         what = (
             f"The step {stopping[0]!r} is still stopping; a rerun would run it twice at once. Retry in a few seconds."
         )

@@ -34,6 +34,7 @@ from api.jobs.submissions import BATCH, SUBMISSION
 from api.jobs.waiting import IfNoneMatch, Prefer, WaitS, cached, preferred_wait_s, when_ended
 from shared.errors import redact
 from shared.ledger.operations import Operations
+from shared.ledger.states import State
 from shared.storage import ArtifactStore
 from shared.workflows.planning import Prepared
 
@@ -186,7 +187,7 @@ async def cancel_job(found: FoundJob, response: Response, ledger: Ledger) -> Can
     if outcome == "requested":
         response.status_code = 202
         return CancelRequest(id=found.id, state="cancel_requested")
-    return CancelRequest(id=found.id, state="cancelled")
+    return CancelRequest(id=found.id, state=State.CANCELLED)
 
 
 @router.post(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, WithJsonSchema
+from typing_extensions import TypeAliasType
 
 from api.http.models import Out
 from shared.contract.artifacts import Artifact
-from shared.ledger.states import State, StepState
+from shared.ledger.states import STEP_STATES, OnlyOfSteps, State
 
 WaitingReason = Literal[
     "scheduled", "queue_paused", "concurrency_limited", "no_consumer", "no_worker_for_kind", "behind"
@@ -21,6 +22,14 @@ _WHY_IT_WAITS = (
     "waiting step."
 )
 _HOW_MANY_BEFORE = "If it is `behind`: number of jobs before it in its queue, over all priorities; 0: it is next."
+
+_STEP_STATE = {  # one list, which clients' generators read better than a choice of two
+    "type": "string",
+    "enum": [str(state) for state in STEP_STATES],
+    "title": "StepState",
+    "description": "The life of a step: a job's states, and two that only a step has.",
+}
+StepState = TypeAliasType("StepState", Annotated[State | OnlyOfSteps, WithJsonSchema(_STEP_STATE)])
 
 
 class Links(Out):
@@ -39,7 +48,7 @@ class JobAccepted(Out):
 
     id: str = Field(description="Its id, a UUID that sorts by time.")
     kind: str = Field(description="Its kind.")
-    state: Literal["scheduled", "queued"] = Field(description="`scheduled` if it starts later.")
+    state: Literal[State.SCHEDULED, State.QUEUED] = Field(description="`scheduled` if it starts later.")
     created_at: AwareDatetime = Field(description="When it was accepted.")
     links: Links = Field(description="URLs of what belongs to it.")
 
@@ -172,7 +181,7 @@ class CancelRequest(Out):
     """Result of a request to cancel a job."""
 
     id: str = Field(description="The job.")
-    state: Literal["cancelled", "cancel_requested"] = Field(
+    state: Literal[State.CANCELLED, "cancel_requested"] = Field(
         description="`cancelled`, or `cancel_requested` while its worker stops it."
     )
 

@@ -23,6 +23,7 @@ from api.jobs.schemas import (
 )
 from shared.contract.artifacts import Artifact
 from shared.ledger.records import Entry, Record
+from shared.ledger.states import State
 
 
 def job(record: Record) -> Job:
@@ -52,7 +53,7 @@ def accepted(entry: Entry, job_id: str, created_at_ms: int) -> JobAccepted:
     return JobAccepted(
         id=job_id,
         kind=entry.kind,
-        state="scheduled" if waits else "queued",
+        state=State.SCHEDULED if waits else State.QUEUED,
         created_at=at(created_at_ms),
         links=links(job_id),
     )

@@ -27,10 +27,10 @@ from shared.ledger import dead_letters
 from shared.ledger.client import Ledger
 from shared.ledger.counters import DURATION_BOUNDS_S, NO_BOUND, OTHER, SEPARATOR
 from shared.ledger.operations import QueueState, WorkerState, parse_queue, parse_worker
-from shared.ledger.states import FINAL_STATES, State, StepState
+from shared.ledger.states import FINAL_STATES, OnlyOfSteps, State
 
 SENDER = "generic"  # celery-exporter's host label of `sent` if senders are not distinguished
-_FINAL = (*sorted(FINAL_STATES), StepState.SKIPPED)
+_FINAL = (*sorted(FINAL_STATES), OnlyOfSteps.SKIPPED)
 _TASK = ("name", "hostname", "queue_name")
 _log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from cli.client.gateway import Answer, Gateway, Refused, Unreachable
 from cli.pages.job import counts, waiting_text
 from cli.pages.output import duration_s, progress_text, state_text
-from shared.ledger.states import FINAL_STATES
+from shared.ledger.states import FINAL_STATES, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -123,11 +123,9 @@ def _parts(job: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the parts to show, by name: the steps, or the job itself if it has no steps or many."""
     steps = job["steps"]
     if len(steps) > _FEW:
-        done = sum(step["state"] == "succeeded" for step in steps)
+        done = sum(step["state"] == State.SUCCEEDED for step in steps)
         progress = {"current": done, "total": len(steps), "unit": "steps", "message": counts(steps)}
-        waits = (
-            job["waiting_reason"] if job["state"] != "running" else None
-        )  # the job's own reason, not the first waiting step's
+        waits = job["waiting_reason"] if job["state"] != State.RUNNING else None  # a running job's is that of a step
         return [(job["kind"], {**job, "progress": progress, "waiting_reason": waits})]
     return [(step["name"], step) for step in steps] or [(job["kind"], job)]
 
@@ -158,13 +156,15 @@ class _Bars:
         for index, (name, part) in enumerate(_parts(job)):
             if index not in self._tasks:
                 self._tasks[index] = self._progress.add_task(name, total=1, state="", said="", ran=None, begun=None)
-            if part["state"] == "running":
+            if part["state"] == State.RUNNING:
                 self._begun.setdefault(index, time.monotonic())
             self._draw(self._tasks[index], part, self._begun.get(index))
 
     def _draw(self, task: TaskID, part: Mapping[str, Any], begun: float | None) -> None:
         state, progress = part["state"], part["progress"] or {"current": 0, "total": None}
-        total, current = (progress["total"], progress["current"]) if state == "running" else (1, state == "succeeded")
+        total, current = (
+            (progress["total"], progress["current"]) if state == State.RUNNING else (1, state == State.SUCCEEDED)
+        )
         self._progress.tasks[task].total = total  # None makes the bar pulse; `update` cannot set it
         shown = state_text(state)
         self._progress.update(
@@ -190,7 +190,7 @@ class _Lines:
             state, words = part["state"], _said(part)
             said_at, said = self._said.get(index, (0.0, ""))
             now = time.monotonic()
-            moved = state == "running" and words != said and now - said_at >= _LINE_EVERY_S
+            moved = state == State.RUNNING and words != said and now - said_at >= _LINE_EVERY_S
             if state != self._states.get(index) or moved:
                 self._console.print(f"{name}  {state}  {words}".rstrip(), markup=False)
                 self._states[index], self._said[index] = state, (now, words)

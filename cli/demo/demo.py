@@ -29,6 +29,7 @@ from cli.demo.study import run_job, show_models, show_reports, study
 from cli.local.ports import HOST, CannotStart, free_port, refuse_taken_port
 from cli.local.processes import tethered
 from cli.pages.output import amount, console
+from shared.ledger.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def _demo(out: Console) -> None:
     with _served(source) as origin, _service(out, origin) as url, Gateway(url) as gateway:
         _say(out, "up", f"broker, gateway, workers and beat run; gateway at {url}, documentation at {url}/docs", begun)
         job = _run_pipeline(gateway, f"{origin}/sales.csv", out)
-        _say(out, "job", "succeeded", begun)
+        _say(out, "job", State.SUCCEEDED, begun)
         show_timings(job, out)
         show_loaded(FOLDER / "warehouse.sqlite", out)
         show_rejects(gateway, job, figures, FOLDER, out)

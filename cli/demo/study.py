@@ -12,6 +12,7 @@ from rich.table import Table
 from cli.client.watch import follow, live_view
 from cli.demo.checks import TABLE, Off
 from cli.pages.output import duration_s, show_error, show_table
+from shared.ledger.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,7 @@ def run_job(gateway: Gateway, kind: str, params: Mapping[str, Any], out: Console
     out.print(f"POST {gateway.url}/jobs -> 202, {gateway.url}{accepted['links']['self']}")
     with live_view(out) as view:
         job: dict[str, Any] = follow(gateway, accepted["id"], view, timeout_s=_WITHIN_S).document
-    if job["state"] != "succeeded":
+    if job["state"] != State.SUCCEEDED:
         if job["error"]:
             show_error(job["error"], out)
         raise Off(f"the job is {job['state']}")

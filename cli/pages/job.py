@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.pages.output import amount, duration_s, progress_text, show_error, show_table, state_text
-from shared.ledger.states import StepState
+from shared.ledger.states import OnlyOfSteps, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SHOWN = 20  # parts shown of one branch; of a larger branch, the most informative ones
 _ERROR_SHOWN = 120  # characters of a step's error; the job's own is shown whole
 # The least informative states of many parts.
-_QUIET: Mapping[str, int] = {StepState.SUCCEEDED: 2, StepState.WAITING: 3, StepState.SKIPPED: 3}
+_QUIET: Mapping[str, int] = {State.SUCCEEDED: 2, OnlyOfSteps.WAITING: 3, OnlyOfSteps.SKIPPED: 3}
 
 
 def show_job(job: Mapping[str, Any], out: Console) -> None:

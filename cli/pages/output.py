@@ -9,23 +9,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shared.ledger.states import StepState
+from shared.ledger.states import OnlyOfSteps, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 STATE_STYLES: Mapping[str, str] = {  # every state has one
-    StepState.WAITING: "dim",
-    StepState.SCHEDULED: "",
-    StepState.QUEUED: "",
-    StepState.RUNNING: "cyan",
-    StepState.RETRYING: "yellow",
-    StepState.SUCCEEDED: "green",
-    StepState.FAILED: "red",
-    StepState.CANCELLED: "magenta",
-    StepState.EXPIRED: "red",
-    StepState.QUARANTINED: "red",
-    StepState.SKIPPED: "dim",
+    OnlyOfSteps.WAITING: "dim",
+    State.SCHEDULED: "",
+    State.QUEUED: "",
+    State.RUNNING: "cyan",
+    State.RETRYING: "yellow",
+    State.SUCCEEDED: "green",
+    State.FAILED: "red",
+    State.CANCELLED: "magenta",
+    State.EXPIRED: "red",
+    State.QUARANTINED: "red",
+    OnlyOfSteps.SKIPPED: "dim",
 }
 _KIB = 1024
 _NARROWEST, _UNBOUNDED = 110, 1_000  # columns

@@ -29,6 +29,7 @@ from shared.ledger.records import (
     parse_read,
 )
 from shared.ledger.script import source
+from shared.ledger.states import State
 
 
 class Ledger:
@@ -112,11 +113,11 @@ class Ledger:
 
     def succeed(self, job_id: str, *, token: str, result: str, artifacts: str = "[]") -> None:
         """End a job with its JSON result. Raises `ClaimLost`."""
-        self._settle(job_id, token=token, state="succeeded", result=result, artifacts=artifacts)
+        self._settle(job_id, token=token, state=State.SUCCEEDED, result=result, artifacts=artifacts)
 
     def fail(self, job_id: str, *, token: str, error: str, artifacts: str = "[]") -> bool:
         """End a job with its JSON error; return whether it is a step that may fail. Raises `ClaimLost`."""
-        return self._settle(job_id, token=token, state="failed", error=error, artifacts=artifacts) == "tolerated"
+        return self._settle(job_id, token=token, state=State.FAILED, error=error, artifacts=artifacts) == "tolerated"
 
     def fail_as_owner(self, job_id: str, *, owner: str, error: str, unclaimed: bool = False) -> bool:
         """End a job whose child cannot do it. Returns False if `owner` does not have the claim.
@@ -124,7 +125,8 @@ class Ledger:
         With `unclaimed` also end a queued job, whose message no worker can run.
         """
         return bool(
-            self._call("finish", id=job_id, owner=owner, state="failed", error=error, unclaimed=unclaimed) != "refused"
+            self._call("finish", id=job_id, owner=owner, state=State.FAILED, error=error, unclaimed=unclaimed)
+            != "refused"
         )
 
     def stopped(self, job_id: str, *, token: str, artifacts: str = "[]") -> None:

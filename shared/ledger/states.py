@@ -19,42 +19,7 @@ ended) and ``skipped`` (a predecessor did not succeed).
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
-
-
-class State(StrEnum):
-    """The life of a job."""
-
-    SCHEDULED = "scheduled"
-    QUEUED = "queued"
-    RUNNING = "running"
-    RETRYING = "retrying"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-    QUARANTINED = "quarantined"
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the job has ended."""
-        return self in FINAL_STATES
-
-
-class StepState(StrEnum):
-    """The life of a step: a job's states, and two that only a step has."""
-
-    WAITING = "waiting"
-    SCHEDULED = "scheduled"
-    QUEUED = "queued"
-    RUNNING = "running"
-    RETRYING = "retrying"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-    QUARANTINED = "quarantined"
-    SKIPPED = "skipped"
+from typing import NamedTuple, Self
 
 
 class _Traits(NamedTuple):
@@ -63,25 +28,51 @@ class _Traits(NamedTuple):
     celery: str = "PENDING"  # the state for Celery's clients
 
 
-_TRAITS = {
-    StepState.WAITING: _Traits(),
-    StepState.SCHEDULED: _Traits(waits=True),
-    StepState.QUEUED: _Traits(waits=True),
-    StepState.RUNNING: _Traits(celery="STARTED"),
-    StepState.RETRYING: _Traits(waits=True, celery="RETRY"),
-    StepState.SUCCEEDED: _Traits(is_final=True, celery="SUCCESS"),
-    StepState.FAILED: _Traits(is_final=True, celery="FAILURE"),
-    StepState.CANCELLED: _Traits(is_final=True, celery="REVOKED"),
-    StepState.EXPIRED: _Traits(is_final=True, celery="REVOKED"),
-    StepState.QUARANTINED: _Traits(is_final=True, celery="FAILURE"),
-    StepState.SKIPPED: _Traits(is_final=True, celery="REVOKED"),
-}
-FINAL_STATES = frozenset(state for state in State if _TRAITS[StepState(state)].is_final)
+_NO_TRAITS = _Traits()
+
+
+class _Named(StrEnum):
+    """A name of a state; members are written with their traits, and have these as attributes."""
+
+    is_final: bool
+    waits: bool
+    celery: str
+
+    def __new__(cls, name: str, traits: _Traits = _NO_TRAITS) -> Self:
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.is_final, member.waits, member.celery = traits
+        return member
+
+
+class State(_Named):
+    """The life of a job."""
+
+    SCHEDULED = "scheduled", _Traits(waits=True)
+    QUEUED = "queued", _Traits(waits=True)
+    RUNNING = "running", _Traits(celery="STARTED")
+    RETRYING = "retrying", _Traits(waits=True, celery="RETRY")
+    SUCCEEDED = "succeeded", _Traits(is_final=True, celery="SUCCESS")
+    FAILED = "failed", _Traits(is_final=True, celery="FAILURE")
+    CANCELLED = "cancelled", _Traits(is_final=True, celery="REVOKED")
+    EXPIRED = "expired", _Traits(is_final=True, celery="REVOKED")
+    QUARANTINED = "quarantined", _Traits(is_final=True, celery="FAILURE")
+
+
+class OnlyOfSteps(_Named):
+    """The states that a step can have and a job cannot."""
+
+    WAITING = "waiting"
+    SKIPPED = "skipped", _Traits(is_final=True, celery="REVOKED")
+
+
+FINAL_STATES = frozenset(state for state in State if state.is_final)
+STEP_STATES = (OnlyOfSteps.WAITING, *State, OnlyOfSteps.SKIPPED)
 
 
 def lua_states() -> str:
     """Return the traits of the states as Lua for the script."""
-    final = ", ".join(f"{state} = true" for state, traits in _TRAITS.items() if traits.is_final)
-    waits = ", ".join(f"{state} = true" for state, traits in _TRAITS.items() if traits.waits)
-    celery = "".join(f"  {state} = '{traits.celery}',\n" for state, traits in _TRAITS.items())
+    final = ", ".join(f"{state} = true" for state in STEP_STATES if state.is_final)
+    waits = ", ".join(f"{state} = true" for state in STEP_STATES if state.waits)
+    celery = "".join(f"  {state} = '{state.celery}',\n" for state in STEP_STATES)
     return f"local FINAL = {{ {final} }}\nlocal WAITS = {{ {waits} }}\nlocal CELERY_STATUS = {{\n{celery}}}"

@@ -18,7 +18,7 @@ from shared.contract.definition import AnyContract, Contract
 from shared.contract.options import RunOptions, SubmissionOptions
 from shared.ledger.ids import uuid7
 from shared.ledger.records import Entry, Record
-from shared.ledger.states import StepState
+from shared.ledger.states import State
 from shared.workflows.assembly import CanvasContract
 from shared.workflows.canvas import workflow_messages
 from shared.workflows.nodes import Node, Path, PlannedStep, PlanProblem, PlanRefused, WorkflowContract, lay_out, without
@@ -78,7 +78,7 @@ class Planner:
         if prepared.node is None:
             return self._single(prepared.job, prepared.options, job_id or uuid7(), lineage)
         earlier = reusing.steps if reusing else ()
-        done = {step.step or "": step for step in earlier if step.state == StepState.SUCCEEDED}
+        done = {step.step or "": step for step in earlier if step.state == State.SUCCEEDED}
         return self._workflow(prepared, prepared.node, job_id or uuid7(), lineage, done)
 
     def warm_up(self, contract: AnyContract) -> None:

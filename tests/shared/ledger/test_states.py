@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,19 @@ from cli.pages.output import STATE_STYLES
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.calling.filters import Filter
 from shared.ledger.keys import Keys, key
-from shared.ledger.states import FINAL_STATES, State, StepState
+from shared.ledger.states import STEP_STATES, State
 from tests.support.ledgers import entry, with_async
 from tests.support.servers.services import Server
 
-README = Path(__file__).resolve().parents[3] / "README.md"
-
-
-def test_a_step_has_the_states_of_a_job_and_two_more() -> None:
-    """A step waits for those before it, and is skipped if they did not succeed."""
-    assert {str(state) for state in StepState} - {str(state) for state in State} == {"waiting", "skipped"}
-    assert {str(state) for state in State} <= {str(state) for state in StepState}
-    assert {state for state in State if state.is_final} == FINAL_STATES
+ROOT = Path(__file__).resolve().parents[3]
+README = ROOT / "README.md"
+SOURCES = ("api", "bench", "celeriac", "cli", "deploy", "examples", "shared", "worker")
+OTHER_STATES = ("worker/ml/", "shared/jobs/ml/")  # those of a trial of a search
 
 
 def test_every_state_has_a_colour_on_the_command_line() -> None:
     """An empty one is a choice, too."""
-    assert STATE_STYLES.keys() == set(StepState)
+    assert STATE_STYLES.keys() == set(STEP_STATES)
 
 
 def test_every_state_has_a_line_for_people() -> None:
@@ -38,7 +35,7 @@ def test_every_state_has_a_line_for_people() -> None:
         name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
     ]
     assert named == list(State)
-    assert set(re.findall(r"`(\w+)`", below)) == set(map(str, StepState)) - set(map(str, State))
+    assert set(re.findall(r"`(\w+)`", below)) == set(map(str, STEP_STATES)) - set(map(str, State))
 
 
 def test_jobs_are_found_by_their_state(accept: Callable[..., Any], empty_valkey: Server) -> None:
@@ -54,3 +51,38 @@ def test_jobs_are_found_by_their_state(accept: Callable[..., Any], empty_valkey:
     assert {Filter(states=(state,)).arguments(1, 1, Keys())["index"] for state in State} == {
         key("state", s) for s in State
     }
+
+
+def _quoted_states(tree: ast.AST) -> Iterator[int]:
+    """Yield the lines where something called `state` is compared with, given or declared as a quoted state."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            named, values = "state" in ast.unparse(node.left), list(node.comparators)
+        elif isinstance(node, ast.keyword):
+            named, values = node.arg == "state", [node.value]
+        elif isinstance(node, ast.AnnAssign):
+            named, values = ast.unparse(node.target) == "state", [node.annotation]
+        else:
+            continue
+        constants = (each.value for value in values for each in ast.walk(value) if isinstance(each, ast.Constant))
+        if named and not set(STEP_STATES).isdisjoint(constants):
+            yield node.lineno
+
+
+def test_no_code_quotes_a_state() -> None:
+    """Code takes states from the enumeration, so that mypy finds each place of one that changes."""
+    files = [path for source in SOURCES for path in sorted((ROOT / source).rglob("*.py"))]
+    read = {str(path.relative_to(ROOT)): ast.parse(path.read_text("utf-8")) for path in files}
+    assert [
+        f"{name}:{line}"
+        for name, tree in read.items()
+        if not name.startswith(OTHER_STATES)
+        for line in _quoted_states(tree)
+    ] == []
+
+
+def test_a_quoted_state_would_be_found() -> None:
+    """In a comparison, an argument and a declaration."""
+    quoted = 'job["state"] == "running"\njob.state in {"failed", x}\nend(state="failed" if f else y)\n'
+    assert sorted(_quoted_states(ast.parse(f'{quoted}class Job:\n    state: Literal["queued"]\n'))) == [1, 2, 3, 5]
+    assert list(_quoted_states(ast.parse('event == "state"\nreason == "scheduled"'))) == []
