@@ -49,12 +49,6 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-P", str(FILE), *words]
 
 
-def command_line() -> None:
-    """Run the command `celeriac`, whatever PYTHONPATH is: the entry point of the installed script."""
-    put_ours_first()
-    runpy.run_module("cli.app", run_name="__main__")
-
-
 if __name__ in {"__main__", "__mp_main__"}:  # children of spawning programs (`uvicorn --workers`) run this file again
     put_ours_first()
     put_cwd_on_path()

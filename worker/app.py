@@ -19,6 +19,7 @@ import importlib  # noqa: E402
 
 from celery import Celery  # noqa: E402
 
+from celeriac import extras  # noqa: E402
 from shared.broker.celery import configure, make_celery  # noqa: E402
 from shared.broker.settings import broker_settings  # noqa: E402
 from shared.contract.catalogue import catalogue  # noqa: E402
@@ -37,9 +38,14 @@ def _names(variable: str) -> list[str]:
 def load_tasks(families: list[str], modules: list[str]) -> dict[str, AnyContract]:
     """Import the tasks of `families` and of `modules`; return the contracts they run, by kind.
 
-    Raises `DefinitionError` if a family has no tasks here, or a kind of a loaded family has no task.
+    Raises `DefinitionError` if a family has no tasks or lacks packages here, or a kind of a loaded family has no task.
     """
     for family in families:
+        if absent := extras.missing(family):
+            raise DefinitionError(
+                f"WORKER_FAMILIES names {family!r}, which needs {', '.join(absent)}. "
+                f"Run: {extras.how_to_install(family)}"
+            )
         try:
             importlib.import_module(f"worker.{family}.tasks")
         except ModuleNotFoundError as missing:

@@ -13,15 +13,17 @@ from urllib.parse import urlsplit
 import redis
 
 from celeriac import start
+from celeriac.extras import how_to_install, missing
 from cli.client.gateway import Gateway, Refused, Unreachable
 from cli.local.folder import claimed_folder, connections_of
 from cli.local.ports import HOST, CannotStart, free_port, refuse_taken_port
 from cli.local.processes import Child, Died, Ensemble, NotReady, Program, StopRequested, StopSignals
 from cli.local.valkey import answers, valkey_program
-from cli.local.workers import WorkerPlan, plan_workers
+from cli.local.workers import WorkerPlan, families_without_packages, plan_workers
 from shared.broker.celery import make_celery
 from shared.broker.safety import refuse_unsafe, safe_url
 from shared.broker.settings import BrokerSettings
+from shared.contract.families import FAMILIES
 from shared.errors import DefinitionError, redact
 from shared.ledger.server import bounded
 
@@ -67,12 +69,14 @@ def run(
     refuse_taken_port(port, "--port")
     with claimed_folder(folder, port) as lock, StopSignals() as signals:
         external = next((url for name in BROKER_VARIABLES if (url := os.environ.get(name))), None)
+        _refuse_missing_packages(*(("api", "worker") if external else ("up",)))
         environment = _environment(folder, port, external or _embedded_url(valkey_port))
         settings = _broker_settings(environment)
         workers = plan_workers(environment)
         if not workers:
             raise CannotStart(
-                "No tasks are installed, so no job could run. Install a family: pip install celeriac[etl]."
+                "No family's packages are installed, so no job could run. Install those whose jobs you need: "
+                f"{how_to_install(*families_without_packages() or FAMILIES)}"
             )
         ensemble = Ensemble(folder / "logs", signals, tell)
         try:
@@ -95,6 +99,11 @@ def run(
         finally:
             ensemble.stop()
     raise AssertionError  # unreachable: watching ends with an exception
+
+
+def _refuse_missing_packages(*extras: str) -> None:
+    if absent := missing(*extras):
+        raise CannotStart(f"`celeriac up` needs {', '.join(absent)}. Run: {how_to_install(*extras)}")
 
 
 def _embedded_url(valkey_port: int | None) -> str:
@@ -218,6 +227,8 @@ def _announce(service: Service, *, external: bool, say: Callable[[str, str], Non
         "logs": str(service.logs.resolve()),
     }.items():
         say("up", f"{name:<12} {where}")
+    if absent := families_without_packages():
+        say("up", f"no workers for {', '.join(absent)}: their packages are not installed ({how_to_install(*absent)})")
     say("up", "ready; Ctrl-C stops everything")
 
 

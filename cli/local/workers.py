@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from celeriac.extras import missing
 from shared.contract.catalogue import catalogue
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class WorkerPlan:
 
 
 def plan_workers(environment: Mapping[str, str]) -> list[WorkerPlan]:
-    """Return one worker per family whose tasks are installed, by the catalogue of this process.
+    """Return one worker per family whose tasks and their packages are installed, by the catalogue of this process.
 
     The kinds that `CELERIAC_CONTRACTS` adds run in one worker, together with the families whose queues they share,
     because a worker that consumes a queue must have the tasks of all its kinds.
@@ -31,7 +32,9 @@ def plan_workers(environment: Mapping[str, str]) -> list[WorkerPlan]:
     kinds = list(catalogue().values())
     added = [kind for kind in kinds if not f"{kind.__module__}.".startswith(f"{_OWN_CONTRACTS}.")]
     queues = {kind.spec.queue for kind in added}
-    families = sorted({kind.spec.family for kind in kinds if _is_installed(kind.spec.family)})
+    families = sorted(
+        {kind.spec.family for kind in kinds if _has_tasks(kind.spec.family) and not missing(kind.spec.family)}
+    )
     joined = [
         family
         for family in families
@@ -50,7 +53,13 @@ def plan_workers(environment: Mapping[str, str]) -> list[WorkerPlan]:
     return plans
 
 
-def _is_installed(family: str) -> bool:
+def families_without_packages() -> list[str]:
+    """Return the families of the catalogue whose tasks are here without the packages that they import."""
+    families = {kind.spec.family for kind in catalogue().values()}
+    return sorted(family for family in families if _has_tasks(family) and missing(family))
+
+
+def _has_tasks(family: str) -> bool:
     try:
         return find_spec(f"worker.{family}.tasks") is not None
     except ModuleNotFoundError:

