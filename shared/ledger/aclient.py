@@ -26,7 +26,7 @@ from shared.ledger.records import (
     parse_read,
     parse_record,
 )
-from shared.ledger.script import source
+from shared.ledger.script import library
 
 
 @dataclass
@@ -44,7 +44,7 @@ class AsyncLedger:
     _reading: dict[str, asyncio.Task[Record | Gone | Unknown]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._script = Script(self.client, source(self.keys))
+        self._script = Script(self.client, library(self.keys))
         clock = ServerClock()
         self.headroom = Headroom(self.client, clock, self.reserve_ratio)
         self._accepting = Accepting(self.client, self._script, self.keys, self.timeout_s, clock, self.headroom)

@@ -7,6 +7,7 @@ The transitions are one Lua script (in `script/`; `states.py` has a diagram of t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import redis
@@ -28,7 +29,7 @@ from shared.ledger.records import (
     parse_accepted,
     parse_read,
 )
-from shared.ledger.script import source
+from shared.ledger.script import NOT_LOADED, library
 from shared.ledger.states import State
 
 
@@ -42,13 +43,26 @@ class Ledger:
         """Use the Redis `client`; `keys` are by default those of the settings of this process."""
         self.client = client
         self.keys = keys or Keys()
-        self._script = client.register_script(source(self.keys))
+        self._library = library(self.keys)
 
     def _call(self, transition: str, **arguments: Any) -> Any:
         return self._call_raw(transition, arguments)
 
     def _call_raw(self, transition: str, arguments: Any) -> Any:
-        return self._script(args=[transition, to_json(arguments)])
+        call, client = self._library.call(transition, to_json(arguments)), cast("Any", self.client)
+        try:
+            return client.execute_command(*call)
+        except redis.ResponseError as failure:
+            if not str(failure).startswith(NOT_LOADED):
+                raise
+        self._load(client)
+        return client.execute_command(*call)
+
+    def _load(self, client: Any) -> None:
+        loading, reply = self._library.loading(), None
+        with suppress(StopIteration):
+            while True:
+                reply = client.execute_command(*loading.send(reply))
 
     def call(self, transition: str, arguments: Any) -> Any:
         """Run a transition whose typed caller is in another module, such as `shared.schedules.timetable`."""

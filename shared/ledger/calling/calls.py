@@ -5,6 +5,7 @@ Whatever was not sent has done nothing; whatever was sent and has no reply may h
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,18 +17,17 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
-    NoScriptError,
     OutOfMemoryError,
     RedisError,
     ResponseError,
 )
 
 from shared.errors import LedgerFull, LedgerUnavailable, OutcomeUnknown
+from shared.ledger.script import NOT_LOADED, READS, Library
 
 Connection = Any  # redis.asyncio.connection.AbstractConnection, whose methods have no types
 NO_ANSWER = (RedisError, OSError, TimeoutError)
 _REFUSALS = (ResponseError, BusyLoadingError, AuthenticationError)  # replies by which a server says that it did nothing
-_READS = frozenset({"list", "queues", "read", "schedule", "schedules", "workers"})
 _ONCE_MORE = Retry(NoBackoff(), 1, (redis.ConnectionError,))  # every connection is broken after a restart of the server
 _DEFECTS = ("ERR", "REFUSED", "WRONGTYPE", "user_script")
 
@@ -62,7 +62,7 @@ class Call:
     @property
     def changes(self) -> bool:
         """Whether it changes something."""
-        return self.transition not in _READS
+        return self.transition not in READS
 
     def told(self, failure: BaseException) -> Exception:
         """Return what is known after `failure`, one of `NO_ANSWER`; a reply that is a defect of ours as it is."""
@@ -76,9 +76,9 @@ class Call:
 class Script:
     """The script on one client's server."""
 
-    def __init__(self, client: redis.asyncio.Redis, source: str) -> None:
+    def __init__(self, client: redis.asyncio.Redis, library: Library) -> None:
         self._pool: Any = client.connection_pool  # its methods have no types
-        self._source = client.register_script(source)
+        self._library = library
 
     async def run(self, call: Call) -> Any:
         """Return the script's reply, on any connection."""
@@ -101,14 +101,23 @@ class Script:
 
         async def ask() -> Any:
             try:
-                return await _answer(connection, call, "EVALSHA", self._source.sha, 0, call.transition, arguments)
-            except NoScriptError:
-                await _answer(connection, call, "SCRIPT", "LOAD", self._source.script)
-                return await _answer(connection, call, "EVALSHA", self._source.sha, 0, call.transition, arguments)
+                return await _answer(connection, call, *command)
+            except ResponseError as failure:
+                if not str(failure).startswith(NOT_LOADED):
+                    raise
+            await self._load(connection, call)
+            return await _answer(connection, call, *command)
 
         arguments = to_json(call.arguments)
         call.size_bytes = len(arguments)
+        command = self._library.call(call.transition, arguments)
         return await _ONCE_MORE.call_with_retry(ask, lambda _: connection.disconnect())
+
+    async def _load(self, connection: Connection, call: Call) -> None:
+        loading, reply = self._library.loading(), None
+        with suppress(StopIteration):
+            while True:
+                reply = await _answer(connection, call, *loading.send(reply))
 
 
 async def _answer(connection: Connection, call: Call, *command: Any) -> Any:

@@ -1,62 +1,115 @@
 """The ledger's script, put together from its parts.
 
-Redis runs it as one chunk of Lua, so that what two transitions share is written once. A part begins with what it takes
-from which other part, in the words of luacheck, and takes only from those before it.
+It is one library of functions of the server, so that what two transitions share is written once, and is set up once and
+not with every call. A part begins with what it takes from which other part, in the words of luacheck, and takes only
+from those before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Generator
 from functools import lru_cache
 from importlib import resources
+from typing import Any, NamedTuple
 
 from shared.ledger.counters import lua_bounds
 from shared.ledger.keys import Keys
 from shared.ledger.states import lua_states
 
-OFTEN = (
-    "records",
-    "events",
-    "results",
-    "files",
-    "queues",
-    "steps",
-    "endings",
-    "submission",
-    "claims",
-    "cancelling",
-    "reading",
-)
-# Only set up for a transition that the parts above do not have: setting up is paid with every call, and it was a third
-# of the cost of a small one.
-SELDOM = ("callbacks", "schedules", "forgetting", "keeper", "pauses", "workers", "metrics")
+#: The parts in order, by folder.
+PARTS = {
+    "jobs": (
+        "records",
+        "events",
+        "results",
+        "files",
+        "queues",
+        "steps",
+        "endings",
+        "submission",
+        "claims",
+        "cancelling",
+        "reading",
+    ),
+    "service": ("callbacks", "schedules", "forgetting", "keeper", "pauses", "workers", "metrics"),
+}
+#: The transitions that only read: the server runs them also while it has no room or no disk for changes.
+READS = frozenset({"list", "metrics", "queues", "read", "schedule", "schedules", "schedules_due", "workers"})
+#: How an error reply of the server begins that does not have the function; it says no code.
+NOT_LOADED = "Function not found"
+_FAMILY = "celeriac_"
+_MOST_LIBRARIES = 16  # of all versions and prefixes on a server
+
+
+class Library(NamedTuple):
+    """The script as the server takes it. Another version or prefix has another name, so they do not meet."""
+
+    name: str
+    code: str
+
+    def call(self, transition: str, *arguments: Any) -> tuple[Any, ...]:
+        """Return the command that runs a transition."""
+        reads = transition in READS
+        return ("FCALL", f"{self.name}_read" if reads else self.name, 0, transition, *arguments)
+
+    def loading(self) -> Generator[tuple[Any, ...], Any]:
+        """Yield the commands that load it, each to be sent, and its reply sent back.
+
+        Libraries outlive those who loaded them, so where there are many the others are deleted. Who needs one of them
+        loads it again.
+        """
+        listed = yield ("FUNCTION", "LIST", "LIBRARYNAME", f"{_FAMILY}*")
+        others = sorted(set(map(_name, listed)) - {self.name})
+        for other in others if len(others) >= _MOST_LIBRARIES else ():
+            yield ("FUNCTION", "DELETE", other)
+        yield ("FUNCTION", "LOAD", "REPLACE", self.code)
+
+
+def _name(listed: Any) -> str:
+    """Return the name of a library in the reply of FUNCTION LIST, which has a form for each protocol and client."""
+    of = listed if isinstance(listed, dict) else dict(zip(listed[::2], listed[1::2], strict=True))
+    name = of.get("library_name") or of[b"library_name"]
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def part(name: str) -> str:
     """Return the text of one part."""
-    folder = "often" if name in OFTEN else "seldom"
+    folder = next(folder for folder, names in PARTS.items() if name in names)
     return resources.files(__name__).joinpath(folder, f"{name}.lua").read_text("utf-8")
 
 
+def all_parts() -> list[str]:
+    """Return the names of the parts in order."""
+    return [name for names in PARTS.values() for name in names]
+
+
 @lru_cache
-def source(keys: Keys) -> str:
+def library(keys: Keys) -> Library:
     """Return the whole script, with these names of keys."""
-    return f"""{lua_states()}
-{lua_bounds()}
-{keys.written_into(_text(OFTEN))}
-if not T[ARGV[1]] then
-{keys.written_into(_text(SELDOM))}
-end
-local done, reply = try(function() return T[ARGV[1]](cjson.decode(ARGV[2])) end)
-if not done then
-  local is_of_the_server = ({{ OOM = true, MISCONF = true, READONLY = true }})[string.match(reply, '^%u+')]
-  return redis.error_reply((is_of_the_server and '' or 'REFUSED ') .. (string.gsub(reply, '%c', ' ')))
-end
-admit_all()
-write_counts()
-return reply
+    parts = keys.written_into("\n".join(map(part, all_parts())))
+    text = f"{lua_states()}\n{lua_bounds()}\n{parts}\n{_ANSWER}"
+    name = _FAMILY + hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Library(name, f"#!lua name={name}\n{text}{_registered(name)}")
+
+
+def _registered(name: str) -> str:
+    return f"""
+redis.register_function('{name}', answer)
+redis.register_function{{ function_name = '{name}_read', callback = answer, flags = {{ 'no-writes' }} }}
 """
 
 
-def _text(parts: Sequence[str]) -> str:
-    return "\n".join(part(name) for name in parts)
+_ANSWER = """
+local function answer(_, arguments)
+  begin()
+  local done, reply = try(function() return T[arguments[1]](cjson.decode(arguments[2])) end)
+  if not done then
+    local is_of_the_server = ({ OOM = true, MISCONF = true, READONLY = true })[string.match(reply, '^%u+')]
+    return redis.error_reply((is_of_the_server and '' or 'REFUSED ') .. (string.gsub(reply, '%c', ' ')))
+  end
+  admit_all()
+  write_counts()
+  return reply
+end
+"""

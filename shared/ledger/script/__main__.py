@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from shared.ledger.keys import Keys
-from shared.ledger.script import source
+from shared.ledger.script import library
 
 if __name__ == "__main__":
-    sys.stdout.write(source(Keys()))
+    sys.stdout.write(library(Keys()).code)

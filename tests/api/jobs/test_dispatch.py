@@ -74,7 +74,7 @@ def test_single_job_costs_one_round_trip(tmp_path: Path) -> None:
 
     async def calls(ledger: AsyncLedger) -> int:
         statistics = await ledger.client.info("commandstats")
-        return int(statistics["cmdstat_evalsha"]["calls"])
+        return int(statistics["cmdstat_fcall"]["calls"])
 
     with valkey_server(tmp_path / "own") as own:  # on the shared one, a gateway may call meanwhile
         with_dispatch(GatewaySettings(broker_url=own.redis_url), body)

@@ -97,7 +97,7 @@ def test_a_silent_ledger_does_later_nothing_that_was_given_up(own: Server) -> No
     async def handled(ledger: AsyncLedger) -> int:
         """Return how many calls of the script the server has handled: the first one of `with_ledger`, and this."""
         statistics = await ledger.client.info("commandstats")
-        return int(statistics["cmdstat_evalsha"]["calls"])
+        return int(statistics["cmdstat_fcall"]["calls"])
 
     with_ledger(own.port, submit)
 

@@ -17,7 +17,7 @@ import redis
 from shared.ledger.client import Ledger
 from shared.ledger.keys import key
 from shared.ledger.records import Claim, Submission
-from shared.ledger.script import OFTEN, SELDOM, part
+from shared.ledger.script import all_parts, part
 from tests.support.ledgers import (
     ERROR,
     RESULT,
@@ -32,7 +32,7 @@ from tests.support.ledgers import (
 )
 from tests.support.servers.services import Server
 
-NAMES = re.findall(r"^function T\.(\w+)", "\n".join(map(part, (*OFTEN, *SELDOM))), re.MULTILINE)
+NAMES = re.findall(r"^function T\.(\w+)", "\n".join(map(part, all_parts())), re.MULTILINE)
 HOSTILE_TEXTS = ("[", "nan")  # neither JSON nor a number; what Lua takes for a number and Redis does not
 HOSTILE_VALUES: tuple[Any, ...] = ("[", {}, None, 1e300)
 

@@ -9,6 +9,7 @@
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals WAITS (states)
+-- luacheck: globals freed (records)
 -- luacheck: read globals NOW change field_of int load record_key record_of set try (records)
 -- luacheck: read globals emit_state (events)
 
@@ -149,9 +150,6 @@ local function publish_first(record, score)
   if is_paused(record.queue) then hold(record, 'queue_paused') else put_first(record, score) end
 end
 
--- Concurrency keys that may have a free place. They are checked after the transition is written: see `admit_all`.
-local freed = {}
-
 -- Give a free place of a key to the waiting job that is the most urgent, then the oldest. It starts if there is still a
 -- place when a worker claims it. Nothing is reserved, so no job waits for one in a queue without workers.
 -- Returns whether there may be another place.
@@ -197,7 +195,8 @@ local function set_aside(id, why)
   change('HSET', KEY.set_aside, id, why)
 end
 
--- Each is a separate transition: a failed one does not undo the transition that freed the place.
+-- Give the free places, after the transition that freed them is written. Each is a separate transition: a failed one
+-- does not undo it.
 local function admit_all()
   for key in pairs(freed) do
     for _ = 1, ADMITTED_AT_ONCE do

@@ -1,22 +1,24 @@
--- The transitions of the ledger, in one script, so that they can share code; every call is atomic.
+-- The transitions of the ledger, in one library of functions, so that they can share code; every call is atomic.
 --
---   ARGV[1]  transition        ARGV[2]  its arguments as one JSON object
+--   arguments[1]  transition        arguments[2]  its arguments as one JSON object
 --
--- **A script never stops half way.** Redis does not roll back, so a transition only reads and records its changes with
--- `change`. At its end all changes are checked and then written. An error before that leaves everything unchanged.
+-- **A transition never stops half way.** Redis does not roll back, so a transition only reads and records its changes
+-- with `change`. At its end all changes are checked and then written. An error before that leaves everything unchanged.
 -- Records are loaded once, and `set` updates the loaded copy; other keys are read as they were before the transition.
+--
+-- The library is set up once, so what belongs to one call is reset by `begin`.
 --
 -- Records are hashes of strings. Times are milliseconds since 1970 by the server's clock: one clock for all.
 -- shared/ledger/states.py has a diagram of the states; the names of keys come from shared/ledger/keys.py.
 
 -- luacheck: read globals KEY (keys)
 
+local NOW -- of the current call
+
 local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
-
-local NOW = now_ms()
 
 -- Numbers go through %d or %.0f: Lua's tostring() would round a millisecond clock to 14 digits.
 local function int(n) return string.format('%.0f', n) end
@@ -42,15 +44,23 @@ local TYPE_OF = { -- the key type of each command; other commands accept any typ
   HSET = 'hash', HDEL = 'hash', HSETNX = 'hash', ZADD = 'zset', ZREM = 'zset', ZREMRANGEBYSCORE = 'zset',
   SADD = 'set', SREM = 'set', LPUSH = 'list', RPUSH = 'list', XADD = 'stream',
 }
-local TAKES_MORE = { ZADD = true, ZREM = true, SADD = true, SREM = true, LPUSH = true, RPUSH = true }
+local SIZE_OF = { hash = 'HLEN', zset = 'ZCARD', set = 'SCARD', list = 'LLEN', stream = 'XLEN' }
+local TAKES_MORE = { ZREM = true, SADD = true, SREM = true, LPUSH = true, RPUSH = true }
 local MOST_VALUES = 4000 -- Lua unpacks up to 8,000
 local LARGEST = 2 ^ 53
 
 -- The changes of the current transition: commands in order, the last command and the required type of each key, fields
--- of records (by key; false deletes a field), and additions to the counters. `counted` has the additions of the
--- transitions that are written.
-local commands, last_of, types, fields_of, counts = {}, {}, {}, {}, {}
-local counted = {}
+-- of records (by key; false deletes a field), and additions to the counters.
+local commands, last_of, types, fields_of, counts
+-- Of the current call: the additions of the transitions that are written, records by id (false for a missing one), keys
+-- that were read as hashes, and concurrency keys that may have a free place.
+local counted, loaded, hashes, freed
+
+local function begin()
+  NOW = now_ms()
+  commands, last_of, types, fields_of, counts = {}, {}, {}, {}, {}
+  counted, loaded, hashes, freed = {}, {}, {}, {}
+end
 
 local function is_number(value, least)
   value = tonumber(value)
@@ -62,68 +72,86 @@ local function must_be_number(command, key, value, least)
   error(command .. ' ' .. key .. ': ' .. tostring(value) .. ' is not a number in its range', 0)
 end
 
+local function must_be_text(command, key, value)
+  local found = type(value)
+  if found == 'string' or found == 'number' then return end
+  error(command .. ' ' .. tostring(key) .. ' lacks a value', 0)
+end
+
 -- Record a writing command. Repetitions for the same key are merged into one call.
-local function change(command, key, ...)
-  local first, second, third = ...
-  if command == 'ZADD' then
-    must_be_number(command, key, first == 'GT' and second or first, -LARGEST)
-  elseif command == 'PEXPIRE' then
-    must_be_number(command, key, first, 1)
-  elseif second == 'PX' then
-    must_be_number(command, key, third, 1)
-  end
+local function change(command, key, first, second, third, ...)
   local noted = last_of[key]
-  local n = noted and noted[1] == command and TAKES_MORE[command] and first ~= 'GT' and noted[3] ~= 'GT' and #noted
-  if n and n < MOST_VALUES then
-    if not first or command == 'ZADD' and not second then error(command .. ' ' .. key .. ' lacks a value', 0) end
-    noted[n + 1], noted[n + 2] = first, second
-    return
+  local is_more = noted and noted[1] == command and #noted < MOST_VALUES
+  if TAKES_MORE[command] then
+    must_be_text(command, key, first)
+    if is_more then
+      noted[#noted + 1] = first
+      return
+    end
+    noted = { command, key, first }
+  elseif command == 'ZADD' and first ~= 'GT' then
+    must_be_number(command, key, first, -LARGEST)
+    must_be_text(command, key, second)
+    if is_more and noted[3] ~= 'GT' then
+      local n = #noted
+      noted[n + 1], noted[n + 2] = first, second
+      return
+    end
+    noted = { command, key, first, second }
+  else
+    if command == 'PEXPIRE' then
+      must_be_number(command, key, first, 1)
+    elseif first == 'GT' or second == 'PX' then
+      must_be_number(command, key, first == 'GT' and second or third, first == 'GT' and -LARGEST or 1)
+    end
+    noted = { command, key, first, second, third, ... }
+    local given = select('#', ...)
+    given = given > 0 and given + 5 or third ~= nil and 5 or second ~= nil and 4 or first ~= nil and 3 or 2
+    for i = 2, given do must_be_text(command, key, noted[i]) end
   end
-  noted = { command, key, ... }
-  if #noted ~= select('#', ...) + 2 then error(command .. ' ' .. tostring(key) .. ' lacks a value', 0) end
   commands[#commands + 1], last_of[key] = noted, noted
   types[key] = TYPE_OF[command] or types[key]
 end
 
 local function count(field, n) counts[field] = (counts[field] or 0) + (n or 1) end
 
-local hashes = {} -- keys that were read as hashes
-
 local function must_be(wanted, key)
   if hashes[key] then return end
-  local found = redis.call('TYPE', key).ok
-  if found ~= wanted and found ~= 'none' then error(key .. ' is a ' .. found, 0) end
+  if type(redis.pcall(SIZE_OF[wanted], key)) == 'table' then error(key .. ' is not a ' .. wanted, 0) end
 end
 
--- Write all recorded changes or, with an error, none. `table.concat` raises an error for a value that is neither text
--- nor number.
+-- Write all recorded changes or, with an error, none.
 local function write_changes()
   for key, wanted in pairs(types) do must_be(wanted, key) end
-  for _, noted in ipairs(commands) do table.concat(noted) end
-  local records = {}
+  local records, n = {}, 0
   for key, fields in pairs(fields_of) do
-    local put, drop = { 'HSET', key }, { 'HDEL', key }
+    local put, drop, puts, drops = { 'HSET', key }, nil, 2, 2
     for name, value in pairs(fields) do
       if value then
-        put[#put + 1], put[#put + 2] = name, value
+        must_be_text('HSET', key, value)
+        put[puts + 1], put[puts + 2] = name, value
+        puts = puts + 2
       else
-        drop[#drop + 1] = name
+        drop = drop or { 'HDEL', key }
+        drops = drops + 1
+        drop[drops] = name
       end
     end
-    if #put > MOST_VALUES then error(key .. ' has too many fields', 0) end
+    if puts > MOST_VALUES then error(key .. ' has too many fields', 0) end
     must_be('hash', key)
-    if #put > 2 then
-      table.concat(put)
-      records[#records + 1] = put
+    if puts > 2 then
+      n = n + 1
+      records[n] = put
     end
-    if #drop > 2 then records[#records + 1] = drop end
+    if drop then
+      n = n + 1
+      records[n] = drop
+    end
   end
-  for _, noted in ipairs(records) do redis.call(unpack(noted)) end
-  for _, noted in ipairs(commands) do redis.call(unpack(noted)) end
-  for field, n in pairs(counts) do counted[field] = (counted[field] or 0) + n end
+  for i = 1, n do redis.call(unpack(records[i])) end
+  for i = 1, #commands do redis.call(unpack(commands[i])) end
+  for field, more in pairs(counts) do counted[field] = (counted[field] or 0) + more end
 end
-
-local loaded = {} -- records by id, false for a missing one
 
 -- Run a transition completely or not at all. Returns whether it was done, and its reply or the error. A nested one is
 -- written at once, and stays even if the outer one fails.
