@@ -81,7 +81,7 @@ class Dispatch:
     ) -> tuple[Accepted, Sequence[Entry]]:
         """Accept the jobs that `prepare` returned, all or none. `lineage` is their origin: see `Planner.entry`.
 
-        Raises `LedgerUnavailable` or, on a reused key, `Problem` (422).
+        Raises `LedgerUnavailable` or, on a reused key, `Problem` (422; 410 if what it submitted was deleted).
         """
         entries = [await self._entry(job, lineage) for job in prepared]
         accepted = await self._ledger.accept(
@@ -98,6 +98,13 @@ class Dispatch:
                 "idempotency_conflict",
                 "This Idempotency-Key was used for another request. Use a new key for a new request.",
                 errors=[FieldError(pointer="Idempotency-Key", message="The key was used for another request.")],
+            )
+        if accepted.outcome == "gone":
+            what = f"job {accepted.ids[0]}" if len(accepted.ids) == 1 else f"{len(accepted.ids)} jobs"
+            raise Problem(
+                410,
+                "expired_job",
+                f"This Idempotency-Key submitted {what}, deleted since. To submit again, use a new key.",
             )
         if self._outbox is not None and accepted.outcome == "accepted":
             self._outbox.put(entries)

@@ -42,7 +42,7 @@ RETRY: Body[RetryRequest] = Body("RetryRequest", RetryRequest, envelope=1)
 
 ValidateOnly = Annotated[bool, Query(description="Check the request without accepting it.")]
 _POLL_AFTER_S = "1"
-_REFUSALS = problems(400, 413, 415, 422, 503, 507)
+_REFUSALS = problems(400, 410, 413, 415, 422, 503, 507)
 _ACCEPTED: dict[str, Any] = {
     "description": "Accepted: the job is stored and will run.",
     "headers": {

@@ -14,6 +14,7 @@ from shared.ledger.aclient import AsyncLedger
 from shared.ledger.client import Ledger
 
 PAUSED_AT_ONCE = 200  # maximum number of held jobs that one call of the script publishes
+FILES_LEFT_S = 60.0  # after which the keeper deletes the files of a deleted job that the gateway left
 SHOWN_AFTER_LOSS_S = 3_600.0  # for which a worker without heartbeats is still listed as lost
 
 
@@ -139,7 +140,7 @@ class Operations:
         Returns `forgotten` with the ids whose artifacts must be deleted; `live`; `referred` if another job or schedule
         needs its files, or its callback is not submitted yet; or `unknown`.
         """
-        what, *rest = await self._ledger.call("forget", {"id": job_id})
+        what, *rest = await self._ledger.call("forget", {"id": job_id, "files_ms": int(FILES_LEFT_S * 1000)})
         return what, rest
 
 

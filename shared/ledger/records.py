@@ -48,6 +48,7 @@ class Entry(_Written):
     """A job to accept, with its steps."""
 
     steps: tuple[Entry, ...] = ()
+    counts_steps: bool = False  # of a workflow: its result is the numbers of its steps, even if only one is the last
     reused: Record | None = None  # of a step: the step of an earlier job whose result is reused
 
     def record(self) -> dict[str, Any]:
@@ -68,6 +69,8 @@ class Entry(_Written):
                     step.record() | {"waits_for": str(len(to_do.intersection(step.after or ())))} for step in self.steps
                 ],
             }
+            if self.counts_steps:
+                record["counts_steps"] = "1"
             if len(to_do) < len(self.steps):
                 record["reuses"] = "1"
         return record
@@ -97,9 +100,9 @@ class Submission:
 
 
 class Accepted(NamedTuple):
-    """The reply to a submission. A conflict has no ids."""
+    """The reply to a submission. A conflict has no ids; `gone` has those of jobs that were deleted since."""
 
-    outcome: Literal["accepted", "replayed", "conflict"]
+    outcome: Literal["accepted", "replayed", "gone", "conflict"]
     ids: tuple[str, ...]
     created_at_ms: int
 
@@ -107,7 +110,7 @@ class Accepted(NamedTuple):
 def parse_accepted(submission: Submission, reply: Sequence[Any]) -> Accepted:
     """Return the parsed reply of `accept` to `submission`."""
     outcome, *rest = reply
-    ids = rest[1:] if outcome == "replayed" else [job.id for job in submission.jobs]
+    ids = rest[1:] if outcome in {"replayed", "gone"} else [job.id for job in submission.jobs]
     return Accepted(outcome, tuple(ids) if rest else (), int(rest[0]) if rest else 0)
 
 

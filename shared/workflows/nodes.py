@@ -151,6 +151,19 @@ def lay_out(node: Node, new_id: Callable[[], str]) -> list[PlannedStep]:
     return planned
 
 
+def ends_in_parallel(node: Node) -> bool:
+    """Return whether the last steps of `node` are those of a group or of chunks, however many there are."""
+    match node:
+        case StepPlan():
+            return False
+        case Chain():
+            return ends_in_parallel(node.nodes[-1])
+        case Chord():
+            return ends_in_parallel(node.body)
+        case _:
+            return True
+
+
 def without(node: Node, done: Collection[str]) -> Node | None:
     """Return `node` without the steps named in `done`; None if no step is left."""
     match node:

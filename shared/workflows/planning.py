@@ -21,7 +21,17 @@ from shared.ledger.records import Entry, Record
 from shared.ledger.states import State
 from shared.workflows.assembly import CanvasContract
 from shared.workflows.canvas import workflow_messages
-from shared.workflows.nodes import Node, Path, PlannedStep, PlanProblem, PlanRefused, WorkflowContract, lay_out, without
+from shared.workflows.nodes import (
+    Node,
+    Path,
+    PlannedStep,
+    PlanProblem,
+    PlanRefused,
+    WorkflowContract,
+    ends_in_parallel,
+    lay_out,
+    without,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +118,7 @@ class Planner:
         messages = workflow_messages(self._composer, left, to_do, limits, job_id=job_id) if left else {}
         followers = _followers(planned)
         wishes = _wishes(options)
+        waited_for = {step.id for step in to_do}
 
         def entry(step: PlannedStep) -> Entry:
             return Entry(
@@ -115,7 +126,7 @@ class Planner:
                 queue=step.plan.contract.spec.queue,
                 params=to_json(step.plan.params).decode(),
                 message=messages.get(step.id),
-                due_at=None if step.after else wishes.get("due_at"),
+                due_at=None if waited_for.intersection(step.after) else wishes.get("due_at"),
                 job_id=job_id,
                 step=step.plan.name,
                 after=step.after,
@@ -130,6 +141,7 @@ class Planner:
             queue=planned[0].plan.contract.spec.queue,
             params=prepared.job.model_dump_json(exclude_unset=True),
             steps=tuple(entry(step) for step in planned),
+            counts_steps=ends_in_parallel(node),
             **self._policy(type(prepared.job), options),
             **wishes,
             **lineage,

@@ -186,6 +186,29 @@ def test_groups_one_after_another_and_at_the_end(jobs: Jobs, notebook: Path, tmp
     assert job["result"] == {"succeeded_count": 4, "failed_count": 0}
 
 
+def test_one_part_has_the_result_of_two(jobs: Jobs, notebook: Path, tmp_path: Path) -> None:
+    """A group, chunks, a group at the end of a chain and in a group; a chord and a chain end with one step's result."""
+    one = within("group", steps=[note(notebook)])
+    items = {"kind": "acme.take_note", "parameters": ["notebook"], "items": [[str(notebook)]], "chunk_size": 5}
+    counting = [
+        one,
+        within("chunks", **items),
+        within("chain", steps=[note(notebook), one]),
+        within("group", steps=[one]),
+    ]
+    single = [
+        within("chord", header=[note(notebook)], body=bind(tmp_path / "bound.txt")),
+        within("chain", steps=[one, copy(tmp_path / "copied.txt")]),
+    ]
+    ids = [jobs.submit(each["kind"], each["params"]) for each in (*counting, *single)]
+    ended = [jobs.ended(job_id) for job_id in ids]
+    assert {job["state"] for job in ended} == {"succeeded"}
+    assert [job["result"] for job in ended[:4]] == [
+        {"succeeded_count": len(job["steps"]), "failed_count": 0} for job in ended[:4]
+    ]
+    assert all("succeeded_count" not in job["result"] for job in ended[4:])
+
+
 def test_a_failed_header_step_ends_the_chord_at_once(jobs: Jobs, notebook: Path) -> None:
     """The job fails with the step's reason while another part still runs; the body is skipped, the rest stopped."""
     header = [named("bad", note(notebook, behave="badly")), named("long", note(notebook, lasts_s=60))]

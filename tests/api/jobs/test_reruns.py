@@ -12,6 +12,7 @@ from shared.ledger.client import Ledger
 from shared.ledger.ids import uuid7
 from tests.support.by_hand import PARTITIONED
 from tests.support.ledgers import ERROR, claimed, record
+from tests.support.servers.services import wait_for
 
 if TYPE_CHECKING:
     import httpx
@@ -118,6 +119,37 @@ def test_a_cancelled_workflow_runs_again_with_steps_of_its_own(api: httpx.Client
     assert (new["retried_from"], new["steps"][0]["state"]) == (job_id, "queued")
 
 
+def test_a_partial_repetition_starts_no_step_before_its_time(
+    api: httpx.Client, book: Ledger, pipeline: dict[str, Any]
+) -> None:
+    """Nor one whose results before it are all used again."""
+    job_id = submit(api, pipeline)
+    first, second = (step["id"] for step in api.get(f"/jobs/{job_id}").json()["steps"][:2])
+    book.succeed(first, token=claimed(book, first).token, result="{}")
+    fail(book, second)
+    body = {"only_failed": True, "options": {"delay_s": 3600}}
+    new = api.get(api.post(f"/jobs/{job_id}/retry", json=body).headers["location"]).json()
+    assert (new["state"], [step["state"] for step in new["steps"]]) == (
+        "scheduled",
+        ["succeeded", "scheduled", *["waiting"] * (len(new["steps"]) - 2)],
+    )
+
+
+def test_a_key_whose_job_was_deleted_answers_410(api: httpx.Client, extraction: dict[str, Any]) -> None:
+    """A replay of 202 would say that the job is there. Of a batch, as long as one is left, the ids are told."""
+    key = {"Idempotency-Key": uuid7()}
+    for path, body in (("/jobs", extraction), ("/jobs/batch", {"jobs": [extraction, extraction]})):
+        first = api.post(path, json=body, headers=key).json()
+        ids = [job["id"] for job in first.get("jobs", [first])]
+        for job_id in ids:
+            assert api.post(path, json=body, headers=key).status_code == 202
+            api.post(f"/jobs/{job_id}/cancel")
+            assert api.delete(f"/jobs/{job_id}").status_code == 204
+        again = api.post(path, json=body, headers=key)
+        assert (again.status_code, again.json()["code"]) == (410, "expired_job")
+        key = {"Idempotency-Key": uuid7()}
+
+
 # -- forgetting -----------------------------------------------------------------------------------------------------
 
 
@@ -184,3 +216,17 @@ def test_a_workflow_is_not_repeated_while_a_step_of_it_runs(api: httpx.Client, b
         assert (answer.get("refused") or [answer])[0]["code"] == "job_live"
     book.fail(running.id, token=token, error=ERROR)
     assert api.post(f"/jobs/{job_id}/retry", json={"only_failed": True}).status_code == 202
+
+
+def test_the_files_of_a_deleted_job_go_even_if_the_gateway_did_not_hear_that_it_is_deleted(
+    api: httpx.Client, book: Ledger, pipeline: dict[str, Any]
+) -> None:
+    """The keeper removes those of the job and of its steps, and has no more to do afterwards."""
+    job_id = submit(api, pipeline)
+    ids = {job_id, *(step["id"] for step in api.get(f"/jobs/{job_id}").json()["steps"])}
+    api.post(f"/jobs/{job_id}/cancel")
+    assert set(book.call("forget", {"id": job_id, "files_ms": 0})) == {"forgotten", *ids}
+    tended = wait_for(lambda: book.tend(owner="k"), "a round: workers of other tests may have been the keeper")
+    assert ids <= {action.id for action in tended if action.what == "forgotten"}
+    assert not any(book.client.zscore(book.keys("uploads"), each) for each in ids)
+    assert api.delete(f"/jobs/{job_id}").status_code == 410

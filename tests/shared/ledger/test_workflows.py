@@ -178,3 +178,16 @@ def test_a_workflow_that_expired_runs_no_step(accept: Any, ledger: Ledger) -> No
     assert record(ledger, job.id).state == "expired"
     assert step_states(ledger, job) == {"a": "expired", "b": "expired", "combine": "expired"}
     assert tended(ledger) == []
+
+
+def test_a_workflow_that_ends_in_parallel_counts_its_steps_even_if_there_is_one(
+    accept: Any, ledger: Ledger, client: redis.Redis
+) -> None:
+    """A group of one has the result of a group. The last event of progress is complete."""
+    job = replace(workflow(["a"], {}), counts_steps=True)
+    accept(job)
+    ledger.succeed(job.steps[0].id, token=claimed(ledger, job.steps[0].id).token, result=RESULT)
+    assert json.loads(record(ledger, job.id).result or "") == {"succeeded_count": 1, "failed_count": 0}
+    events: Any = client.xrange(key("events", job.id))
+    progress = [values for _, values in events if values["event"] == "progress"]
+    assert [(json.loads(each["data"])["current"], each.get("step")) for each in progress] == [(1, None)]

@@ -38,11 +38,11 @@ local function is_tolerated(record)
   return record.may_fail == '1' and (record.state == 'failed' or record.state == 'quarantined')
 end
 
--- The result of a workflow is that of its last step; for several last steps, the numbers of succeeded and failed steps.
+-- The result of a workflow is that of its last step; if it ends in parallel, the numbers of succeeded and failed steps.
 local function workflow_result(job, last)
   -- A job of a version without `ends` has the result of the step that ended last.
   local ends, failed = job.ends and cjson.decode(job.ends) or { last.id }, tonumber(job.tolerated or '0')
-  if #ends == 1 then return field_of(ends[1], 'result') or 'null' end
+  if #ends == 1 and job.counts_steps ~= '1' then return field_of(ends[1], 'result') or 'null' end
   return '{"succeeded_count": ' .. int(tonumber(job.done) - failed) .. ', "failed_count": ' .. int(failed) .. '}'
 end
 
@@ -67,12 +67,9 @@ local function step_ended(step)
       end
     end
     if FINAL[job.state] then return end
-    if tonumber(job.done) == tonumber(job.total) then
-      settle(job, 'succeeded', { result = workflow_result(job, step) })
-    else
-      local progress = { current = tonumber(job.done), total = tonumber(job.total), unit = 'steps', message = '' }
-      emit(job, 'progress', cjson.encode(progress))
-    end
+    local progress = { current = tonumber(job.done), total = tonumber(job.total), unit = 'steps', message = '' }
+    emit(job, 'progress', cjson.encode(progress))
+    if progress.current == progress.total then settle(job, 'succeeded', { result = workflow_result(job, step) }) end
   elseif not FINAL[job.state] then
     settle(job, step.state, { error = '{"step": ' .. cjson.encode(step.step) .. ', ' .. string.sub(step.error, 2) })
     close_steps(job, 'skipped', 'The step ' .. step.step .. ' ' .. step.state .. '.')

@@ -72,10 +72,18 @@ local function write(jobs)
   return ids
 end
 
+local function replayed(ids)
+  for _, id in ipairs(ids) do
+    if field_of(id, 'state') then return 'replayed' end
+  end
+  return 'gone'
+end
+
 -- accept: submissions = [{until?, idempotency_key?, fingerprint?, idempotency_ms?, jobs: [record...]}], each all or
 -- nothing. After `until` nothing is written, because the client was told so. A submission written before is unchanged:
 -- the caller lost the reply and repeats the call. Replies, one per submission:
--- {'accepted', created_at} | {'replayed', created_at, ids...} | {'conflict'} | {'late', the time now}
+-- {'accepted', created_at} | {'replayed', created_at, ids...} | {'gone', created_at, ids...} (all of them were deleted)
+-- | {'conflict'} | {'late', the time now}
 function T.accept(a)
   local replies, known_here = {}, {}
   for n, submission in ipairs(a) do
@@ -89,7 +97,7 @@ function T.accept(a)
       replies[n] = { 'late', int(NOW) }
     elseif known then
       local is_same = known.fingerprint == submission.fingerprint
-      replies[n] = is_same and { 'replayed', known.created_at, unpack(known.ids) } or { 'conflict' }
+      replies[n] = is_same and { replayed(known.ids), known.created_at, unpack(known.ids) } or { 'conflict' }
     else
       local ids = write(submission.jobs)
       if key then

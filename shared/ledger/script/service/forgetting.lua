@@ -131,12 +131,17 @@ function T.unindex(a)
   return n
 end
 
--- forget: {id}. Delete an ended job now. Replies as `clean` does: 'referred' if a live job, a schedule, or a later job
--- that reuses its steps needs its files, or its callback is not submitted yet.
+-- forget: {id, files_ms}. Delete an ended job now. Replies as `clean` does: 'referred' if a live job, a schedule, or a
+-- later job that reuses its steps needs its files, or its callback is not submitted yet. The caller deletes the files;
+-- if it does not get this reply or dies, the keeper deletes them after `files_ms`, like those of an upload.
 function T.forget(a)
   local record = load(a.id)
   local until_ms = record and redis.call('ZSCORE', KEY.ended, a.id)
   local is_prolonged = until_ms and until_ms - record.retention_ms > tonumber(record.finished_at) -- see keep_lineage
   if is_prolonged then return { 'referred' } end
-  return clean(a.id, { older_than_ms = 0 })
+  local reply = clean(a.id, { older_than_ms = 0 })
+  if reply[1] == 'forgotten' then
+    for n = 2, #reply do change('ZADD', KEY.uploads, NOW + a.files_ms, reply[n]) end
+  end
+  return reply
 end

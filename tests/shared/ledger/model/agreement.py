@@ -123,6 +123,7 @@ def the_brokers_lists_are_as_predicted(found: Snapshot, world: World) -> None:
 def promises_are_as_predicted(found: Snapshot, world: World) -> None:
     """Compare what was forgotten, what is to be told, whose turn it is, and under which keys jobs were accepted."""
     assert set(found.zsets.get(key("gone"), ())) == world.gone
+    assert set(found.zsets.get(key("uploads"), ())) == world.left_files
     assert set(found.zsets.get(key("callbacks"), ())) == {job.id for job in world.jobs() if job.awaits_callback}
     admitted = {each for members in found.having(found.zsets, "admitted-key").values() for each in members}
     assert admitted == {each for each, task in world.tasks.items() if task.admitted}

@@ -85,7 +85,7 @@ class Asking(LedgerMachine):
     def forget(self, data: st.DataObject) -> None:
         task = self.pick(data, self.world.tasks.values(), rather=lambda task: task.ended)
         self.begin()
-        answer, *ids = self.ledger.call("forget", {"id": task.id})
+        answer, *ids = self.ledger.call("forget", {"id": task.id, "files_ms": 600_000})
         assert (answer, ids) == (self.world.forget_on_request(task), task.ids if answer == "forgotten" else [])
         self.saw(f"forget: {answer}")
 
@@ -94,6 +94,6 @@ class Asking(LedgerMachine):
         job_id = data.draw(st.sampled_from(sorted(self.world.gone)))
         assert self.ledger.read(job_id) == Gone()
         assert self.ledger.cancel(job_id, reason="r") == "unknown"
-        assert self.ledger.call("forget", {"id": job_id}) == ["unknown"]
+        assert self.ledger.call("forget", {"id": job_id, "files_ms": 600_000}) == ["unknown"]
         assert self.ledger.read(self.next_id()) == Unknown()
         self.saw("read: gone")

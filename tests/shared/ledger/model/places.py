@@ -28,6 +28,7 @@ class Places:
         self.turn = 0
         self.tasks: dict[str, Task] = {}
         self.gone: set[str] = set()
+        self.left_files: set[str] = set()  # of jobs that were deleted: the keeper removes what the caller does not
         self.forgotten_steps: dict[str, str] = {}  # to their job
         self.paused: set[str] = set()
         self.lists: dict[str, list[Message]] = {}  # of the broker: the newest first

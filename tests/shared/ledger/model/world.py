@@ -275,10 +275,9 @@ class World(Places):
                 self.tell(follower)
         if job.is_final:
             return
+        self.events[job.id].append(("progress", None, None))
         if all(each.is_done for each in job.steps):
             self.settle(job, "succeeded", result=_result(job))
-        else:
-            self.events[job.id].append(("progress", None, None))
 
     def _close_steps(self, job: Task, state: str) -> None:
         for step in job.steps:
@@ -311,7 +310,7 @@ class World(Places):
             return "live"
         if self.is_referred(job.ids) or job.awaits_callback:
             return "referred"
-        self.forget(job)
+        self.left_files.update(self.forget(job))
         return "forgotten"
 
 

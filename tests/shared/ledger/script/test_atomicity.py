@@ -164,7 +164,7 @@ def house(ledger: Ledger, client: redis.Redis) -> Iterator[House]:
         "clean": [{"ids": [ends, runs], "older_than_ms": 0, "dry_run": False}],
         "stray": [{**each, "dry_run": False} for each in stray],
         "unindex": [{"index": key("jobs"), "ids": ["stray", runs], "dry_run": False}],
-        "forget": [{"id": ends}],
+        "forget": [{"id": ends, "files_ms": 1}],
         "tend": [{"owner": "k", "remember_ms": 1, **grace}],
         "beat": [beat | {"jobs": [runs]}],
         "leave": [{"owner": "w1"}],
