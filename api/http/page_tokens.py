@@ -8,9 +8,24 @@ import hashlib
 from typing import NoReturn
 from uuid import UUID
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from api.http.problems import FieldError, Problem
 
 _DIGEST_BYTES = 9
+
+
+class Pages(BaseModel):
+    """Query parameters of a list without filters, whose path its tokens are bound to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    page_size: int = Field(default=50, ge=1, le=200, description="Maximum entries per page.")
+    page_token: str | None = Field(default=None, max_length=200, description="`next_page_token` of the previous page.")
+
+    def below(self, path: str) -> str | None:
+        """Return the id below which the page begins; None for the first page. Raises `Problem` (422)."""
+        return next_id_of(self.page_token, path) if self.page_token else None
 
 
 def page_token(next_id: str, filters: str) -> str:

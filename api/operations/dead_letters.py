@@ -10,7 +10,7 @@ from celery import Celery
 from fastapi import APIRouter, Depends, Path, Query
 
 from api.deps import Ledger, Settings
-from api.http.page_tokens import next_id_of, page_token
+from api.http.page_tokens import Pages, page_token
 from api.http.problems import Problem, problems
 from api.jobs.view import at
 from api.operations import schemas
@@ -20,7 +20,7 @@ from shared.errors import redact
 from shared.ledger.dead_letters import DeadLetter, DeadLetters
 from shared.ledger.server import SOCKET_TIMEOUT_S
 
-_NO_FILTERS = "dead-letters"  # a page token is bound to this text
+_PATH = "dead-letters"
 
 router = APIRouter(tags=["dead letters"])
 
@@ -50,15 +50,12 @@ Found = Annotated[DeadLetter, Depends(_found)]
 
 
 @router.get("/dead-letters", summary="List dead letters", responses=problems(422, 503))
-async def list_dead_letters(
-    letters: Letters, wanted: Annotated[schemas.DeadLetterPages, Query()]
-) -> schemas.DeadLetterPage:
+async def list_dead_letters(letters: Letters, wanted: Annotated[Pages, Query()]) -> schemas.DeadLetterPage:
     """Return the messages that no worker could read, newest first. The last 1,000 are kept for the retention."""
-    before = next_id_of(wanted.page_token, _NO_FILTERS) if wanted.page_token else None
-    page, has_more = await letters.list(limit=wanted.page_size, before=before)
+    page, has_more = await letters.list(limit=wanted.page_size, before=wanted.below(_PATH))
     return schemas.DeadLetterPage(
         dead_letters=[schemas.DeadLetter(**_fields(letter)) for letter in page],
-        next_page_token=page_token(page[-1].id, _NO_FILTERS) if has_more else None,
+        next_page_token=page_token(page[-1].id, _PATH) if has_more else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
 from api.http.models import Out
 from shared.broker.reading import Reason
@@ -80,14 +80,14 @@ class DeadLetter(Out):
     """A message that no worker could read. It was taken off its queue."""
 
     id: str = Field(description="Id of the dead letter.")
-    taken_off_at: AwareDatetime = Field(description="Time at which a worker took it off its queue.")
-    queue: str = Field(description="Queue that it lay in.")
+    taken_off_at: AwareDatetime = Field(description="Time at which a worker removed it from its queue.")
+    queue: str = Field(description="Queue that it came from.")
     reason: str = Field(
         description=f"Why it cannot be read: {', '.join(f'`{reason}`' for reason in Reason)} (by Celery).",
         examples=[Reason.BAD_BODY],
     )
     detail: str = Field(description="What is wrong with it, in words.")
-    worker: str = Field(description="Worker that took it off.")
+    worker: str = Field(description="Worker that removed it.")
     size_bytes: int = Field(ge=0, description="Size of the message.")
     is_cut: bool = Field(description="Whether only its beginning was kept; it cannot be requeued then.")
 
@@ -96,15 +96,6 @@ class DeadLetterWithMessage(DeadLetter):
     """A dead letter with its message."""
 
     message: str = Field(description="The original message, possibly cut; bytes that are not UTF-8 are replaced.")
-
-
-class DeadLetterPages(BaseModel):
-    """Query parameters of the list."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    page_size: int = Field(default=50, ge=1, le=200, description="Maximum dead letters per page.")
-    page_token: str | None = Field(default=None, max_length=200, description="`next_page_token` of the previous page.")
 
 
 class DeadLetterPage(Out):

@@ -12,14 +12,14 @@ from pydantic import ValidationError
 
 from api.deps import Ledger
 from api.http.bodies import Body
-from api.http.page_tokens import next_id_of, page_token
+from api.http.page_tokens import Pages, page_token
 from api.http.pointers import pointer
 from api.http.problems import FieldError, Problem, problems
 from api.jobs import view
 from api.jobs.dispatch import dispatch_of
 from api.jobs.schemas import JobAccepted
 from api.jobs.submissions import Submission, submission_shape
-from api.schedules.schemas import Schedule, SchedulePage, SchedulePages, ScheduleRequest
+from api.schedules.schemas import Schedule, SchedulePage, ScheduleRequest
 from api.schedules.view import shown, url_of
 from shared.contract.catalogue import catalogue
 from shared.contract.options import RunOptions, SubmissionOptions
@@ -32,7 +32,7 @@ SCHEDULE: Body[ScheduleRequest] = Body(
     "ScheduleRequest", submission_shape(catalogue(), base=ScheduleRequest, prefix="Schedule"), envelope=1
 )
 _EDITS_TRIED = 5
-_NO_FILTERS = "schedules"  # a page token is bound to this text
+_PATH = "schedules"
 _REFUSALS = problems(400, 413, 415, 422, 503, 507)
 _LOCATION = {"Location": {"description": "The schedule.", "schema": {"type": "string"}}}
 
@@ -87,15 +87,14 @@ async def create_schedule(request: Request, response: Response, timetable: Timet
 
 
 @router.get("/schedules", summary="List schedules", responses=problems(422, 503))
-async def list_schedules(timetable: Timetable, wanted: Annotated[SchedulePages, Query()]) -> SchedulePage:
+async def list_schedules(timetable: Timetable, wanted: Annotated[Pages, Query()]) -> SchedulePage:
     """Return schedules, newest first."""
-    before = next_id_of(wanted.page_token, _NO_FILTERS) if wanted.page_token else None
-    found = await timetable.list(limit=wanted.page_size + 1, before=before)
+    found = await timetable.list(limit=wanted.page_size + 1, before=wanted.below(_PATH))
     page = found[: wanted.page_size]
     more = len(found) > len(page)
     return SchedulePage(
         schedules=[shown(planned) for planned in page],
-        next_page_token=page_token(page[-1].schedule.id, _NO_FILTERS) if more else None,
+        next_page_token=page_token(page[-1].schedule.id, _PATH) if more else None,
     )
 
 

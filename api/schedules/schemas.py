@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
 from api.http.models import Out
 from shared.ledger.states import State
@@ -76,15 +76,6 @@ class Schedule(Out):
     last_skipped: SkippedSlot | None = Field(description="The last skipped slot.")
     trouble: str | None = Field(description="Why its last slot has no job, and what to do.")
     links: ScheduleLinks = Field(description="Links of the schedule.")
-
-
-class SchedulePages(BaseModel):
-    """Query parameters of the list."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    page_size: int = Field(default=50, ge=1, le=200, description="Maximum schedules per page.")
-    page_token: str | None = Field(default=None, max_length=200, description="`next_page_token` of the previous page.")
 
 
 class SchedulePage(Out):

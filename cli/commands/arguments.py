@@ -70,13 +70,12 @@ def _place(holder: Any, name: str, assignment: str) -> Any:
     """Return `name` as a key or index of `holder`."""
     if isinstance(holder, dict):
         return name
-    if isinstance(holder, list):
-        if name.isdecimal() and int(name) < len(holder):
-            return int(name)
-        raise Mistyped(
-            f"--set {assignment}: {name!r} is not an index of the list, which has {len(holder)} items counted from 0."
-        )
-    raise Mistyped(f"--set {assignment}: {name!r} cannot be set inside a plain value.")
+    if not isinstance(holder, list):
+        raise Mistyped(f"--set {assignment}: {name!r} would be inside a plain value. Set that value as a whole.")
+    if name.isdecimal() and int(name) < len(holder):
+        return int(name)
+    known = f"0 to {len(holder) - 1}" if holder else "none, the list is empty: set it as a whole"
+    raise Mistyped(f"--set {assignment}: {name!r} is not an index of the list. Known: {known}.")
 
 
 def _value(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Options of a command that are the fields of a model: its type, bounds, default and description make the option."""
+"""Command-line options made from the fields of a model: from their types, bounds, defaults and descriptions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _TYPES = {"integer": int, "number": float, "string": str}
 
 @dataclass(frozen=True)
 class OptionsOf:
-    """Marks an argument of a command. It has an option for each field of `model`, and gets a dict of those given."""
+    """Mark an argument of a command: it becomes one option per field of `model`, and gets a dict of those given."""
 
     model: type[BaseModel]
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Return `command` as Typer is to see it: options in place of each argument that is marked with `OptionsOf`."""
+    """Return `command` for Typer, with each argument that is marked with `OptionsOf` replaced by its options."""
     signature = inspect.signature(command, eval_str=True)
     options_of = {
         name: options(mark.model)
@@ -50,7 +50,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @cache
 def options(model: type[BaseModel]) -> Sequence[inspect.Parameter]:
-    """Return the options of a model's fields. None is what was not given; the gateway has the defaults."""
+    """Return the options of a model's fields. An option that is not given is None; the gateway applies the defaults."""
     schema = model.model_json_schema()
     return [_option(name, field, schema.get("$defs", {})) for name, field in schema["properties"].items()]
 
@@ -75,9 +75,9 @@ def _option(name: str, field: Mapping[str, Any], definitions: Mapping[str, Any])
 
 
 def _said(field: Mapping[str, Any], words: Sequence[str]) -> Iterator[str]:
-    """Yield the sentences of an option's help; `words` are all that it takes, if there is such a list."""
+    """Yield the sentences of an option's help; `words` are its permitted values, if they are listed."""
     yield field["description"]
     if words:
-        yield f"They are {', '.join(words)}."
+        yield f"One of: {', '.join(words)}."
     if (default := field.get("default")) not in (None, []):
         yield f"Default: {default}."

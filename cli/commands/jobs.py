@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 JobIds = Annotated[
-    list[str] | None, typer.Argument(help="Ids of the jobs; or select jobs with options.", metavar="[ID]...")
+    list[str] | None,
+    typer.Argument(help="Ids of the jobs. Without ids, choose jobs by options such as --state.", metavar="[ID]..."),
 ]
 
 
@@ -30,7 +31,7 @@ def cancel(
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Cancel one job, several, or all that match the options: they do not start, or they stop."""
+    """Cancel jobs: one, several, or all that match the options. Waiting jobs do not start, running jobs stop."""
     wanted = _wanted(job_ids, chosen)
     with gateway_at(url, as_json=as_json) as gateway:
         if (only := _single(wanted)) and not dry_run:
@@ -59,7 +60,7 @@ def retry(
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Run unsuccessful jobs again, each as a new job. A single job may get other parameters."""
+    """Run jobs that did not succeed again, each as a new job. A single job can be given other parameters."""
     wanted = _wanted(job_ids, chosen)
     only = _single(wanted)
     if (not only or dry_run) and (params is not None or assignments or only_failed or wait):
@@ -88,7 +89,7 @@ def delete(job_id: JobId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> N
 def _wanted(job_ids: Sequence[str] | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the selection of jobs for the gateway. Raises `typer.BadParameter`."""
     if bool(job_ids) == bool(chosen):
-        raise typer.BadParameter("Give either job ids or a selection with --state, --kind, --tag, ...")
+        raise typer.BadParameter("Give either job ids or options that choose jobs, such as --state, --kind or --tag.")
     return {"ids": job_ids} if job_ids else {"filter": dict(chosen)}
 
 

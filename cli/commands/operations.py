@@ -15,7 +15,7 @@ from cli.pages import output
 
 QueueName = Annotated[str, typer.Argument(help="The queue.", metavar="NAME")]
 LetterId = Annotated[str, typer.Argument(help="Id of the dead letter.", metavar="ID")]
-_LETTERS_SHOWN = 200  # a page
+_LETTERS_SHOWN = 200  # per page
 
 
 class ListedUnlessNamed(TyperGroup):
@@ -49,7 +49,7 @@ def pause_queue(queue: QueueName, *, url: Url = DEFAULT_URL, as_json: Json = Fal
 
 @queues.command("resume")
 def resume_queue(queue: QueueName, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """Resume a queue."""
+    """Resume a queue: its held jobs start again, in their order."""
     _change(queue, "resume", url, as_json=as_json)
 
 
@@ -82,7 +82,7 @@ dead_letters = typer.Typer(
 @dead_letters.command("list")
 def list_dead_letters(
     *,
-    page_token: Annotated[str | None, typer.Option(help="`next_page_token` of the page before.")] = None,
+    page_token: Annotated[str | None, typer.Option(help="`next_page_token` of the previous page.")] = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:

@@ -15,18 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Url = Annotated[str, typer.Option("--url", envvar="CELERIAC_URL", help="URL of the gateway.")]
-Json = Annotated[bool, typer.Option("--json", help="Print exactly the server's JSON, and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only the JSON of the response.")]
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="ID")]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the job until it ends.")]
 
 Params = Annotated[str | None, typer.Option(help="Parameters: a JSON object, @FILE, or - for standard input.")]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Set one parameter: a.b=VALUE. JSON, else text.", metavar="NAME=VALUE"),
+    typer.Option(
+        "--set", help="Set one parameter: a.b=VALUE. VALUE is JSON; anything else is text.", metavar="NAME=VALUE"
+    ),
 ]
 
-JobOptions = Annotated[dict[str, Any], OptionsOf(SubmissionOptions)]  # how a job is to be run, and when
-ScheduleOptions = Annotated[dict[str, Any], OptionsOf(RunOptions)]  # how each job of a schedule is to be run
+JobOptions = Annotated[dict[str, Any], OptionsOf(SubmissionOptions)]  # how to run a job, and when
+ScheduleOptions = Annotated[dict[str, Any], OptionsOf(RunOptions)]  # how to run each job of a schedule
 Criteria = Annotated[dict[str, Any], OptionsOf(JobCriteria)]  # which jobs
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done without doing it.")]
 

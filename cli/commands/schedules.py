@@ -27,18 +27,19 @@ Which = Annotated[str, typer.Argument(help="Id or unique name of the schedule.",
 
 
 class _Rhythm(BaseModel):
-    """When a schedule runs, as a person types it; the gateway checks it."""
+    """When a schedule runs, as typed on the command line; the gateway checks it."""
 
     cron: str | None = Field(
-        default=None, description='When, as five fields: minute, hour, day, month, weekday: "0 9 * * mon-fri".'
+        default=None, description='Times in five fields: minute, hour, day, month, weekday, as in "0 9 * * mon-fri".'
     )
-    every_s: float | None = Field(default=None, description="Every so many seconds, in place of --cron.")
-    time_zone: str | None = Field(default=None, description="Of --cron, such as Europe/Berlin; UTC unless said.")
+    every_s: float | None = Field(default=None, description="Seconds between two jobs, instead of --cron.")
+    time_zone: str | None = Field(default=None, description="Time zone of --cron, such as Europe/Berlin. Default: UTC.")
     missed: str | None = Field(
-        default=None, description="What becomes of missed times: skip (unless said) or run_once."
+        default=None, description="What to do about missed times: skip or run_once. Default: skip."
     )
     overlap: str | None = Field(
-        default=None, description="While its last job goes on: skip (unless said), allow or buffer_one."
+        default=None,
+        description="What to do while its last job has not ended: skip, allow or buffer_one. Default: skip.",
     )
 
 
@@ -108,7 +109,7 @@ def update_schedule(
     url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """Change the given terms and keep the others. --set changes single parameters."""
+    """Change what is given and keep the rest. --set changes single parameters."""
     if "cron" in rhythm and "every_s" in rhythm:
         raise typer.BadParameter("Set its times with either --cron or --every-s.")
     with gateway_at(url, as_json=as_json) as gateway:
@@ -177,7 +178,7 @@ def _path(gateway: Gateway, which: str) -> str:
 
 
 def _terms(*, cron: str | None = None, every_s: float | None = None, **same: Any) -> dict[str, Any]:
-    """Return a rhythm as the gateway takes it. Raises `typer.BadParameter`."""
+    """Return these fields as the gateway expects them. Raises `typer.BadParameter`."""
     if every_s is not None:
         return same | {"crontab": None, "interval_s": every_s}
     if cron is None:

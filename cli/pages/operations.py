@@ -97,7 +97,7 @@ def show_dead_letters(answer: Mapping[str, Any], out: Console) -> None:
 
 def show_dead_letter(letter: Mapping[str, Any]) -> None:
     """Print a dead letter and, below it, its message as far as it was kept."""
-    typer.echo(f"{letter['id']}  {letter['queue']}  taken off at {letter['taken_off_at']} by {letter['worker']}")
+    typer.echo(f"{letter['id']}  {letter['queue']}  removed at {letter['taken_off_at']} by {letter['worker']}")
     typer.echo(f"{letter['reason']}: {letter['detail']}")
     typer.echo(f"{letter['size_bytes']:,} bytes" + (", only the beginning was kept" if letter["is_cut"] else ""))
     typer.echo(letter["message"])

@@ -1,6 +1,6 @@
-"""What a message that cannot be read looks like inside one that can.
+"""A message that cannot be read, as a header of one that can.
 
-As a header of a right message it goes through kombu, is acknowledged like any other, and comes back if the worker dies.
+So it passes through kombu, is acknowledged like any other message, and comes back if the worker dies.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Unread(NamedTuple):
 
 
 def wrapped(raw: bytes, why: Unreadable, *, queue: str) -> str:
-    """Return the message that stands for `raw` on its Redis list. To who knows nothing of it, its body is empty."""
+    """Return the message that replaces `raw` on its Redis list. For other Celery workers its body is empty."""
     about = {
         "reason": why.reason,
         "detail": why.detail,
@@ -49,7 +49,7 @@ def wrapped(raw: bytes, why: Unreadable, *, queue: str) -> str:
 
 
 def unwrapped(headers: Mapping[str, Any]) -> Unread | None:
-    """Return what was wrapped into a message with these headers; None of any other message."""
+    """Return the message in these headers; None if there is none."""
     about: Any = headers.get(_HEADER)
     try:
         why = Unreadable(Reason(about["reason"]), str(about["detail"]))

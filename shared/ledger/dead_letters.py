@@ -1,7 +1,7 @@
-"""Dead letters: messages that no worker can read, taken off the broker and kept for an operator.
+"""Dead letters: messages that no worker can read, removed from the broker and kept for an operator.
 
-Workers add to them (`bury`), the gateway shows and removes them (`DeadLetters`). They are bounded in number, size and
-time: a broken client must not fill the ledger.
+Workers add them (`bury`); the gateway shows and removes them (`DeadLetters`). Their number, size and lifetime are
+limited, because a broken client must not fill the ledger.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from shared.ledger.ids import time_floor
 from shared.ledger.keys import key
 
 MAX_LETTERS = 1_000
-KEPT_BYTES = 64 * 1024  # of one message: more than a job of the gateway usually has
+KEPT_BYTES = 64 * 1024  # of one message; the message of a job is usually smaller
 COUNTER = "dead"
 
 
@@ -36,16 +36,16 @@ class DeadLetter:
     reason: str
     detail: str
     worker: str
-    message: bytes  # as it lay on a Redis list, or what another broker delivered in the same form; maybe cut
+    message: bytes  # as on a Redis list, in this form from other brokers, too; at most `KEPT_BYTES`
     size_bytes: int  # of the whole
 
     @property
     def is_cut(self) -> bool:
-        """Whether only its beginning was kept, so that it cannot be put back."""
+        """Whether only its beginning was kept. Then it cannot be put back."""
         return len(self.message) < self.size_bytes
 
     def fields(self) -> dict[str, str | int]:
-        """Return it as the ledger stores it; the id is in the key. Bytes are base64, since replies are text."""
+        """Return the fields of its hash, whose key has the id. The message is base64, because replies are text."""
         return {
             "at": self.at,
             "queue": self.queue,
@@ -58,7 +58,7 @@ class DeadLetter:
 
 
 def bury(client: redis.Redis, letter: DeadLetter, *, retention_s: float) -> None:
-    """Keep a letter, count it, and drop the oldest ones beyond the bound. Raises Redis errors."""
+    """Store and count a letter, and delete the oldest beyond `MAX_LETTERS`. Redis errors are raised as they are."""
     oldest_kept = time_floor(letter.at - int(retention_s * 1000))
     with client.pipeline() as pipe:
         pipe.hset(key("dead_letter", letter.id), mapping=cast("Mapping[Any, Any]", letter.fields()))
@@ -76,13 +76,13 @@ def bury(client: redis.Redis, letter: DeadLetter, *, retention_s: float) -> None
 
 
 class DeadLetters:
-    """The gateway's side. Raises `LedgerUnavailable` and `OutcomeUnknown`, as all of the ledger."""
+    """The calls of the gateway. All raise `LedgerUnavailable` or `OutcomeUnknown` if the ledger does not answer."""
 
     def __init__(self, ledger: AsyncLedger) -> None:
         self._ledger = ledger
 
     async def list(self, *, limit: int, before: str | None = None) -> tuple[list[DeadLetter], bool]:
-        """Return up to `limit` letters, newest first, below the id `before`, and whether there are more."""
+        """Return at most `limit` letters older than the id `before`, newest first, and whether there are more."""
         client = cast("Any", self._ledger.client)
         async with self._answering():
             ids: list[str] = await client.zrevrangebylex(
@@ -93,19 +93,19 @@ class DeadLetters:
                     pipe.hgetall(key("dead_letter", letter_id))
                 found = dict(zip(ids, await pipe.execute(), strict=True))
             if lapsed := [letter_id for letter_id, fields in found.items() if not fields]:
-                await client.zrem(key("dead_letters"), *lapsed)  # they are the oldest, so there is nothing below them
+                await client.zrem(key("dead_letters"), *lapsed)  # the oldest: nothing older is left out of this page
         letters = [_parsed(letter_id, fields) for letter_id, fields in found.items() if fields]
         return letters[:limit], len(letters) > limit
 
     async def get(self, letter_id: str) -> DeadLetter | None:
-        """Return a letter, None if there is none."""
+        """Return the letter with this id, or None."""
         async with self._answering():
             fields = await cast("Any", self._ledger.client.hgetall(key("dead_letter", letter_id)))
         return _parsed(letter_id, fields) if fields else None
 
     async def remove(self, letter_id: str) -> bool:
         """Remove a letter; return whether it was there."""
-        note_change()  # before it is asked for: without an answer it may be done
+        note_change()  # before the call: if no answer comes, it may have been done
         async with self._answering(), self._ledger.client.pipeline() as pipe:
             pipe.delete(key("dead_letter", letter_id))
             pipe.zrem(key("dead_letters"), letter_id)

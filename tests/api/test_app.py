@@ -44,7 +44,7 @@ def test_ledger_that_would_lose_jobs_is_refused(unsafe: Server, hint: str) -> No
     """The gateway does not start on it, and says what to do."""
     command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app", "--port", str(free_port())]
     env = os.environ | {"CELERIAC_BROKER_URL": unsafe.redis_url}
-    stopped = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    stopped = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert stopped.returncode != 0
     assert hint in stopped.stderr
 
@@ -61,7 +61,7 @@ def test_gateway_starts_while_the_ledger_is_down(tmp_path: Path) -> None:
     """It is alive and says that it is not ready; restarting it would help nobody."""
     with gateway_server(tmp_path, CELERIAC_BROKER_URL=f"redis://127.0.0.1:{free_port()}/0") as server:
         assert http_client.get(f"{server.url}/livez").status_code == 200
-        assert http_client.get(f"{server.url}/readyz", timeout=10).status_code == 503
+        assert http_client.get(f"{server.url}/readyz").status_code == 503
 
 
 def test_the_gateway_takes_a_bounded_number_of_connections(tmp_path: Path) -> None:
@@ -71,7 +71,13 @@ def test_the_gateway_takes_a_bounded_number_of_connections(tmp_path: Path) -> No
     async def ask_at_once(server: Server) -> tuple[int, list[Any]]:
         async with ledger_client(GatewaySettings(broker_url=server.redis_url)) as client:
             asking: Any = client.blpop  # its types are those of both of redis-py's clients
-            asked = [asyncio.create_task(asking(["answers"], timeout=4)) for _ in range(calls)]
+
+            async def ask() -> Any:
+                while (answer := await asking(["answers"], timeout=4)) is None:  # a socket may be silent for 5 s
+                    pass
+                return answer
+
+            asked = [asyncio.create_task(ask()) for _ in range(calls)]
             with redis.Redis(port=server.port) as other:
 
                 def all_wait() -> bool:

@@ -45,16 +45,18 @@ def test_a_run_after_success_is_found(journal: Path) -> None:
 def test_runs_side_by_side_are_found(journal: Path) -> None:
     """Both showed life for a second. One that was frozen meanwhile and stopped as it thawed did not."""
     assert _write(journal, *_alive(1, began_at=1, ticks=30), *_alive(2, began_at=2, ticks=10)).side_by_side() == ["job"]
+    busy = _write(journal, *_alive(1, began_at=1, ticks=30), *_alive(2, began_at=2, ticks=10))
+    assert busy.side_by_side(lambda _, since, until: until - since) == []  # its worker did not get to stop it
     thawed = "9.000 alive job 1 10 1 label"
     facts = _write(journal, *_alive(1, began_at=1, ticks=5), *_alive(2, began_at=5, ticks=80), thawed)
     assert facts.side_by_side() == []
 
 
-def test_a_recovery_counts_from_the_last_sign_of_life(journal: Path) -> None:
+def test_a_recovery_counts_from_the_last_tick(journal: Path) -> None:
     """Of a run that was cut off, not of one that said itself that it failed."""
     cut_off = _alive(1, began_at=1, ticks=11)
-    ((took_s, job_id),) = _write(journal, *cut_off, *_alive(2, began_at=7, ticks=2)).recoveries()
-    assert (round(took_s, 3), job_id) == (5.0, "job")
+    (recovery,) = _write(journal, *cut_off, *_alive(2, began_at=7, ticks=2)).recoveries()
+    assert recovery == ("job", 2.0, 7.0, 1)
     failed = "2.100 failed job 1 10 1 label"
     assert _write(journal, *cut_off, failed, *_alive(2, began_at=7, ticks=2)).recoveries() == []
 

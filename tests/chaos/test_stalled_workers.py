@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers.services import Server, gateway_server, http_client, wait_for
+from tests.support.servers.services import BOUND_S, Server, gateway_server, http_client, wait_for
 from tests.support.servers.workers import ACME_ALONE, Jobs, crew
 from worker.upkeep.watchdog import EXIT_CODE
 
@@ -37,7 +37,7 @@ def test_a_worker_whose_loop_stands_is_not_counted_and_ends_itself(empty_valkey:
         assert states() == ["online"]
         wait_for(lambda: states() == ["lost"], "the worker is listed as lost")
         assert standing.process.poll() is None
-        assert standing.process.wait(30) == EXIT_CODE
+        assert standing.process.wait(BOUND_S) == EXIT_CODE
         assert jobs.get(job_id)["state"] == "queued"
         workers.start()
         job = jobs.in_state(job_id, "running")

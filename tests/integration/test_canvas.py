@@ -213,7 +213,7 @@ def test_a_failed_header_step_ends_the_chord_at_once(jobs: Jobs, notebook: Path)
     """The job fails with the step's reason while another part still runs; the body is skipped, the rest stopped."""
     header = [named("bad", note(notebook, behave="badly")), named("long", note(notebook, lasts_s=60))]
     job_id = jobs.submit("workflow.chord", {"header": header, "body": bind(notebook)})
-    job = jobs.ended(job_id, bound_s=30)
+    job = jobs.ended(job_id)
     assert (job["state"], job["error"]["step"], job["error"]["code"]) == ("failed", "bad", "bad_note")
     assert states(job)["body"] == "skipped"
     wait_for(lambda: states(jobs.get(job_id))["long"] in {"cancelled", "skipped"}, "stop of the other part")
@@ -245,7 +245,7 @@ def test_cancel_reaches_every_step_of_a_nested_workflow(jobs: Jobs, notebook: Pa
 
 
 def retried(jobs: Jobs, job_id: str, **body: Any) -> dict[str, Any]:
-    answer = http_client.post(f"{jobs.gateway.url}/jobs/{job_id}/retry", json=body, timeout=30)
+    answer = http_client.post(f"{jobs.gateway.url}/jobs/{job_id}/retry", json=body)
     assert answer.status_code == 202, answer.text
     return dict(answer.json())
 
@@ -279,7 +279,7 @@ def test_only_a_workflow_has_steps_to_use_again(jobs: Jobs, notebook: Path) -> N
     chain = jobs.ended(jobs.submit("workflow.chain", {"steps": [note(notebook, behave="badly")]}))
     for job, body in ((single, {}), (chain, {"params": {"steps": [note(notebook)]}})):
         url = f"{jobs.gateway.url}/jobs/{job['id']}/retry"
-        answer = http_client.post(url, json={"only_failed": True, **body}, timeout=30)
+        answer = http_client.post(url, json={"only_failed": True, **body})
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/only_failed")
 
 

@@ -47,5 +47,5 @@ def test_flower_shows_worker_and_task(valkey: Server, tmp_path: Path) -> None:
 
         task = wait_for(seen, "the task in Flower")
         assert (task["name"], http_client.get(f"{url}/api/workers").status_code) == ("acme.take_note", 401)
-        known = http_client.get(f"{url}/api/workers?refresh=1", auth=login, timeout=20).json()
+        known = http_client.get(f"{url}/api/workers?refresh=1", auth=login).json()
         assert list(known) == ["w0@test"]

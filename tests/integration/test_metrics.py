@@ -12,7 +12,7 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.servers.services import Server, gateway_server, http_client, valkey_server, wait_for
+from tests.support.servers.services import BOUND_S, Server, gateway_server, http_client, valkey_server, wait_for
 from tests.support.servers.workers import ACME_ALONE, Jobs, crew
 
 pytestmark = pytest.mark.integration
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 def scraped(gateway: Server, name: str, *labels: str, **having: str) -> Counter[tuple[str, ...]]:
     """Return the samples `name` of one gateway's /metrics with the labels `having`, added up by `labels`."""
-    text = http_client.get(f"{gateway.url}/metrics", timeout=30).text
+    text = http_client.get(f"{gateway.url}/metrics").text
     found: Counter[tuple[str, ...]] = Counter()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -150,7 +150,7 @@ def test_a_second_gateway_counts_nothing_twice_and_goes_on_without_the_first(
             told = partial(scraped, each, "celery_task_succeeded_total")
             wait_for(lambda told=told: told().total() == 12 + 3, "three more")  # type: ignore[misc]
         gateway.process.terminate()
-        gateway.process.wait(30)
+        gateway.process.wait(BOUND_S)
         consuming(valkey, beside=1)
         jobs.ended(jobs.submit("acme.take_note", note))
         wait_for(lambda: scraped(second, "celery_task_succeeded_total").total() == 16, "the next success")

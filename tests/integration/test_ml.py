@@ -6,7 +6,6 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pandas as pd
 import pytest
 from sklearn.datasets import load_iris
@@ -15,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tests.support.servers.services import gateway_server
+from tests.support.servers.services import gateway_server, http_client
 from tests.support.servers.workers import Jobs, crew
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def source(service: tuple[Jobs, Worker], iris: pd.DataFrame) -> dict[str, str]:
 
 
 def uploaded(jobs: Jobs, content: bytes, name: str) -> str:
-    answer = httpx.post(f"{jobs.gateway.url}/uploads?name={name}", content=content, timeout=30)
+    answer = http_client.post(f"{jobs.gateway.url}/uploads?name={name}", content=content)
     assert answer.status_code == 201, answer.text
     return str(answer.json()["uri"])
 
@@ -115,7 +114,7 @@ def neighbors(count: int) -> Any:
 def fetched(jobs: Jobs, job_id: str, folder: Path, **step: str) -> pd.DataFrame:
     """Return the predictions that a job, or a step of it, stored."""
     url = f"{jobs.gateway.url}/jobs/{job_id}/artifacts/predictions.parquet"
-    answer = httpx.get(url, params=step, timeout=30)
+    answer = http_client.get(url, params=step)
     assert answer.status_code == 200, answer.text
     (folder / "predictions.parquet").write_bytes(answer.content)
     return pd.read_parquet(folder / "predictions.parquet")
@@ -132,7 +131,7 @@ def test_a_pipeline_trains_and_its_model_predicts_in_another_job(
     steps = {step["name"]: step for step in job["steps"]}
     assert list(steps) == ["extract", "features", "train", "evaluate"]
     assert job["result"]["model"] == steps["train"]["result"]["model"]
-    card = httpx.get(f"{jobs.gateway.url}/jobs/{job['id']}/artifacts/model_card.html?step=train", timeout=30)
+    card = http_client.get(f"{jobs.gateway.url}/jobs/{job['id']}/artifacts/model_card.html?step=train")
     assert "Scores compared with the dummy baseline" in card.text
     rows = {"model": job["result"]["model"]["uri"], "dataset": steps["extract"]["result"]["dataset"]["uri"]}
     predicted = jobs.ended(jobs.submit("ml.predict_batch", rows))
@@ -151,7 +150,7 @@ def test_hostile_and_impossible_requests(service: tuple[Jobs, Worker], source: d
         assert (job["state"], job["error"]["code"]) == ("failed", code)
     space = {"depth": {"kind": "int", "low": 1, "high": 4}}
     body = {"kind": "ml.tune_model", "params": {"dataset": source["uri"], **LEARN, "space": space}}
-    answer = httpx.post(f"{jobs.gateway.url}/jobs", json=body, timeout=30)
+    answer = http_client.post(f"{jobs.gateway.url}/jobs", json=body)
     assert answer.status_code == 422
     assert "no hyperparameter 'depth'" in answer.text
 

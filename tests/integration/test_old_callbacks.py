@@ -88,7 +88,7 @@ def test_a_maintenance_worker_runs_a_callback_that_lies_in_its_queue(
                 )
             )
             workers.start()
-            wait_for(lambda: record(ledger, CALLBACK).state == "succeeded", "the callback", bound_s=60)
+            wait_for(lambda: record(ledger, CALLBACK).state == "succeeded", "the callback")
     ((headers, body),) = receiver.got
     told = Webhook(SECRET).verify(body, headers)
     assert (told["type"], told["data"]["id"]) == ("job.cancelled", JOB)

@@ -14,7 +14,7 @@ from shared.broker.celery import make_celery
 from shared.broker.settings import BrokerSettings
 from shared.ledger.keys import key
 from tests.support.servers.outages import restartable_valkey
-from tests.support.servers.services import Server, gateway_server, http_client, wait_for
+from tests.support.servers.services import BOUND_S, Server, gateway_server, http_client, wait_for
 from tests.support.servers.workers import ACME, ACME_ALONE, Crew, Jobs
 
 pytestmark = pytest.mark.integration
@@ -27,14 +27,14 @@ def submit_many(gateway: Server, notebook: Path) -> None:
     run_at = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     job = {"kind": "acme.take_note", "params": {"notebook": str(notebook)}, "options": {"run_at": run_at}}
     for _ in range(2):
-        answer = http_client.post(f"{gateway.url}/jobs/batch", json={"jobs": [job] * (MANY // 2)}, timeout=60)
+        answer = http_client.post(f"{gateway.url}/jobs/batch", json={"jobs": [job] * (MANY // 2)})
         assert answer.status_code == 202, answer.text
 
 
 def held_by_workers(broker_url: str) -> list[Any]:
     """Return what the workers hold: reserved, running, or with an ETA."""
     app = make_celery(BrokerSettings(broker_url=broker_url), transport="redis")
-    inspect = app.control.inspect(timeout=5, limit=1)
+    inspect = app.control.inspect(timeout=BOUND_S, limit=1)
     answers = [inspect.scheduled(), inspect.reserved(), inspect.active()]
     assert all(answers), "the worker does not answer"
     return [job for answer in answers for jobs in (answer or {}).values() for job in jobs]

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.datasets import sales
-from tests.support.servers.services import Server, gateway_server
+from tests.support.servers.services import Server, gateway_server, http_client
 from tests.support.servers.workers import Jobs, crew
 
 pytestmark = pytest.mark.integration
@@ -35,14 +34,14 @@ def test_a_report_and_the_day_on_which_it_was_made(jobs: Jobs, folder: Path) -> 
     frame = sales(500)
     frame.to_parquet(folder / "orders.parquet")
     upload, content = f"{jobs.gateway.url}/uploads?name=orders.parquet", (folder / "orders.parquet").read_bytes()
-    uploaded = httpx.post(upload, content=content, timeout=30)
+    uploaded = http_client.post(upload, content=content)
     assert uploaded.status_code == 201, uploaded.text
     bar = {"kind": "bar", "title": "Orders by shop", "x": "shop", "y": {"n": {"function": "count"}}}
     params = {"dataset": uploaded.json()["uri"], "title": "Orders", "sections": [{"blocks": [bar]}]}
     done = jobs.ended(jobs.submit("report.generate_report", params))
     assert done["state"] == "succeeded", done["error"]
     assert done["result"]["charts"][0]["row_count"] == len(frame)
-    page = httpx.get(f"{jobs.gateway.url}/jobs/{done['id']}/artifacts/report.html", timeout=30)
+    page = http_client.get(f"{jobs.gateway.url}/jobs/{done['id']}/artifacts/report.html")
     assert "Orders by shop" in page.text
     assert f"{frame['shop'].value_counts().max():,}" in page.text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,9 +70,15 @@ def submitted(url: str, ledger: Ledger, submission: dict[str, Any] = EXTRACT) ->
     return HandRun(ledger, answer.json()["id"])
 
 
+def waiting_requests(url: str) -> int:
+    """Return how many requests wait for a change of a job, by the gateway's own count."""
+    metrics = http_client.get(f"{url}/metrics").text
+    return int(float(re.findall(r"^celeriac_waiting_requests (\S+)$", metrics, re.MULTILINE)[0]))
+
+
 def stream(url: str, job: str, **options: Any) -> Iterator[dict[str, Any]]:
     """Yield a job's server-sent events as ``{event, id, data}``; comments as ``{comment}``."""
-    with http_client.stream("GET", f"{url}/jobs/{job}/events", timeout=20, **options) as answer:
+    with http_client.stream("GET", f"{url}/jobs/{job}/events", **options) as answer:
         assert answer.status_code == httpx.codes.OK, answer.read()
         event: dict[str, Any] = {}
         for line in answer.iter_lines():

@@ -83,7 +83,7 @@ def test_a_worker_is_whole_or_does_not_start(broker: BrokerSettings, env: dict[s
     """One that could run nothing, or not all of its queues' kinds, or whose store cannot be reached, takes no job."""
     whole = {**os.environ, "CELERY_BROKER_URL": broker.broker_url, **env}
     command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
-    outcome = subprocess.run(command, cwd=ROOT, env=whole, capture_output=True, text=True, check=False, timeout=60)
+    outcome = subprocess.run(command, cwd=ROOT, env=whole, capture_output=True, text=True, check=False, timeout=300)
     assert outcome.returncode != 0
     assert message in outcome.stderr
 
@@ -93,6 +93,6 @@ def test_a_ledger_that_would_lose_jobs_is_refused(tmp_path: Path) -> None:
     with valkey_server(tmp_path, append_only=False) as volatile:
         env = {**os.environ, **ACME_ALONE, "CELERY_BROKER_URL": volatile.redis_url}
         command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
-        outcome = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
+        outcome = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=300)
     assert outcome.returncode != 0
     assert "CONFIG SET appendonly yes" in outcome.stderr

@@ -1,4 +1,4 @@
-"""Accepting jobs on the event loop: many submissions in a round trip, each with its own bound and a true answer."""
+"""Accept jobs on the event loop: many submissions per round trip, each with its own time limit and a true answer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from shared.ledger.calling.lookups import Lookups
 from shared.ledger.keys import Keys
 from shared.ledger.records import Accepted, Submission, parse_accepted
 
-_MAX_BATCH = 256  # records that share a round trip, unless one submission has more; one takes about 0.1 ms
-_LEAST_SHARE = 0.25  # of the bound is left to the ledger, however long a request took to get here
+_MAX_BATCH = 256  # records per round trip, unless a single submission has more; one takes about 0.1 ms
+_LEAST_SHARE = 0.25  # of the time limit that the ledger gets, however long the request has taken before
 
 
 @dataclass(eq=False)
@@ -24,8 +24,8 @@ class _Waiting:
     submission: Submission
     deadline: float  # the loop's time
     future: asyncio.Future[Accepted]
-    until_ms: int = 0  # the deadline by the server's clock
-    call: Call | None = None  # the one that it went with
+    until_ms: int = 0  # the same by the server's clock
+    call: Call | None = None  # that carries it, once it is sent
 
     @property
     def size(self) -> int:
@@ -38,7 +38,7 @@ class _Waiting:
 
 @dataclass
 class Accepting:
-    """Accepts submissions. What arrives while a call is under way goes with the next one: batches without a timer."""
+    """Accepts submissions. Those that arrive during a call share the next one, so batches need no timer."""
 
     client: redis.asyncio.Redis
     script: Script
@@ -48,7 +48,7 @@ class Accepting:
     headroom: Headroom
     _waiting: list[_Waiting] = field(default_factory=list)
     _flushing: asyncio.Task[None] | None = None
-    _silent_since: float | None = None  # when the call under way was begun, in the loop's time
+    _silent_since: float | None = None  # when the current call began, in the loop's time
 
     def __post_init__(self) -> None:
         self._lookups = Lookups(self.client, self.keys)
@@ -56,10 +56,9 @@ class Accepting:
     async def accept(self, submission: Submission) -> Accepted:
         """Write jobs and their messages, atomically.
 
-        A submission waits for its own bound, whatever became of the calls before it: it ends when the ledger has been
-        silent for `timeout_s`, and half a second later for those who have to look what became of theirs. Raises
-        `LedgerUnavailable` if nothing was accepted, and never will be; `OutcomeUnknown` if that cannot be found out;
-        `LedgerFull`.
+        A submission fails when the ledger has been silent for `timeout_s`, whatever happened to the calls before it. If
+        it was sent, up to half a second more is spent on looking it up. Raises `LedgerUnavailable` if nothing was and
+        nothing will be accepted, `OutcomeUnknown` if that is not known, and `LedgerFull`.
         """
         if (problem := self.headroom.problem) and not await self._is_known(submission):
             raise LedgerFull(problem)
@@ -76,7 +75,7 @@ class Accepting:
         return accepted
 
     async def _is_known(self, submission: Submission) -> bool:
-        """Return whether it would be answered as before: that needs no room."""
+        """Return whether its key was used before. Then the first response is repeated, which needs no room."""
         key = submission.idempotency_key
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -105,8 +104,8 @@ class Accepting:
                         self.clock.heard(milliseconds(await self.client.time()))
                     connection = await self.script.connected()
             except TimeoutError:
-                continue  # those who waited as long have gone, and were never sent
-            except Exception as failure:  # noqa: BLE001 - whatever it is belongs to those who wait, not to this task
+                continue  # submissions that waited as long have failed and were not sent
+            except Exception as failure:  # noqa: BLE001 - those who wait get it, whatever it is
                 batch, self._waiting = self._waiting, []
                 _fail(batch, unavailable(failure) if isinstance(failure, NO_ANSWER) else failure)
                 continue
@@ -138,17 +137,17 @@ class Accepting:
                 self._answer(waiting, reply)
 
     def _answer(self, waiting: _Waiting, reply: list[str]) -> None:
-        if waiting.future.done():  # else the client has gone; its job is accepted all the same
+        if waiting.future.done():  # the client has gone; its job is accepted nevertheless
             return
         if reply[0] != "late":
             waiting.future.set_result(parse_accepted(waiting.submission, reply))
             return
-        self.clock.heard(int(reply[1]))  # its time is not over here, so the clocks were set
+        self.clock.heard(int(reply[1]))  # its time limit has not passed here, so one of the clocks was set
         waiting.call = None
         self._waiting.append(waiting)
 
     def _drop_abandoned(self) -> list[_Waiting]:
-        """Return those who still wait; the others were told that nothing was accepted, and it is not sent."""
+        """Return those who still wait. The others have failed (nothing was accepted), so they must not be sent."""
         self._waiting = [waiting for waiting in self._waiting if not waiting.future.done()]
         return self._waiting
 
@@ -163,16 +162,16 @@ class Accepting:
         return batch
 
     async def _looked_up(self, waiting: _Waiting) -> Accepted:
-        """Say what became of a submission that was sent and has no reply: all of it was written, or nothing."""
+        """Look up a submission that was sent and got no reply: either all of it was written, or nothing."""
         jobs = waiting.submission.jobs
         try:
             found = await self._lookups.look(jobs[0].id)
         except NO_ANSWER as failure:
-            raise OutcomeUnknown("the ledger did not answer in time, and does not say what it did") from failure
+            raise OutcomeUnknown("the ledger did not answer in time, nor when it was asked about the job") from failure
         if found.created_at_ms is not None:
             return Accepted("accepted", tuple(job.id for job in jobs), found.created_at_ms)
         if found.now_ms <= waiting.until_ms:
-            raise OutcomeUnknown("the ledger did not answer, and may still do what it was asked to do")
+            raise OutcomeUnknown("the ledger did not answer in time, and may still accept the jobs")
         raise unavailable(TimeoutError())
 
 

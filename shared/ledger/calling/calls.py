@@ -1,6 +1,6 @@
-"""Calls of the ledger's script on the event loop, and what can be said of those that break off.
+"""Calls of the ledger's script on the event loop, and what is known when a call fails.
 
-Whatever was not sent has done nothing; whatever was sent and has no reply may have been done.
+A call that was not sent has done nothing; a call that was sent and got no reply may have been carried out.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from shared.ledger.script import NOT_LOADED, READS, Library
 
 Connection = Any  # redis.asyncio.connection.AbstractConnection, whose methods have no types
 NO_ANSWER = (RedisError, OSError, TimeoutError)
-_REFUSALS = (ResponseError, BusyLoadingError, AuthenticationError)  # replies by which a server says that it did nothing
+_REFUSALS = (ResponseError, BusyLoadingError, AuthenticationError)  # with these replies the server has done nothing
 _ONCE_MORE = Retry(NoBackoff(), 1, (redis.ConnectionError,))  # every connection is broken after a restart of the server
 _DEFECTS = ("ERR", "REFUSED", "WRONGTYPE", "user_script")
 
 
 @dataclass
 class Asked:
-    """What somebody asked the service for, which may take several calls of the ledger."""
+    """One request to the service; it may need several calls of the ledger."""
 
-    arrived_at: float  # in the loop's time: the bound counts from there
+    arrived_at: float  # in the loop's time; its time limit starts here
     has_changed: bool = False  # one of the calls has changed something
 
 
-#: Who sets it is told truly: once something was changed, a failure is no longer "nothing was changed".
+#: The current request, if set: after its first change, a failure must no longer be reported as "nothing was changed".
 asked: ContextVar[Asked | None] = ContextVar("asked", default=None)
 
 
 def note_change() -> None:
-    """Note that what was asked for is done in part."""
+    """Note that the current request has changed something."""
     if current := asked.get():
         current.has_changed = True
 
 
 @dataclass
 class Call:
-    """A transition and its arguments; after a failure, whether the server may have done it."""
+    """A transition with its arguments, and whether the server may have carried it out."""
 
     transition: str
     arguments: Any
@@ -61,11 +61,14 @@ class Call:
 
     @property
     def changes(self) -> bool:
-        """Whether it changes something."""
+        """Whether its transition writes."""
         return self.transition not in READS
 
     def told(self, failure: BaseException) -> Exception:
-        """Return what is known after `failure`, one of `NO_ANSWER`; a reply that is a defect of ours as it is."""
+        """Return the exception for a call that ended with `failure`, one of `NO_ANSWER`.
+
+        A reply that shows a defect of the service is returned as it is.
+        """
         if isinstance(failure, ResponseError) and (known := told_by_reply(failure)):
             return known
         if self.may_be_done and self.changes:
@@ -74,14 +77,14 @@ class Call:
 
 
 class Script:
-    """The script on one client's server."""
+    """Runs the script with the connections of one client."""
 
     def __init__(self, client: redis.asyncio.Redis, library: Library) -> None:
         self._pool: Any = client.connection_pool  # its methods have no types
         self._library = library
 
     async def run(self, call: Call) -> Any:
-        """Return the script's reply, on any connection."""
+        """Run the script on any connection and return its reply."""
         connection = await self.connected()
         try:
             return await self.run_on(connection, call)
@@ -89,15 +92,15 @@ class Script:
             await self.release(connection)
 
     async def connected(self) -> Connection:
-        """Return a connection that is ready, for `run_on` and `release`."""
+        """Take a connection from the pool, for `run_on`; give it back with `release`."""
         return await self._pool.get_connection()
 
     async def release(self, connection: Connection) -> None:
-        """Give a connection back."""
+        """Give a connection back to the pool."""
         await self._pool.release(connection)
 
     async def run_on(self, connection: Connection, call: Call) -> Any:
-        """Return the script's reply. A connection that breaks is replaced once, and the call repeated."""
+        """Run the script and return its reply. If the connection breaks, connect again and repeat the call once."""
 
         async def ask() -> Any:
             try:
@@ -133,15 +136,18 @@ async def _answer(connection: Connection, call: Call, *command: Any) -> Any:
 
 
 def unavailable(failure: BaseException) -> LedgerUnavailable | OutcomeUnknown:
-    """Return what is known after a call that did nothing, or only read."""
+    """Return the exception for a call that did nothing or only read.
+
+    It is `OutcomeUnknown` if an earlier call of the same request has changed something.
+    """
     current = asked.get()
     kind = OutcomeUnknown if current and current.has_changed else LedgerUnavailable
     return kind(f"the ledger does not answer: {type(failure).__name__}")
 
 
 def told_by_reply(reply: ResponseError) -> Exception | None:
-    """Return what an error reply means; None where the server is only not available."""
+    """Return the exception for an error reply; None if it only means that the server is unavailable."""
     text = str(reply)
     if isinstance(reply, OutOfMemoryError) or "OOM " in text or "MISCONF " in text:
-        return LedgerFull("it refuses what is written")
+        return LedgerFull("it refuses writes")
     return reply if text.startswith(_DEFECTS) else None

@@ -1,6 +1,7 @@
-"""How much room the ledger has: looked up once a second beside the requests, so that it costs a submission nothing.
+"""How much room the ledger has: read once a second apart from the requests, so that submissions need not wait for it.
 
-Submissions stop before the memory is full: claims, ends and cancels write, too, and must go on so that queues drain.
+Submissions are refused before the memory is full, because claims, ends and cancels need memory, too: without them the
+queues would never drain.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from shared.ledger.calling.clock import ServerClock
 
 _EVERY_S = 1.0
 _BOUND_S = 2.0
-_MEMORY_PER_JOB = 6_000  # bytes that a job or step takes about, besides what grows with its parameters
+_MEMORY_PER_JOB = 6_000  # bytes of a job or step, roughly, without what grows with its parameters
 _MEMORY_PER_BYTE = 2  # of JSON in its submission
 _log = structlog.get_logger(__name__)
 
 
 @dataclass
 class Headroom:
-    """What the ledger's memory has left for submissions, and whether its disk takes what is written."""
+    """How much memory the ledger has left for submissions, and whether it can write to its disk."""
 
     client: redis.asyncio.Redis
-    clock: ServerClock  # is told the time by the way
-    reserve_ratio: float = 0.1  # of maxmemory that is kept for all but submissions
+    clock: ServerClock  # gets the server's time with each look
+    reserve_ratio: float = 0.1  # of maxmemory; submissions leave this free
     _left_bytes: float = math.inf
     _disk_fails: bool = False
 
@@ -43,11 +44,11 @@ class Headroom:
         return None
 
     def wrote(self, jobs: int, size_bytes: int) -> None:
-        """Count what was accepted since the last look: jobs and steps, and the size of their submissions as JSON."""
+        """Subtract what was accepted since the last look: jobs and steps, and the size of their submissions as JSON."""
         self._left_bytes -= jobs * _MEMORY_PER_JOB + size_bytes * _MEMORY_PER_BYTE
 
     async def look(self) -> None:
-        """Look how much room there is now. Redis errors pass through, `TimeoutError` after 2 s."""
+        """Read how much room there is. Redis errors are raised as they are; `TimeoutError` after 2 s."""
         async with asyncio.timeout(_BOUND_S):
             info: dict[str, Any] = await self.client.info("server", "memory", "persistence")
         self.clock.heard(info["server_time_usec"] // 1000)
@@ -63,7 +64,7 @@ class Headroom:
             try:
                 await self.look()
             except NO_ANSWER as failure:
-                _log.debug("ledger not looked at", cause=type(failure).__name__)
+                _log.debug("the ledger's memory could not be read", cause=type(failure).__name__)
             if problem != self.problem:
                 problem = self.problem
                 _log.warning("ledger has no room" if problem else "ledger has room again", why=problem)

@@ -1,4 +1,4 @@
-"""Finding out whether jobs are in the ledger, for all who ask at the same time in one round trip."""
+"""Look up whether jobs are in the ledger: one round trip for all that are looked up at the same time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOOK_UP_S = 0.5
 
 
 class Found(NamedTuple):
-    """What was found of a job, and when by the server's clock, in milliseconds."""
+    """When a job was created (None: it is not there) and when this was read, in milliseconds by the server's clock."""
 
     now_ms: int
     created_at_ms: int | None
@@ -24,7 +24,7 @@ class Found(NamedTuple):
 
 @dataclass
 class Lookups:
-    """Looks jobs up. One connection is enough: a silent server is asked by hundreds at once."""
+    """Looks jobs up on one connection: while the server is silent, hundreds of requests look at the same time."""
 
     client: redis.asyncio.Redis
     keys: Keys
@@ -32,7 +32,7 @@ class Lookups:
     _looking: asyncio.Task[None] | None = None
 
     async def look(self, job_id: str) -> Found:
-        """Look a job up. Redis errors pass through, `TimeoutError` after `LOOK_UP_S`."""
+        """Look a job up. Redis errors are raised as they are; `TimeoutError` after `LOOK_UP_S`."""
         future: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         self._asked.append((job_id, future))
         if self._looking is None or self._looking.done():
@@ -41,12 +41,12 @@ class Lookups:
             return await future
 
     async def _look(self) -> None:
-        await asyncio.sleep(0)  # until all whose time ended together have asked
+        await asyncio.sleep(0)  # so that all whose time ended at this moment share the round trip
         while batch := [(job_id, future) for job_id, future in self._asked if not future.done()]:
             self._asked = []
             try:
                 async with asyncio.timeout(LOOK_UP_S), self.client.pipeline(transaction=False) as calls:
-                    calls.time()  # first: what is not there afterwards was not written until then
+                    calls.time()  # first: a job that is not found was not written before this time
                     for job_id, _ in batch:
                         calls.hget(self.keys("job", job_id), "created_at")
                     now, *times = await calls.execute()

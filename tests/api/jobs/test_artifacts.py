@@ -59,7 +59,7 @@ def put(store: ArtifactStore, run: HandRun, scratch: Path, name: str, content: b
 def test_a_deleted_job_leaves_no_file(job: HandRun, gateway: Server, folder: Path) -> None:
     """Its folder in the store goes with its record."""
     assert (folder / job.id).is_dir()
-    assert httpx.delete(f"{gateway.url}/jobs/{job.id}").status_code == 204
+    assert http_client.delete(f"{gateway.url}/jobs/{job.id}").status_code == 204
     assert not (folder / job.id).exists()
 
 

@@ -15,13 +15,11 @@ from api.http.problems import Problem
 from api.jobs.changes import Changes, watching
 from shared.ledger.keys import key
 from tests.support.servers.outages import restartable_valkey
-from tests.support.servers.services import Server, valkey_server, wait_for
+from tests.support.servers.services import BOUND_S, Server, valkey_server, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-BOUND_S = 10.0
 
 
 def subscriptions(server: Server) -> int:

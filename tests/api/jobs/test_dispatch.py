@@ -22,7 +22,7 @@ from shared.ledger.aclient import AsyncLedger
 from shared.ledger.keys import key
 from shared.ledger.records import Record
 from shared.workflows.planning import Planner
-from tests.support.servers.services import valkey_server
+from tests.support.servers.services import BOUND_S, valkey_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -150,7 +150,7 @@ def test_outbox_publishes_on_a_broker_elsewhere(empty_valkey: Server) -> None:
     async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
         accepted, (job,) = await accept(dispatch, submission(priority=9))
         await accept(dispatch, submission(delay_s=60))  # not before its time
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND_S):
             while await ledger.client.zcard(key("outbox")):  # noqa: ASYNC110 - Redis says nothing of a ZREM
                 await asyncio.sleep(0.01)
         record = await ledger.read(accepted.ids[0])
@@ -169,7 +169,7 @@ def test_job_is_accepted_while_the_broker_elsewhere_is_down(empty_valkey: Server
     settings = GatewaySettings(broker_url="redis://127.0.0.1:1/0", ledger_url=empty_valkey.redis_url)
 
     async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             accepted, _ = await accept(dispatch, submission())
         assert await ledger.client.zscore(key("outbox"), accepted.ids[0]) is not None
         assert await ledger.client.lrange("etl\x06\x165", 0, -1) == []
@@ -194,7 +194,7 @@ def test_what_would_take_long_to_lay_out_is_refused_at_once(empty_valkey: Server
             await dispatch.prepare([chained_groups(450)])
         assert (refused.value.status, refused.value.code) == (422, "workflow_too_large")
         assert refused.value.errors[0].pointer == "/params"
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
         accepted, _ = await accept(dispatch, chained_groups(100))
         assert accepted.outcome == "accepted"
 

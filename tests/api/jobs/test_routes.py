@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,9 @@ from shared.ledger.client import Ledger
 from shared.ledger.ids import uuid7
 from shared.ledger.keys import key
 from shared.ledger.records import Claim
+from tests.support.by_hand import waiting_requests
 from tests.support.ledgers import numbered
+from tests.support.servers.services import wait_for
 
 if TYPE_CHECKING:
     import httpx
@@ -204,10 +205,13 @@ def test_wait_answers_as_soon_as_the_job_ends(
 ) -> None:
     """The answer comes with the end, not with the end of the time."""
     job_id = api.post("/jobs", json=extraction).json()["id"]
-    threading.Timer(0.3, succeed, (valkey, job_id, {"rows": 3})).start()
-    started = time.monotonic()
-    response = api.get(f"/jobs/{job_id}", **ask)
-    assert 0.25 < time.monotonic() - started < 10
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(api.get, f"/jobs/{job_id}", **ask)
+        wait_for(lambda: waiting_requests(f"{api.base_url}") == 1, "the request that waits")
+        began = time.monotonic()
+        succeed(valkey, job_id, {"rows": 3})
+        response = asked.result()
+    assert time.monotonic() - began < 20
     job = response.json()
     assert (job["state"], job["result"], job["attempt"]) == ("succeeded", {"rows": 3}, 1)
     assert [(a["worker"], a["outcome"]) for a in job["attempts"]] == [("me@here", "succeeded")]

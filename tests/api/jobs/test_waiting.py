@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,13 +9,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests.support.by_hand import waiting_requests
 from tests.support.servers.services import wait_for
 
 pytestmark = pytest.mark.integration
-
-
-def _waiting(api: httpx.Client) -> int:
-    return int(float(re.findall(r"^celeriac_waiting_requests (\S+)$", api.get("/metrics").text, re.MULTILINE)[0]))
 
 
 def test_a_client_that_hangs_up_gives_its_place_back_at_once(api: httpx.Client, extraction: dict[str, Any]) -> None:
@@ -26,7 +22,7 @@ def test_a_client_that_hangs_up_gives_its_place_back_at_once(api: httpx.Client, 
     clients = [socket.create_connection((address.hostname or "", address.port or 0)) for _ in range(50)]
     for client in clients:
         client.sendall(f"GET {path}?wait_s=60 HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
-    wait_for(lambda: _waiting(api) == 50, "50 requests that wait")
+    wait_for(lambda: waiting_requests(f"{api.base_url}") == 50, "50 requests that wait")
     for client in clients:
         client.close()
-    wait_for(lambda: _waiting(api) == 0, "no request that waits", bound_s=5)
+    wait_for(lambda: waiting_requests(f"{api.base_url}") == 0, "no request that waits")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.chaos.kinds.tracing import TICK_S
 
@@ -21,10 +23,22 @@ class Run:
     seen_at: list[float] = field(default_factory=list)  # its ticks, in order
     end: str = ""  # `ended`, `failed`, or nothing where it was cut off
 
-    def lived_beside(self, other: Run) -> float:
-        """Return for how long both showed life, in seconds."""
+    def lived_beside(self, other: Run) -> list[float]:
+        """Return the ticks of this run while the other one ran."""
         began, last = other.seen_at[0], other.seen_at[-1]
-        return TICK_S * sum(began <= at <= last for at in self.seen_at)
+        return [at for at in self.seen_at if began <= at <= last]
+
+
+class Recovery(NamedTuple):
+    """A run that was cut off, and the next of its job, by the machine's monotonic clock."""
+
+    job_id: str
+    cut_off_at: float
+    began_at: float
+    worker_pid: int  # of the next run
+
+
+Waits = Callable[[int, float, float], float]  # how long a process waited for a CPU, between two moments
 
 
 @dataclass
@@ -81,24 +95,35 @@ class Facts:
             if any(run.seen_at[0] > at for run in self.runs.get(job_id, []))
         ]
 
-    def side_by_side(self) -> list[str]:
-        """Return the jobs of which two runs lived at the same time."""
+    def side_by_side(self, waited_s: Waits = lambda *_: 0.0) -> list[str]:
+        """Return the jobs of which two runs lived at the same time.
+
+        A run that thaws has a moment of its worker's time until that stops it.
+        """
+
+        def is_beside(one: Run, other: Run) -> bool:
+            ticks = one.lived_beside(other)
+            both_s = TICK_S * len(ticks)
+            return both_s > SIDE_BY_SIDE_S and both_s - waited_s(one.worker_pid, ticks[0], ticks[-1]) > SIDE_BY_SIDE_S
+
         return [
             job_id
             for job_id, runs in self.runs.items()
-            if any(one.lived_beside(other) > SIDE_BY_SIDE_S for one, other in combinations(runs, 2))
+            if any(is_beside(one, other) for one, other in combinations(runs, 2))
         ]
 
-    def recoveries(self) -> list[tuple[float, str]]:
-        """Return the time from the last tick of a run that was cut off to the next run, with the job."""
+    def recoveries(self) -> list[Recovery]:
+        """Return each run that was cut off, from its last tick to the next run."""
         found = []
         for job_id, runs in self.runs.items():
             for one, following in pairwise(runs):
                 if not one.end:
                     began_at = following.seen_at[0]
-                    found.append((began_at - max(at for at in one.seen_at if at <= began_at), job_id))
+                    cut_off_at = max(at for at in one.seen_at if at <= began_at)
+                    found.append(Recovery(job_id, cut_off_at, began_at, following.worker_pid))
         return found
 
-    def first_begun_after(self, at: float) -> float | None:
-        """Return when the first run after `at` began."""
-        return min((run.seen_at[0] for run in self.all_runs() if run.seen_at[0] >= at), default=None)
+    def first_begun_after(self, at: float) -> Run | None:
+        """Return the first run that began after `at`."""
+        later = [run for run in self.all_runs() if run.seen_at[0] >= at]
+        return min(later, key=lambda run: run.seen_at[0], default=None)

@@ -23,7 +23,7 @@ def hurt(programs: Sequence[Program], injuries: Sequence[Injury], chance: random
     with ThreadPoolExecutor(len(programs)) as hands:
         begun = []
         for injury in injuries:
-            begun.append(hands.submit(injury, wait_for(victim, "one of the programs is ready", bound_s=60)))
+            begun.append(hands.submit(injury, wait_for(victim, "one of the programs is ready")))
             time.sleep(pause_s)
     for injury_done in begun:
         injury_done.result()

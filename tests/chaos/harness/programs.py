@@ -7,11 +7,13 @@ import signal
 import subprocess
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.servers.cpu_waits import cpu_wait_s
 from tests.support.servers.services import wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -146,6 +148,7 @@ class Supervisor:
 
     programs: list[Program] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
+    _waits: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))  # of each process
 
     def start(self, program: Program) -> Program:
         """Start a program and look after it from now on."""
@@ -154,7 +157,7 @@ class Supervisor:
         self.programs.append(program)
         return program
 
-    def wait_until_ready(self, *, bound_s: float = 60) -> None:
+    def wait_until_ready(self, *, bound_s: float = 180) -> None:
         """Wait until all of them work."""
         wait_for(lambda: all(program.is_ready for program in self.programs), "all programs are ready", bound_s=bound_s)
 
@@ -168,6 +171,13 @@ class Supervisor:
         while not self._over.wait(_LOOK_EVERY_S):
             for program in list(self.programs):
                 program.look_after()
+                self._waits[program.pid].append((time.monotonic(), cpu_wait_s(program.pid)))
+
+    def waited_s(self, pid: int, since: float, until: float) -> float:
+        """Return how long a process waited for a CPU between two moments, as far as it ran; 0 for one not known."""
+        waits = self._waits.get(pid, ())
+        before, by_then = (max((s for at, s in waits if at <= moment), default=0.0) for moment in (since, until))
+        return by_then - before
 
     def stop(self) -> None:
         """Tell `watch` to stop."""

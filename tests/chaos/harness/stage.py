@@ -130,7 +130,7 @@ def stage(
         supervisor.wait_until_ready()
         gateway = Program("gateway", web, folder, configuration, "Application startup complete")
         supervisor.start(gateway)
-        clients = Clients(f"http://127.0.0.1:{gateway_port}", time.monotonic() + PATIENCE_S)
+        clients = Clients(f"http://127.0.0.1:{gateway_port}", gateway, time.monotonic() + PATIENCE_S)
         made = Stage(folder, configuration, supervisor, valkey, port, proxy, clients, gateway)
         made.hire(workers, env)
         supervisor.wait_until_ready()

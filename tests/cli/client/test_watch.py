@@ -68,7 +68,7 @@ def test_a_wait_outlives_a_restart_of_the_gateway(valkey: Server, tmp_path: Path
         first.process.send_signal(signal.SIGKILL)
     with gateway_on(port, valkey, tmp_path / "second") as second:
         http_client.post(f"{second.url}{job['links']['cancel']}").raise_for_status()
-        printed, _ = client.communicate(timeout=60)
+        printed, _ = client.communicate(timeout=300)
     assert client.returncode == 1, news.read_text(encoding="utf-8")
     assert f"{job['id']}  etl.extract_data  cancelled" in printed
 

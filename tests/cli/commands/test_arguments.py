@@ -67,7 +67,8 @@ def test_assignments_change_what_params_gave() -> None:
         (None, ["novalue"], "--set novalue"),
         (None, ["a..b=1"], "--set a..b=1"),
         ('{"a": 1}', ["a.b=1"], "inside a plain value"),
-        ('{"a": [1]}', ["a.1=1"], "which has 1 items"),
+        ('{"a": [1]}', ["a.1=1"], "not an index of the list. Known: 0 to 0."),
+        ('{"a": []}', ["a.0=1"], "none, the list is empty: set it as a whole"),
     ],
 )
 def test_what_cannot_be_read_is_named(source: str | None, assignments: list[str], named: str) -> None:

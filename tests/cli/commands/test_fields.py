@@ -77,7 +77,7 @@ def test_every_field_is_an_option_with_its_description(words: tuple[str, ...], m
         flag = "--" + (name.removesuffix("s") if field.default == [] else name).replace("_", "-")
         about = shown.partition(f" {flag} <")[2].partition(" --")[0]
         assert str(field.description) in about, name
-    assert ("They are scheduled, queued, " in shown) == (model is JobCriteria)
+    assert ("One of: scheduled, queued, " in shown) == (model is JobCriteria)
 
 
 def test_the_command_line_is_ready_without_the_service() -> None:

@@ -96,7 +96,7 @@ def test_a_dry_run_only_tells(celeriac: Celeriac) -> None:
     ("words", "named"),
     [
         (("cancel",), "Give either job ids"),
-        (("cancel", UNKNOWN_ID, "--tag", "a"), "either job ids or a selection"),
+        (("cancel", UNKNOWN_ID, "--tag", "a"), "either job ids or options that choose"),
         (("retry", UNKNOWN_ID, UNKNOWN_ID, "--only-failed"), "need exactly one job id"),
         (("retry", "--tag", "a", "--set", "x=1"), "need exactly one job id"),
     ],

@@ -89,7 +89,7 @@ def test_children_of_a_program_end_with_it(stage: Stage) -> None:
     child = stage.start(program("parent", PARENT))
     (grandchild,) = wait_for(lambda: _children(child), "fork")
     stage.ensemble.stop()
-    wait_for(lambda: not is_running(grandchild), "end of the grandchild", bound_s=5)
+    wait_for(lambda: not is_running(grandchild), "end of the grandchild")
 
 
 def _children(child: Child) -> list[int]:
@@ -147,4 +147,4 @@ with StopSignals() as signals:
         assert is_running(pid)
         parent.kill()
         parent.wait()
-    wait_for(lambda: not is_running(pid), "end of the program", bound_s=5)
+    wait_for(lambda: not is_running(pid), "end of the program")

@@ -33,7 +33,7 @@ def own_kind(tmp_path: Path) -> dict[str, str]:
 
 def gone(pids: dict[int, str]) -> None:
     """Fail unless all of these processes end soon."""
-    wait_for(lambda: not still_running(pids), f"end of {still_running(pids)}", bound_s=15)
+    wait_for(lambda: not still_running(pids), f"end of {still_running(pids)}")
 
 
 def stopped_in_order(up: Up) -> list[str]:

@@ -50,7 +50,7 @@ def test_a_service_lives_under_its_prefix_alone(jobs: Jobs, valkey: Server, tmp_
     assert chord["state"] == "succeeded", chord["error"]
     long = jobs.submit("acme.take_note", note(tmp_path, lasts_s=60))
     wait_for(lambda: jobs.get(long)["state"] == "running", "the start")
-    assert http_client.post(f"{jobs.gateway.url}/jobs/{long}/cancel", timeout=30).status_code == 202
+    assert http_client.post(f"{jobs.gateway.url}/jobs/{long}/cancel").status_code == 202
     assert jobs.ended(long)["state"] == "cancelled"
     with redis.Redis(port=valkey.port, decode_responses=True) as client:
         names = list(client.scan_iter(count=1_000))

@@ -157,7 +157,7 @@ class Shout(Contract[Shouted], kind="acme.shout_text", queue="etl", limits=Limit
 def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run Python code in a process of its own."""
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    return subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_contracts_of_another_package_are_loaded_from_outside(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from tests.support.ledgers import (
     with_async,
     workflow,
 )
-from tests.support.servers.services import Server, free_port
+from tests.support.servers.services import BOUND_S, Server, free_port
 
 # -- accept ---------------------------------------------------------------------------------------------------------
 
@@ -355,9 +355,9 @@ def test_every_event_wakes_those_who_wait(accept: Any, ledger: Ledger, client: A
     """One channel carries the ids of jobs that changed; a step wakes those who wait for its job."""
     with client.pubsub(ignore_subscribe_messages=True) as subscription:
         subscription.subscribe(key("changes"))
-        subscription.get_message(timeout=5)
+        subscription.get_message(timeout=BOUND_S)
         job = workflow(["only"], {})
         accept(job)
         claimed(ledger, job.steps[0].id)
-        messages = [subscription.get_message(timeout=5) for _ in range(3)]
+        messages = [subscription.get_message(timeout=BOUND_S) for _ in range(3)]
     assert [message and message["data"] for message in messages] == [job.id] * 3

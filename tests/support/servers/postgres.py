@@ -13,7 +13,6 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 from psycopg import sql
+
+from tests.support.servers.services import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,8 +149,8 @@ def _initialise(programs: Path, folder: Path, account: dict[str, Any] | None) ->
 
 
 def _start(programs: Path, folder: Path, account: dict[str, Any] | None) -> int:
-    for _ in range(3):  # another process may take the free port before the server does
-        port = _free_port()
+    for _ in range(3):  # another program may take the free port before the server does
+        port = free_port()
         settings = {
             **_SPEED_OVER_SAFETY,
             "listen_addresses": "127.0.0.1",
@@ -171,10 +172,3 @@ def _start(programs: Path, folder: Path, account: dict[str, Any] | None) -> int:
         if _run(start, folder, account).returncode == 0:
             return port
     pytest.fail(f"PostgreSQL did not start: {(folder / 'output').read_text()[-2_000:]}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

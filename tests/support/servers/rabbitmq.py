@@ -58,8 +58,8 @@ def rabbitmq_server(folder: Path) -> Iterator[str]:
         yield f"amqp://guest:guest@127.0.0.1:{port}//"
     finally:
         process.terminate()
-        process.wait(30)
-        subprocess.run(["epmd", "-kill"], env=env, check=False, capture_output=True, timeout=10)
+        process.wait(_START_BOUND_S)
+        subprocess.run(["epmd", "-kill"], env=env, check=False, capture_output=True, timeout=_START_BOUND_S)
 
 
 def _listens(port: int) -> bool:

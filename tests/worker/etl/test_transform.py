@@ -147,7 +147,7 @@ def test_a_lost_claim_stops_the_query(tmp_path: Path, dataset: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(ClaimLost, match="another worker has it"):
         transform_file(tmp_path, dataset, ENDLESS, on_progress=lost)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
     assert queries() == []
 
 
@@ -188,7 +188,7 @@ def test_a_process_can_transform_after_a_fork(tmp_path: Path, dataset: Path) -> 
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)]
-    assert subprocess.run(command, check=False, timeout=60).returncode == 2
+    assert subprocess.run(command, check=False, timeout=300).returncode == 2
 
 
 def test_no_connection_is_opened_at_import_or_left_open(tmp_path: Path, dataset: Path) -> None:
@@ -202,7 +202,7 @@ def test_no_connection_is_opened_at_import_or_left_open(tmp_path: Path, dataset:
         print(before, len(os.listdir("/proc/self/task")))
     """
     shown = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], check=True, stdout=subprocess.PIPE, text=True, timeout=60
+        [sys.executable, "-c", textwrap.dedent(code)], check=True, stdout=subprocess.PIPE, text=True, timeout=300
     )
     before, after = shown.stdout.split()
     assert after == before

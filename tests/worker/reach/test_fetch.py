@@ -344,7 +344,7 @@ def test_a_dripping_server_meets_the_deadline(serve: Any, tmp_path: Path, where:
     with pytest.raises(TransientFailure) as raised:
         get(f"{serve()[0]}/drip/{where}", tmp_path / "f", limits=hasty)
     assert raised.value.code == "source_timeout"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_an_encoding_that_was_not_asked_for_is_refused(serve: Any, tmp_path: Path) -> None:

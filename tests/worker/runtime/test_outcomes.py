@@ -12,7 +12,7 @@ from celery.result import AsyncResult
 
 from shared.broker.celery import make_celery
 from shared.broker.settings import BrokerSettings
-from tests.support.servers.services import Server, gateway_server, http_client, wait_for
+from tests.support.servers.services import BOUND_S, Server, gateway_server, http_client, wait_for
 from tests.support.servers.workers import ACME, ACME_ALONE, Jobs, Worker, crew
 
 pytestmark = pytest.mark.integration
@@ -159,7 +159,7 @@ def test_somebody_elses_celery_client_sees_the_same(jobs: Jobs, valkey: Server, 
     """An AsyncResult in another application reads state and result of a job by its id."""
     app = make_celery(BrokerSettings(broker_url=valkey.redis_url), transport="memory")
     good, bad = ended(jobs, tmp_path / "n"), ended(jobs, tmp_path / "n", behave="badly")
-    assert AsyncResult(good["id"], app=app).get(timeout=5) == good["result"]
+    assert AsyncResult(good["id"], app=app).get(timeout=BOUND_S) == good["result"]
     assert AsyncResult(bad["id"], app=app).state == "FAILURE"
 
 
@@ -167,7 +167,7 @@ def test_a_task_sent_by_somebody_elses_celery_client_becomes_a_job(jobs: Jobs, v
     """What comes past the gateway is in the ledger from its first claim on."""
     app = make_celery(BrokerSettings(broker_url=valkey.redis_url))
     sent = app.send_task("acme.take_note", kwargs={"notebook": str(tmp_path / "n")}, queue="etl")
-    assert sent.get(timeout=30)["line_count"] == 1
+    assert sent.get(timeout=BOUND_S)["line_count"] == 1
     assert jobs.get(sent.id)["state"] == "succeeded"
 
 

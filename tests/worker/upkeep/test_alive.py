@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.servers.services import Server, running, wait_for
-from worker.upkeep.alive import FILE_VARIABLE, PERIOD_S, STALE_S, worker_trouble
+from worker.upkeep.alive import FILE_VARIABLE, STALE_S, worker_trouble
 
 
 def test_a_worker_that_never_consumed_is_in_trouble(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_consuming_worker_touches_its_file_again_and_again(empty_valkey: Serve
     with running(command, tmp_path, port=0, ready=file.exists, env=env):
         assert _check("worker", env).returncode == 0
         first = file.stat().st_mtime
-        wait_for(lambda: file.stat().st_mtime > first, "a second beat", bound_s=3 * PERIOD_S)
+        wait_for(lambda: file.stat().st_mtime > first, "a second beat")
 
 
 @pytest.mark.integration

@@ -136,4 +136,4 @@ def test_a_query_stops_when_told_to(tmp_path: Path) -> None:
                 made.rows(endless)
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60

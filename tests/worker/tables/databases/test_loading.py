@@ -221,7 +221,7 @@ def test_two_deliveries_at_once_load_once(engine: Engine) -> None:
     table = sales(100_000)
 
     def deliver() -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         try:
             outcomes.append(engine.load(table))
         except TaskFailure as failure:

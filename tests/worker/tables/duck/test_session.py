@@ -53,7 +53,7 @@ def test_a_signal_ends_a_query_with_its_own_exception(connection: duckdb.DuckDBP
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, earlier)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     assert connection.execute("SELECT 1").fetchall() == [(1,)]
 
 
