@@ -33,6 +33,7 @@ from api.uploads import routes as uploads
 from shared import __version__
 from shared.broker.messages import Composer
 from shared.broker.safety import refuse_unsafe
+from shared.collector import set_aside_what_is_loaded
 from shared.connections.settings import load_connections
 from shared.errors import redact
 from shared.ledger.aclient import AsyncLedger
@@ -86,6 +87,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 outbox=outbox,
             )
             await asyncio.to_thread(_warm_up, app.state.dispatch)
+            set_aside_what_is_loaded()
             yield
     finally:
         await client.aclose()

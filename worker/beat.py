@@ -20,6 +20,7 @@ from redis.exceptions import LockError, RedisError
 
 from shared.broker.messages import Composer
 from shared.broker.settings import broker_settings
+from shared.collector import set_aside_what_is_loaded
 from shared.errors import redact
 from shared.ledger.client import Ledger
 from shared.ledger.records import Entry
@@ -49,6 +50,7 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
         self._client = redbeat.schedulers.get_redis(app)
         self._timetable = Timetable(Ledger(self._client))
         self._planner = Planner(settings, Composer(settings))
+        set_aside_what_is_loaded()
         self._is_set_up = False
         self._is_away = False
 

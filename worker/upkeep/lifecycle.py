@@ -19,6 +19,7 @@ from celery import Celery, signals
 
 from shared.broker.safety import refuse_unsafe
 from shared.broker.settings import broker_settings
+from shared.collector import set_aside_what_is_loaded
 from shared.contract.catalogue import catalogue
 from shared.errors import DefinitionError, redact
 from shared.ledger.backend import OWNER_VARIABLE
@@ -142,6 +143,11 @@ def refuse_foreign(queues: Collection[str], *, runs: Collection[str]) -> None:
         )
 
 
+def on_set_up(**_: Any) -> None:
+    """Set aside what is loaded, just before the children are forked."""
+    set_aside_what_is_loaded()
+
+
 def on_child(**_: Any) -> None:
     """Make a child die with its parent, which renews its claims and reads its outcome."""
     if sys.platform == "linux":
@@ -174,6 +180,7 @@ def attach(app: Celery) -> None:
     lifecycle = Lifecycle(app)
     signals.setup_logging.connect(configure_logging, weak=False)
     signals.worker_init.connect(or_not_at_all(lifecycle.on_init), weak=False)
+    signals.celeryd_after_setup.connect(on_set_up, weak=False)
     signals.worker_ready.connect(or_not_at_all(lifecycle.on_ready), weak=False)
     signals.worker_shutting_down.connect(lifecycle.on_shutting_down, weak=False)
     signals.worker_shutdown.connect(lifecycle.on_shutdown, weak=False)
