@@ -28,6 +28,7 @@ from shared.contract.families import FAMILIES, with_those_also_run  # noqa: E402
 from shared.errors import DefinitionError  # noqa: E402
 from shared.workflows.nodes import WorkflowContract  # noqa: E402
 from worker.runtime.task import definitions, register  # noqa: E402
+from worker.settings import worker_settings  # noqa: E402
 from worker.upkeep import lifecycle  # noqa: E402
 
 
@@ -76,6 +77,8 @@ def make_app() -> Celery:
     own = {contract.spec.queue for contract in contracts.values() if contract.spec.family not in guests}
     if queues := own | (FAMILIES.keys() & families):
         app.amqp.queues.select(sorted(queues))
+    if loaded == ["callbacks"]:  # these wait for the network, so more than one processor would suggest
+        configure(app, {"worker_concurrency": 2 * worker_settings().callbacks_per_host})
     lifecycle.attach(app)
     return app
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from shared.connections.callbacks import CallbackSettings
+from shared.contract.options import MAX_RUNNING_PER_KEY
 
 _MIB = 1024**2
 _GIB = 1024**3
@@ -38,6 +39,12 @@ class WorkerSettings(CallbackSettings):
         default=5, ge=1, description="Consecutive transient failures that open the circuit of a host or connection."
     )
     breaker_reset_s: float = Field(default=60, gt=0, description="Seconds for which an open circuit refuses calls.")
+    callbacks_per_host: int = Field(
+        default=2,
+        ge=1,
+        le=MAX_RUNNING_PER_KEY,
+        description="Callbacks that are sent at once to one host and port; have more processes for callbacks.",
+    )
     stalled_after_s: float = Field(
         default=60,
         ge=5,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import ipaddress
 import re
 import socket
@@ -23,6 +24,7 @@ from shared.connections.addresses import Address, AllowedHosts
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - how such secrets begin, not one of them
 _SHORTEST_KEY_BYTES = 24  # and the longest 64: Standard Webhooks, "Signature scheme"
 _LONGEST_KEY_BYTES = 64
+_LONGEST_KEY_HOST = 40  # characters; a concurrency key has at most 64
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -98,6 +100,15 @@ def problem_with_callback(url: str, settings: CallbackSettings) -> str | None:
     if "@" in parts.netloc:
         return "Remove user and password from the URL; the receiver can verify the callback's signature instead."
     return _problem_with_host(parts.scheme, parts.hostname, port, settings.allowed_hosts)
+
+
+def receiver_of(url: str) -> str:
+    """Return host and port of a checked `url`, as a part of a concurrency key: a host that does not fit is hashed."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if len(host) > _LONGEST_KEY_HOST or not re.fullmatch(r"[a-z0-9._:-]+", host):
+        host = hashlib.sha256(host.encode()).hexdigest()[:_LONGEST_KEY_HOST]
+    return f"{host}:{parts.port or _DEFAULT_PORTS[parts.scheme]}"
 
 
 def _problem_with_host(scheme: str, host: str, port: int, allowed: AllowedHosts) -> str | None:

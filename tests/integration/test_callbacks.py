@@ -29,18 +29,25 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
+def slow() -> Iterator[Receiver]:
+    with receiving() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("callbacks")
 
 
 @pytest.fixture(scope="module")
-def jobs(folder: Path, valkey: Server, receiver: Receiver) -> Iterator[Jobs]:
-    """Run a gateway and a worker that may call the receiver back."""
+def jobs(folder: Path, valkey: Server, receiver: Receiver, slow: Receiver) -> Iterator[Jobs]:
+    """Run a gateway and a worker that may call the receivers back, each of them in one of its two processes."""
     env = {
         "CELERY_BROKER_URL": valkey.redis_url,
         "CELERIAC_STORE_URL": str(folder / "store"),
         "CELERIAC_WEBHOOK_SECRET": SECRET,
-        "CELERIAC_HTTP_ALLOW_HOSTS": f"127.0.0.1:{receiver.port}",
+        "CELERIAC_HTTP_ALLOW_HOSTS": f"127.0.0.1:{receiver.port},127.0.0.1:{slow.port}",
+        "CELERIAC_CALLBACKS_PER_HOST": "1",
         **ACME,
     }
     with crew(folder, **env) as workers, gateway_server(folder, **env) as gateway:
@@ -89,6 +96,32 @@ def test_a_workflow_calls_back_once_and_tells_its_failure(jobs: Jobs, receiver: 
     assert [json.loads(body)["type"] for _, body in receiver.got] == ["job.failed"]
     assert json.loads(receiver.got[0][1])["data"]["error"]["step"] == "note"
     assert len(callbacks_of(jobs, job_id)) == 1
+
+
+def test_a_receiver_that_does_not_answer_holds_up_only_its_own(
+    jobs: Jobs, receiver: Receiver, slow: Receiver, folder: Path
+) -> None:
+    """8 callbacks wait for it, one at a time, and say so; one to another port of the same address passes them."""
+    receiver.got.clear()
+    slow.may_answer.clear()
+    held = [jobs.submit("acme.take_note", {"notebook": str(folder / "n")}, callback_url=slow.url) for _ in range(8)]
+    callbacks = [wait_for(lambda one=one: callbacks_of(jobs, one), "its callback", bound_s=60)[0] for one in held]  # type: ignore[misc]
+    wait_for(lambda: slow.waiting == 1, "one of them is sent", bound_s=60)
+    wait_for(
+        lambda: [jobs.get(one["id"])["waiting_reason"] for one in callbacks].count("concurrency_limited") >= 6,
+        "the others wait for their turn",
+        bound_s=60,
+    )
+    jobs.submit("acme.take_note", {"notebook": str(folder / "n")}, callback_url=receiver.url)
+    wait_for(lambda: len(receiver.got) == 1, "the other receiver has its callback", bound_s=60)
+    assert (slow.waiting, slow.most_waiting) == (1, 1)
+    slow.may_answer.set()
+    states = wait_for(
+        lambda: (found := {jobs.get(one["id"])["state"] for one in callbacks}) <= {"succeeded", "retrying"} and found,
+        "the others had their turn",
+        bound_s=60,
+    )
+    assert "succeeded" in states
 
 
 def test_a_callback_to_an_internal_address_is_refused_at_submission(jobs: Jobs, receiver: Receiver) -> None:

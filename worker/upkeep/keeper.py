@@ -7,6 +7,7 @@ Redis, create the messages of callbacks, and remove files.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from functools import cached_property
@@ -15,11 +16,12 @@ from celery import Celery
 
 from shared.broker.messages import Composer, publish
 from shared.broker.settings import BrokerSettings
+from shared.connections.callbacks import receiver_of
 from shared.contract.options import RunOptions
 from shared.jobs.callbacks import DeliverCallback
 from shared.ledger.client import Ledger
 from shared.ledger.keys import key
-from shared.ledger.records import Action
+from shared.ledger.records import Action, Record
 from shared.storage import ArtifactStore
 from shared.workflows.planning import Planner, prepare
 
@@ -29,13 +31,16 @@ logger = logging.getLogger(__name__)
 class Keeper:
     """Runs rounds: one call of `tend` of the ledger, then its follow-up actions."""
 
-    def __init__(self, ledger: Ledger, settings: BrokerSettings, *, owner: str, app: Celery) -> None:
+    def __init__(
+        self, ledger: Ledger, settings: BrokerSettings, *, owner: str, app: Celery, callbacks_per_host: int
+    ) -> None:
         self._ledger = ledger
         self._owner = owner
         self._app = app
         self._settings = settings
         self._grace_s = settings.lost_message_grace_s
         self._lease_s = settings.lease_s
+        self._callbacks_per_host = callbacks_per_host
         self._store = ArtifactStore(settings.store_url)
 
     def round(self) -> None:
@@ -68,8 +73,15 @@ class Keeper:
 
     def _call_back(self, job_id: str) -> None:
         """Submit the callback of this job; the ledger handles its retries, limits and crashes."""
-        callback = prepare(DeliverCallback(job_id=job_id), RunOptions(tags=["callback"]))
-        self._ledger.call_back(job_id, self._planner.entry(callback))
+        told = self._ledger.read(job_id)
+        if not isinstance(told, Record):  # deleted meanwhile
+            return
+        options = RunOptions(
+            tags=["callback"],
+            concurrency_key=f"callback:{receiver_of(json.loads(told.options)['callback_url'])}",
+            concurrency_limit=self._callbacks_per_host,
+        )
+        self._ledger.call_back(job_id, self._planner.entry(prepare(DeliverCallback(job_id=job_id), options)))
 
     @cached_property
     def _planner(self) -> Planner:

@@ -99,7 +99,13 @@ class Lifecycle:
             watchdog.look()
             custodian.round()
 
-        keeper = Keeper(_ledger(), settings, owner=owner, app=self._app)
+        keeper = Keeper(
+            _ledger(),
+            settings,
+            owner=owner,
+            app=self._app,
+            callbacks_per_host=worker_settings().callbacks_per_host,
+        )
         self._threads = [
             Periodic("custodian", look_and_keep, interval_s=_ROUND_S, pause=custodian.pause),
             Periodic("keeper", keeper.round, interval_s=_ROUND_S),

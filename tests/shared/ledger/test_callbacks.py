@@ -64,15 +64,34 @@ def test_a_workflow_has_one_callback(accept: Callable[..., Any], ledger: Ledger)
 def test_the_keeper_submits_a_job_of_its_own(
     accept: Callable[..., Any], ledger: Ledger, client: redis.Redis, broker: BrokerSettings
 ) -> None:
-    """It is tagged, names the job it tells of and not the URL, and has no callback itself."""
+    """It is tagged, names the job it tells of and of the URL only the host, and has no callback itself."""
     job = entry(options=OPTIONS)
     accept(job)
     ledger.cancel(job.id, reason="test")
-    keeper = Keeper(ledger, broker, owner="keeper", app=make_celery(broker))
+    keeper = Keeper(ledger, broker, owner="keeper", app=make_celery(broker), callbacks_per_host=3)
     keeper.round()
     keeper.round()
     (callback_id,) = cast("list[str]", client.zrange(key("tag", "callback"), 0, -1))
     callback = record(ledger, callback_id)
     assert (callback.kind, callback.queue, callback.state) == ("maintenance.deliver_callback", "callbacks", "queued")
     assert json.loads(callback.params) == {"job_id": job.id}
-    assert json.loads(callback.options) == {"tags": ["callback"]}
+    assert json.loads(callback.options) == {
+        "tags": ["callback"],
+        "concurrency_key": "callback:example.com:443",
+        "concurrency_limit": 3,
+    }
+
+
+def test_a_callback_whose_job_is_damaged_holds_up_no_other(
+    accept: Callable[..., Any], ledger: Ledger, client: redis.Redis, broker: BrokerSettings
+) -> None:
+    """The job is set aside, and the keeper submits the others."""
+    jobs = [entry(options=OPTIONS), entry(options=OPTIONS)]
+    for job in jobs:
+        accept(job)
+        ledger.cancel(job.id, reason="test")
+    client.hdel(key("job", jobs[0].id), "kind")
+    Keeper(ledger, broker, owner="keeper", app=make_celery(broker), callbacks_per_host=1).round()
+    assert client.hkeys(key("set_aside")) == [jobs[0].id]
+    (callback_id,) = cast("list[str]", client.zrange(key("tag", "callback"), 0, -1))
+    assert json.loads(record(ledger, callback_id).params) == {"job_id": jobs[1].id}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from pydantic import ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from shared.connections.addresses import AllowedHosts
-from shared.connections.callbacks import CallbackSettings, problem_with_callback
+from shared.connections.callbacks import CallbackSettings, problem_with_callback, receiver_of
+from shared.contract.options import RunOptions
 from shared.errors import TaskFailure, TransientFailure
 from shared.ledger.ids import uuid7
 from shared.ledger.records import Record
@@ -220,6 +222,23 @@ def test_a_url_is_checked_at_submission_as_far_as_that_goes_without_dns(url: str
     problem = problem_with_callback(url, settings(http_allow_hosts="hooks.internal:8080, 10.0.0.0/8"))
     assert problem == hint if hint is None else problem is not None and hint in problem
     assert "hunter2" not in (problem or "")
+
+
+@pytest.mark.parametrize(
+    ("url", "receiver"),
+    [
+        ("https://Example.com/a?key=hunter2", "example.com:443"),
+        ("http://example.com/b", "example.com:80"),
+        ("https://example.com:8443/", "example.com:8443"),
+        ("https://[2001:db8::1]/", "2001:db8::1:443"),
+        (f"https://{'a.' * 40}com/", f"{hashlib.sha256(b'a.' * 40 + b'com').hexdigest()[:40]}:443"),
+        ("https://bücher.example/", f"{hashlib.sha256('bücher.example'.encode()).hexdigest()[:40]}:443"),
+    ],
+)
+def test_every_url_has_a_receiver_that_fits_into_a_key(url: str, receiver: str) -> None:
+    """It is host and port; what a key cannot have is a digest, so that no callback is lost for its URL."""
+    assert receiver_of(url) == receiver
+    RunOptions(concurrency_key=f"callback:{receiver}")
 
 
 def test_without_a_secret_there_are_no_callbacks() -> None:

@@ -159,7 +159,10 @@ local ROUNDS = {
     admit_all()
   end },
   { 'callbacks', function(a, note)
-    for _, id in ipairs(older(KEY.callbacks, NOW, a.limit)) do note('callback', id) end
+    each(older(KEY.callbacks, NOW, a.limit), function(id)
+      if load(id) then return 'callback' end
+      change('ZREM', KEY.callbacks, id)
+    end, note)
   end },
   { 'outbox', function(a, note)
     for _, id in ipairs(older(KEY.outbox, NOW - a.outbox_grace_ms, a.limit)) do note('unpublished', id) end
