@@ -197,12 +197,13 @@ class Ledger:
         """Run one round of the keeper; return None if another worker is the keeper.
 
         A message counts as lost if it left its list more than `grace_s` ago and the job is not claimed. The ids of
-        forgotten jobs are kept for `remember_s`, for the response 410.
+        forgotten jobs are kept for `remember_s`, for the response 410. When a keeper dies, the next one begins after
+        `lock_s` or half a lease: were it a whole one, the ledger would seem to have been away.
         """
         reply = self._call(
             "tend",
             owner=owner,
-            lock_ms=int(lock_s * 1000),
+            lock_ms=int(min(lock_s, lease_s / 2) * 1000),
             lease_ms=int(lease_s * 1000),
             limit=limit,
             grace_ms=int(grace_s * 1000),

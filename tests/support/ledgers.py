@@ -55,7 +55,8 @@ def ledger(client: redis.Redis) -> Ledger:
 
 def numbered(message: str | None, publication: int = 1) -> str:
     """Return a message as it lies on a list after so many publications."""
-    return json.dumps({"publication": publication, **json.loads(message or "")})
+    parts = json.loads(message or "")
+    return json.dumps(parts | {"headers": {"celeriac_publication": publication, **parts["headers"]}})
 
 
 def with_async(url: str, use: Callable[[AsyncLedger], Awaitable[T]]) -> T:

@@ -41,6 +41,15 @@ def test_only_one_worker_is_the_keeper(ledger: Ledger) -> None:
     assert ledger.tend(owner="b") is None
 
 
+def test_the_next_keeper_does_not_take_the_death_of_the_last_for_an_outage(ledger: Ledger, client: Any) -> None:
+    """The lock of a dead keeper ends well within a lease, whatever the lease: else lost jobs waited for one more."""
+    ledger.tend(owner="a", lease_s=4)
+    assert 0 < client.pttl(key("keeper")) <= 2_000
+    client.delete(key("keeper"))
+    ledger.tend(owner="b", lease_s=20)
+    assert 2_000 < client.pttl(key("keeper")) <= 5_000
+
+
 def test_a_message_lost_between_list_and_worker_is_published_again(accept: Any, ledger: Ledger, client: Any) -> None:
     """What was published before the message at the list's tail, and is not claimed, is not in the list any more."""
     lost, waiting = entry(), entry()

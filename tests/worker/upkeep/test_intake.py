@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
 
 from shared.broker.messages import Composer, MessageOptions
 from shared.broker.settings import BrokerSettings
+from shared.ledger.client import Ledger
 from shared.ledger.ids import uuid7
+from shared.ledger.keys import key
 from tests.acme.contracts import TakeNote
 from tests.support.mutations import POISON, Message, mutated
 from tests.support.servers.services import Server, gateway_server, wait_for
@@ -135,6 +138,30 @@ def test_a_kind_that_this_worker_does_not_have_waits_for_one_that_has_it(
     assert {jobs.get(job_id)["state"] for job_id in new} == {"queued"}
     workers.start(queues="ml")
     assert [jobs.ended(job_id)["state"] for job_id in new] == ["succeeded"] * len(new)
+
+
+def test_a_message_that_is_put_back_stays_the_latest_of_its_job(
+    jobs: Jobs, service: tuple[Jobs, Crew, Worker], client: redis.Redis, tmp_path: Path
+) -> None:
+    """It keeps the number of its publication: else the keeper takes it for an old copy, and publishes the job again."""
+    queue = "maintenance\x06\x165"
+    job_id = jobs.submit("acme.take_note", {"notebook": str(tmp_path / "n")}, queue="maintenance")
+    ledger = Ledger(client)
+    ledger.claim(job_id, owner="gone", worker="gone@test", lease_s=60, message="")
+    assert ledger.release(job_id, owner="gone") == "released"
+    assert client.lpop(queue)  # the first copy
+    service[1].start(queues="maintenance", CELERIAC_UNKNOWN_KIND_S="60", **OLDER)
+
+    def put_back() -> list[Any]:
+        on_list: Any = client.lrange(queue, 0, -1)
+        unacked: Any = client.hvals("unacked")
+        found = [*map(json.loads, on_list), *(json.loads(text)[0] for text in unacked)]
+        return [one["headers"] for one in found if "celeriac_returned_since" in one["headers"]]
+
+    (headers,) = wait_for(put_back, "the message is put back")
+    assert (headers["id"], headers["celeriac_publication"]) == (job_id, 2)
+    assert client.hget(key("job", job_id), "publishes") == "2"
+    assert jobs.cancel(job_id) == httpx.codes.OK
 
 
 def test_a_kind_that_no_worker_has_fails_in_the_end(

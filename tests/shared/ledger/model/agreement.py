@@ -106,7 +106,7 @@ def counters_are_as_predicted(found: Snapshot, world: World) -> None:
 
 
 def _message(parts: dict[str, Any]) -> Message:
-    return Message(parts["headers"]["id"], parts.get("publication"))
+    return Message(parts["headers"]["id"], parts["headers"].get("celeriac_publication"))
 
 
 def the_brokers_lists_are_as_predicted(found: Snapshot, world: World) -> None:
