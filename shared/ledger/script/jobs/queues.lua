@@ -48,8 +48,8 @@ local function waiting_set(record)
   return KEY.backlog .. record.queue
 end
 
--- The message of a job with the number of its publication, to distinguish it from an old copy on a list. It is a header,
--- so that a worker that puts a message back keeps it. No text in JSON contains the pattern: its quotes are escaped.
+-- The message of a job with the number of its publication, to distinguish it from an old copy on a list. It is a
+-- header, so that a worker that puts a message back keeps it. No text in JSON has the pattern: its quotes are escaped.
 local function numbered(record)
   return (string.gsub(record.message, '"headers":%s*{', '%0"celeriac_publication": ' .. record.publishes .. ', ', 1))
 end
