@@ -35,11 +35,11 @@ from shared.broker.messages import Composer
 from shared.broker.safety import refuse_unsafe
 from shared.collector import set_aside_what_is_loaded
 from shared.connections.settings import load_connections
-from shared.errors import redact
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.calling.headroom import Headroom
 from shared.ledger.server import bounded
 from shared.storage import ArtifactStore
+from shared.texts import redact
 from shared.workflows.planning import Planner
 
 CONNECTIONS = 64  # maximum number of connections to the ledger

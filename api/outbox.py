@@ -15,10 +15,10 @@ from celery import Celery
 from shared.broker.celery import make_celery
 from shared.broker.messages import publish
 from shared.broker.settings import BrokerSettings
-from shared.errors import redact
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.records import Entry
 from shared.ledger.server import SOCKET_TIMEOUT_S
+from shared.texts import redact
 
 _AT_ONCE = 100  # messages published in one turn of the thread
 _log = structlog.get_logger(__name__)

@@ -15,24 +15,14 @@ A ``code`` is stable and meant for programs; a ``message`` says what is wrong; a
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
-_USERINFO = re.compile(
-    r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/\"]*@"
-)  # up to the last @: a password may contain one
-_SENSITIVE = r"(password|passwd|pwd|secret|token|api_?key|signature|sig)"
-_SECRET_PAIR = re.compile(rf"(?i)\b{_SENSITIVE}=('[^']*'|\"[^\"]*\"|[^\s&;'\"]+)")
+from shared.texts import finite, plain, said
 
-
-def redact(text: str) -> str:
-    """Return `text` without the user info of URLs and without the values of ``name=value`` pairs that look secret."""
-    return _SECRET_PAIR.sub(r"\1=***", _USERINFO.sub(r"\g<scheme>", text))
-
-
-def redact_field(name: str, value: object) -> str:
-    """Return `value` as text for a log: fully hidden if `name` looks like a secret, else redacted."""
-    return "***" if re.search(_SENSITIVE, name, re.IGNORECASE) else redact(str(value))
+LONGEST_WAIT_S = 7 * 86_400.0  # that another side may ask for with retry_after_s
+_CODE_LENGTH = 100
 
 
 class CeleriacError(Exception):
@@ -62,17 +52,23 @@ class ClaimLost(CeleriacError):
 class TaskFailure(CeleriacError):
     """End the job as ``failed``.
 
-    Raise it (or `TransientFailure`) from a task body. `details` holds small JSON values for programs.
+    Raise it (or `TransientFailure`) from a task body. `details` holds small values for programs. Whatever is given
+    becomes texts and JSON values of bounded size, without credentials.
     """
 
     retryable = False
+    # of a subclass whose author forgot super().__init__()
+    code: str = "task_failed"
+    message: str = ""
+    remedy: str = ""
+    details: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, code: str, message: str, *, remedy: str = "", **details: Any) -> None:
-        self.code = code
-        self.message = redact(message)
-        super().__init__(code, self.message, remedy)
-        self.remedy = remedy
-        self.details = details
+        self.code = said(code, _CODE_LENGTH)
+        self.message = said(message)
+        self.remedy = said(remedy)
+        self.details = plain(details)
+        super().__init__(self.code, self.message, self.remedy)
 
     def __reduce__(self) -> tuple[Any, ...]:  # a child process sends it to the main process
         return _rebuild, (type(self), self.__dict__.copy())
@@ -95,13 +91,33 @@ class TransientFailure(TaskFailure):
     """A transient failure: a refused connection, a 503, a lock held by another process."""
 
     retryable = True
+    retry_after_s: float | None = None
 
     def __init__(
         self, code: str, message: str, *, remedy: str = "", retry_after_s: float | None = None, **details: Any
     ) -> None:
         super().__init__(code, message, remedy=remedy, **details)
-        #: The delay that the other side requested (HTTP Retry-After), in seconds; the minimum of the backoff.
-        self.retry_after_s = retry_after_s
+        #: The delay that the other side requested (HTTP Retry-After), in seconds; the minimum of the backoff. It is 0
+        #: to a week; what is not a number counts as not given.
+        self.retry_after_s = _seconds(retry_after_s)
+
+
+def as_raised(failure: TaskFailure) -> TaskFailure:
+    """Return `failure` as this module would have built it, whatever its class or its raiser has made of it."""
+    given: object = failure.details
+    details = given if isinstance(given, Mapping) else {"details": given}
+    made: TaskFailure = TransientFailure("", "") if isinstance(failure, TransientFailure) else TaskFailure("", "")
+    made.code = said(failure.code, _CODE_LENGTH) or TaskFailure.code
+    made.message, made.remedy, made.details = said(failure.message), said(failure.remedy), plain(details)
+    if isinstance(made, TransientFailure):
+        made.retry_after_s = _seconds(getattr(failure, "retry_after_s", None))
+    made.args = (made.code, made.message, made.remedy)
+    return made
+
+
+def _seconds(given: object) -> float | None:
+    number = finite(given)
+    return None if number is None else min(max(number, 0.0), LONGEST_WAIT_S)
 
 
 class TimeLimitReached(TaskFailure):

@@ -21,12 +21,12 @@ from redis.exceptions import LockError, RedisError
 from shared.broker.messages import Composer
 from shared.broker.settings import broker_settings
 from shared.collector import set_aside_what_is_loaded
-from shared.errors import redact
 from shared.ledger.client import Ledger
 from shared.ledger.records import Entry
 from shared.schedules.defaults import default_schedules
 from shared.schedules.terms import ON_TIME_S
 from shared.schedules.timetable import Decision, Due, Planned, Timetable
+from shared.texts import redact
 from shared.workflows.nodes import PlanRefused
 from shared.workflows.planning import Planner, prepare
 

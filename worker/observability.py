@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from celery import current_task
 
-from shared.errors import redact
+from shared.texts import redact
 from worker.runtime.run import JobLogHandler
 
 

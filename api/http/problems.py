@@ -22,8 +22,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.errors import LedgerFull, LedgerUnavailable, OutcomeUnknown, redact
+from shared.errors import LedgerFull, LedgerUnavailable, OutcomeUnknown
 from shared.ledger.calling.calls import Asked, asked
+from shared.texts import redact
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 100  # in one document: a workflow of a thousand steps may have several errors in each

@@ -32,10 +32,10 @@ from api.jobs.schemas import (
 from api.jobs.selection import FoundJob, JobFilter, canonical, is_between, ledger_filter
 from api.jobs.submissions import BATCH, SUBMISSION
 from api.jobs.waiting import IfNoneMatch, Prefer, WaitS, cached, preferred_wait_s, when_ended
-from shared.errors import redact
 from shared.ledger.operations import Operations
 from shared.ledger.states import State
 from shared.storage import ArtifactStore
+from shared.texts import redact
 from shared.workflows.planning import Prepared
 
 RETRY: Body[RetryRequest] = Body("RetryRequest", RetryRequest, envelope=1)

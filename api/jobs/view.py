@@ -24,6 +24,7 @@ from api.jobs.schemas import (
 from shared.contract.artifacts import Artifact
 from shared.ledger.records import Entry, Record
 from shared.ledger.states import State
+from shared.texts import as_text, finite
 
 
 def job(record: Record) -> Job:
@@ -134,26 +135,28 @@ def _progress(record: Record) -> Progress | None:
     if record.progress is None:
         return None
     reported = json.loads(record.progress)
-    current, total = reported["current"], reported.get("total")
+    current, total = finite(reported["current"]) or 0, finite(reported.get("total"))
     return Progress(
         current=current,
         total=total,
-        unit=reported["unit"],
-        message=reported["message"],
-        ratio=min(current / total, 1.0) if total else None,
+        unit=as_text(reported["unit"]),
+        message=as_text(reported["message"]),
+        ratio=finite(max(0.0, min(current / total, 1.0))) if total else None,
     )
 
 
 def _error(text: str | None) -> JobError | None:
+    """Return the error of a job. Workers of other versions may have written anything that is JSON."""
     if text is None:
         return None
     error = json.loads(text)
+    details = error["details"] or {}  # Lua writes an empty object as an empty array
     return JobError(
-        code=error["code"],
-        message=error["message"],
-        remedy=error["remedy"],
-        retryable=error["retryable"],
-        details=error["details"] or {},  # Lua writes an empty object as an empty array
+        code=as_text(error["code"]),
+        message=as_text(error["message"]),
+        remedy=as_text(error["remedy"]),
+        retryable=bool(error["retryable"]),
+        details=details if isinstance(details, dict) else {"details": details},
         step=error.get("step"),
     )
 

@@ -27,9 +27,9 @@ from celery.events.receiver import EventReceiver
 from api.metrics.event_tally import EventTally
 from api.settings import GatewaySettings
 from shared.broker.celery import make_celery
-from shared.errors import redact
 from shared.ledger.keys import key
 from shared.ledger.server import SOCKET_TIMEOUT_S
+from shared.texts import redact
 
 _LOCK_S = 10.0
 _CANDIDATE_EVERY_S = 2.0  # interval at which the others try to become the consumer

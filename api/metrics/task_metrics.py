@@ -22,12 +22,12 @@ from api.metrics.event_tally import OUTCOMES
 from shared.broker.reading import Reason
 from shared.contract.catalogue import catalogue
 from shared.contract.definition import known_queues
-from shared.errors import redact
 from shared.ledger import dead_letters
 from shared.ledger.client import Ledger
 from shared.ledger.counters import DURATION_BOUNDS_S, NO_BOUND, OTHER, SEPARATOR
 from shared.ledger.operations import QueueState, WorkerState, parse_queue, parse_worker
 from shared.ledger.states import FINAL_STATES, OnlyOfSteps, State
+from shared.texts import redact
 
 SENDER = "generic"  # celery-exporter's host label of `sent` if senders are not distinguished
 _FINAL = (*sorted(FINAL_STATES), OnlyOfSteps.SKIPPED)

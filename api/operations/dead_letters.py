@@ -16,9 +16,9 @@ from api.jobs.view import at
 from api.operations import schemas
 from shared.broker.celery import make_celery
 from shared.broker.messages import put_back
-from shared.errors import redact
 from shared.ledger.dead_letters import DeadLetter, DeadLetters
 from shared.ledger.server import SOCKET_TIMEOUT_S
+from shared.texts import redact
 
 _PATH = "dead-letters"
 

@@ -24,8 +24,9 @@ from shared.broker.celery import make_celery
 from shared.broker.safety import refuse_unsafe, safe_url
 from shared.broker.settings import BrokerSettings
 from shared.contract.families import FAMILIES
-from shared.errors import DefinitionError, redact
+from shared.errors import DefinitionError
 from shared.ledger.server import bounded
+from shared.texts import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

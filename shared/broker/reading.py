@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from kombu.utils.json import loads
 
-from shared.ledger.texts import valid
+from shared.texts import valid
 
 MAX_BYTES = 64 * 1024**2  # of a message on a list
 MAX_NAME = 255  # characters of a task's id and of its name

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.errors import DefinitionError, redact
+from shared.errors import DefinitionError
+from shared.texts import redact
 
 
 def refuse_unsafe(client: Any, *, allow_volatile: bool = False) -> None:

@@ -30,7 +30,8 @@ from pydantic import (
 )
 
 from shared.contract.names import ConnectionGroup, ConnectionName, NamesConnection
-from shared.errors import DefinitionError, redact
+from shared.errors import DefinitionError
+from shared.texts import redact
 
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,127}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]

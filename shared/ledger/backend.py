@@ -20,12 +20,12 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 from redis.retry import Retry
 
-from shared.errors import TaskFailure, TimeLimitReached, redact
+from shared.errors import TaskFailure, TimeLimitReached
 from shared.ledger.client import Ledger
 from shared.ledger.records import Record
 from shared.ledger.server import bounded
 from shared.ledger.states import State
-from shared.ledger.texts import json_text
+from shared.texts import json_text
 
 _PATIENCE = 25  # attempts
 _NOT_THE_JOBS_FAULT = (WorkerLostError, RedisError, SoftTimeLimitExceeded, ChordError)
@@ -69,7 +69,7 @@ class LedgerBackend(RedisBackend):
         else:
             error = TaskFailure(
                 "not_runnable",
-                redact(f"No worker could run the job: {failure!r}"),
+                f"No worker could run the job: {failure!r}",
                 remedy="Check that the workers of its queue load the kind's family and have its version.",
             ).document()
         self.ledger.fail_as_owner(task_id, owner=claim_owner(), error=json_text(error), unclaimed=True)

@@ -6,6 +6,7 @@ The transitions are one Lua script (in `script/`; `states.py` has a diagram of t
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -63,6 +64,11 @@ class Ledger:
         with suppress(StopIteration):
             while True:
                 reply = client.execute_command(*loading.send(reply))
+
+    def raised(self, failure: redis.RedisError) -> bool:
+        """Return whether `failure` came from this ledger's connections, and not from somebody else's Redis client."""
+        used = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(failure.__traceback__))
+        return any(isinstance(one, redis.Redis) and one.connection_pool is self.client.connection_pool for one in used)
 
     def call(self, transition: str, arguments: Any) -> Any:
         """Run a transition whose typed caller is in another module, such as `shared.schedules.timetable`."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
 
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "authors").glob("*.md"))]
 _SETTINGS = ROOT / "docs" / "settings.md"
 _BLOCK = re.compile(r"<!-- (?P<what>run|prints) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?:)([\w./-]*)(?:#([\w-]+))?\)")

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import TaskFailure, TimeLimitReached, TransientFailure, redact
+from shared.errors import TaskFailure, TimeLimitReached, TransientFailure
+from shared.texts import redact
 
 
 @pytest.mark.parametrize(

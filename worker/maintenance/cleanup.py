@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from shared.errors import TransientFailure, redact
+from shared.errors import TransientFailure
 from shared.jobs.maintenance import CleanupResult
 from shared.ledger.ids import time_floor
 from shared.ledger.states import State
+from shared.texts import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

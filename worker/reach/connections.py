@@ -24,7 +24,8 @@ from shared.connections.settings import (
     load_connections,
     problem_with,
 )
-from shared.errors import TaskFailure, redact
+from shared.errors import TaskFailure
+from shared.texts import redact
 from worker.settings import worker_settings
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pydantic_core import PydanticSerializationError
 
 from shared.contract.artifacts import Artifact, Role
 from shared.contract.definition import AnyContract, Contract
-from shared.errors import TaskFailure
-from shared.ledger.texts import finite, json_text
+from shared.errors import TaskFailure, as_raised
+from shared.texts import finite, json_text
 from shared.workflows.feeding import MAPPED, feed
 from worker.runtime.run import Run
 
@@ -48,10 +48,11 @@ def perform_each(contract: AnyContract, body: Body, run: Run, items: Sequence[di
             job = _checked(contract, params)
             item.idempotency_key = job.idempotency_key(f"{run.job_id}:{index}")
             results.append(_result(contract, body(job, item)))
-        except TaskFailure as failure:
+        except TaskFailure as raised:
+            failure = as_raised(raised)
             failure.message = f"item {index}: {failure.message}"
-            failure.details["item"] = index
-            raise
+            failure.details = {**failure.details, "item": index}
+            raise failure from raised
         run.progress(index + 1, len(items), unit="items")
     return _bounded(f'{{"{MAPPED}": [{", ".join(results)}]}}', MAX_MAPPED_BYTES)
 
@@ -71,7 +72,7 @@ class _ItemRun(Run):
             scratch,
             whole.store,
             whole.ledger,
-            whole.artifacts,
+            whole._artifacts,  # noqa: SLF001 - one list: a name is unique in the whole
         )
         self._whole, self._index, self._count = whole, index, count
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -15,15 +16,17 @@ from typing import Any
 import redis
 
 from shared.contract.artifacts import Artifact, Role
-from shared.errors import CeleriacError, redact, redact_field
+from shared.errors import CeleriacError, TaskFailure
 from shared.ledger.client import Ledger
-from shared.ledger.texts import finite, json_text
 from shared.storage import ArtifactStore
+from shared.texts import finite, json_text, plain, redact_field, said
 
 _REPORT_EVERY_S = 0.5
 _LOG_LINES_BUFFERED = 50
 _LOG_LINES_PER_RUN = 1_000
-_LOG_LINE_LENGTH = 2_000
+_UNIT_LENGTH = 100
+_MOST_ARTIFACTS = 1_000
+_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}(; ?[\w-]+=[\w.-]+)*", re.ASCII)
 
 _current: ContextVar[Run | None] = ContextVar("current_run", default=None)
 
@@ -48,11 +51,16 @@ class Run:
     scratch: Path  # folder of this attempt, removed at its end
     store: ArtifactStore
     ledger: Ledger
-    artifacts: list[Artifact] = field(default_factory=list)
+    _artifacts: list[Artifact] = field(default_factory=list)
     _progress: dict[str, Any] | None = None
     _lines: list[str] = field(default_factory=list)
     _line_count: int = 0
     _reported_at: float = 0.0
+
+    @property
+    def artifacts(self) -> Sequence[Artifact]:
+        """The files that this attempt has published, in order."""
+        return tuple(self._artifacts)
 
     @property
     def redis(self) -> redis.Redis:
@@ -67,14 +75,14 @@ class Run:
         self._progress = {
             "current": finite(current) or 0,
             "total": finite(total),
-            "unit": str(unit)[:_LOG_LINE_LENGTH],
-            "message": str(message)[:_LOG_LINE_LENGTH],
+            "unit": said(unit, _UNIT_LENGTH),
+            "message": said(message),
         }
         if time.monotonic() - self._reported_at >= _REPORT_EVERY_S:
             self.report()
 
-    def log(self, message: str, **fields: Any) -> None:
-        """Add a line to the job's log."""
+    def log(self, message: str, /, **fields: Any) -> None:
+        """Add a line to the job's log. Its texts are cut, and what looks like a credential is hidden."""
         self.log_line("info", message, fields)
 
     def log_line(self, level: str, message: str, fields: dict[str, Any] | None = None) -> None:
@@ -83,12 +91,16 @@ class Run:
         if self._line_count > _LOG_LINES_PER_RUN:
             if self._line_count > _LOG_LINES_PER_RUN + 1:
                 return
-            message, fields = f"more than {_LOG_LINES_PER_RUN} log lines: further lines are dropped", {}
+            level, message, fields = (
+                "warning",
+                f"more than {_LOG_LINES_PER_RUN} log lines: further lines are dropped",
+                {},
+            )
         line = {
             "at": datetime.now(UTC).isoformat(),
-            "level": level,
-            "message": redact(str(message))[:_LOG_LINE_LENGTH],
-            "fields": {name: redact_field(name, value)[:_LOG_LINE_LENGTH] for name, value in (fields or {}).items()},
+            "level": said(level, _UNIT_LENGTH),
+            "message": said(message),
+            "fields": plain({name: redact_field(name, value) for name, value in (fields or {}).items()}),
         }
         self._lines.append(json_text(line))
         if len(self._lines) >= _LOG_LINES_BUFFERED:
@@ -96,12 +108,28 @@ class Run:
 
     def publish(self, local: Path, *, name: str, role: Role, media_type: str) -> Artifact:
         """Move the finished file `local` into the store and return its reference."""
+        self._refuse_second(name)
+        _refuse_unfit(local, media_type)
         self.report()  # raises if this attempt has lost its claim: then a large file need not be copied
         artifact = self.store.put(
             local, file_owner=self.job_id, attempt=self.attempt, name=name, role=role, media_type=media_type
         )
-        self.artifacts.append(artifact)
+        self._artifacts.append(artifact)
         return artifact
+
+    def _refuse_second(self, name: str) -> None:
+        if any(artifact.name == name for artifact in self._artifacts):
+            raise TaskFailure(
+                "artifact_exists",
+                f"This run has already published a file named {name}.",
+                remedy="Fix the task: give each file a name of its own.",
+            )
+        if len(self._artifacts) == _MOST_ARTIFACTS:
+            raise TaskFailure(
+                "too_many_artifacts",
+                f"This run has published {_MOST_ARTIFACTS} files; it may publish no more.",
+                remedy="Fix the task: put the files into a ZIP, and publish that.",
+            )
 
     def report(self) -> None:
         """Write pending progress and log lines to the ledger now. Raises `ClaimLost` or `CancelRequested`."""
@@ -115,6 +143,21 @@ class Run:
         """Write pending progress and log lines, if there are any."""
         if self._progress is not None or self._lines:
             self.report()
+
+
+def _refuse_unfit(local: Path, media_type: str) -> None:
+    if not local.is_file():  # a pipe would never end, and a folder has no content
+        raise TaskFailure(
+            "not_a_file",
+            f"{local} is not a file, so it cannot be published.",
+            remedy="Fix the task: write the file first; put a folder into a ZIP.",
+        )
+    if not _MEDIA_TYPE.fullmatch(media_type):
+        raise TaskFailure(
+            "invalid_media_type",
+            f"{media_type!r} is not a media type.",
+            remedy="Fix the task: give a type as in text/plain or text/html; charset=utf-8.",
+        )
 
 
 @contextmanager

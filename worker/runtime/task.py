@@ -24,19 +24,20 @@ from redis.exceptions import RedisError
 from shared.broker.settings import broker_settings
 from shared.contract.definition import AnyContract, Contract, Retry
 from shared.contract.options import DEFAULT_PRIORITY
-from shared.errors import ClaimLost, DefinitionError, TaskFailure, TimeLimitReached, TransientFailure, redact
+from shared.errors import ClaimLost, DefinitionError, TaskFailure, TimeLimitReached, TransientFailure, as_raised
 from shared.ledger.backend import claim_owner
 from shared.ledger.client import Ledger
 from shared.ledger.records import Claim, Entry, Refusal
 from shared.ledger.states import State
-from shared.ledger.texts import json_text
 from shared.storage import ArtifactStore, is_full
+from shared.texts import as_text, json_text
 from shared.workflows.canvas import PARAMETERS
 from shared.workflows.nodes import MapStep
 from worker.runtime.delivery import message_of
 from worker.runtime.perform import Body, Upstream, perform, perform_each
 from worker.runtime.run import CancelRequested, Run, entered
 from worker.runtime.scratch import attempt_folder
+from worker.runtime.surroundings import restored
 
 __all__ = ["Definition", "Run", "backoff_s", "definitions", "register", "runs"]
 
@@ -245,11 +246,12 @@ def _settle(run: Run, definition: Definition, delivery: _Delivery, claim: Claim)
 def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim) -> str | TaskFailure:
     """Return the body's result as JSON text, or its failure. `ClaimLost` and cancellation are raised."""
     try:
-        return definition.perform(run, delivery, claim)
-    except (ClaimLost, CancelRequested, RedisError):  # RedisError: see shared.ledger.backend
+        with restored():
+            return definition.perform(run, delivery, claim)
+    except (ClaimLost, CancelRequested):
         raise
     except TaskFailure as failure:
-        return failure
+        return as_raised(failure)
     except SoftTimeLimitExceeded:
         run.report()  # the same signal is used for a stop: then this raises
         return _interrupted(run, definition.contract, delivery)
@@ -261,7 +263,9 @@ def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim
             "The job needed more memory than the worker may use.",
             remedy="Give the job less data, or run it on workers with more memory.",
         )
-    except BaseException as failure:  # noqa: BLE001 - sys.exit() in a body is the job's failure, too
+    except BaseException as failure:  # sys.exit() in a body is the job's failure, too
+        if isinstance(failure, RedisError) and run.ledger.raised(failure):  # see shared.ledger.backend
+            raise
         return _unexpected(failure)
 
 
@@ -279,7 +283,7 @@ def _unexpected(failure: BaseException) -> TaskFailure:
     logger.error("unexpected error", exc_info=failure)
     return TaskFailure(
         "unexpected_error",
-        redact(f"{type(failure).__name__}: {failure}")[:2_000],
+        f"{type(failure).__name__}: {as_text(failure)}",
         remedy="Fix the task, not the request; the worker's log has the traceback.",
     )
 

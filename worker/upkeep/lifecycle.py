@@ -21,11 +21,12 @@ from shared.broker.safety import refuse_unsafe
 from shared.broker.settings import broker_settings
 from shared.collector import set_aside_what_is_loaded
 from shared.contract.catalogue import catalogue
-from shared.errors import DefinitionError, redact
+from shared.errors import DefinitionError
 from shared.ledger.backend import OWNER_VARIABLE
 from shared.ledger.client import Ledger
 from shared.ledger.server import bounded
 from shared.storage import ArtifactStore
+from shared.texts import redact
 from shared.workflows.nodes import WorkflowContract
 from worker.observability import configure_logging
 from worker.runtime import scratch

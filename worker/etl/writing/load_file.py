@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from shared.errors import TaskFailure, TransientFailure, redact
+from shared.errors import TaskFailure, TransientFailure
+from shared.texts import redact
 from worker.tables.databases.plan import Loaded, open_streaming
 from worker.tables.databases.types import plain, shape_of
 

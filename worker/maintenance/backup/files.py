@@ -6,7 +6,8 @@ import hashlib
 import secrets
 from typing import IO, TYPE_CHECKING
 
-from shared.errors import TaskFailure, TransientFailure, redact
+from shared.errors import TaskFailure, TransientFailure
+from shared.texts import redact
 from worker.maintenance.backup.archive import MAX_FILES
 
 if TYPE_CHECKING:

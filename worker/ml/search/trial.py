@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from shared.errors import TaskFailure, TransientFailure, redact
+from shared.errors import TaskFailure, TransientFailure
 from shared.jobs.ml.search_space import with_settings
+from shared.texts import redact
 from worker.ml.data.splits import held_out, trial_folds
 from worker.ml.training.fitting import Meter, Notes, fit
 from worker.ml.training.scoring import predicted, scores

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from shared.errors import redact
 from shared.ledger.states import State
+from shared.texts import redact
 
 FIELDS = (
     "id", "kind", "queue", "state", "created_at", "queued_at", "started_at", "finished_at", "attempt", "attempts",

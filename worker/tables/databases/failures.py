@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from shared.errors import TaskFailure, TransientFailure, redact
+from shared.errors import TaskFailure, TransientFailure
+from shared.texts import redact
 
 _TEXT_CHARACTERS = 500
 
