@@ -14,73 +14,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import types
-import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Never, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shared.contract.artifacts import Role
+from shared.contract.checking.fields import name_faults, parameter_faults, result_faults, unresolved_faults
+from shared.contract.checking.journey import MAX_JSON_DEPTH, ExampleFault, arrive
 from shared.contract.families import FAMILIES
-from shared.errors import DefinitionError
+from shared.contract.spec import KIND_PATTERN, Fault, FedFromUpstream, Limits, Retry, Spec, faults_in, refusal, refuse
 
-KIND_PATTERN = r"^[a-z][a-z0-9]*\.[a-z][a-z0-9_]*$"
-MAX_JSON_DEPTH = 32
+__all__ = [
+    "KIND_PATTERN",
+    "MAX_JSON_DEPTH",
+    "AnyContract",
+    "Contract",
+    "FedFromUpstream",
+    "Limits",
+    "ResultT",
+    "Retry",
+    "Spec",
+    "known_queues",
+]
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
-
-
-class Limits(BaseModel):
-    """Time limits of one attempt at a job, in seconds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    soft_s: float = Field(gt=0, description="After this the body is interrupted and may clean up.")
-    hard_s: float = Field(gt=0, description="After this the worker's child process is killed.")
-
-
-class Retry(BaseModel):
-    """Retry policy for transient failures: exponential backoff with full jitter.
-
-    The wait before retry *n* (from 1) is uniform in 0 .. min(`backoff_max_s`, `backoff_s` * 2**(n-1)), see
-    "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_retries: int = Field(default=3, ge=0, le=100, description="Retries after the first attempt.")
-    backoff_s: float = Field(default=1.0, gt=0, description="Upper bound of the first wait in seconds.")
-    backoff_max_s: float = Field(default=300.0, gt=0, description="Upper bound of any wait in seconds.")
-
-
-@dataclass(frozen=True, slots=True)
-class FedFromUpstream:
-    """Marks a parameter that takes the uri of an upstream result's artifact of this role, unless a value is given.
-
-    A parameter of a list type takes the uris of all upstream results; any other takes the uri of the only one.
-    """
-
-    role: Role
-
-
-@dataclass(frozen=True)
-class Spec:
-    """The class keywords of a contract."""
-
-    kind: str
-    family: str  # a worker loads whole families
-    queue: str
-    limits: Limits
-    retry: Retry
-    max_crashes: int
-    idempotent_by: tuple[str, ...]
-    examples: tuple[Mapping[str, Any], ...]
-    result: type[BaseModel]
-    summary: str
-    description: str
 
 
 class Contract(BaseModel, Generic[ResultT]):
@@ -109,51 +66,27 @@ class Contract(BaseModel, Generic[ResultT]):
         queue: str | None = None,
         limits: Limits | None = None,
         retry: Retry | None = None,
-        max_crashes: int = 3,
+        max_crashes: int | None = None,
         idempotent_by: Sequence[str] = (),
         examples: Sequence[Mapping[str, Any]] = (),
-        **config: Any,
+        **misspelt: Never,  # what is not a keyword: refused below, and by type checkers
     ) -> None:
         """Accept the class keywords; they are read once Pydantic has built the fields."""
-        super().__init_subclass__(**config)
+        super().__init_subclass__()
+        refuse(cls, name_faults(cls, vars(cls).get("__annotations__", ())))  # Pydantic only warns of them
 
     @classmethod
-    def __pydantic_init_subclass__(
-        cls,
-        *,
-        kind: str | None = None,
-        family: str | None = None,
-        queue: str | None = None,
-        limits: Limits | None = None,
-        retry: Retry | None = None,
-        max_crashes: int = 3,
-        idempotent_by: Sequence[str] = (),
-        examples: Sequence[Mapping[str, Any]] = (),
-        **config: Any,
-    ) -> None:
-        super().__pydantic_init_subclass__(**config)
-        if kind is None:
+    def __pydantic_init_subclass__(cls, **keywords: Any) -> None:
+        """Check the definition, and make it known under its kind. Raises `DefinitionError`."""
+        super().__pydantic_init_subclass__()
+        if not keywords and not hasattr(cls, "spec"):
             return  # Contract[SomeResult] itself, or a base that adds shared fields
-        if limits is None:
-            _refuse(cls, "it has no hard time limit", "Add limits=Limits(soft_s=..., hard_s=...).")
-        summary, _, description = (cls.__doc__ or "").strip().partition("\n")
-        family = family or kind.partition(".")[0]
-        cls.spec = Spec(
-            kind=kind,
-            family=family,
-            queue=queue or family,
-            limits=limits,
-            retry=retry or Retry(),
-            max_crashes=max_crashes,
-            idempotent_by=tuple(idempotent_by),
-            examples=tuple(examples),
-            result=_type_argument(cls),
-            summary=summary.strip(),
-            description=_dedent(description),
-        )
-        for what, hint in _faults(cls):
-            _refuse(cls, what, hint)
-        _kinds[kind] = cls
+        if "kind" not in keywords:
+            refuse(cls, [("it has no kind", "Add kind='family.verb_noun'; a class for shared fields has no keywords.")])
+        cls.spec = _spec_of(cls, keywords)
+        for faults in (_definition_faults, _field_faults, _example_faults):
+            refuse(cls, faults(cls))
+        _kinds[cls.spec.kind] = cls
 
     @classmethod
     def fed_parameters(cls) -> dict[str, FedFromUpstream]:
@@ -174,6 +107,10 @@ class Contract(BaseModel, Generic[ResultT]):
         canonical = json.dumps([self.spec.kind, chosen], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    def _faults_when_run(self) -> Iterator[Fault]:
+        """Yield why a job with these parameters could not run, beyond its schema."""
+        yield from ()
+
 
 AnyContract = type[Contract[Any]]
 
@@ -187,11 +124,19 @@ def known_queues() -> tuple[str, ...]:
 _kinds: dict[str, AnyContract] = {}
 
 
-def _faults(cls: AnyContract) -> Iterator[tuple[str, str]]:
-    """Yield each problem of a contract with its remedy."""
+def _spec_of(cls: AnyContract, keywords: Mapping[str, Any]) -> Spec:
+    given = {name: value for name, value in keywords.items() if value is not None}
+    given.setdefault("family", str(given.get("kind")).partition(".")[0])
+    given.setdefault("queue", given["family"])
+    summary, _, description = (cls.__doc__ or "").strip().partition("\n")
+    try:
+        return Spec(result=_type_argument(cls), summary=summary.strip(), description=_dedent(description), **given)
+    except ValidationError as invalid:
+        raise refusal(cls, faults_in(given, invalid)) from None
+
+
+def _definition_faults(cls: AnyContract) -> Iterator[Fault]:
     spec = cls.spec
-    if not re.match(KIND_PATTERN, spec.kind):
-        yield f"the kind {spec.kind!r} is not of the form family.verb_noun", "Use lower case, like 'etl.extract_data'."
     known = _kinds.get(spec.kind)
     if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
         yield (
@@ -212,24 +157,28 @@ def _faults(cls: AnyContract) -> Iterator[tuple[str, str]]:
         yield "it has no docstring", "Add one; its first line is the summary in the OpenAPI document."
     if unknown := set(spec.idempotent_by) - set(cls.model_fields):
         yield f"idempotent_by names {sorted(unknown)}", f"Use only its parameters: {sorted(cls.model_fields)}."
-    for path in (*_undescribed(cls), *_undescribed(spec.result)):
-        yield f"the field {path} has no description", 'Add Field(description="...") with range and unit.'
-    yield from _example_faults(cls)
+    yield from name_faults(cls, cls.model_fields)
+    yield from unresolved_faults(cls)
+    yield from unresolved_faults(spec.result)
 
 
-def _example_faults(cls: AnyContract) -> Iterator[tuple[str, str]]:
-    spec = cls.spec
-    if not spec.examples:
+def _field_faults(cls: AnyContract) -> Iterator[Fault]:
+    yield from parameter_faults(cls, Contract)
+    yield from result_faults(cls.spec.result)
+
+
+def _example_faults(cls: AnyContract) -> Iterator[Fault]:
+    if not cls.spec.examples:
         yield "it has no example", "Add examples=[{...}] with valid parameters."
-    for index, example in enumerate(spec.examples):
+    for index, example in enumerate(cls.spec.examples):
         try:
-            cls.model_validate_json(json.dumps(example))
-        except ValidationError as invalid:
-            yield f"example {index} is not valid: {invalid}", "Fix the example or the field."
-
-
-def _refuse(cls: type, what: str, hint: str) -> typing.NoReturn:
-    raise DefinitionError(f"{cls.__module__}.{cls.__qualname__}: {what}. {hint}")
+            job = arrive(cls, example)
+        except ExampleFault as wrong:
+            what, hint = wrong.fault
+            yield f"example {index} {what}", hint
+        else:
+            for what, hint in job._faults_when_run():  # noqa: SLF001 - each contract says it of itself
+                yield f"example {index}: {what}", hint
 
 
 def _type_argument(cls: type[BaseModel]) -> type[BaseModel]:
@@ -240,30 +189,8 @@ def _type_argument(cls: type[BaseModel]) -> type[BaseModel]:
             (argument,) = generic["args"]
             if isinstance(argument, type) and issubclass(argument, BaseModel):
                 return argument
-    _refuse(cls, "it has no result type", "Derive it from Contract[YourResult].")
-
-
-def _undescribed(model: type[BaseModel], seen: set[type] | None = None) -> Iterator[str]:
-    """Yield the dotted paths of fields without a description, also in nested models, each visited once."""
-    seen = {model} if seen is None else seen
-    for name, field in model.model_fields.items():
-        if not field.description:
-            yield f"{model.__name__}.{name}"
-        if field.annotation is Any:
-            yield f"{model.__name__}.{name} (a field of any type cannot be described; give it a type)"
-        for nested in _models_in(field.annotation):
-            if nested not in seen:
-                seen.add(nested)
-                yield from _undescribed(nested, seen)
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        if issubclass(annotation, BaseModel):
-            yield annotation
-        return
-    for argument in typing.get_args(annotation):
-        yield from _models_in(argument)
+    hint = "Derive it from Contract[YourResult], where YourResult is a BaseModel that is defined above it."
+    raise refusal(cls, [("it has no result type", hint)])
 
 
 def _dedent(text: str) -> str:

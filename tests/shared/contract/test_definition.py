@@ -75,7 +75,7 @@ def test_right_definition_has_its_spec() -> None:
         ({"examples": [{"text": "hi"}, {"texts": "hi"}]}, "example 1 is not valid", "Fix"),
         ({"text": Field()}, "Shout.text has no description", "description="),
         ({"result": Undescribed}, "Undescribed.text has no description", "description="),
-        ({"annotation": Any}, "any type", "give it a type"),
+        ({"annotation": Any}, "any type", "Give it a type"),
         ({"result": None}, "has no result type", "Contract[YourResult]"),
         ({"idempotent_by": ("txt",)}, "txt", "'text'"),
     ],

@@ -1,0 +1,204 @@
+"""Check the fields of a contract and of its result: what JSON, a document or a message would lose."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, datetime
+from typing import Any
+
+from pydantic import BaseModel, RootModel, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic.fields import FieldInfo
+
+from shared.contract.artifacts import Artifact, Role
+from shared.contract.spec import Fault, FedFromUpstream
+
+_SECRETS = (SecretStr, SecretBytes, Secret)
+_DESCRIBED = {str, int, float, bool, type(None), list, dict, tuple, set, frozenset, types.UnionType, datetime, date}
+_A_URI = "artifact://00000000-0000-0000-0000-000000000000/0/file"
+_OWN_CONFIG = ("extra", "strict", "frozen", "allow_inf_nan")
+
+
+def name_faults(contract: type[BaseModel], names: Iterable[str]) -> Iterator[Fault]:
+    """Yield parameters whose name a method or an attribute of a contract has."""
+    for name in names:
+        hides = any(name in vars(base) and name not in _fields_of(base) for base in contract.__mro__[1:])
+        if name == "self" or hides:
+            yield f"the parameter {name!r} hides what every contract has under this name", "Give it another name."
+
+
+def unresolved_faults(model: type[BaseModel]) -> Iterator[Fault]:
+    """Yield types of fields that are not defined where the class is defined."""
+    for each in _models_from(model):
+        try:
+            each.model_rebuild()
+        except PydanticUndefinedAnnotation as unknown:
+            yield (
+                f"{each.__name__} has a field of the type {unknown.name!r}, which is not defined there",
+                "Define or import it above the class, not under TYPE_CHECKING.",
+            )
+
+
+def parameter_faults(contract: type[BaseModel], base: type[BaseModel]) -> Iterator[Fault]:
+    """Yield what is wrong with the fields of `contract`; `base` is the class that all contracts derive from."""
+    for key in _OWN_CONFIG:
+        if contract.model_config.get(key) != base.model_config.get(key):
+            yield (
+                f"its configuration sets {key}={contract.model_config.get(key)!r}",
+                "Remove that: parameters are strict, finite and frozen. One may be converted: Field(strict=False).",
+            )
+    yield from _field_faults(contract)
+    yield from _feeding_faults(contract)
+    yield from _document_faults(contract, "validation")
+
+
+def result_faults(result: type[BaseModel]) -> Iterator[Fault]:
+    """Yield what is wrong with the fields of a result."""
+    if issubclass(result, RootModel):
+        yield (
+            f"its result {result.__name__} is a RootModel, but a result is a JSON object",
+            "Use a BaseModel with a field for the value.",
+        )
+        return
+    yield from _field_faults(result)
+    yield from _document_faults(result, "serialization")
+
+
+def _field_faults(model: type[BaseModel]) -> Iterator[Fault]:
+    for each in _models_from(model):
+        if each.model_computed_fields and each.model_config.get("extra") == "forbid":
+            yield (
+                f"{each.__name__} has a computed field, {next(iter(each.model_computed_fields))!r}: written, not read",
+                "Make it a property without @computed_field.",
+            )
+        for name, field in each.model_fields.items():
+            yield from _faults_of(f"{each.__name__}.{name}", field)
+
+
+def _faults_of(path: str, field: FieldInfo) -> Iterator[Fault]:
+    if not field.description:
+        yield f"the field {path} has no description", 'Add Field(description="...") with range and unit.'
+    if field.annotation is Any:
+        yield f"the field {path} is of any type, which cannot be described", "Give it a type, or JsonValue."
+    if field.alias or field.validation_alias or field.serialization_alias:
+        yield (
+            f"the field {path} has an alias: it is written under one name and read under another",
+            "Remove the alias; name the field as clients shall write it.",
+        )
+    if field.exclude:
+        yield f"the field {path} has exclude, so no worker would get it", "Remove exclude, or the field."
+    if any(isinstance(leaf, type) and issubclass(leaf, _SECRETS) for leaf in _leaves(field.annotation)):
+        yield (
+            f"the field {path} is a secret, which would reach the worker as '**********'",
+            "Configure a connection on the workers, and let the job name it (a field of the type HttpConnectionName).",
+        )
+    yield from _default_faults(path, field)
+
+
+def _default_faults(path: str, field: FieldInfo) -> Iterator[Fault]:
+    if field.is_required() or field.default_factory_takes_validated_data:
+        return
+    default = field.get_default(call_default_factory=True)
+    if field.default_factory is not None and field.get_default(call_default_factory=True) != default:
+        yield (
+            f"the field {path} has a default that is another one each time, so each attempt would get another",
+            "Make the parameter optional, with the default None, and choose the value in the task.",
+        )
+    if _is_plainly(default, field):
+        return
+    try:
+        checked = TypeAdapter(field.rebuild_annotation()).validate_python(default, strict=True)
+    except ValidationError as invalid:
+        wrong = invalid.errors(include_url=False)[0]["msg"]
+    except PydanticUserError:
+        return  # a type without a schema: `_document_faults` says so
+    else:
+        if checked == default:
+            return
+        wrong = f"it becomes {checked!r}"
+    yield f"the default {default!r} of the field {path} is not one of its values: {wrong}", "Correct it."
+
+
+def _is_plainly(default: Any, field: FieldInfo) -> bool:
+    """Return whether a default needs no look at the field's rules: most, and building those takes time."""
+    if default is None:
+        return type(None) in typing.get_args(field.annotation)
+    plain = typing.get_origin(field.annotation) or field.annotation
+    return type(default) is plain and not field.metadata and (plain in {str, int, bool} or not default)
+
+
+def _feeding_faults(contract: type[BaseModel]) -> Iterator[Fault]:
+    for name, field in contract.model_fields.items():
+        path = f"{contract.__name__}.{name}"
+        if any(isinstance(leaf, FedFromUpstream) for leaf in _leaves(field.annotation)):
+            yield (
+                f"the mark FedFromUpstream of {path} is inside of its type, where it is not seen",
+                'Put it outside: Annotated[ArtifactUri | None, FedFromUpstream("dataset")].',
+            )
+        for marker in field.metadata:
+            if isinstance(marker, FedFromUpstream):
+                fed: Any = [_A_URI] if typing.get_origin(field.annotation) is list else _A_URI
+                try:
+                    TypeAdapter(field.rebuild_annotation()).validate_python(fed)
+                except ValidationError:
+                    yield (
+                        f"{path} is fed from upstream, but cannot take the uri of an artifact",
+                        "Make it an ArtifactUri, or a list of them.",
+                    )
+
+
+def _document_faults(model: type[BaseModel], mode: typing.Literal["validation", "serialization"]) -> Iterator[Fault]:
+    for each in _models_from(model):
+        leaves = [leaf for field in each.model_fields.values() for leaf in _leaves(field.annotation)]
+        if any(isinstance(leaf, type) and leaf not in _DESCRIBED and not _is_model(leaf) for leaf in leaves):
+            try:
+                each.model_json_schema(mode=mode)  # takes longer than all other checks
+            except (PydanticUserError, TypeError, ValueError) as unknown:
+                yield (
+                    f"{each.__name__} cannot be described by a JSON Schema: {str(unknown).splitlines()[0]}",
+                    "Use types that JSON has, or a Pydantic type that says how it is written as JSON.",
+                )
+        roles = typing.get_args(each.model_fields["role"].annotation) if issubclass(each, Artifact) else ()
+        if unknown_roles := set(roles) - set(typing.get_args(Role)):
+            yield (
+                f"{each.__name__} has the role {min(unknown_roles)!r}, which does not exist",
+                f"Use one of {', '.join(typing.get_args(Role))}.",
+            )
+
+
+def _models_from(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """Yield `model` and the models in its fields, at any depth, each once."""
+    seen, ahead = {model}, [model]
+    while ahead:
+        yield (each := ahead.pop(0))
+        for field in each.model_fields.values():
+            for leaf in _leaves(field.annotation):
+                if _is_model(leaf) and leaf not in seen:
+                    seen.add(leaf)
+                    ahead.append(leaf)
+
+
+def _leaves(annotation: Any, inside: frozenset[Any] = frozenset()) -> Iterator[Any]:
+    """Yield the types in an annotation and the marks on them, also those in data classes and typed dictionaries."""
+    if arguments := typing.get_args(annotation):
+        if (origin := typing.get_origin(annotation)) is not typing.Annotated:
+            yield origin
+        for argument in arguments:
+            yield from _leaves(argument, inside)
+        return
+    yield annotation
+    has_fields = isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
+    if (has_fields or typing.is_typeddict(annotation)) and annotation not in inside:
+        for hint in typing.get_type_hints(annotation, include_extras=True).values():
+            yield from _leaves(hint, inside | {annotation})
+
+
+def _is_model(leaf: Any) -> typing.TypeGuard[type[BaseModel]]:
+    return isinstance(leaf, type) and issubclass(leaf, BaseModel)
+
+
+def _fields_of(base: type) -> Mapping[str, FieldInfo]:
+    return base.model_fields if issubclass(base, BaseModel) else {}

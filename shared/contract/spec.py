@@ -1,0 +1,138 @@
+"""What a contract says of its kind: limits, retry policy and the other class keywords."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+
+from shared.contract.artifacts import Role
+from shared.contract.names import Matching
+from shared.contract.options import YEAR_S
+from shared.contract.spelling import did_you_mean
+from shared.errors import DefinitionError
+
+KIND_PATTERN = r"^[a-z][a-z0-9]*\.[a-z][a-z0-9_]*$"
+MAX_KIND_LENGTH = 128
+
+Fault = tuple[str, str]  # what is wrong with a definition, and what to do about it
+
+
+class _Policy(BaseModel):
+    """Base of the values of class keywords; a wrong one is refused with how to write it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    written: ClassVar[str]
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_with_a_hint(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(given)
+        except ValidationError as invalid:
+            wrong = "; ".join(_in_words(error, cls) for error in invalid.errors(include_url=False))
+            raise DefinitionError(f"{cls.__name__}: {wrong}. Write {cls.written}.") from None
+
+
+class Limits(_Policy):
+    """Time limits of one attempt at a job, in seconds."""
+
+    written = "Limits(soft_s=50, hard_s=60), in seconds, the soft limit below the hard one, at most a year"
+
+    soft_s: float = Field(gt=0, le=YEAR_S, description="After this the body is interrupted and may clean up.")
+    hard_s: float = Field(gt=0, le=YEAR_S, description="After this the worker's child process is killed.")
+
+
+class Retry(_Policy):
+    """Retry policy for transient failures: exponential backoff with full jitter.
+
+    The wait before retry *n* (from 1) is uniform in 0 .. min(`backoff_max_s`, `backoff_s` * 2**(n-1)), see
+    "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+
+    written = "Retry(max_retries=3, backoff_s=1, backoff_max_s=300): at most 100 retries, the waits in seconds"
+
+    max_retries: int = Field(default=3, ge=0, le=100, description="Retries after the first attempt.")
+    backoff_s: float = Field(default=1.0, gt=0, le=YEAR_S, description="Upper bound of the first wait in seconds.")
+    backoff_max_s: float = Field(default=300.0, gt=0, le=YEAR_S, description="Upper bound of any wait in seconds.")
+
+
+@dataclass(frozen=True, slots=True)
+class FedFromUpstream:
+    """Marks a parameter that takes the uri of an upstream result's artifact of this role, unless a value is given.
+
+    A parameter of a list type takes the uris of all upstream results; any other takes the uri of the only one.
+    Raises `DefinitionError` for an unknown role.
+    """
+
+    role: Role
+
+    def __post_init__(self) -> None:
+        if self.role not in (known := typing.get_args(Role)):
+            raise DefinitionError(
+                f"FedFromUpstream: the role {self.role!r} does not exist. {did_you_mean(str(self.role), known)}"
+            )
+
+
+class Spec(BaseModel):
+    """The class keywords of a contract, its result and its docstring."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    kind: Annotated[
+        str, Matching(KIND_PATTERN[1:-1], "of the form family.verb_noun in lower case, like 'etl.extract_data'")
+    ] = Field(max_length=MAX_KIND_LENGTH, examples=["kind='acme.shout_text'"])
+    family: Annotated[str, Matching(r"[a-z][a-z0-9]*", "lower-case letters and digits")] = Field(
+        examples=["family='acme', or leave it out"]
+    )
+    queue: str = Field(examples=["queue='etl'"])
+    limits: Limits = Field(examples=["limits=Limits(soft_s=50, hard_s=60)"])
+    retry: Retry = Field(default=Retry(), examples=["retry=Retry(max_retries=3)"])
+    max_crashes: int = Field(default=3, ge=1, le=100, examples=["max_crashes=3"])
+    idempotent_by: Sequence[str] = Field(default=(), examples=["idempotent_by=('order_id',), the names of parameters"])
+    examples: Sequence[Mapping[str, Any]] = Field(
+        default=(), examples=["examples=[{'text': 'hello'}], a list of valid parameters"]
+    )
+    result: type[BaseModel]
+    summary: str
+    description: str
+
+
+def refuse(defined: Any, faults: Iterable[Fault]) -> None:
+    """Raise `DefinitionError` with all `faults` of what was defined, a class or a function, if there are any."""
+    if found := list(faults):
+        raise refusal(defined, found)
+
+
+def refusal(defined: Any, faults: Iterable[Fault]) -> DefinitionError:
+    """Return the error that names what was defined, and its faults."""
+    name = f"{defined.__module__}.{defined.__qualname__}"
+    return DefinitionError("\n".join(f"{name}: {what}. {hint}" for what, hint in faults))
+
+
+def faults_in(keywords: Mapping[str, Any], invalid: ValidationError) -> Iterator[Fault]:
+    """Yield what Pydantic found wrong in class keywords, with how each is written."""
+    for error in invalid.errors(include_url=False):
+        keyword = str(error["loc"][0])
+        if error["type"] == "extra_forbidden":
+            known = [name for name, field in Spec.model_fields.items() if field.examples]
+            yield f"there is no class keyword {keyword!r}", did_you_mean(keyword, known)
+            continue
+        (written,) = Spec.model_fields[keyword].examples or [keyword]
+        if error["type"] == "missing":  # only `limits` can be
+            yield "it has no hard time limit", f"Add {written}."
+        else:
+            yield _in_words({**error, "input": keywords[keyword]}, Spec), f"Write {written}."
+
+
+def _in_words(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    what = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"it has no {error['loc'][0]!r}. {did_you_mean(str(error['loc'][0]), model.model_fields)}"
+    if not error["loc"] or error["type"] == "missing":
+        return f"{'.'.join(map(str, error['loc']))} {what[0].lower()}{what[1:]}"
+    return f"{error['loc'][0]}={error['input']!r}: {what[0].lower()}{what[1:]}"
