@@ -14,7 +14,7 @@ import yaml
 from deploy.trial_jobs import JOBS
 from shared.contract.catalogue import Catalogue
 from shared.contract.families import FAMILIES, Family, with_those_also_run
-from shared.workflows.nodes import WorkflowContract
+from shared.workflows.definition import WorkflowContract
 from tests.support.images import copies_of
 
 ROOT = Path(__file__).resolve().parents[1]

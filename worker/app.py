@@ -26,7 +26,7 @@ from shared.contract.catalogue import catalogue  # noqa: E402
 from shared.contract.definition import AnyContract  # noqa: E402
 from shared.contract.families import FAMILIES, with_those_also_run  # noqa: E402
 from shared.errors import DefinitionError  # noqa: E402
-from shared.workflows.nodes import WorkflowContract  # noqa: E402
+from shared.workflows.definition import WorkflowContract  # noqa: E402
 from worker.runtime.task import definitions, register  # noqa: E402
 from worker.settings import worker_settings  # noqa: E402
 from worker.upkeep import lifecycle  # noqa: E402

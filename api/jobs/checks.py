@@ -14,7 +14,8 @@ from shared.connections.settings import Connections, check_connections
 from shared.contract.definition import Contract, known_queues
 from shared.contract.options import RunOptions, SubmissionOptions
 from shared.contract.spelling import did_you_mean
-from shared.workflows.nodes import Path, WorkflowContract, laying_out_cost, message_bytes
+from shared.workflows.definition import WorkflowContract
+from shared.workflows.nodes import Path, laying_out_cost, message_bytes
 from shared.workflows.planning import Prepared
 
 _MOST_STEPS = 5_000  # of all workflows of one request

@@ -24,7 +24,7 @@ from shared.errors import LedgerUnavailable
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.records import Accepted, Entry
 from shared.ledger.records import Submission as LedgerSubmission
-from shared.workflows.nodes import WorkflowContract
+from shared.workflows.definition import WorkflowContract
 from shared.workflows.planning import Planner, Prepared, prepare
 
 _COMPOSING_S = 10.0  # what `Checks` lets pass takes two of CPU time, but for some ways of nesting

@@ -13,7 +13,7 @@ from api.kinds.schemas import JobKind, JobKindList, JobKindSummary
 from shared.contract.catalogue import catalogue
 from shared.contract.definition import AnyContract
 from shared.contract.spelling import did_you_mean
-from shared.workflows.nodes import WorkflowContract
+from shared.workflows.definition import WorkflowContract
 
 router = APIRouter(tags=["job kinds"])
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from shared.contract.definition import AnyContract, Contract
+from shared.contract.definition import AnyContract, Contract, check_rest
 from shared.errors import DefinitionError
 
 
@@ -25,7 +25,7 @@ class Catalogue(Mapping[str, AnyContract]):
     def load(cls, modules: Iterable[str]) -> Catalogue:
         """Import `modules` (a package with all its modules) and return the contracts defined in them.
 
-        Raises `DefinitionError` if a module does not exist or defines no contract.
+        Raises `DefinitionError` if a module does not exist or defines no contract, or if one is wrong.
         """
         found: dict[str, AnyContract] = {}
         for name in modules:
@@ -37,6 +37,8 @@ class Catalogue(Mapping[str, AnyContract]):
                 raise DefinitionError(
                     f"CELERIAC_CONTRACTS: {name!r} defines no contract. Correct the name, or remove it."
                 )
+        for contract in found.values():
+            check_rest(contract)
         return cls(found.values())
 
     def families(self, names: Iterable[str]) -> Catalogue:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, Never, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,6 +23,7 @@ from shared.contract.checking.fields import name_faults, parameter_faults, resul
 from shared.contract.checking.journey import MAX_JSON_DEPTH, ExampleFault, arrive
 from shared.contract.families import FAMILIES
 from shared.contract.spec import KIND_PATTERN, Fault, FedFromUpstream, Limits, Retry, Spec, faults_in, refusal, refuse
+from shared.contract.tasks import declare
 
 __all__ = [
     "KIND_PATTERN",
@@ -38,6 +39,21 @@ __all__ = [
 ]
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
+RunT = TypeVar("RunT")  # the worker's Run, which contracts do not import
+
+
+if TYPE_CHECKING:
+    unless_a_parameter = classmethod
+else:
+
+    class unless_a_parameter(classmethod):  # noqa: N801 - it is used like the builtin that it extends
+        """A class method that is not there where a parameter has its name: Pydantic would take it for the default."""
+
+        def __get__(self, instance: Any, owner: type) -> Any:
+            name = self.__func__.__name__
+            if any(name in vars(base).get("__annotations__", ()) for base in owner.__mro__):
+                raise AttributeError(f"{owner.__name__}.{name} is a parameter, so there is no method {name}")
+            return super().__get__(instance, owner)
 
 
 class Contract(BaseModel, Generic[ResultT]):
@@ -69,7 +85,7 @@ class Contract(BaseModel, Generic[ResultT]):
         max_crashes: int | None = None,
         idempotent_by: Sequence[str] = (),
         examples: Sequence[Mapping[str, Any]] = (),
-        **misspelt: Never,  # what is not a keyword: refused below, and by type checkers
+        **misspelt: Any,  # what is not a keyword is refused below
     ) -> None:
         """Accept the class keywords; they are read once Pydantic has built the fields."""
         super().__init_subclass__()
@@ -107,6 +123,26 @@ class Contract(BaseModel, Generic[ResultT]):
         canonical = json.dumps([self.spec.kind, chosen], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    @unless_a_parameter
+    def task(cls, body: Callable[[Self, RunT], ResultT]) -> Callable[[Self, RunT], ResultT]:  # noqa: N805 - a class method
+        """Declare that the decorated function runs this contract; return it unchanged, so that a test can call it.
+
+            @ShoutText.task
+            def shout_text(job: ShoutText, run: Run) -> Shouted: ...
+
+        Type checkers compare job and result with the contract. Raises `DefinitionError` if the function cannot run it.
+        A contract with a parameter `task` does not have it: use `@runs`, which does the same.
+        """
+        cls.declare_task(body)
+        return body
+
+    @classmethod
+    def declare_task(cls, body: Callable[[Self, RunT], ResultT]) -> None:
+        """Declare that `body` runs this contract. Raises `DefinitionError`, see `task`."""
+        if "spec" not in vars(cls):
+            raise refusal(body, [(f"{cls.__name__} has no kind, so it has no task", "Give it the class keyword kind.")])
+        declare(cls, cls.spec, body)
+
     def _faults_when_run(self) -> Iterator[Fault]:
         """Yield why a job with these parameters could not run, beyond its schema."""
         yield from ()
@@ -122,6 +158,7 @@ def known_queues() -> tuple[str, ...]:
 
 
 _kinds: dict[str, AnyContract] = {}
+_too_early: set[AnyContract] = set()  # to check examples with: see `check_rest`
 
 
 def _spec_of(cls: AnyContract, keywords: Mapping[str, Any]) -> Spec:
@@ -167,18 +204,27 @@ def _field_faults(cls: AnyContract) -> Iterator[Fault]:
     yield from result_faults(cls.spec.result)
 
 
-def _example_faults(cls: AnyContract) -> Iterator[Fault]:
+def check_rest(contract: AnyContract) -> None:
+    """Check the examples with which it was too early when the class was defined. Raises `DefinitionError`."""
+    if contract in _too_early:
+        refuse(contract, _example_faults(contract, early=False))
+        _too_early.discard(contract)
+
+
+def _example_faults(cls: AnyContract, *, early: bool = True) -> Iterator[Fault]:
     if not cls.spec.examples:
         yield "it has no example", "Add examples=[{...}] with valid parameters."
     for index, example in enumerate(cls.spec.examples):
         try:
-            job = arrive(cls, example)
+            faults = list(arrive(cls, example)._faults_when_run())  # noqa: SLF001 - each contract says it of itself
         except ExampleFault as wrong:
-            what, hint = wrong.fault
-            yield f"example {index} {what}", hint
-        else:
-            for what, hint in job._faults_when_run():  # noqa: SLF001 - each contract says it of itself
-                yield f"example {index}: {what}", hint
+            faults = [wrong.fault]
+        except NameError as missing:  # a function that its module may define further down
+            if early:
+                _too_early.add(cls)
+                continue
+            faults = [(f"raises NameError: {missing}", "Define or import it.")]
+        yield from ((f"example {index} {what}", hint) for what, hint in faults)
 
 
 def _type_argument(cls: type[BaseModel]) -> type[BaseModel]:

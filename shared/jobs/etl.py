@@ -14,7 +14,8 @@ from shared.contract.names import (
 from shared.contract.params import Params
 from shared.jobs.data.places import Destination, Source
 from shared.jobs.data.steps import BadRows, JoinStep, SqlText, Step
-from shared.workflows.nodes import Chain, Chord, Node, WorkflowContract, fed_step, step
+from shared.workflows.definition import WorkflowContract
+from shared.workflows.nodes import Chain, Chord, Node, fed_step, step
 
 _HOUR_S = 3600.0
 _NETWORK_RETRY = Retry(max_retries=4, backoff_s=2, backoff_max_s=120)

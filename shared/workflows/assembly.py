@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from shared.contract.catalogue import catalogue
 from shared.contract.definition import AnyContract, Contract
+from shared.contract.spec import Fault
 from shared.contract.spelling import did_you_mean
 from shared.ledger.ids import uuid7
+from shared.workflows.definition import WorkflowContract
 from shared.workflows.elements import Element, named
 from shared.workflows.feeding import feeding_problems
 from shared.workflows.nodes import (
@@ -30,7 +32,6 @@ from shared.workflows.nodes import (
     PlanProblem,
     PlanRefused,
     StepPlan,
-    WorkflowContract,
     lay_out,
 )
 from shared.workflows.openings import has_stand_ins, left_open, what_is_wrong, with_stand_ins, without_stand_ins
@@ -143,7 +144,7 @@ class Elements:
             with self._inside("params"):
                 return job.nodes(self)
         try:
-            node = job.plan()
+            node = job.planned()
         except PlanRefused as refused:
             self.problems += [((*self._at, "params", *path), what) for path, what in refused.problems]
             return Group()
@@ -212,7 +213,7 @@ class CanvasContract(WorkflowContract[Any]):
     def nodes(self, elements: Elements) -> Node:
         """Return the steps; `elements` collects their problems."""
 
-    def laid_out(self) -> tuple[Node, Sequence[PlannedStep], Elements]:
+    def with_elements(self) -> tuple[Node, Sequence[PlannedStep], Elements]:
         """Return node, steps with their ids, and elements; if the elements have problems, there are no steps."""
         elements = Elements()
         node = self.nodes(elements)
@@ -224,7 +225,10 @@ class CanvasContract(WorkflowContract[Any]):
 
     def plan(self) -> Node:
         """Return the steps. Raises `PlanRefused`."""
-        node, _, elements = self.laid_out()
+        node, _, elements = self.with_elements()
         if elements.problems:
             raise PlanRefused(elements.problems)
         return node
+
+    def _faults_when_run(self) -> Iterator[Fault]:
+        yield from ()  # its examples name kinds of a catalogue that is being loaded; each submission is checked

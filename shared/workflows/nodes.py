@@ -8,14 +8,13 @@ steps from the ledger. No result travels through the broker, so the canvas consi
 from __future__ import annotations
 
 import json
-from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel
 
-from shared.contract.definition import AnyContract, Contract, ResultT
+from shared.contract.definition import AnyContract, Contract
 
 MAX_STEPS = 1_000
 MAX_DEPTH = 8
@@ -91,14 +90,6 @@ class Chord:
 Node = StepPlan | Chunks | Chain | Group | Chord
 
 
-class WorkflowContract(Contract[ResultT]):
-    """A contract that runs as several steps. Its result is that of the last step."""
-
-    @abstractmethod
-    def plan(self) -> Node:
-        """Return the steps of this job. Raises `PlanRefused` for problems beyond the schema."""
-
-
 class PlanRefused(Exception):
     """The parameters of a workflow are invalid: each problem is a path in the parameters and a message."""
 
@@ -162,6 +153,22 @@ def ends_in_parallel(node: Node) -> bool:
             return ends_in_parallel(node.body)
         case _:
             return True
+
+
+def without_steps(node: object) -> str:
+    """Return in words what in a plan has no steps; empty if every part has some."""
+    match node:
+        case StepPlan():
+            return ""
+        case Chunks():
+            return "" if node.whole.items else "chunks without items"
+        case Chain() | Group():
+            parts = node.nodes
+        case Chord():
+            parts = (*node.header, node.body) if node.header else ()
+        case _:
+            return f"{node if node is None else type(node).__name__} in place of steps"
+    return next(filter(None, map(without_steps, parts)), "" if parts else f"a {type(node).__name__} without steps")
 
 
 def without(node: Node, done: Collection[str]) -> Node | None:

@@ -21,17 +21,8 @@ from shared.ledger.records import Entry, Record
 from shared.ledger.states import State
 from shared.workflows.assembly import CanvasContract
 from shared.workflows.canvas import workflow_messages
-from shared.workflows.nodes import (
-    Node,
-    Path,
-    PlannedStep,
-    PlanProblem,
-    PlanRefused,
-    WorkflowContract,
-    ends_in_parallel,
-    lay_out,
-    without,
-)
+from shared.workflows.definition import WorkflowContract
+from shared.workflows.nodes import Node, Path, PlannedStep, PlanProblem, PlanRefused, ends_in_parallel, without
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +40,16 @@ class Prepared:
 def prepare(job: Contract[Any], options: RunOptions) -> Prepared:
     """Return the job with its steps laid out. Takes about a second of CPU time for the largest workflow."""
     if isinstance(job, CanvasContract):
-        node, steps, elements = job.laid_out()
+        node, steps, elements = job.with_elements()
         if elements.problems:
             return Prepared(job, options, problems=elements.problems, elements=elements.jobs)
         return Prepared(job, options, node, steps, elements=elements.jobs)
     if isinstance(job, WorkflowContract):
         try:
-            node = job.plan()
+            node, steps = job.laid_out()
         except PlanRefused as refused:
             return Prepared(job, options, problems=refused.problems)
-        return Prepared(job, options, node, lay_out(node, uuid7))
+        return Prepared(job, options, node, steps)
     return Prepared(job, options)
 
 

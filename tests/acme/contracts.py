@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 
 from shared.contract.artifacts import Artifact, ArtifactUri
 from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
-from shared.workflows.nodes import Chain, Chord, Node, PlanRefused, WorkflowContract, fed_step, step
+from shared.workflows.definition import WorkflowContract
+from shared.workflows.nodes import Chain, Chord, Node, PlanRefused, fed_step, step
 
 
 class Noted(BaseModel):

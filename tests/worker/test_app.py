@@ -12,7 +12,7 @@ import pytest
 
 from shared.broker.settings import BrokerSettings
 from shared.contract.catalogue import catalogue
-from shared.workflows.nodes import WorkflowContract
+from shared.workflows.definition import WorkflowContract
 from tests.support.servers.services import valkey_server
 from tests.support.servers.workers import ACME, ACME_ALONE, ROOT
 

@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from shared.broker.settings import broker_settings
 from shared.contract.definition import AnyContract, Contract, Retry
 from shared.contract.options import DEFAULT_PRIORITY
+from shared.contract.tasks import tasks
 from shared.errors import ClaimLost, DefinitionError, TaskFailure, TimeLimitReached, TransientFailure, as_raised
 from shared.ledger.backend import claim_owner
 from shared.ledger.client import Ledger
@@ -85,25 +86,21 @@ class _Mapped(Definition):
         return perform_each(self.contract, self.body, run, step.item_params())
 
 
-_definitions: dict[str, Definition] = {}
-
-
 def runs(
     contract: type[ContractT],
 ) -> Callable[[Callable[[ContractT, Run], ResultT]], Callable[[ContractT, Run], ResultT]]:
     """Declare that the decorated function is the task of `contract`. Returns the function unchanged.
 
-    Raises `DefinitionError` if another function is its task already.
+    `@Contract.task` does the same, and type checkers compare the result with the contract, too.
+    Raises `DefinitionError` if the function cannot run it, or another function is its task already.
     """
+    given: Any = contract  # a type checker would refuse another thing, but who uses none
+    if not (isinstance(given, type) and issubclass(given, Contract)):
+        name = getattr(given, "__name__", repr(given))
+        raise DefinitionError(f"runs({name}): {name} is not a contract. Write @runs(YourContract) above the task.")
 
     def declare(body: Callable[[ContractT, Run], ResultT]) -> Callable[[ContractT, Run], ResultT]:
-        known = _definitions.get(contract.spec.kind)
-        if known is not None and known.body.__qualname__ != body.__qualname__:
-            raise DefinitionError(
-                f"{contract.spec.kind} already has the task {known.body.__module__}.{known.body.__qualname__}. "
-                "A contract has one task; give the other function another contract."
-            )
-        _definitions[contract.spec.kind] = Definition(contract, body)
+        contract.declare_task(body)
         return body
 
     return declare
@@ -111,7 +108,7 @@ def runs(
 
 def definitions() -> dict[str, Definition]:
     """Return the declared tasks by kind."""
-    return dict(_definitions)
+    return {kind: Definition(task.contract, task.body) for kind, task in tasks().items()}
 
 
 def register(app: Celery, declared: Iterable[Definition]) -> None:

@@ -27,7 +27,7 @@ from shared.ledger.client import Ledger
 from shared.ledger.server import bounded
 from shared.storage import ArtifactStore
 from shared.texts import redact
-from shared.workflows.nodes import WorkflowContract
+from shared.workflows.definition import WorkflowContract
 from worker.observability import configure_logging
 from worker.runtime import scratch
 from worker.runtime.task import definitions

@@ -18,6 +18,7 @@ from shared.contract.spec import Fault, FedFromUpstream
 
 _SECRETS = (SecretStr, SecretBytes, Secret)
 _DESCRIBED = {str, int, float, bool, type(None), list, dict, tuple, set, frozenset, types.UnionType, datetime, date}
+_STEPS_BACK = {"task"}  # see `unless_a_parameter`: ml.train_model had such a parameter first
 _A_URI = "artifact://00000000-0000-0000-0000-000000000000/0/file"
 _OWN_CONFIG = ("extra", "strict", "frozen", "allow_inf_nan")
 
@@ -26,7 +27,7 @@ def name_faults(contract: type[BaseModel], names: Iterable[str]) -> Iterator[Fau
     """Yield parameters whose name a method or an attribute of a contract has."""
     for name in names:
         hides = any(name in vars(base) and name not in _fields_of(base) for base in contract.__mro__[1:])
-        if name == "self" or hides:
+        if name == "self" or (hides and name not in _STEPS_BACK):
             yield f"the parameter {name!r} hides what every contract has under this name", "Give it another name."
 
 

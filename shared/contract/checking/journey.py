@@ -26,7 +26,10 @@ class ExampleFault(DefinitionError):
 
 
 def arrive(contract: type[ContractT], example: Mapping[str, Any]) -> ContractT:
-    """Return the parameters of `example` as a worker gets them. Raises `ExampleFault`."""
+    """Return the parameters of `example` as a worker gets them.
+
+    Raises `ExampleFault`, or the `NameError` of a validator: what its module defines further down is not there yet.
+    """
     try:
         text = json.dumps(example, allow_nan=False)
     except (TypeError, ValueError) as wrong:
@@ -58,6 +61,8 @@ def _read(contract: type[ContractT], text: str, otherwise: str, hint: str) -> Co
         return contract.model_validate_json(text)
     except ValidationError as invalid:
         raise ExampleFault(f"{otherwise}: {_problems(invalid)}", hint) from None
+    except NameError:
+        raise
     except Exception as failure:
         raise ExampleFault(
             f"makes a validator raise {type(failure).__name__}: {failure}",

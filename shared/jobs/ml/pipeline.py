@@ -23,7 +23,8 @@ from shared.jobs.ml.kinds import (
 )
 from shared.jobs.ml.results import MlPipelineResult
 from shared.jobs.ml.tuning import SearchSpec, StartSearch, search_nodes
-from shared.workflows.nodes import Chain, Node, WorkflowContract, fed_step, step
+from shared.workflows.definition import WorkflowContract
+from shared.workflows.nodes import Chain, Node, fed_step, step
 
 _HOUR_S = 3600.0
 

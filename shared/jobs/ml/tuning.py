@@ -15,7 +15,8 @@ from shared.contract.params import Params
 from shared.jobs.ml.kinds import ML_LIMITS, ML_RETRY, FedDataset, FedRecipe, HoldOut, LearningSpec
 from shared.jobs.ml.results import SearchResult, TrialResult, TuneResult
 from shared.jobs.ml.search_space import MAX_TRIALS, Space, grid_size, need_space_fits
-from shared.workflows.nodes import Chain, Chord, Node, StepPlan, WorkflowContract, fed_step, step
+from shared.workflows.definition import WorkflowContract
+from shared.workflows.nodes import Chain, Chord, Node, StepPlan, fed_step, step
 
 _HOUR_S = 3600.0
 _DATASET = "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/data.parquet"

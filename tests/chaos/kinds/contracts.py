@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.contract.definition import Contract, Limits
-from shared.workflows.nodes import Chain, Chord, Group, Node, WorkflowContract, step
+from shared.workflows.definition import WorkflowContract
+from shared.workflows.nodes import Chain, Chord, Group, Node, step
 from tests.chaos.kinds.specs import LIMITS, RETRY, Traced, TraceSpec
 
 

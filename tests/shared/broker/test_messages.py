@@ -21,7 +21,8 @@ from shared.ledger.aclient import AsyncLedger
 from shared.ledger.ids import uuid7
 from shared.ledger.records import Entry, Submission
 from shared.workflows.canvas import to_canvas, workflow_messages
-from shared.workflows.nodes import PlannedStep, WorkflowContract, lay_out
+from shared.workflows.definition import WorkflowContract
+from shared.workflows.nodes import PlannedStep, lay_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

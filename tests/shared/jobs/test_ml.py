@@ -13,8 +13,9 @@ from shared.jobs.ml.kinds import BuildFeatures, TrainModel
 from shared.jobs.ml.pipeline import RunMlPipeline
 from shared.jobs.ml.tuning import TuneModel
 from shared.ledger.ids import uuid7
+from shared.workflows.definition import WorkflowContract
 from shared.workflows.feeding import feeding_problems
-from shared.workflows.nodes import WorkflowContract, lay_out
+from shared.workflows.nodes import lay_out
 
 URI = "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/data.parquet"
 LEARN: dict[str, Any] = {"task": "classification", "target": "y", "estimator": {"kind": "random_forest"}}

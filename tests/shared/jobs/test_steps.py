@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from shared.contract.definition import _undescribed
+from shared.contract.checking.fields import result_faults
 from shared.jobs.data.expressions import MAX_EXPRESSION_DEPTH, MAX_EXPRESSION_NODES
 from shared.jobs.data.steps import Step
 from shared.jobs.etl import CombineDatasets, TransformData, TransformSpec
@@ -157,7 +157,7 @@ def test_every_field_is_described() -> None:
         if "description" not in value
     ]
     assert described == []
-    assert list(_undescribed(TransformSpec)) == []
+    assert list(result_faults(TransformSpec)) == []
     assert {"Compare", "Case", "When", "JoinStep"} <= set(schema["$defs"])
 
 

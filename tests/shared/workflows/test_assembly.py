@@ -11,6 +11,7 @@ from shared.broker.settings import BrokerSettings
 from shared.contract.catalogue import catalogue
 from shared.contract.options import RunOptions
 from shared.workflows.assembly import CanvasContract
+from shared.workflows.definition import WorkflowContract
 from shared.workflows.feeding import feed, feeding_problems, gives
 from shared.workflows.nodes import (
     MAX_DEPTH,
@@ -20,7 +21,6 @@ from shared.workflows.nodes import (
     Node,
     PlanRefused,
     StepPlan,
-    WorkflowContract,
     lay_out,
     message_bytes,
     without,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.contract.definition import Retry
 from shared.errors import DefinitionError, TaskFailure, TimeLimitReached, TransientFailure
-from tests.acme.contracts import TakeNote
+from tests.acme.contracts import Noted, TakeNote
 from tests.acme.tasks import take_note
 from worker.runtime.task import Run, backoff_s, definitions, runs
 
@@ -24,7 +24,7 @@ def test_the_decorated_function_stays_itself() -> None:
 def test_a_second_task_for_a_contract_is_refused() -> None:
     """The message names both and the way out."""
 
-    def another(job: TakeNote, run: Run) -> TakeNote:
+    def another(job: TakeNote, run: Run) -> Noted:
         raise AssertionError((job, run))
 
     with pytest.raises(DefinitionError, match=r"acme.take_note already has the task tests.acme.tasks.take_note"):

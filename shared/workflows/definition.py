@@ -1,0 +1,107 @@
+"""The contract of a workflow: a kind whose `plan()` says which steps run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Never, Self
+
+from pydantic import ValidationError
+
+from shared.contract.definition import Contract, ResultT, RunT
+from shared.contract.spec import Fault, refusal
+from shared.ledger.ids import uuid7
+from shared.workflows.feeding import feeding_problems
+from shared.workflows.nodes import MapStep, Node, PlannedStep, PlanRefused, lay_out, without_steps
+from shared.workflows.openings import what_is_wrong, with_stand_ins
+
+logger = logging.getLogger(__name__)
+
+
+class WorkflowContract(Contract[ResultT]):
+    """A contract that runs as several steps. Its result is that of the last step.
+
+    `plan()` is tried on the examples when the class is defined; if it uses what its module defines further down, when
+    the catalogue is loaded.
+    """
+
+    @abstractmethod
+    def plan(self) -> Node:
+        """Return the steps of this job. Raises `PlanRefused` for problems beyond the schema."""
+
+    @classmethod
+    def declare_task(cls, body: Callable[[Self, RunT], ResultT]) -> Never:
+        """Refuse: what runs are the tasks of the steps."""
+        hint = "Write tasks for the kinds of the steps in its plan(), or derive it from Contract."
+        raise refusal(body, [(f"{cls.__name__} is a workflow, which has no task", hint)])
+
+    def planned(self) -> Node:
+        """Return the steps of `plan()`, none of them empty. Raises `PlanRefused`.
+
+        A plan that fails is refused like wrong parameters: for those that it was given, there is no workflow.
+        """
+        try:
+            return self._planned()
+        except PlanRefused:
+            raise
+        except Exception as failure:
+            logger.exception("the plan of %s failed", self.spec.kind)
+            what = f"plan() of {self.spec.kind} failed for these parameters"
+            raise PlanRefused([((), f"{what}. Change them, or report it to its author.")]) from failure
+
+    def laid_out(self) -> tuple[Node, Sequence[PlannedStep]]:
+        """Return the steps, and the same in order with their ids. Raises `PlanRefused`."""
+        node = self.planned()
+        return node, self._steps(node)
+
+    def _planned(self) -> Node:
+        node = self.plan()
+        if empty := without_steps(node):
+            raise PlanRefused([((), f"plan() of {self.spec.kind} gives {empty}. Give other parameters.")])
+        return node
+
+    def _steps(self, node: Node) -> Sequence[PlannedStep]:
+        steps = lay_out(node, uuid7)
+        if problems := list(_step_problems(steps)):
+            raise PlanRefused([((), f"{self.spec.kind}: {what}") for what in problems])
+        return steps
+
+    def _faults_when_run(self) -> Iterator[Fault]:
+        try:
+            steps = self._steps(self._planned())
+        except NameError:
+            raise
+        except PlanRefused as refused:
+            yield from (
+                (f"is refused by plan(): {what.rstrip('.')}", "Fix plan(), or the example.")
+                for _, what in refused.problems
+            )
+        except Exception as failure:  # noqa: BLE001 - whatever an author's code raises
+            what = str(failure) or "no text"
+            yield f"makes plan() raise {type(failure).__name__}: {what}", "Fix plan(), or the example."
+        else:
+            yield from _parameter_faults(steps)
+
+
+def _step_problems(steps: Sequence[PlannedStep]) -> Iterator[str]:
+    for name, count in Counter(step.plan.name for step in steps).items():
+        if count > 1:
+            yield f"{count} steps have the name {name!r}. Give each another name."
+    for step in steps:
+        if issubclass(step.plan.contract, WorkflowContract):
+            yield f"the step {step.plan.name!r} is a workflow. Put what its plan() returns in its place."
+    yield from (what for _, what in feeding_problems(steps))
+
+
+def _parameter_faults(steps: Sequence[PlannedStep]) -> Iterator[Fault]:
+    for plan in (step.plan for step in steps):
+        for given in plan.item_params() if isinstance(plan, MapStep) else [plan.params]:
+            try:
+                plan.contract.model_validate_json(json.dumps(with_stand_ins(plan.contract, given)))
+            except ValidationError as invalid:
+                for where, what in what_is_wrong(plan.contract, given, invalid, fed=True):
+                    path = ".".join(map(str, where))
+                    yield f"gives the step {plan.name!r} a wrong {path!r}. {what.rstrip('.')}", "Fix plan()."
