@@ -70,8 +70,11 @@ def _leave(job: NoteSpec, run: Run) -> None:
             run.log(_HALF, number=math.nan, emoji=_HALF)
             raise TaskFailure("babble", _HALF, remedy=_HALF, ratio=math.nan, cut=_HALF, name=Path("x"))
         case "full":
-            with Path("/dev/full").open("w") as full:
-                full.write("no room")
+            try:
+                with Path("/dev/full").open("w") as full:
+                    full.write("no room")
+            except OSError as failure:
+                raise ValueError("what a library makes of it") from failure
 
 
 def _behave(job: NoteSpec, run: Run) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from shared.errors import TransientFailure
+from shared.storage import is_full
 
 _PREFIX = "celeriac-worker-"
 _VARIABLE = "CELERIAC_SCRATCH"  # inherited by the child processes
@@ -29,10 +33,30 @@ def make_root() -> Path:
 
 @contextmanager
 def attempt_folder(job_id: str) -> Iterator[Path]:
-    """Yield an empty folder for one attempt at a job; it is removed at the end."""
-    root = os.environ.get(_VARIABLE)
-    with tempfile.TemporaryDirectory(prefix=f"{_name(job_id)}-", dir=root, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    """Yield the path of a folder for one attempt at a job, which the caller makes; it is removed at the end."""
+    folder = Path(os.environ.get(_VARIABLE) or tempfile.gettempdir(), f"{_name(job_id)}-{secrets.token_hex(4)}")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def scratch_full() -> TransientFailure:
+    """Return the failure of a job that found no room for its temporary files."""
+    return TransientFailure(
+        "scratch_full",
+        "The worker's disk has no room for the job's temporary files.",
+        remedy="Free space in the worker's temporary folder or enlarge it, or give the job less data.",
+    )
+
+
+def comes_of_full_disk(failure: BaseException | None) -> bool:
+    """Return whether an error is that of a full disk, or was raised because of one: libraries wrap it in their own."""
+    while failure is not None:
+        if isinstance(failure, OSError) and is_full(failure):
+            return True
+        failure = failure.__cause__ or (None if failure.__suppress_context__ else failure.__context__)
+    return False
 
 
 def sweep(root: Path, running: Collection[str]) -> None:

@@ -30,14 +30,14 @@ from shared.ledger.backend import claim_owner
 from shared.ledger.client import Ledger
 from shared.ledger.records import Claim, Entry, Refusal
 from shared.ledger.states import State
-from shared.storage import ArtifactStore, is_full
+from shared.storage import ArtifactStore
 from shared.texts import as_text, json_text
 from shared.workflows.canvas import PARAMETERS
 from shared.workflows.nodes import MapStep
 from worker.runtime.delivery import message_of
 from worker.runtime.perform import Body, Upstream, perform, perform_each
 from worker.runtime.run import CancelRequested, Run, entered
-from worker.runtime.scratch import attempt_folder
+from worker.runtime.scratch import attempt_folder, comes_of_full_disk, scratch_full
 from worker.runtime.surroundings import restored
 
 __all__ = ["Definition", "Run", "backoff_s", "definitions", "register", "runs"]
@@ -243,6 +243,7 @@ def _settle(run: Run, definition: Definition, delivery: _Delivery, claim: Claim)
 def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim) -> str | TaskFailure:
     """Return the body's result as JSON text, or its failure. `ClaimLost` and cancellation are raised."""
     try:
+        run.scratch.mkdir(mode=0o700)
         with restored():
             return definition.perform(run, delivery, claim)
     except (ClaimLost, CancelRequested):
@@ -252,8 +253,6 @@ def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim
     except SoftTimeLimitExceeded:
         run.report()  # the same signal is used for a stop: then this raises
         return _interrupted(run, definition.contract, delivery)
-    except OSError as failure:
-        return _broken(failure)
     except MemoryError:
         return TaskFailure(
             "out_of_memory",
@@ -263,17 +262,7 @@ def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim
     except BaseException as failure:  # sys.exit() in a body is the job's failure, too
         if isinstance(failure, RedisError) and run.ledger.raised(failure):  # see shared.ledger.backend
             raise
-        return _unexpected(failure)
-
-
-def _broken(failure: OSError) -> TaskFailure:
-    if is_full(failure):
-        return TransientFailure(
-            "scratch_full",
-            "The worker's disk has no room for the job's temporary files.",
-            remedy="Free space in the worker's temporary folder or enlarge it, or give the job less data.",
-        )
-    return _unexpected(failure)
+        return scratch_full() if comes_of_full_disk(failure) else _unexpected(failure)
 
 
 def _unexpected(failure: BaseException) -> TaskFailure:

@@ -12,10 +12,13 @@ import pytest
 
 
 @contextmanager
-def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
-    """Yield `folder` as a file system of its own with `size_bytes`. Skips the test where nothing can be mounted."""
+def small_disk(folder: Path, size_bytes: int, *, files: int = 10_000) -> Iterator[Path]:
+    """Yield `folder` as a file system of its own, with room for so many bytes and files.
+
+    Skips the test where nothing can be mounted.
+    """
     folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},nr_inodes={files}", "tmpfs", str(folder)]
     made = subprocess.run(mount, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         reason = f"a small disk cannot be mounted: {made.stderr.strip()}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,28 @@ from celery.result import AsyncResult
 
 from shared.broker.celery import make_celery
 from shared.broker.settings import BrokerSettings
+from tests.support.servers.disks import small_disk
 from tests.support.servers.services import BOUND_S, Server, gateway_server, http_client, wait_for
-from tests.support.servers.workers import ACME, ACME_ALONE, Jobs, Worker, crew
+from tests.support.servers.workers import ACME, ACME_ALONE, Crew, Jobs, Worker, crew
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def service(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Jobs, Worker]]:
-    folder = tmp_path_factory.mktemp("service")
-    env = {**ACME, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(folder / "store")}
-    with gateway_server(folder, **env) as gateway, crew(folder, **env | ACME_ALONE) as workers:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("service")
+
+
+@pytest.fixture(scope="module")
+def workers(valkey: Server, folder: Path) -> Iterator[Crew]:
+    env = {**ACME_ALONE, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(folder / "store")}
+    with crew(folder, **env) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def service(workers: Crew, folder: Path) -> Iterator[tuple[Jobs, Worker]]:
+    with gateway_server(folder, **workers.env | ACME) as gateway:
         yield Jobs(gateway), workers.start(concurrency=2)
 
 
@@ -92,9 +105,21 @@ def test_what_a_body_says_is_made_valid_and_hurts_no_reader(jobs: Jobs, tmp_path
 
 
 def test_a_full_disk_is_transient(jobs: Jobs, tmp_path: Path) -> None:
-    """It is not a defect of the task: the job is tried again, and the failure says what to do."""
+    """It is not a defect of the task, whatever a library makes of it: the job is tried again, and says what to do."""
     job = ended(jobs, tmp_path / "n", behave="full", options={"max_retries": 1})
     assert (job["state"], job["attempt"], job["error"]["code"]) == ("failed", 2, "scratch_full")
+
+
+def test_a_disk_without_room_for_a_folder_is_transient(jobs: Jobs, workers: Crew, tmp_path: Path) -> None:
+    """Then the body does not begin."""
+    with small_disk(tmp_path / "disk", 2**20, files=100) as disk:
+        worker = workers.start(queues="ml", TMPDIR=str(disk))
+        with suppress(OSError):
+            for number in count():
+                (disk / f"filler-{number}").touch()
+        job = ended(jobs, tmp_path / "n", options={"max_retries": 1, "queue": "ml"})
+        assert (job["state"], job["attempt"], job["error"]["code"]) == ("failed", 2, "scratch_full")
+        worker.stop()
 
 
 def test_the_log_has_a_traceback_of_a_defect_only(service: tuple[Jobs, Worker], tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_attempts_folder_is_gone_afterwards(root: Path) -> None:
     """With whatever the attempt left in it."""
     with scratch.attempt_folder("job") as folder:
+        folder.mkdir()
         (folder / "left.parquet").write_bytes(b"x")
         assert folder.parent == root
     assert list(root.iterdir()) == []
@@ -44,6 +45,8 @@ def test_what_a_killed_child_left_is_swept_after_a_minute(root: Path) -> None:
         old, running, fresh = (
             attempts.enter_context(scratch.attempt_folder(name)) for name in ("old", "running", "fresh")
         )
+        for folder in (old, running, fresh):
+            folder.mkdir()
         for folder in (old, running):
             os.utime(folder, (1, 1))
         scratch.sweep(root, {"running"})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from shared.errors import TaskFailure
-from worker.tables.duck.session import interruptible, locked
+from worker.tables.duck.session import disk_failures, interruptible, locked
 from worker.tables.parquet.columns import NUMBERS, family, quoted, text, unknown_column
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class Sources:
     @staticmethod
     def _waited(connection: duckdb.DuckDBPyConnection, query: Callable[[], list[Row]]) -> list[Row]:
         try:
-            return interruptible(connection, query)
+            with disk_failures(connection):
+                return interruptible(connection, query)
         except duckdb.Error as error:
             raise _failure(error) from None
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import duckdb
 
 from shared.errors import TaskFailure
-from worker.tables.duck.session import interruptible, locked
+from worker.tables.duck.session import disk_failures, interruptible, locked
 from worker.tables.parquet.columns import Columns, need_distinct, quoted, text
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ class Engine:
     @contextmanager
     def _named_failures(self) -> Iterator[None]:
         try:
-            yield
+            with disk_failures(self._connection):
+                yield
         except duckdb.Error as error:
             raise _failure(error, self._labels) from None
 

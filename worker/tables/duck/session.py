@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import duckdb
 
+from worker.runtime.scratch import scratch_full
 from worker.tables.parquet.columns import text
 
 if TYPE_CHECKING:
@@ -53,6 +54,32 @@ def lock(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path] = ()) -> N
     connection.execute(f"SET allowed_paths = [{', '.join(text(str(path)) for path in paths)}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
+
+
+def _is_disk_full(error: duckdb.Error, connection: duckdb.DuckDBPyConnection) -> bool:
+    """Return whether DuckDB failed because a disk is full, and not because it would spill more than it may.
+
+    It takes what is free on the disk of its temporary files for their bound where that is less, and reports that alike.
+    """
+    said = str(error)
+    if "No space left on device" in said or "Disk quota exceeded" in said:
+        return True
+    if "max_temp_directory_size" not in said:
+        return False
+    with closing(connection.cursor()) as beside:  # a transaction that has failed runs nothing more
+        (bound,) = beside.execute("SELECT current_setting('max_temp_directory_size')").fetchone() or ("",)
+    return f"/{bound} used" not in said
+
+
+@contextmanager
+def disk_failures(connection: duckdb.DuckDBPyConnection, *, but: Path | None = None) -> Iterator[None]:
+    """Raise `scratch_full` where DuckDB finds no room for its temporary files or for what it writes, `but` the file."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if _is_disk_full(error, connection) and (but is None or str(but) not in str(error)):
+            raise scratch_full() from None
+        raise
 
 
 @contextmanager

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from shared.errors import TaskFailure, TransientFailure
 from tests.support.engines import Engine, duckdb_at
+from tests.support.servers.disks import small_disk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,3 +62,13 @@ def test_a_file_that_another_process_has_open_can_come_free(tmp_path: Path) -> N
         assert "Only one process at a time" in caught.value.remedy
         process.communicate()
     assert engine.load(table).inserted_count == 3
+
+
+def test_a_full_disk_of_the_file_can_come_free(tmp_path: Path) -> None:
+    """Loading is tried again, and the failure names the connection and not the worker's scratch."""
+    dataset = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"id": np.random.default_rng(7).random(1_000_000)}), dataset)
+    with small_disk(tmp_path / "disk", 3 * 2**20) as disk:
+        with pytest.raises(TransientFailure) as caught:
+            duckdb_at(disk / "w.duckdb").load(dataset)
+        assert caught.value.code == "database_full"

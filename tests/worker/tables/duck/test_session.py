@@ -5,17 +5,20 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from worker.tables.duck.session import connect, interruptible, locked
+from shared.errors import TransientFailure
+from tests.support.servers.disks import small_disk
+from worker.tables.duck.engine import locked_engine
+from worker.tables.duck.session import connect, disk_failures, interruptible, locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MEMORY_BYTES = 256 * 1024**2
 ENDLESS = "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.range * b.range % 7 = 3"
@@ -92,6 +95,36 @@ def test_a_connection_has_the_bounds_that_it_is_given(tmp_path: Path) -> None:
     assert (settings["memory_limit"], settings["threads"]) == ("256.0 MiB", "3")
     assert settings["temp_directory"] == str(tmp_path)
     assert settings["python_enable_replacements"] == "false"
+
+
+SPILLING = "SELECT count(*) FROM (SELECT hash(range)::VARCHAR || repeat('x', 200) h FROM range({}) ORDER BY h LIMIT {})"
+
+
+@pytest.mark.parametrize("what", ["spills", "writes"])
+def test_a_full_disk_is_transient_and_no_defect(tmp_path: Path, what: str) -> None:
+    """Where DuckDB says that it may not spill more, but would have had less than its bound."""
+    with small_disk(tmp_path / "disk", 3 * 2**20) as disk:
+        target = disk / "rows.parquet"
+        bounds: dict[str, Any] = {"memory_limit_bytes": 64 * 2**20, "threads": 1}
+        with locked_engine(
+            readable={}, writable=[target], scratch=disk, row_bytes=8, on_fraction=lambda _: None, **bounds
+        ) as engine:
+            act: dict[str, Callable[[], Any]] = {
+                "spills": lambda: engine.rows(SPILLING.format(1_000_000, 900_000)),
+                "writes": lambda: engine.write("SELECT hash(range) a FROM range(1_000_000)", {}, target),
+            }
+            with pytest.raises(TransientFailure) as failure:
+                act[what]()
+            assert failure.value.code == "scratch_full"
+
+
+def test_who_spills_more_than_allowed_is_refused_for_good(tmp_path: Path) -> None:
+    """The bound is its own, so another attempt would not help. That holds within a transaction, too."""
+    with connect(":memory:", memory_limit_bytes=32 * 2**20, threads=1, spill=tmp_path) as connection:
+        connection.execute("SET max_temp_directory_size = '4MiB'")
+        connection.execute("BEGIN")
+        with pytest.raises(duckdb.OutOfMemoryException), disk_failures(connection):
+            connection.execute(SPILLING.format(1_000_000, 900_000))
 
 
 def test_nobody_else_opens_duckdb() -> None:

@@ -19,7 +19,7 @@ from worker.tables.databases.duckdb.dialect import DuckdbDialect
 from worker.tables.databases.duckdb.failures import is_locked, loading_failures, reading_failures
 from worker.tables.databases.duckdb.transaction import DuckdbTransaction
 from worker.tables.databases.statements import LEDGER, LEDGER_COLUMNS
-from worker.tables.duck.session import connect, interruptible, lock
+from worker.tables.duck.session import connect, disk_failures, interruptible, lock
 from worker.tables.parquet.staging import write_batches
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class Duckdb(Database):
             link.execute("BEGIN")
             transaction = DuckdbTransaction(link)
             transaction.ensure(LEDGER, LEDGER_COLUMNS)
-            yield transaction
+            with disk_failures(link, but=self.info.path):
+                yield transaction
 
     def _opened(self, spill: Path, memory_limit_bytes: int, threads: int) -> duckdb.DuckDBPyConnection:
         """Open the file; wait while another process has it open."""

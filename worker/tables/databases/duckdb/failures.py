@@ -48,6 +48,8 @@ def _loading_failure(error: duckdb.Error, name: str) -> TaskFailure:
             text,
             remedy="Only one process at a time can open a DuckDB file: close the other, or load one job at a time.",
         )
+    if "No space left on device" in first_line:
+        return TransientFailure("database_full", text, remedy="Free space on the disk of the file, or enlarge it.")
     if isinstance(error, duckdb.OutOfMemoryException):
         return TaskFailure("memory_exhausted", text, remedy="Raise CELERIAC_MEMORY_LIMIT_BYTES on the workers.")
     if isinstance(error, duckdb.ConstraintException):
