@@ -60,7 +60,7 @@ phases.coverage.enabled = false
 def run(command: list[str], folder: Path, **env: str) -> str:
     """Run a program to its end and return what it printed; fail with it if it fails."""
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=240, check=False
+        command, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from cli.demo import demo
 from cli.demo.checks import TABLE, Off, check_sums
 from cli.demo.sales import Figures, write_sales
 from cli.pages.output import console
+from tests.support.up import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +32,19 @@ def test_the_demo_comes_to_its_end(
     said = capfd.readouterr().out
     for what in ("rejected rows", "rows of the table", "orders counted", "everything has stopped"):
         assert what in said
+    printed = [words(line) for line in said.splitlines()]
+    assert [line for line in readme_sample() if words(line) not in printed] == []
+
+
+def words(line: str) -> list[str]:
+    """Return the words of a line; figures, units, ids and folders differ from run to run."""
+    return re.findall(r"\b(?!KiB|MiB|\w*\d)[A-Za-z]{2,}", re.sub(r"\S+/(?=artifacts/|source/)|[0-9a-f-]{36}", "", line))
+
+
+def readme_sample() -> list[str]:
+    """Return what README says the demo prints, without what it leaves out and the trials, which go as they go."""
+    sample = (ROOT / "README.md").read_text(encoding="utf-8").partition("Abridged:\n\n```text\n")[2].partition("```")[0]
+    return [line for line in sample.splitlines() if line != "..." and not re.match(r"\d", line)]
 
 
 @pytest.fixture
