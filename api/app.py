@@ -46,6 +46,7 @@ CONNECTIONS = 64  # maximum number of connections to the ledger
 _log = structlog.get_logger(__name__)
 
 ROUTERS = (  # in the order of the document
+    jobs.direct,
     jobs.router,
     bulk.router,
     events.router,

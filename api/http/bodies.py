@@ -16,6 +16,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from fastapi import Request
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
 
 from api.http.pointers import SchemaMap, field_errors
 from api.http.problems import Problem
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_MAYBE_NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{300}")
+_LARGE = re.compile(rb"[0-9](?:[eE]\+?[0-9]{3}|[0-9]{299})")  # one first character: it is searched for much faster
 
 
 class Body(Generic[T]):
@@ -76,7 +77,7 @@ class Body(Generic[T]):
     def check(self, body: bytes) -> T:
         """Return the validated `body`. Raises `Problem`: 400 or 422."""
         try:
-            checked = self._adapter.validate_json(body)
+            checked: T = self._adapter.validator.validate_json(body)
         except ValidationError as invalid:
             self._refuse(body, invalid)
         self._refuse_odd(body)
@@ -95,7 +96,7 @@ class Body(Generic[T]):
         """Refuse bodies that parse but are unsafe: nesting that crashes other parsers, and numbers that JSON lacks."""
         if body.count(b"{") + body.count(b"[") > self._levels and _is_deeper(body, self._levels):
             _refuse_depth()
-        if _MAYBE_NOT_FINITE.search(body):
+        if b"NaN" in body or b"Infinity" in body or _LARGE.search(body):
             _refuse_not_finite(body)
 
 
@@ -103,11 +104,15 @@ async def _bytes_of(request: Request, limit_bytes: int) -> bytes:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit_bytes:
         _refuse_size(limit_bytes)
-    body = b""
-    async for chunk in request.stream():
-        body = body + chunk if body else chunk
+    body, more = b"", True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
         if len(body) > limit_bytes:
             _refuse_size(limit_bytes)
+        more = message.get("more_body", False)
     return body
 
 

@@ -13,11 +13,11 @@ from pydantic_core import to_json
 
 from api.deps import Ledger, Store
 from api.http.bodies import Body
+from api.http.direct import DirectRoute
 from api.http.idempotency import IdempotencyKey, key_of
 from api.http.page_tokens import page_token
 from api.http.problems import Problem, problems
 from api.jobs import view
-from api.jobs.changes import Waiters
 from api.jobs.dispatch import dispatch_of
 from api.jobs.reruns import RetryRequest, refuse_partial, refuse_unrepeatable, repetition
 from api.jobs.schemas import (
@@ -29,10 +29,12 @@ from api.jobs.schemas import (
     WouldAccept,
     WouldAcceptBatch,
 )
-from api.jobs.selection import FoundJob, JobFilter, canonical, is_between, ledger_filter
+from api.jobs.selection import FoundJob, JobFilter, JobId, canonical, found_job, is_between, ledger_filter
 from api.jobs.submissions import BATCH, SUBMISSION
 from api.jobs.waiting import IfNoneMatch, Prefer, WaitS, cached, preferred_wait_s, when_ended
+from shared.ledger.aclient import AsyncLedger
 from shared.ledger.operations import Operations
+from shared.ledger.records import Accepted, Entry
 from shared.ledger.states import State
 from shared.storage import ArtifactStore
 from shared.texts import redact
@@ -62,10 +64,11 @@ _LOCATED = {
 }
 
 router = APIRouter(tags=["jobs"])
+direct = APIRouter(tags=["jobs"], route_class=DirectRoute)
 _log = structlog.get_logger(__name__)
 
 
-@router.post(
+@direct.post(
     "/jobs",
     status_code=202,
     response_model=JobAccepted,
@@ -78,26 +81,18 @@ _log = structlog.get_logger(__name__)
     },
 )
 async def submit_job(
-    request: Request,
-    response: Response,
-    *,
-    validate_only: ValidateOnly = False,
-    idempotency_key: IdempotencyKey = None,
-) -> JobAccepted | Response:
+    request: Request, *, validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None
+) -> Response:
     """Submit one job. 202 means that it is stored and will run; its URL is in `Location`."""
     submission, body = await SUBMISSION.read(request)
     dispatch = dispatch_of(request)
     (prepared,) = await dispatch.prepare([submission])
     if validate_only:
         return _json(await asyncio.to_thread(would_accept, prepared))
-    accepted, (entry,) = await dispatch.accept([prepared], key_of(request, body, idempotency_key))
-    job = view.accepted(entry, accepted.ids[0], accepted.created_at_ms)
-    response.headers["Location"] = job.links.self
-    _announce(response, replayed=accepted.outcome == "replayed")
-    return job
+    return _one_accepted(*await dispatch.accept([prepared], key_of(request, body, idempotency_key)))
 
 
-@router.post(
+@direct.post(
     "/jobs/batch",
     status_code=202,
     response_model=BatchAccepted,
@@ -110,12 +105,8 @@ async def submit_job(
     },
 )
 async def submit_batch(
-    request: Request,
-    response: Response,
-    *,
-    validate_only: ValidateOnly = False,
-    idempotency_key: IdempotencyKey = None,
-) -> BatchAccepted | Response:
+    request: Request, *, validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None
+) -> Response:
     """Submit jobs that are accepted all together or not at all. The pointer of an error contains the job's index."""
     batch, body = await BATCH.read(request)
     dispatch = dispatch_of(request)
@@ -123,13 +114,11 @@ async def submit_batch(
     if validate_only:
         return _json(WouldAcceptBatch(jobs=await asyncio.to_thread(lambda: [*map(would_accept, prepared)])))
     accepted, entries = await dispatch.accept(prepared, key_of(request, body, idempotency_key))
-    _announce(response, replayed=accepted.outcome == "replayed")
-    jobs = zip(entries, accepted.ids, strict=True)
-    return BatchAccepted(jobs=[view.accepted(entry, i, accepted.created_at_ms) for entry, i in jobs])
+    return _answer(view.batch_accepted(entries, accepted), accepted)
 
 
-@router.get(
-    "/jobs/{job_id}",  # noqa: FAST003 - FoundJob takes it
+@direct.get(
+    "/jobs/{job_id}",
     response_model=Job,
     summary="Read a job",
     responses={
@@ -140,18 +129,19 @@ async def submit_batch(
 )
 async def get_job(
     request: Request,
-    found: FoundJob,
-    ledger: Ledger,
-    changes: Waiters,
+    job_id: JobId,
     *,
     wait_s: WaitS = None,
     prefer: Prefer = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Return the job; with `wait_s`, when it has ended. A failed job is a 200 with an `error`."""
+    ledger: AsyncLedger = request.app.state.ledger
+    record = await found_job(job_id, ledger)
     wished_s = preferred_wait_s(prefer) if wait_s is None else wait_s
-    record = await when_ended(found, wished_s, ledger, changes, request.receive)
-    response = cached(to_json(view.job(record)), if_none_match)
+    if wished_s:
+        record = await when_ended(record, wished_s, ledger, request.app.state.changes, request.receive)
+    response = cached(view.job(record), if_none_match)
     if wait_s is None and wished_s:
         response.headers["Preference-Applied"] = f"wait={wished_s:g}"
     return response
@@ -198,9 +188,7 @@ async def cancel_job(found: FoundJob, response: Response, ledger: Ledger) -> Can
     openapi_extra=RETRY.document(required=False),
     responses={202: _LOCATED, **_REFUSALS, **problems(404, 409, 410)},
 )
-async def retry_job(
-    found: FoundJob, request: Request, response: Response, *, idempotency_key: IdempotencyKey = None
-) -> JobAccepted:
+async def retry_job(found: FoundJob, request: Request, *, idempotency_key: IdempotencyKey = None) -> Response:
     """Run an unsuccessful job again as a new job: unchanged, with other parameters and options, or in part."""
     refuse_unrepeatable(found)
     wanted, body = await RETRY.read_or(RetryRequest(), request)
@@ -210,11 +198,7 @@ async def retry_job(
     prepared = await dispatch.prepare([submission])
     key = key_of(request, body, idempotency_key)
     reusing = found if wanted.only_failed else None
-    accepted, (entry,) = await dispatch.accept(prepared, key, retried_from=found.id, reusing=reusing)
-    job = view.accepted(entry, accepted.ids[0], accepted.created_at_ms)
-    response.headers["Location"] = job.links.self
-    _announce(response, replayed=accepted.outcome == "replayed")
-    return job
+    return _one_accepted(*await dispatch.accept(prepared, key, retried_from=found.id, reusing=reusing))
 
 
 @router.delete(
@@ -259,10 +243,16 @@ def would_accept(prepared: Prepared) -> WouldAccept:
     )
 
 
-def _announce(response: Response, *, replayed: bool) -> None:
-    response.headers["Retry-After"] = _POLL_AFTER_S
-    if replayed:
-        response.headers["Idempotency-Replayed"] = "true"
+def _one_accepted(accepted: Accepted, entries: Sequence[Entry]) -> Response:
+    body = view.accepted(entries[0], accepted.ids[0], accepted.created_at_ms)
+    return _answer(body, accepted, Location=f"/jobs/{accepted.ids[0]}")
+
+
+def _answer(body: str, accepted: Accepted, **headers: str) -> Response:
+    headers["Retry-After"] = _POLL_AFTER_S
+    if accepted.outcome == "replayed":
+        headers["Idempotency-Replayed"] = "true"
+    return Response(body, 202, headers, "application/json")
 
 
 def _json(model: BaseModel) -> Response:

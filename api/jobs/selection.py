@@ -69,13 +69,13 @@ class BulkRequest(In):
 JobId = Annotated[UUID, Path(description="The job's id.")]
 
 
-async def _found(job_id: JobId, ledger: Ledger) -> Record:
+async def found_job(job_id: JobId, ledger: Ledger) -> Record:
     """Return the job. Raises `Problem`: 404 if it never existed, 410 if its retention has ended."""
     return job_among(await ledger.read(str(job_id)), str(job_id))
 
 
 def job_among(found: Record | Gone | Unknown, job_id: str) -> Record:
-    """Return the record found under `job_id` if it is a job. Raises `Problem` as `_found` does."""
+    """Return the record found under `job_id` if it is a job. Raises `Problem` as `found_job` does."""
     if isinstance(found, Gone):
         raise Problem(
             410,
@@ -91,7 +91,7 @@ def job_among(found: Record | Gone | Unknown, job_id: str) -> Record:
     return found
 
 
-FoundJob = Annotated[Record, Depends(_found)]
+FoundJob = Annotated[Record, Depends(found_job)]
 
 
 def canonical(wanted: JobFilter | JobSelection) -> str:

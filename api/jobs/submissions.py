@@ -15,6 +15,7 @@ from shared.contract.catalogue import Catalogue, catalogue
 from shared.contract.options import SubmissionOptions
 
 BATCH_MAX = 1_000
+_NO_OPTIONS = SubmissionOptions()  # frozen, so one is enough
 
 
 class Submission(In):
@@ -22,7 +23,7 @@ class Submission(In):
 
     kind: str = Field(description="The kind of the job; see `GET /job-kinds`.")
     params: Any = Field(description="The parameters of the kind.")
-    options: SubmissionOptions = Field(default_factory=SubmissionOptions, description="How to run it.")
+    options: SubmissionOptions = Field(default_factory=lambda: _NO_OPTIONS, description="How to run it.")
 
 
 def submission_shape(catalogue: Catalogue, *, base: type[BaseModel] = Submission, prefix: str = "Submit") -> Any:

@@ -1,15 +1,17 @@
-"""Convert records of the ledger to the models that clients see."""
+"""Convert records of the ledger to what clients see."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
+from operator import attrgetter
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from api.jobs.schemas import (
     Attempt,
@@ -22,25 +24,23 @@ from api.jobs.schemas import (
     Progress,
 )
 from shared.contract.artifacts import Artifact
-from shared.ledger.records import Entry, Record
+from shared.ledger.records import Accepted, Entry, Record
 from shared.ledger.states import State
 from shared.texts import as_text, finite
 
 
-def job(record: Record) -> Job:
-    """Return a job with all its fields."""
+def job(record: Record) -> bytes:
+    """Return a job with all its fields: the JSON of `Job`, without a model that would only be written out again."""
     artifacts = [item for source in (*record.steps, record) for item in json.loads(source.artifacts)]
-    return Job(
-        **_summary(record)
-        | {
-            "params": json.loads(record.params),
-            "options": json.loads(record.options),
-            "attempts": [_attempt(item) for item in json.loads(record.attempts)],
-            "result": _json(record.result),
-            "artifacts": [Artifact.model_validate(_reference(item)) for item in artifacts],
-            "steps": [_step(step) for step in record.steps],
-        }
-    )
+    values = _summary(record) | {
+        "params": json.loads(record.params),
+        "options": json.loads(record.options),
+        "attempts": [_attempt(item) for item in json.loads(record.attempts)],
+        "result": _json(record.result),
+        "artifacts": [Artifact.model_validate(_reference(item)) for item in artifacts],
+        "steps": [_step(step) for step in record.steps],
+    }
+    return to_json({name: values[name] for name in Job.model_fields})
 
 
 def summary(record: Record) -> JobSummary:
@@ -48,16 +48,36 @@ def summary(record: Record) -> JobSummary:
     return JobSummary(**_summary(record))
 
 
-def accepted(entry: Entry, job_id: str, created_at_ms: int) -> JobAccepted:
-    """Return the response to a submission. For an idempotent replay, `job_id` is the id of the first submission."""
+def accepted(entry: Entry, job_id: str, created_at_ms: int) -> str:
+    """Return the response to a submission, the JSON of `JobAccepted`.
+
+    For an idempotent replay, `job_id` is the id of the first submission.
+    """
     waits = entry.due_at is not None and entry.due_at > created_at_ms
-    return JobAccepted(
-        id=job_id,
-        kind=entry.kind,
-        state=State.SCHEDULED if waits else State.QUEUED,
-        created_at=at(created_at_ms),
-        links=links(job_id),
-    )
+    return _accepted_form() % {
+        "id": job_id,
+        "kind": entry.kind,
+        "state": State.SCHEDULED if waits else State.QUEUED,
+        "created_at": _text_of(created_at_ms),
+    }
+
+
+def batch_accepted(entries: Iterable[Entry], reply: Accepted) -> str:
+    """Return the response to a batch, the JSON of `BatchAccepted`."""
+    jobs = zip(entries, reply.ids, strict=True)
+    return f'{{"jobs":[{",".join(accepted(entry, job_id, reply.created_at_ms) for entry, job_id in jobs)}]}}'
+
+
+@cache
+def _accepted_form() -> str:
+    """Return the JSON of `JobAccepted`, with a place for each value; none of them has a character to be escaped."""
+    places: dict[str, Any] = {name: f"%({name})s" for name in JobAccepted.model_fields}
+    return JobAccepted.model_construct(**places | {"links": links("%(id)s")}).model_dump_json(warnings=False)
+
+
+@lru_cache(maxsize=64)  # all jobs of a batch, and of those that share a round trip, are accepted at once
+def _text_of(ms: int) -> str:
+    return to_json(at(ms)).decode().strip('"')
 
 
 def links(job_id: str) -> Links:
@@ -84,15 +104,19 @@ def at_or_none(ms: int | None) -> datetime | None:
 
 
 @cache
-def _shared(model: type[BaseModel]) -> Sequence[tuple[str, bool]]:
-    """Return the fields that `model` and the ledger's record share: their names, and whether they are times."""
-    return [(field.name, field.name.endswith("_at")) for field in fields(Record) if field.name in model.model_fields]
+def _shared(model: type[BaseModel]) -> tuple[Sequence[str], Callable[[Record], Sequence[Any]], Sequence[str]]:
+    """Return the fields that `model` and the ledger's record share, a function for their values, and the times."""
+    names = [field.name for field in fields(Record) if field.name in model.model_fields]
+    return names, attrgetter(*names), [name for name in names if name.endswith("_at")]
 
 
 def _by_name(model: type[BaseModel], record: Record) -> dict[str, Any]:
     """Return the values of the shared fields. Times, in milliseconds in the ledger, become datetimes."""
-    values = ((name, is_time, getattr(record, name)) for name, is_time in _shared(model))
-    return {name: at(value) if is_time and value is not None else value for name, is_time, value in values}
+    names, values_of, times = _shared(model)
+    values = dict(zip(names, values_of(record), strict=True))
+    for name in times:
+        values[name] = at_or_none(values[name])
+    return values
 
 
 def _summary(record: Record) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from prometheus_fastapi_instrumentator import Instrumentator, metrics
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from api.metrics.measuring import Measuring
 from api.metrics.task_events import consuming
 from api.metrics.task_metrics import TaskMetrics
 from api.settings import GatewaySettings
 from shared.ledger.server import bounded
 
+_NOT_MEASURED = frozenset({"/metrics", "/livez", "/readyz"})
 _LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -31,23 +33,19 @@ def install(app: FastAPI) -> CollectorRegistry:
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
-    instrumentator = Instrumentator(
-        should_group_status_codes=False,
-        excluded_handlers=["^/metrics$", "^/livez$", "^/readyz$"],
-        registry=registry,
-    )
     # Two of the five default metrics: the others cost more per request than accepting a job.
-    for measure in (
+    measures = (
         metrics.requests(registry=registry),
         metrics.latency(
             registry=registry,
             buckets=_LATENCY_BUCKETS_S,
             should_exclude_streaming_duration=True,  # a stream of events lasts as long as its job
         ),
-    ):
-        if measure is not None:
-            instrumentator.add(measure)
-    instrumentator.instrument(app).expose(app, include_in_schema=False)
+    )
+    app.add_middleware(
+        Measuring, measures=[measure for measure in measures if measure is not None], excluded=_NOT_MEASURED
+    )
+    Instrumentator(registry=registry).expose(app, include_in_schema=False)
     return registry
 
 

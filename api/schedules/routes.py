@@ -164,20 +164,20 @@ async def resume_schedule(found: FoundSchedule, request: Request, timetable: Tim
 @router.post(
     "/schedules/{schedule_id}/run",  # noqa: FAST003 - FoundSchedule takes it
     status_code=202,
+    response_model=JobAccepted,
     summary="Run a schedule now",
     responses={
         202: {"headers": {"Location": {"description": "The job.", "schema": {"type": "string"}}}},
         **problems(404, 422, 503, 507),
     },
 )
-async def run_schedule(found: FoundSchedule, request: Request, response: Response) -> JobAccepted:
+async def run_schedule(found: FoundSchedule, request: Request) -> Response:
     """Submit a job of it now, even if it is paused, and regardless of its overlap policy. Its slots do not change."""
     prepared = await _prepare_stored(request, found.schedule)
     accepted, (entry,) = await dispatch_of(request).accept([prepared], None, schedule=found.schedule.id)
-    job = view.accepted(entry, accepted.ids[0], accepted.created_at_ms)
-    response.headers["Location"] = job.links.self
-    response.headers["Retry-After"] = "1"
-    return job
+    body = view.accepted(entry, accepted.ids[0], accepted.created_at_ms)
+    headers = {"Location": f"/jobs/{accepted.ids[0]}", "Retry-After": "1"}
+    return Response(body, 202, headers, "application/json")
 
 
 async def _edit(timetable: AsyncTimetable, schedule_id: str, edited: Edit) -> Schedule:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,6 +27,9 @@ from shared.ledger.backend import LedgerBackend
 
 PARAMS_SHOWN = 256  # characters of the parameters that events and Flower show
 _EMBED = '{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
+
+_PLACE = re.compile(r'"<([a-z]+)>"')
+_as_json = json.encoder.encode_basestring_ascii  # what json.dumps does to text
 
 _captured: ContextVar[list[dict[str, Any]]] = ContextVar("captured")
 
@@ -98,32 +102,37 @@ class Composer:
         self._settings = settings
         self.app = make_celery(settings, transport=CapturingTransport, backend="shared.broker.messages:SilentBackend")
         self.app.conf.task_send_sent_event = False  # it would go nowhere, and cost as much as the message
-        self._templates: dict[str, dict[str, Any]] = {}
+        self._forms: dict[str, str] = {}  # by kind: the text of a message, with places for what differs
 
     def message(self, contract: AnyContract, job_id: str, params: str, options: MessageOptions, *, queue: str) -> str:
         """Return the message of a single job. `params` is JSON text."""
-        template = self._templates.get(contract.spec.kind) or self._template(contract)
-        headers = template["headers"] | {
-            "id": job_id,
-            "root_id": job_id,
-            "timelimit": [options.hard_limit_s, options.soft_limit_s],
-            "kwargsrepr": params[:PARAMS_SHOWN],
-        }
-        properties = template["properties"] | {
-            "correlation_id": job_id,
-            "delivery_tag": job_id,
+        form = self._forms.get(contract.spec.kind) or self._form(contract)
+        return form % {
+            "id": f'"{job_id}"',
+            "body": f'"{base64.b64encode(f"[[], {params}, {_EMBED}]".encode()).decode()}"',
+            "timelimit": f"[{options.hard_limit_s!r}, {options.soft_limit_s!r}]",
+            "kwargsrepr": _as_json(params[:PARAMS_SHOWN]),
             "priority": self._settings.wire_priority(options.priority),
-            "delivery_info": {"exchange": "", "routing_key": queue},
+            "queue": _as_json(queue),
         }
-        body = base64.b64encode(f"[[], {params}, {_EMBED}]".encode()).decode()
-        return json.dumps(template | {"body": body, "headers": headers, "properties": properties})
 
-    def _template(self, contract: AnyContract) -> dict[str, Any]:
+    def _form(self, contract: AnyContract) -> str:
+        """Return the text of a message of this kind, with a place for each value that differs."""
         with _capture() as messages:
             self.app.send_task(contract.spec.kind, kwargs={}, queue=contract.spec.queue, argsrepr="()", kwargsrepr="")
+        (message,) = messages
         for option in ("argsrepr", "kwargsrepr"):  # send_task also puts its own options into the properties
-            messages[0]["properties"].pop(option)
-        return self._templates.setdefault(contract.spec.kind, messages[0])
+            message["properties"].pop(option)
+        message["body"] = "<body>"
+        message["headers"] |= {name: f"<{name}>" for name in ("id", "timelimit", "kwargsrepr")} | {"root_id": "<id>"}
+        message["properties"] |= {
+            "correlation_id": "<id>",
+            "delivery_tag": "<id>",
+            "priority": "<priority>",
+            "delivery_info": {"exchange": "", "routing_key": "<queue>"},
+        }
+        form = _PLACE.sub(r"%(\1)s", json.dumps(message).replace("%", "%%"))
+        return self._forms.setdefault(contract.spec.kind, form)
 
     def wire_priority(self, priority: int) -> int:
         """Return Celery's priority on this broker for a job's priority (0..9, 9 is most urgent)."""

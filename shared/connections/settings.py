@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -224,11 +224,13 @@ def check_connections(model: BaseModel, connections: Connections) -> list[Connec
 def _named_in(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str, ConnectionGroup]]:
     """Yield path, name and group of every connection named in a value, also in nested models."""
     if isinstance(value, BaseModel):
-        for name, marker in _markers_of(type(value)):
+        for name, marker in _fields_to_see(type(value)):
             inner = getattr(value, name)
+            if inner is None:
+                continue
             if marker is not None:
                 yield from ((place, text, marker.group) for place, text in _texts(inner, (*path, name)))
-            elif isinstance(inner, (BaseModel, Mapping, list, tuple)):
+            else:
                 yield from _named_in(inner, (*path, name))
     elif isinstance(value, Mapping):
         for key, inner in value.items():
@@ -239,11 +241,33 @@ def _named_in(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[s
 
 
 @cache  # used by every submission
-def _markers_of(model: type[BaseModel]) -> tuple[tuple[str, NamesConnection | None], ...]:
-    """Return the marked fields of a model with their markers."""
-    return tuple(
-        (name, _marker(field.metadata) or _marker_in(field.annotation)) for name, field in model.model_fields.items()
-    )
+def _fields_to_see(model: type[BaseModel]) -> Sequence[tuple[str, NamesConnection | None]]:
+    """Return the marked fields of a model with their markers, and those with a model inside that may have such."""
+    found = [
+        (name, field.annotation, _marker(field.metadata) or _marker_in(field.annotation))
+        for name, field in model.model_fields.items()
+    ]
+    return [(name, marker) for name, annotation, marker in found if marker or _may_name(annotation, set())]
+
+
+def _may_name(annotation: Any, seen: set[Any]) -> bool:
+    """Return whether a model in a value of this type may name a connection."""
+    if annotation is Any or isinstance(annotation, typing.TypeVar):
+        return True
+    value = getattr(annotation, "__value__", annotation)  # of an alias
+    is_class = isinstance(value, type)
+    if is_class and not issubclass(value, BaseModel):
+        return issubclass(value, (Mapping, list, tuple))  # of whatever
+    if is_class or value is not annotation:
+        if annotation in seen:
+            return False  # it is being looked at
+        seen.add(annotation)
+    if is_class:
+        return any(
+            _marker(field.metadata) or _marker_in(field.annotation) or _may_name(field.annotation, seen)
+            for field in value.model_fields.values()
+        )
+    return any(_may_name(part, seen) for part in typing.get_args(value))
 
 
 def _texts(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, str]]:

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import threading
 import time
 from uuid import UUID
 
 _RANDOM_BITS = 74  # 12 of rand_a and 62 of rand_b
+_DRAWN = 4_096  # bytes that are drawn from the system at once: a call for each id took longer than all the rest
+
+
+class _Random:
+    """The system's random bytes, of which each is given out once; a forked child draws its own."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._at = 0
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._bytes, self._at = b"", 0
+
+    def take(self, count: int) -> bytes:
+        if self._at + count > len(self._bytes):
+            self._bytes, self._at = secrets.token_bytes(_DRAWN), 0
+        self._at += count
+        return self._bytes[self._at - count : self._at]
+
+
 _lock = threading.Lock()
+_random = _Random()
 _last = (0, 0)
 
 
@@ -24,16 +47,17 @@ def uuid7() -> str:
         now_ms = time.time_ns() // 1_000_000
         last_ms, last_random = _last
         if now_ms > last_ms:
-            random = secrets.randbits(_RANDOM_BITS - 1)  # the top bit is left for increments
+            random = int.from_bytes(_random.take(10)) >> (80 - _RANDOM_BITS + 1)  # the top bit is left for increments
         else:
-            now_ms, random = last_ms, last_random + 1 + secrets.randbits(32)
+            now_ms, random = last_ms, last_random + 1 + int.from_bytes(_random.take(4))
         _last = (now_ms, random)
     return _uuid7(now_ms, random)
 
 
 def _uuid7(at_ms: int, bits: int) -> str:
     rand_a, rand_b = bits >> 62, bits & ((1 << 62) - 1)
-    return str(UUID(int=at_ms << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b))
+    digits = f"{at_ms << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def uuid7_of(at_ms: int, seed: str) -> str:

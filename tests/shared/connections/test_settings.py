@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
@@ -153,4 +153,23 @@ def test_connections_in_lists_mappings_and_optional_fields_are_found(known: Conn
         ("several", 1),
         ("by_name", "x"),
         ("maybe",),
+    ]
+
+
+class Tree(BaseModel):
+    """A model that contains itself, below fields of several shapes."""
+
+    name: str = ""
+    table: SqlConnectionName | None = None
+    below: dict[str, list[Tree]] = {}
+    anything: Any = None
+
+
+def test_connections_in_models_inside_of_models_are_found(known: Connections) -> None:
+    """Whatever is between them: a contract may have models in itself, in mappings and where any value is allowed."""
+    job = Tree(below={"x": [Tree(), Tree(table="a", below={"y": [Tree(table="b")]})]}, anything=(Tree(table="c"),))
+    assert [problem.path for problem in check_connections(job, known)] == [
+        ("below", "x", 1, "table"),
+        ("below", "x", 1, "below", "y", 0, "table"),
+        ("anything", 0, "table"),
     ]
