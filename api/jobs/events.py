@@ -21,7 +21,7 @@ from shared.ledger.aclient import AsyncLedger
 from shared.ledger.records import Event, Record
 from shared.ledger.states import State
 
-# A stream keeps 2000 events or more (EVENTS_KEPT in shared/ledger/script), so what follows a gap always fills a page.
+# A stream keeps EVENTS_KEPT (shared/ledger/records.py) events or more, so what follows a gap always fills a page.
 _PAGE = 500
 _LEDGER_PAUSE_S = 1.0  # how long a stream waits for a ledger that does not answer while the subscription is up
 _EVENT_ID = r"^[0-9]{1,15}(-[0-9]{1,15})?$"

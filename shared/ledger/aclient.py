@@ -16,12 +16,15 @@ from shared.ledger.calling.filters import Filter
 from shared.ledger.calling.headroom import Headroom
 from shared.ledger.keys import Keys
 from shared.ledger.records import (
+    EVENTS_KEPT,
     Accepted,
     Event,
     Gone,
     Record,
     Submission,
     Unknown,
+    event_place,
+    first_event,
     parse_event,
     parse_read,
     parse_record,
@@ -116,6 +119,14 @@ class AsyncLedger:
 
     async def events(self, job_id: str, *, after: str = "-", count: int = 500) -> Sequence[Event]:
         """Return the events of a job after the event id `after`, oldest first."""
-        start = "-" if after == "-" else f"({after}"
-        entries = await self._asked(self.client.xrange(self.keys("events", job_id), start, "+", count=count))
-        return [parse_event(event_id, values) for event_id, values in entries]
+        start, stream = "-" if after == "-" else f"({after}", self.keys("events", job_id)
+        async with self.client.pipeline(transaction=False) as calls:
+            calls.hmget(self.keys("job", job_id), "created_at", "begins").xlen(stream)
+            calls.xrange(stream, start, "+", count=count)
+            (created_at, begins), length, entries = await self._asked(calls.execute())
+        events = [parse_event(event_id, values) for event_id, values in entries]
+        if begins and length < EVENTS_KEPT:  # else it would be trimmed by now
+            first = first_event(int(created_at), begins)
+            if after == "-" or event_place(after) < event_place(first.id):
+                return [first, *events][:count]
+        return events

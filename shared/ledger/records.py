@@ -9,6 +9,8 @@ from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+EVENTS_KEPT = 2_000  # of a job and its steps, at least
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Written:
@@ -256,6 +258,17 @@ def parse_read(reply: Sequence[Any]) -> Record | Gone | Unknown:
     if what == "found":
         return parse_record(found[0], found[1:])
     return Gone() if what == "gone" else Unknown()
+
+
+def first_event(created_at_ms: int, state: str) -> Event:
+    """Return the first event of a job, which is not in its stream: see `events.lua` of the script."""
+    return Event(f"{created_at_ms}-0", "state", created_at_ms, f'{{"state": "{state}", "attempt": 0}}', None)
+
+
+def event_place(event_id: str) -> tuple[int, int]:
+    """Return what event ids sort by: time in milliseconds, and a number within it."""
+    at_ms, _, number = event_id.partition("-")
+    return int(at_ms), int(number or 0)
 
 
 def parse_event(event_id: str, values: Mapping[str, str]) -> Event:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from shared.ledger.counters import lua_bounds
 from shared.ledger.keys import Keys
+from shared.ledger.records import EVENTS_KEPT
 from shared.ledger.states import lua_states
 
 #: The parts in order, by folder.
@@ -88,9 +89,14 @@ def all_parts() -> list[str]:
 def library(keys: Keys) -> Library:
     """Return the whole script, with these names of keys."""
     parts = keys.written_into("\n".join(map(part, all_parts())))
-    text = f"{lua_states()}\n{lua_bounds()}\n{parts}\n{_ANSWER}"
+    text = f"{lua_states()}\n{lua_bounds()}\n{lua_limits()}\n{parts}\n{_ANSWER}"
     name = _FAMILY + hashlib.sha256(text.encode()).hexdigest()[:16]
     return Library(name, f"#!lua name={name}\n{text}{_registered(name)}")
+
+
+def lua_limits() -> str:
+    """Return limits that callers know, too, as Lua."""
+    return f"local EVENTS_KEPT = {EVENTS_KEPT}"
 
 
 def _registered(name: str) -> str:

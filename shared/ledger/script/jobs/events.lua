@@ -1,10 +1,9 @@
 -- The events of a job, and the counters of the metrics.
 
 -- luacheck: read globals DURATION_BOUNDS_S (counters)
+-- luacheck: read globals EVENTS_KEPT (limits)
 -- luacheck: read globals KEY (keys)
--- luacheck: read globals NOW change counted int (records)
-
-local EVENTS_KEPT = 2000
+-- luacheck: read globals NOW change counted int load set (records)
 
 -- The counters of the metrics (shared/ledger/counters.py) are counted in the transition, so they are exact, and written
 -- once per call. A field that is not a number is left as it is, so that it stops no job.
@@ -27,16 +26,34 @@ local function bucket(duration_s)
   return '+Inf'
 end
 
+local function write_event(stream, id, ...)
+  change('XADD', stream, 'MAXLEN', '~', EVENTS_KEPT, id, 'event', ...)
+end
+
+-- The first event of an accepted job needs no stream, which takes 4 kB: it is the state that the record `begins` with,
+-- and its id is the time of acceptance. Nobody can be waiting for it.
+local function begin_events(record) set(record, { begins = record.state }) end
+
+-- If more happens within the millisecond of the first event, it is written to the stream, so that ids are in order.
+local function write_first_event(job_id, stream)
+  local job = load(job_id)
+  if not job or not job.begins or NOW > tonumber(job.created_at) then return end
+  if redis.call('EXISTS', stream) == 1 then return end -- the clock was set back
+  local data = '{"state": "' .. job.begins .. '", "attempt": 0}'
+  write_event(stream, int(job.created_at) .. '-0', 'state', 'at', int(job.created_at), 'data', data)
+  set(job, { begins = false })
+end
+
 -- There is one stream per job, also for its steps. Every event wakes the subscribers of the channel `changes`.
 local function emit(record, event, data)
   local job_id = record.job_id or record.id
   local stream = KEY.events .. job_id
-  local item = { 'event', event, 'at', int(NOW), 'data', data }
+  if NOW <= tonumber(record.created_at) then write_first_event(job_id, stream) end
   if record.step then
-    item[#item + 1] = 'step'
-    item[#item + 1] = record.step
+    write_event(stream, '*', event, 'at', int(NOW), 'data', data, 'step', record.step)
+  else
+    write_event(stream, '*', event, 'at', int(NOW), 'data', data)
   end
-  change('XADD', stream, 'MAXLEN', '~', EVENTS_KEPT, '*', unpack(item))
   change('PUBLISH', KEY.changes, job_id)
 end
 

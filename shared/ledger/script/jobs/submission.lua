@@ -2,7 +2,7 @@
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals NOW change count field_of hand_of int load record_key set take_in_hand (records)
--- luacheck: read globals emit_state (events)
+-- luacheck: read globals begin_events (events)
 -- luacheck: read globals store_celery_result (results)
 -- luacheck: read globals keep_lineage refer (files)
 -- luacheck: read globals enter note_published publish (queues)
@@ -67,7 +67,7 @@ local function write(jobs)
       end
     end
     start_waiting(record)
-    emit_state(record)
+    begin_events(record)
   end
   return ids
 end

@@ -79,17 +79,18 @@ def records_are_as_predicted(found: Snapshot, world: World) -> None:
 
 def events_are_as_predicted(found: Snapshot, world: World) -> None:
     """Find that each job tells all of its and its steps' changes, once, in order."""
-    told = {
-        job_id: [
+    streams, told = found.having(found.streams, "events"), {}
+    for job_id in world.events:
+        begins = found.records[job_id].get("begins")
+        told[job_id] = [("state", None, begins)] if begins else []
+        told[job_id] += [
             (
                 entry["event"],
                 entry.get("step"),
                 json.loads(entry["data"])["state"] if entry["event"] == "state" else None,
             )
-            for entry in stream
+            for entry in streams.get(job_id, [])
         ]
-        for job_id, stream in found.having(found.streams, "events").items()
-    }
     assert told == world.events
 
 

@@ -7,13 +7,13 @@ from itertools import chain
 
 from shared.ledger.counters import lua_bounds
 from shared.ledger.keys import KEYS
-from shared.ledger.script import all_parts, part
+from shared.ledger.script import all_parts, lua_limits, part
 from shared.ledger.states import lua_states
 
 TAKES = re.compile(r"^-- luacheck: (?:read )?globals ([\w ]+) \((\w+)\)$", re.MULTILINE)
 DEFINES = re.compile(r"^local (?:function (\w+)|([\w, ]+))", re.MULTILINE)
 COMMENTS_AND_TEXTS = re.compile(r"--[^\n]*|'[^'\n]*'")
-GENERATED = {"counters": lua_bounds(), "keys": "local KEY = {}", "states": lua_states()}
+GENERATED = {"counters": lua_bounds(), "limits": lua_limits(), "keys": "local KEY = {}", "states": lua_states()}
 
 
 def defined(text: str) -> set[str]:
