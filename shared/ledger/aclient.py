@@ -120,8 +120,10 @@ class AsyncLedger:
     async def events(self, job_id: str, *, after: str = "-", count: int = 500) -> Sequence[Event]:
         """Return the events of a job after the event id `after`, oldest first."""
         start, stream = "-" if after == "-" else f"({after}", self.keys("events", job_id)
+        calls: Any
         async with self.client.pipeline(transaction=False) as calls:
-            calls.hmget(self.keys("job", job_id), "created_at", "begins").xlen(stream)
+            calls.hmget(self.keys("job", job_id), "created_at", "begins")
+            calls.xlen(stream)
             calls.xrange(stream, start, "+", count=count)
             (created_at, begins), length, entries = await self._asked(calls.execute())
         events = [parse_event(event_id, values) for event_id, values in entries]

@@ -49,8 +49,8 @@ class Ledger:
     def _call(self, transition: str, **arguments: Any) -> Any:
         return self._call_raw(transition, arguments)
 
-    def _call_raw(self, transition: str, arguments: Any) -> Any:
-        call, client = self._library.call(transition, to_json(arguments)), cast("Any", self.client)
+    def _call_raw(self, transition: str, arguments: Any, columns: Sequence[str] = ()) -> Any:
+        call, client = self._library.call(transition, to_json(arguments), *columns), cast("Any", self.client)
         try:
             return client.execute_command(*call)
         except redis.ResponseError as failure:
@@ -70,13 +70,13 @@ class Ledger:
         used = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(failure.__traceback__))
         return any(isinstance(one, redis.Redis) and one.connection_pool is self.client.connection_pool for one in used)
 
-    def call(self, transition: str, arguments: Any) -> Any:
+    def call(self, transition: str, arguments: Any, columns: Sequence[str] = ()) -> Any:
         """Run a transition whose typed caller is in another module, such as `shared.schedules.timetable`."""
-        return self._call_raw(transition, arguments)
+        return self._call_raw(transition, arguments, columns)
 
     def accept(self, submission: Submission) -> Accepted:
         """Write jobs and their messages atomically, for beat and the keeper."""
-        (reply,) = self._call_raw("accept", [submission.arguments()])
+        (reply,) = self._call_raw("accept", [submission.arguments()], submission.columns())
         return parse_accepted(submission, reply)
 
     def claim(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import groupby
 from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -89,7 +90,13 @@ class Submission:
 
     def arguments(self, until_ms: int | None = None) -> dict[str, Any]:
         """Return the submission as an argument of the script, valid until `until_ms` by the clock of the server."""
-        arguments: dict[str, Any] = {"jobs": [job.record() for job in self.jobs]}
+        arguments: dict[str, Any] = {"jobs": []}
+        for alike, jobs in self._groups():
+            group = list(jobs)
+            if alike:
+                arguments["jobs"].append({"alike": _alike_fields(group[0]), "count": len(group)})
+            else:
+                arguments["jobs"] += [job.record() for job in group]
         if until_ms is not None:
             arguments["until"] = until_ms
         if self.idempotency_key is not None:
@@ -99,6 +106,20 @@ class Submission:
                 "idempotency_ms": int(self.idempotency_s * 1000),
             }
         return arguments
+
+    def columns(self) -> list[str]:
+        """Return what plain jobs do not have in common, as arguments of the script that are not JSON."""
+        return [
+            text
+            for alike, jobs in self._groups()
+            if alike
+            for job in jobs
+            for text in (job.id, job.params, job.message or "")
+        ]
+
+    def _groups(self) -> Iterable[tuple[Any, Iterable[Entry]]]:
+        """Return the jobs in their order: those in a row that are plain and alike together, with what they share."""
+        return groupby(self.jobs, _alike)
 
 
 class Accepted(NamedTuple):
@@ -194,6 +215,26 @@ def _writer(*names: str) -> Callable[[_Written], dict[str, str]]:
 
 
 _entry_fields = _writer(*(field.name for field in fields(_Written)))
+_SHARED = ("kind", "queue", "priority", "retention_ms", "max_crashes", "max_retries", "options", "tags")
+_alike_fields = _writer(*_SHARED)
+_shared = attrgetter(*_SHARED)
+_PLAIN = {field.name: field.default for field in fields(Entry)}
+_OWN = ("id", "params", "message")
+_WISHES = tuple(name for name in _PLAIN if name not in {*_SHARED, *_OWN})
+_wishes = attrgetter(*_WISHES)
+_NO_WISHES = tuple(_PLAIN[name] for name in _WISHES)
+
+
+def _alike(job: Entry) -> tuple[Any, ...] | None:
+    """Return what a job has in common with others that are written with it; None if it is written by itself.
+
+    It is if it has steps, waits for its time, names files, or has another wish.
+    """
+    if job.message is None or "artifact://" in job.params or _wishes(job) != _NO_WISHES:
+        return None
+    return _shared(job)
+
+
 _reused_fields = _writer("state", "result", "artifacts", "attempt", "attempts", "worker", "started_at", "finished_at")
 
 

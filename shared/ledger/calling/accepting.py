@@ -121,7 +121,8 @@ class Accepting:
             return
         for waiting in batch:
             waiting.until_ms = self.clock.at(waiting.deadline)
-        call = Call("accept", [waiting.submission.arguments(waiting.until_ms) for waiting in batch])
+        arguments = [waiting.submission.arguments(waiting.until_ms) for waiting in batch]
+        call = Call("accept", arguments, [text for waiting in batch for text in waiting.submission.columns()])
         for waiting in batch:
             waiting.call = call
         try:

@@ -5,6 +5,7 @@ A call that was not sent has done nothing; a call that was sent and got no reply
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -56,8 +57,9 @@ class Call:
 
     transition: str
     arguments: Any
+    columns: Sequence[str] = ()
     may_be_done: bool = field(default=False, init=False)
-    size_bytes: int = field(default=0, init=False)  # of the arguments as JSON
+    size_bytes: int = field(default=0, init=False)  # of the arguments
 
     @property
     def changes(self) -> bool:
@@ -112,8 +114,8 @@ class Script:
             return await _answer(connection, call, *command)
 
         arguments = to_json(call.arguments)
-        call.size_bytes = len(arguments)
-        command = self._library.call(call.transition, arguments)
+        call.size_bytes = len(arguments) + sum(map(len, call.columns))
+        command = self._library.call(call.transition, arguments, *call.columns)
         return await _ONCE_MORE.call_with_retry(ask, lambda _: connection.disconnect())
 
     async def _load(self, connection: Connection, call: Call) -> None:

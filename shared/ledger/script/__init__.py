@@ -109,7 +109,7 @@ redis.register_function{{ function_name = '{name}_read', callback = answer, flag
 _ANSWER = """
 local function answer(_, arguments)
   begin()
-  local done, reply = try(function() return T[arguments[1]](cjson.decode(arguments[2])) end)
+  local done, reply = try(function() return T[arguments[1]](cjson.decode(arguments[2]), arguments) end)
   if not done then
     local is_of_the_server = ({ OOM = true, MISCONF = true, READONLY = true })[string.match(reply, '^%u+')]
     return redis.error_reply((is_of_the_server and '' or 'REFUSED ') .. (string.gsub(reply, '%c', ' ')))

@@ -1,6 +1,6 @@
 -- The transitions of the ledger, in one library of functions, so that they can share code; every call is atomic.
 --
---   arguments[1]  transition        arguments[2]  its arguments as one JSON object
+--   arguments[1]  transition        arguments[2]  its arguments as JSON        arguments[3...]  of accept: columns
 --
 -- **A transition never stops half way.** Redis does not roll back, so a transition only reads and records its changes
 -- with `change`. At its end all changes are checked and then written. An error before that leaves everything unchanged.
@@ -111,6 +111,12 @@ local function change(command, key, first, second, third, ...)
   end
   commands[#commands + 1], last_of[key] = noted, noted
   types[key] = TYPE_OF[command] or types[key]
+end
+
+-- Record a writing command with many values, which are text or numbers.
+local function change_alike(command, key, values)
+  commands[#commands + 1], last_of[key] = { command, key, unpack(values) }, nil
+  types[key] = command ~= 'HSET' and TYPE_OF[command] or types[key]
 end
 
 local function count(field, n) counts[field] = (counts[field] or 0) + (n or 1) end

@@ -1,11 +1,13 @@
 -- Accepting jobs.
 
 -- luacheck: read globals KEY (keys)
--- luacheck: read globals NOW change count field_of hand_of int load record_key set take_in_hand (records)
+-- luacheck: read globals MOST_VALUES NOW change change_alike count field_of hand_of int is_number load (records)
+-- luacheck: read globals must_be must_be_text record_key set take_in_hand (records)
 -- luacheck: read globals begin_events (events)
 -- luacheck: read globals store_celery_result (results)
 -- luacheck: read globals keep_lineage refer (files)
--- luacheck: read globals enter note_published publish (queues)
+-- luacheck: read globals enter is_paused list_of note_published numbered order publish published_key (queues)
+-- luacheck: read globals waiting_set (queues)
 
 local function index(record)
   local id = record.id
@@ -40,34 +42,104 @@ local function start_waiting(record)
   if record.expires_at then change('ZADD', KEY.expiring, record.expires_at, record.id) end
 end
 
--- Write jobs, and publish or schedule them. `with_steps` of a record has the records of its steps. Returns the ids.
-local function write(jobs)
-  local ids = {}
-  for i, record in ipairs(jobs) do
-    ids[i] = record.id
-    local steps = record.with_steps
-    record.with_steps = nil
-    create(record)
-    index(record)
-    keep_lineage(record)
-    refer(record)
-    if record.retried_from and redis.call('EXISTS', record_key(record.retried_from)) == 1 then
-      set(hand_of(record.retried_from), { retried_as = record.id })
-    end
-    if steps then
-      for _, step in ipairs(steps) do
-        create(step)
-        if step.reused_from then
-          store_celery_result(step, 'SUCCESS', step.result)
-        elseif step.waits_for == '0' then
-          start_waiting(step)
-        else
-          enter(step, 'waiting')
-        end
+-- Write a job, and publish or schedule it. `with_steps` of a record has the records of its steps.
+local function write(record)
+  local steps = record.with_steps
+  record.with_steps = nil
+  create(record)
+  index(record)
+  keep_lineage(record)
+  refer(record)
+  if record.retried_from and redis.call('EXISTS', record_key(record.retried_from)) == 1 then
+    set(hand_of(record.retried_from), { retried_as = record.id })
+  end
+  if steps then
+    for _, step in ipairs(steps) do
+      create(step)
+      if step.reused_from then
+        store_celery_result(step, 'SUCCESS', step.result)
+      elseif step.waits_for == '0' then
+        start_waiting(step)
+      else
+        enter(step, 'waiting')
       end
     end
-    start_waiting(record)
-    begin_events(record)
+  end
+  start_waiting(record)
+  begin_events(record)
+end
+
+local COLUMNS = 3 -- of a job in a group: id, params, message
+
+-- Pass the columns of a group. Returns where the first one is.
+local function columns_of(group, columns)
+  local from, size = columns.next, group.count
+  if not is_number(size, 1) or size > MOST_VALUES / 2 or from + COLUMNS * size - 1 > #columns.texts then
+    error('count is not the number of jobs in the columns', 0)
+  end
+  columns.next = from + COLUMNS * size
+  return from
+end
+
+local function write_one_by_one(group, columns, from, ids)
+  for at = from, columns.next - 1, COLUMNS do
+    local record = { id = columns.texts[at], params = columns.texts[at + 1], message = columns.texts[at + 2] }
+    for name, value in pairs(group.alike) do record[name] = value end
+    write(record)
+    ids[#ids + 1] = record.id
+  end
+end
+
+-- Write the jobs of a group, which differ only in their columns and are published at once: what `write` does for each,
+-- in as few commands as possible.
+local function write_alike(group, columns, ids)
+  local from, record, texts = columns_of(group, columns), group.alike, columns.texts
+  if is_paused(record.queue) then return write_one_by_one(group, columns, from, ids) end
+  local now, list = int(NOW), list_of(record)
+  record.created_at, record.queued_at, record.published_at, record.publishes = now, now, now, '1'
+  record.state, record.begins = 'queued', 'queued'
+  local fields, place, keys = {}, order(record), {}
+  local alphabetically, by_time, by_place, messages = {}, {}, {}, {}
+  for name, value in pairs(record) do
+    must_be_text('HSET', name, value)
+    fields[#fields + 1], fields[#fields + 2] = name, value
+  end
+  for at = from, columns.next - 1, COLUMNS do
+    local id, message = texts[at], texts[at + 2]
+    local key = record_key(id)
+    local n = #keys + 1
+    ids[#ids + 1], keys[n] = id, key
+    change_alike('HSET', key, { 'id', id, 'params', texts[at + 1], 'message', message, unpack(fields) })
+    alphabetically[2 * n - 1], alphabetically[2 * n] = 0, id
+    by_time[2 * n - 1], by_time[2 * n] = NOW, id
+    by_place[2 * n - 1], by_place[2 * n] = place, id
+    messages[n] = numbered({ message = message, publishes = '1' })
+  end
+  take_in_hand({ id = texts[from], created_at = now, state = 'queued' })
+  if redis.call('EXISTS', unpack(keys)) > 0 then
+    for _, key in ipairs(keys) do must_be('hash', key) end
+  end
+  local indexes = { KEY.jobs, KEY.kind .. record.kind, KEY.queue .. record.queue, KEY.state .. record.state }
+  for _, tag in ipairs(cjson.decode(record.tags)) do indexes[#indexes + 1] = KEY.tag .. tag end
+  for _, key in ipairs(indexes) do change_alike('ZADD', key, alphabetically) end
+  change_alike('ZADD', waiting_set(record), by_place)
+  change_alike('ZADD', published_key(list), by_time)
+  change_alike('LPUSH', list, messages)
+  change('SADD', KEY.lists, list)
+  count('sent|' .. record.kind .. '|' .. record.queue, group.count)
+  count('submitted|' .. record.kind, group.count)
+end
+
+-- Write the jobs of a submission. Returns the ids.
+local function write_all(jobs, columns)
+  local ids = {}
+  for _, job in ipairs(jobs) do
+    if job.alike then
+      write_alike(job, columns, ids)
+    else
+      write(job)
+      ids[#ids + 1] = job.id
+    end
   end
   return ids
 end
@@ -79,15 +151,24 @@ local function replayed(ids)
   return 'gone'
 end
 
--- accept: submissions = [{until?, idempotency_key?, fingerprint?, idempotency_ms?, jobs: [record...]}], each all or
--- nothing. After `until` nothing is written, because the client was told so. A submission written before is unchanged:
--- the caller lost the reply and repeats the call. Replies, one per submission:
+local function pass_over(jobs, columns)
+  for _, job in ipairs(jobs) do
+    if job.alike then columns_of(job, columns) end
+  end
+end
+
+-- accept: submissions = [{until?, idempotency_key?, fingerprint?, idempotency_ms?, jobs: [...]}], each all or nothing.
+-- A job is a record, or a group {alike: the fields that its jobs share, count}; the other fields of the jobs of all
+-- groups are the arguments of the call that follow: id, params, message of the first, and so on.
+-- After `until` nothing is written, because the client was told so. A submission written before is unchanged: the
+-- caller lost the reply and repeats the call. Replies, one per submission:
 -- {'accepted', created_at} | {'replayed', created_at, ids...} | {'gone', created_at, ids...} (all of them were deleted)
 -- | {'conflict'} | {'late', the time now}
-function T.accept(a)
-  local replies, known_here = {}, {}
+function T.accept(a, arguments)
+  local replies, known_here, columns = {}, {}, { texts = arguments, next = 3 }
   for n, submission in ipairs(a) do
-    local written_at = field_of(submission.jobs[1].id, 'created_at')
+    local first, begins_at = submission.jobs[1], columns.next
+    local written_at = field_of(first.alike and columns.texts[columns.next] or first.id, 'created_at')
     local key = submission.idempotency_key and KEY.idempotency .. submission.idempotency_key
     local text = key and redis.call('GET', key)
     local known = key and known_here[key] or text and cjson.decode(text)
@@ -99,13 +180,14 @@ function T.accept(a)
       local is_same = known.fingerprint == submission.fingerprint
       replies[n] = is_same and { replayed(known.ids), known.created_at, unpack(known.ids) } or { 'conflict' }
     else
-      local ids = write(submission.jobs)
+      local ids = write_all(submission.jobs, columns)
       if key then
         known_here[key] = { fingerprint = submission.fingerprint, ids = ids, created_at = int(NOW) }
         change('SET', key, cjson.encode(known_here[key]), 'PX', submission.idempotency_ms)
       end
       replies[n] = { 'accepted', int(NOW) }
     end
+    if columns.next == begins_at then pass_over(submission.jobs, columns) end
   end
   return replies
 end

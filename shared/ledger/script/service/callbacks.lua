@@ -9,6 +9,6 @@
 function T.callback(a)
   if not redis.call('ZSCORE', KEY.callbacks, a.id) then return 'known' end
   change('ZREM', KEY.callbacks, a.id)
-  write({ a.job })
+  write(a.job)
   return 'accepted'
 end

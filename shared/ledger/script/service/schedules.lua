@@ -157,7 +157,7 @@ function T.schedule_tick(a)
   end
   if not a.job then return 'free' end
   unbuffered()
-  write({ a.job })
+  write(a.job)
   change('HSET', key, 'last_slot', int(a.slot))
   change('HDEL', key, 'trouble')
   return done('accepted')

@@ -79,7 +79,8 @@ def records_are_as_predicted(found: Snapshot, world: World) -> None:
 
 def events_are_as_predicted(found: Snapshot, world: World) -> None:
     """Find that each job tells all of its and its steps' changes, once, in order."""
-    streams, told = found.having(found.streams, "events"), {}
+    streams = found.having(found.streams, "events")
+    told: dict[str, list[tuple[str, str | None, str | None]]] = {}
     for job_id in world.events:
         begins = found.records[job_id].get("begins")
         told[job_id] = [("state", None, begins)] if begins else []

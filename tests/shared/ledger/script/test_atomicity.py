@@ -50,6 +50,7 @@ class House(NamedTuple):
     client: redis.Redis
     flow: str  # the id of a workflow
     asked: dict[str, list[Any]]  # for each transition, arguments with which it does something
+    columns: list[str]  # of `accept`
 
     def contents(self) -> dict[str, Any]:
         names: list[Any] = sorted(self.client.scan_iter(count=1_000))
@@ -74,7 +75,7 @@ class House(NamedTuple):
         """Ask; where an error comes back, nothing may have changed."""
         before = self.digest()
         try:
-            self.ledger.call(name, arguments)
+            self.ledger.call(name, arguments, self.columns if name == "accept" else ())
         except redis.ResponseError:
             is_whole = self.digest() == before
         else:
@@ -127,8 +128,10 @@ def house(ledger: Ledger, client: redis.Redis) -> Iterator[House]:
     grace = {"lock_ms": 5_000, "lease_ms": 10**12, "limit": 100, "grace_ms": 15_000, "outbox_grace_ms": 0}
     put = schedule | {"look_at": 1, "default": "acme.x"}
     stray = [{"what": what, "ids": ["stray", runs], "age_ms": 0} for what in ("events", "results", "steps", "files")]
+    plain = [entry(tags=("t",)), entry(tags=("t",)), entry(id=waits, tags=("t",))]
+    submission = Submission([entry(retried_from=ends), flow, *plain], idempotency_key="n", fingerprint="f")
     asked: dict[str, list[Any]] = {
-        "accept": [[Submission([entry(retried_from=ends), flow], idempotency_key="n", fingerprint="f").arguments()]],
+        "accept": [[submission.arguments()]],
         "claim": [
             {"id": job, "owner": "w2", "worker": "w2@h", "lease_ms": 1, "message": "{}", "delivery": "d"}
             for job in (waits, second, holds, lost, due, expires)
@@ -177,7 +180,7 @@ def house(ledger: Ledger, client: redis.Redis) -> Iterator[House]:
     }
     assert isinstance(runs_of_schedule, str)
     with redis.Redis(port=client.connection_pool.connection_kwargs["port"]) as raw:
-        yield House(Ledger(raw), raw, flow.id, asked)
+        yield House(Ledger(raw), raw, flow.id, asked, submission.columns())
         raw.flushall()  # what is restored has lost its lifetime
 
 
@@ -190,7 +193,7 @@ def variants(arguments: Any) -> Iterator[Any]:
         for name, value in arguments.items():
             yield {other: kept for other, kept in arguments.items() if other != name}
             yield from ({**arguments, name: other} for other in HOSTILE_VALUES)
-            if name in {"job", "jobs"}:
+            if name in {"job", "jobs", "alike"}:
                 yield from ({**arguments, name: other} for other in variants(value))
 
 
