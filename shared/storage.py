@@ -80,16 +80,21 @@ class ArtifactStore:
     @contextmanager
     def local_copy(self, uri: str, scratch: Path) -> Iterator[Path]:
         """Yield a local path with the content of `uri`: the file itself in a local store, else a download."""
+        copy = self.fetched(uri, scratch)
+        try:
+            yield copy
+        finally:
+            if not self.is_local:
+                copy.unlink(missing_ok=True)
+
+    def fetched(self, uri: str, scratch: Path) -> Path:
+        """Return a local path with the content of `uri`: the file itself in a local store, else a copy in `scratch`."""
         self.size_bytes(uri)
         if self.is_local:
-            yield Path(self.path(uri))
-            return
+            return Path(self.path(uri))
         target = scratch / f"{secrets.token_hex(8)}-{uri.rsplit('/', 1)[1]}"
         self.fs.get_file(self.path(uri), str(target))
-        try:
-            yield target
-        finally:
-            target.unlink(missing_ok=True)
+        return target
 
     def put(self, local: Path, *, file_owner: str, attempt: int, name: str, role: Role, media_type: str) -> Artifact:
         """Move the finished local file `local` into the store and return its reference.

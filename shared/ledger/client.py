@@ -123,13 +123,30 @@ class Ledger:
         replies = self._call("renew", owner=owner, ids=list(job_ids), lease_ms=int(lease_s * 1000))
         return dict(zip(job_ids, replies, strict=True))
 
-    def progress(self, job_id: str, *, token: str, progress: str | None, logs: Sequence[str] = ()) -> bool:
-        """Write progress and log lines (JSON text). Returns whether the job must stop. Raises `ClaimLost`."""
-        extra = {"progress": progress} if progress is not None else {}
+    def progress(
+        self,
+        job_id: str,
+        *,
+        token: str,
+        progress: str | None,
+        logs: Sequence[str] = (),
+        checkpoint: str | None = None,
+    ) -> bool:
+        """Write progress, log lines and a checkpoint (JSON text). Returns whether the job must stop.
+
+        Raises `ClaimLost`.
+        """
+        given = {"progress": progress, "checkpoint": checkpoint}
+        extra = {name: text for name, text in given.items() if text is not None}
         reply = self._call("progress", id=job_id, token=token, logs=list(logs), **extra)
         if reply == "refused":
             raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
         return cast("str", reply) == "cancel"
+
+    def checkpoint(self, job_id: str) -> str | None:
+        """Return the latest checkpoint of a job that has not ended, as JSON text."""
+        found = self.client.get(self.keys("checkpoint", job_id))
+        return found.decode() if isinstance(found, bytes) else found
 
     def succeed(self, job_id: str, *, token: str, result: str, artifacts: str = "[]") -> None:
         """End a job with its JSON result. Raises `ClaimLost`."""

@@ -84,7 +84,7 @@ def run(page: Path, folder: Path, url: str) -> None:
 @pytest.mark.integration
 def test_the_commands_print_what_the_pages_say(tmp_path: Path) -> None:
     """Every command of README and docs runs, page by page, against one service with the README's own kind."""
-    own_kind = write_own_kind(tmp_path / "own", among="shared.jobs")  # as the README does
+    own_kind = write_own_kind(tmp_path / "own", among="shared.jobs", pages=PAGES)  # as the pages do
     with running_up(tmp_path / "data", own_kind) as up:
         for page in PAGES:
             run(page, tmp_path / page.stem, up.url)

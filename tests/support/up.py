@@ -23,18 +23,23 @@ STOP_BOUND_S = 60.0
 _FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\n+```\w+\n(?P<text>.*?)```", re.DOTALL)
 
 
-def write_own_kind(folder: Path, *, among: str = "shared.jobs.etl") -> dict[str, str]:
-    """Write the files that the README adds a kind with to `folder`; return the environment that names them.
+def write_own_kind(
+    folder: Path, *, among: str = "shared.jobs.etl", pages: Sequence[Path] = (ROOT / "README.md",)
+) -> dict[str, str]:
+    """Write the files with which `pages` add kinds to `folder`; return the environment that names them.
 
     Of our own kinds the service has those of `among`, and so no worker for another family.
     """
-    for found in _FILE.finditer((ROOT / "README.md").read_text(encoding="utf-8")):
-        path = folder / found["name"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(found["text"], encoding="utf-8")
+    names = []
+    for page in pages:
+        for found in _FILE.finditer(page.read_text(encoding="utf-8")):
+            path = folder / found["name"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(found["text"], encoding="utf-8")
+            names.append(found["name"].removesuffix(".py").replace("/", "."))
     return {
-        "CELERIAC_CONTRACTS": f"{among},acme.contracts",
-        "CELERIAC_TASKS": "acme.tasks",
+        "CELERIAC_CONTRACTS": ",".join([among, *(name for name in names if name.endswith("contracts"))]),
+        "CELERIAC_TASKS": ",".join(name for name in names if name.endswith("tasks")),
         "PYTHONPATH": str(folder),
     }
 

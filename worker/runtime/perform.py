@@ -86,9 +86,28 @@ class _ItemRun(Run):
         """Add a log line that names the item."""
         self._whole.log_line(level, message, {**(fields or {}), "item": self._index})
 
-    def publish(self, local: Path, *, name: str, role: Role, media_type: str) -> Artifact:
+    def publish(
+        self,
+        local: Path | str,
+        *,
+        name: str | None = None,
+        role: Role = "file",
+        media_type: str | None = None,
+        copy: bool = False,
+    ) -> Artifact:
         """Move a file into the store, under a name that contains the item's number."""
-        return super().publish(local, name=f"{self._index:04d}-{name}", role=role, media_type=media_type)
+        own = f"{self._index:04d}-{Path(local).name if name is None else name}"
+        return super().publish(local, name=own, role=role, media_type=media_type, copy=copy)
+
+    def checkpoint(self, data: Any) -> None:
+        """Store how far this item is."""
+        self._whole.checkpoint({"item": self._index, "data": data})
+
+    @property
+    def last_checkpoint(self) -> Any:
+        """The latest checkpoint of this item."""
+        last = self._whole.last_checkpoint
+        return last["data"] if last is not None and last["item"] == self._index else None
 
     def report(self) -> None:
         """Write the pending progress and log lines of the step."""

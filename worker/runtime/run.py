@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import re
+import secrets
+import shutil
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import redis
 
-from shared.contract.artifacts import Artifact, Role
-from shared.errors import CeleriacError, TaskFailure
+from shared.contract.artifacts import Artifact, Dataset, Role
+from shared.errors import CeleriacError
 from shared.ledger.client import Ledger
 from shared.storage import ArtifactStore
 from shared.texts import finite, json_text, plain, redact_field, said
+from worker.runtime.checkpoints import written
+from worker.runtime.files import PARQUET, described, media_type_of, refuse_unfit
+from worker.runtime.pools import pool_of
 
 _REPORT_EVERY_S = 0.5
 _LOG_LINES_BUFFERED = 50
 _LOG_LINES_PER_RUN = 1_000
 _UNIT_LENGTH = 100
-_MOST_ARTIFACTS = 1_000
-_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}(; ?[\w-]+=[\w.-]+)*", re.ASCII)
 
 _current: ContextVar[Run | None] = ContextVar("current_run", default=None)
 
@@ -37,10 +42,10 @@ class CancelRequested(CeleriacError):
 
 @dataclass
 class Run:
-    """One attempt at a job: its identity, its scratch folder, its progress, log and artifacts.
+    """One attempt at a job: its identity, its scratch folder, its progress, log, checkpoint and artifacts.
 
-    `progress`, `log` and `publish` raise `ClaimLost` if another worker has claimed the job and `CancelRequested` if it
-    was cancelled: a body does not catch them, but cleans up in `finally`.
+    `progress`, `log`, `publish` and `checkpoint` raise `ClaimLost` if another worker has claimed the job and
+    `CancelRequested` if it was cancelled: a body does not catch them, but cleans up in `finally`.
     """
 
     job_id: str
@@ -56,6 +61,9 @@ class Run:
     _lines: list[str] = field(default_factory=list)
     _line_count: int = 0
     _reported_at: float = 0.0
+    _checkpoint: str | None = None
+    _stored_checkpoint: str | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def artifacts(self) -> Sequence[Artifact]:
@@ -102,62 +110,105 @@ class Run:
             "message": said(message),
             "fields": plain({name: redact_field(name, value) for name, value in (fields or {}).items()}),
         }
-        self._lines.append(json_text(line))
+        with self._lock:
+            self._lines.append(json_text(line))
         if len(self._lines) >= _LOG_LINES_BUFFERED:
             self.report()
 
-    def publish(self, local: Path, *, name: str, role: Role, media_type: str) -> Artifact:
-        """Move the finished file `local` into the store and return its reference."""
-        self._refuse_second(name)
-        _refuse_unfit(local, media_type)
+    def publish(
+        self,
+        local: Path | str,
+        *,
+        name: str | None = None,
+        role: Role = "file",
+        media_type: str | None = None,
+        copy: bool = False,
+    ) -> Artifact:
+        """Move the finished file `local` into the store and return its reference; with `copy`, leave it where it is.
+
+        `name` is by default that of the file, and `media_type` what the name says. Raises `TaskFailure` for a second
+        file of one name, and for what is not a file.
+        """
+        local = Path(local)
+        name = local.name if name is None else name
+        media_type = media_type or media_type_of(name)
+        refuse_unfit(local, name, media_type, self._artifacts)
         self.report()  # raises if this attempt has lost its claim: then a large file need not be copied
+        if copy or local.is_symlink():  # moving a link would store the link
+            local = Path(shutil.copyfile(local, self.scratch / f"{secrets.token_hex(8)}-copy"))
         artifact = self.store.put(
             local, file_owner=self.job_id, attempt=self.attempt, name=name, role=role, media_type=media_type
         )
         self._artifacts.append(artifact)
         return artifact
 
-    def _refuse_second(self, name: str) -> None:
-        if any(artifact.name == name for artifact in self._artifacts):
-            raise TaskFailure(
-                "artifact_exists",
-                f"This run has already published a file named {name}.",
-                remedy="Fix the task: give each file a name of its own.",
-            )
-        if len(self._artifacts) == _MOST_ARTIFACTS:
-            raise TaskFailure(
-                "too_many_artifacts",
-                f"This run has published {_MOST_ARTIFACTS} files; it may publish no more.",
-                remedy="Fix the task: put the files into a ZIP, and publish that.",
-            )
+    def publish_dataset(self, local: Path | str, *, name: str | None = None, copy: bool = False) -> Dataset:
+        """Move a Parquet file into the store and return its reference with its rows and columns.
+
+        Raises `TaskFailure` (``not_a_dataset``) for any other file.
+        """
+        row_count, columns = described(Path(local))
+        artifact = self.publish(local, name=name, role="dataset", media_type=PARQUET, copy=copy)
+        return Dataset(**artifact.model_dump(), row_count=row_count, columns=columns)
+
+    def open(self, uri: str) -> IO[bytes]:
+        """Open a stored file for reading. Raises `TaskFailure` (``artifact_missing``) if it does not exist."""
+        return self.store.open(uri)
+
+    def local(self, uri: str) -> Path:
+        """Return a local file with the content of a stored one, to be read only, until the end of this attempt.
+
+        Raises `TaskFailure` (``artifact_missing``) if it does not exist.
+        """
+        return self.store.fetched(uri, self.scratch)
+
+    def processes(self, count: int) -> AbstractContextManager[ProcessPoolExecutor]:
+        """Return an executor with `count` processes, for a `with` block; they end with it.
+
+        An executor or a pool of your own cannot work here: Celery forbids its children to start processes. What the
+        processes get is pickled, so their functions are those of modules.
+        """
+        return pool_of(count)
+
+    def checkpoint(self, data: Any) -> None:
+        """Store how far this job is, at once: JSON values of at most 64 KiB.
+
+        The next attempt at the job finds it in `last_checkpoint`, also if its worker was lost. It replaces the one
+        before, and is deleted at the end of the job.
+        """
+        self._checkpoint = written(data)
+        self.report()
+
+    @property
+    def last_checkpoint(self) -> Any:
+        """The latest checkpoint of this attempt or of an earlier one; None if there is none."""
+        if self._checkpoint is None and self.attempt > 1:
+            self._checkpoint = self.ledger.checkpoint(self.job_id)
+            self._stored_checkpoint = self._checkpoint
+        return None if self._checkpoint is None else json.loads(self._checkpoint)
 
     def report(self) -> None:
         """Write pending progress and log lines to the ledger now. Raises `ClaimLost` or `CancelRequested`."""
         self._reported_at = time.monotonic()
-        progress = json_text(self._progress) if self._progress is not None else None
-        lines, self._lines, self._progress = self._lines, [], None
-        if self.ledger.progress(self.job_id, token=self.token, progress=progress, logs=lines):
+        with self._lock:  # a body may have threads that log
+            lines, self._lines = self._lines, []
+            progress, self._progress = self._progress, None
+            checkpoint = self._checkpoint if self._checkpoint != self._stored_checkpoint else None
+        must_stop = self.ledger.progress(
+            self.job_id,
+            token=self.token,
+            progress=None if progress is None else json_text(progress),
+            logs=lines,
+            checkpoint=checkpoint,
+        )
+        self._stored_checkpoint = checkpoint or self._stored_checkpoint
+        if must_stop:
             raise CancelRequested(f"{self.job_id} is cancelled")
 
     def report_pending(self) -> None:
         """Write pending progress and log lines, if there are any."""
         if self._progress is not None or self._lines:
             self.report()
-
-
-def _refuse_unfit(local: Path, media_type: str) -> None:
-    if not local.is_file():  # a pipe would never end, and a folder has no content
-        raise TaskFailure(
-            "not_a_file",
-            f"{local} is not a file, so it cannot be published.",
-            remedy="Fix the task: write the file first; put a folder into a ZIP.",
-        )
-    if not _MEDIA_TYPE.fullmatch(media_type):
-        raise TaskFailure(
-            "invalid_media_type",
-            f"{media_type!r} is not a media type.",
-            remedy="Fix the task: give a type as in text/plain or text/html; charset=utf-8.",
-        )
 
 
 @contextmanager

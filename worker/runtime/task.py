@@ -36,6 +36,7 @@ from shared.workflows.canvas import PARAMETERS
 from shared.workflows.nodes import MapStep
 from worker.runtime.delivery import message_of
 from worker.runtime.perform import Body, Upstream, perform, perform_each
+from worker.runtime.printing import printed_to
 from worker.runtime.run import CancelRequested, Run, entered
 from worker.runtime.scratch import attempt_folder, comes_of_full_disk, scratch_full
 from worker.runtime.surroundings import restored
@@ -244,7 +245,7 @@ def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim
     """Return the body's result as JSON text, or its failure. `ClaimLost` and cancellation are raised."""
     try:
         run.scratch.mkdir(mode=0o700)
-        with restored():
+        with restored(), printed_to(run.log_line):
             return definition.perform(run, delivery, claim)
     except (ClaimLost, CancelRequested):
         raise

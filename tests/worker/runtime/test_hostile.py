@@ -29,7 +29,7 @@ def jobs(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[J
     folder = tmp_path_factory.mktemp("hostile")
     env = {
         "CELERIAC_CONTRACTS": "tests.acme.authors_contracts",
-        "CELERIAC_TASKS": "tests.acme.hostile",
+        "CELERIAC_TASKS": "tests.acme.hostile,tests.acme.authors",
         "CELERY_BROKER_URL": valkey.redis_url,
         "CELERIAC_STORE_URL": str(folder / "store"),
     }

@@ -131,7 +131,7 @@ function T.renew(a)
   return replies
 end
 
--- progress: {id, token, progress?, logs: [text...]}. Replies 'ok' | 'cancel' | 'refused'.
+-- progress: {id, token, progress?, logs: [text...], checkpoint?}. Replies 'ok' | 'cancel' | 'refused'.
 function T.progress(a)
   local record = load(a.id)
   if not holds(record, a) then return 'refused' end
@@ -140,6 +140,10 @@ function T.progress(a)
     set(record, { progress = a.progress })
     emit(record, 'progress', a.progress)
     note_celery_result(record, 'PROGRESS', a.progress)
+  end
+  if a.checkpoint then
+    set(record, { has_checkpoint = '1' })
+    change('SET', KEY.checkpoint .. record.id, a.checkpoint)
   end
   return record.cancel_requested_at and 'cancel' or 'ok'
 end

@@ -54,6 +54,10 @@ settle = function(record, state, outcome, alone)
     store_celery_result(record, CELERY_STATUS[state], exception)
   end
   emit_state(record, outcome.error and '"error": ' .. outcome.error)
+  if record.has_checkpoint then
+    set(record, { has_checkpoint = false })
+    change('DEL', KEY.checkpoint .. record.id)
+  end
   if not record.job_id then
     change('ZADD', KEY.ended, NOW + retention_ms, record.id)
     unrefer(record)

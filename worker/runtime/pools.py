@@ -1,0 +1,56 @@
+"""A pool of processes for a body.
+
+Celery marks its children as daemonic, and such a process may not start processes of its own: `ProcessPoolExecutor` and
+`multiprocessing.Pool` fail in a body with "daemonic processes are not allowed to have children".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]  # typeshed leaves it out
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+@contextmanager
+def pool_of(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield an executor with `count` processes. They end with the block, at once if it is left by an exception.
+
+    They are started with the method `spawn`: a body may have used libraries with threads, which a fork would copy in an
+    unusable state.
+    """
+    before = set(multiprocessing.active_children())
+    # The process object is billiard's: it is a daemon, and its key can only be given to processes of billiard's.
+    config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001
+    billiards = dict(config)
+    config.update(daemon=False, authkey=AuthenticationString(config["authkey"]))
+    executor = ProcessPoolExecutor(
+        count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
+    )
+    try:
+        yield executor
+        executor.shutdown()
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - before:
+            process.kill()
+        raise
+    finally:
+        config.update(billiards)
+
+
+def _begin(parent: int) -> None:
+    """Make this process die with its parent, which may be killed, and ignore what is meant for the parent alone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the call above
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
