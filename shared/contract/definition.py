@@ -163,11 +163,13 @@ _too_early: set[AnyContract] = set()  # to check examples with: see `check_rest`
 
 def _spec_of(cls: AnyContract, keywords: Mapping[str, Any]) -> Spec:
     given = {name: value for name, value in keywords.items() if value is not None}
-    given.setdefault("family", str(given.get("kind")).partition(".")[0])
-    given.setdefault("queue", given["family"])
+    family = given.get("family", str(given["kind"]).partition(".")[0])
+    defaults = {"family": family, "queue": family}
     summary, _, description = (cls.__doc__ or "").strip().partition("\n")
     try:
-        return Spec(result=_type_argument(cls), summary=summary.strip(), description=_dedent(description), **given)
+        return Spec(
+            result=_type_argument(cls), summary=summary.strip(), description=_dedent(description), **(defaults | given)
+        )
     except ValidationError as invalid:
         raise refusal(cls, faults_in(given, invalid)) from None
 

@@ -17,6 +17,7 @@ from shared.errors import DefinitionError
 
 KIND_PATTERN = r"^[a-z][a-z0-9]*\.[a-z][a-z0-9_]*$"
 MAX_KIND_LENGTH = 128
+_SHOWN = 40  # characters of a value in a message
 
 Fault = tuple[str, str]  # what is wrong with a definition, and what to do about it
 
@@ -31,11 +32,13 @@ class _Policy(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _refuse_with_a_hint(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(given, dict):
+            return validate(given)
         try:
             return validate(given)
         except ValidationError as invalid:
-            wrong = "; ".join(_in_words(error, cls) for error in invalid.errors(include_url=False))
-            raise DefinitionError(f"{cls.__name__}: {wrong}. Write {cls.written}.") from None
+            wrong = " ".join(f"{_in_words(error)}." for error in invalid.errors(include_url=False))
+            raise DefinitionError(f"{cls.__name__}: {wrong} Write {cls.written}.") from None
 
 
 class Limits(_Policy):
@@ -119,20 +122,28 @@ def faults_in(keywords: Mapping[str, Any], invalid: ValidationError) -> Iterator
     for error in invalid.errors(include_url=False):
         keyword = str(error["loc"][0])
         if error["type"] == "extra_forbidden":
-            known = [name for name, field in Spec.model_fields.items() if field.examples]
-            yield f"there is no class keyword {keyword!r}", did_you_mean(keyword, known)
+            yield f"there is no class keyword {keyword!r}", _meant(keyword)
             continue
         (written,) = Spec.model_fields[keyword].examples or [keyword]
         if error["type"] == "missing":  # only `limits` can be
             yield "it has no hard time limit", f"Add {written}."
-        else:
-            yield _in_words({**error, "input": keywords[keyword]}, Spec), f"Write {written}."
+        elif keyword in keywords:
+            yield _in_words({**error, "input": keywords[keyword]}), f"Write {written}."
 
 
-def _in_words(error: Mapping[str, Any], model: type[BaseModel]) -> str:
-    what = str(error["msg"]).removeprefix("Value error, ")
+def _meant(keyword: str) -> str:
+    for within, policy in (("limits", Limits), ("retry", Retry)):
+        if keyword in policy.model_fields:
+            return f"It is a part of {within}: {within}={policy.written}."
+    return did_you_mean(keyword, [name for name, field in Spec.model_fields.items() if field.examples])
+
+
+def _in_words(error: Mapping[str, Any]) -> str:
+    name, what = ".".join(map(str, error["loc"][:1])), str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        return f"it has no {error['loc'][0]!r}. {did_you_mean(str(error['loc'][0]), model.model_fields)}"
-    if not error["loc"] or error["type"] == "missing":
-        return f"{'.'.join(map(str, error['loc']))} {what[0].lower()}{what[1:]}"
-    return f"{error['loc'][0]}={error['input']!r}: {what[0].lower()}{what[1:]}"
+        return f"{name!r} is not a part of it"
+    if error["type"] == "missing":
+        return f"{name!r} is missing"
+    given = repr(error["input"])
+    short = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}..."
+    return f"{name}={short}: {what[0].lower()}{what[1:]}"

@@ -11,6 +11,7 @@ from typing import Never, Self
 
 from pydantic import ValidationError
 
+from shared.contract.checking.journey import problems_in
 from shared.contract.definition import Contract, ResultT, RunT
 from shared.contract.spec import Fault, refusal
 from shared.ledger.ids import uuid7
@@ -44,56 +45,61 @@ class WorkflowContract(Contract[ResultT]):
         A plan that fails is refused like wrong parameters: for those that it was given, there is no workflow.
         """
         try:
-            return self._planned()
+            node = self.plan()
+            empty = without_steps(node)
         except PlanRefused:
             raise
         except Exception as failure:
             logger.exception("the plan of %s failed", self.spec.kind)
-            what = f"plan() of {self.spec.kind} failed for these parameters"
+            what = f"plan() of {self.spec.kind} fails for these parameters"
             raise PlanRefused([((), f"{what}. Change them, or report it to its author.")]) from failure
+        if empty:
+            what = f"plan() of {self.spec.kind} gives {empty} for these parameters"
+            raise PlanRefused([((), f"{what}. Change them, or report it to its author.")])
+        return node
 
     def laid_out(self) -> tuple[Node, Sequence[PlannedStep]]:
         """Return the steps, and the same in order with their ids. Raises `PlanRefused`."""
         node = self.planned()
         return node, self._steps(node)
 
-    def _planned(self) -> Node:
-        node = self.plan()
-        if empty := without_steps(node):
-            raise PlanRefused([((), f"plan() of {self.spec.kind} gives {empty}. Give other parameters.")])
-        return node
-
     def _steps(self, node: Node) -> Sequence[PlannedStep]:
         steps = lay_out(node, uuid7)
-        if problems := list(_step_problems(steps)):
-            raise PlanRefused([((), f"{self.spec.kind}: {what}") for what in problems])
+        if faults := list(_step_faults(steps)):
+            raise PlanRefused([((), f"plan() of {self.spec.kind} gives {what}. {hint}") for what, hint in faults])
         return steps
 
     def _faults_when_run(self) -> Iterator[Fault]:
+        hint = "Fix plan(), or the example."
         try:
-            steps = self._steps(self._planned())
+            node = self.plan()
+            if empty := without_steps(node):
+                yield f"makes plan() give {empty}", "Return a step, Chain, Group or Chord."
+                return
+            steps = lay_out(node, uuid7)
         except NameError:
             raise
         except PlanRefused as refused:
-            yield from (
-                (f"is refused by plan(): {what.rstrip('.')}", "Fix plan(), or the example.")
-                for _, what in refused.problems
-            )
+            yield from ((f"is refused by plan(): {what.rstrip('.')}", hint) for _, what in refused.problems)
+        except ValidationError as invalid:
+            yield f"makes plan() give a step of {invalid.title} wrong parameters: {problems_in(invalid)}", hint
         except Exception as failure:  # noqa: BLE001 - whatever an author's code raises
-            what = str(failure) or "no text"
-            yield f"makes plan() raise {type(failure).__name__}: {what}", "Fix plan(), or the example."
+            yield f"makes plan() raise {type(failure).__name__}: {str(failure) or 'no text'}", hint
         else:
+            yield from ((f"makes plan() give {what}", hint) for what, hint in _step_faults(steps))
             yield from _parameter_faults(steps)
 
 
-def _step_problems(steps: Sequence[PlannedStep]) -> Iterator[str]:
+def _step_faults(steps: Sequence[PlannedStep]) -> Iterator[Fault]:
     for name, count in Counter(step.plan.name for step in steps).items():
         if count > 1:
-            yield f"{count} steps have the name {name!r}. Give each another name."
+            yield f"{count} steps the name {name!r}", "Give each another name."
     for step in steps:
         if issubclass(step.plan.contract, WorkflowContract):
-            yield f"the step {step.plan.name!r} is a workflow. Put what its plan() returns in its place."
-    yield from (what for _, what in feeding_problems(steps))
+            yield f"a workflow as the step {step.plan.name!r}", "Put what its plan() returns in its place."
+    for _, problem in feeding_problems(steps):
+        what, _, hint = problem.partition(". ")
+        yield f"a step that cannot run: {what}", hint
 
 
 def _parameter_faults(steps: Sequence[PlannedStep]) -> Iterator[Fault]:

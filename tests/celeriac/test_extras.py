@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import metadata
@@ -12,6 +13,7 @@ import pytest
 
 from shared.contract.families import FAMILIES
 from tests.support.installed import build_wheel, install_wheel, make_environment
+from tests.support.up import write_own_kind
 
 Environment = Callable[..., Path]
 
@@ -102,3 +104,47 @@ def test_a_family_without_its_packages_gets_no_worker(environment: Environment, 
     )
     shown = _run(environment("etl", "up") / "python", "-c", code, cwd=tmp_path)
     assert shown.stdout == "['worker-etl'] ['callbacks', 'maintenance', 'ml', 'report']\n", shown.stderr
+
+
+_TASKS = """
+from celeriac import Run, runs
+from pydantic import BaseModel
+
+from acme.contracts import Shouted, ShoutText
+
+
+class Whispered(BaseModel):
+    text: str
+
+
+@ShoutText.task
+def right(job: ShoutText, run: Run) -> Shouted:
+    return Shouted(text=job.text)
+
+
+@ShoutText.task
+def wrong_result(job: ShoutText, run: Run) -> Whispered:
+    return Whispered(text=job.text)
+
+
+@ShoutText.task
+def wrong_job(job: Whispered, run: Run) -> Shouted:
+    return Shouted(text=job.text)
+
+
+@runs(ShoutText)
+def wrong_for_runs(job: Whispered, run: Run) -> Shouted:
+    return Shouted(text=job.text)
+"""
+
+
+def test_type_checkers_read_the_types_of_the_wheel(environment: Environment, tmp_path: Path) -> None:
+    """Mypy strict has nothing against README's kind, and finds a task with another job or another result."""
+    write_own_kind(tmp_path)
+    (tmp_path / "acme" / "wrong.py").write_text(_TASKS, encoding="utf-8")
+    python = environment("worker") / "python"
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(python), "--package", "acme"]
+    said = _run(*mypy, cwd=tmp_path, HOME=str(tmp_path)).stdout
+    wrong = {line.partition(": error: ")[0] for line in said.splitlines() if ": error: " in line}
+    decorators = [n for n, line in enumerate(_TASKS.splitlines(), 1) if line.startswith("@")]
+    assert wrong == {f"acme/wrong.py:{n}" for n in decorators[1:]}, said

@@ -29,16 +29,29 @@ def body_faults(contract: type[BaseModel], result: type[BaseModel], body: Any) -
         yield f"it is called with a job and a run, and takes {signature}: {wrong}", f"Write {wanted}."
         return
     job_type, run_type, *_ = [*_hints_of(body, signature), None, None]
-    if isinstance(job_type, type) and not issubclass(contract, job_type):
-        yield f"its first parameter is a {job_type.__name__}", f"Write {wanted}."
-    if isinstance(run_type, type) and issubclass(run_type, BaseModel):
-        yield f"its second parameter is a {run_type.__name__}", f"Write {wanted}."
-    if signature.return_annotation is not signature.empty:
-        returned = _evaluated(signature.return_annotation, body)
-        returned = type(None) if returned is None else returned
-        if isinstance(returned, type) and not issubclass(returned, result):
+    if _is_class(job_type) and not issubclass(contract, job_type):
+        yield f"its first parameter is of the type {job_type.__name__}", f"Write {wanted}."
+    elif _is_class(run_type) and issubclass(run_type, BaseModel):
+        yield f"its second parameter is of the type {run_type.__name__}", f"Write {wanted}."
+    for returned in _returned(body, signature):
+        if _is_class(returned) and not issubclass(returned, result):
             name = "None" if returned is type(None) else returned.__name__
             yield f"it returns {name}, and the result of {contract.__name__} is {result.__name__}", f"Write {wanted}."
+            return
+
+
+def _returned(body: Any, signature: inspect.Signature) -> Iterator[Any]:
+    """Yield the types that a function says it returns; those of a union one by one."""
+    if signature.return_annotation is signature.empty:
+        return
+    returned = _evaluated(signature.return_annotation, body)
+    union = typing.get_origin(returned) in {typing.Union, types.UnionType}
+    for each in typing.get_args(returned) if union else [returned]:
+        yield type(None) if each is None else typing.get_origin(each) or each
+
+
+def _is_class(hint: Any) -> typing.TypeGuard[type]:
+    return isinstance(hint, type) and hint is not Any
 
 
 def _hints_of(body: Any, signature: inspect.Signature) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime
 from typing import Any
 
@@ -26,9 +26,8 @@ _OWN_CONFIG = ("extra", "strict", "frozen", "allow_inf_nan")
 def name_faults(contract: type[BaseModel], names: Iterable[str]) -> Iterator[Fault]:
     """Yield parameters whose name a method or an attribute of a contract has."""
     for name in names:
-        hides = any(name in vars(base) and name not in _fields_of(base) for base in contract.__mro__[1:])
-        if name == "self" or (hides and name not in _STEPS_BACK):
-            yield f"the parameter {name!r} hides what every contract has under this name", "Give it another name."
+        if name == "self" or (name not in _STEPS_BACK and any(_has(base, name) for base in contract.__mro__[1:])):
+            yield f"the parameter {name!r} hides what a contract has under this name", "Give it another name."
 
 
 def unresolved_faults(model: type[BaseModel]) -> Iterator[Fault]:
@@ -201,5 +200,7 @@ def _is_model(leaf: Any) -> typing.TypeGuard[type[BaseModel]]:
     return isinstance(leaf, type) and issubclass(leaf, BaseModel)
 
 
-def _fields_of(base: type) -> Mapping[str, FieldInfo]:
-    return base.model_fields if issubclass(base, BaseModel) else {}
+def _has(base: type, name: str) -> bool:
+    if not _is_model(base):
+        return name in vars(base)
+    return (name in vars(base) or name in getattr(base, "__class_vars__", ())) and name not in base.model_fields

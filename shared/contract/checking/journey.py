@@ -33,7 +33,7 @@ def arrive(contract: type[ContractT], example: Mapping[str, Any]) -> ContractT:
     try:
         text = json.dumps(example, allow_nan=False)
     except (TypeError, ValueError) as wrong:
-        raise ExampleFault(f"is not JSON: {wrong}", "Write it as a client would, a date as text.") from None
+        raise ExampleFault(f"is not JSON: {wrong}", "Write it as a client would.") from None
     if (depth := _depth(example)) > MAX_JSON_DEPTH:
         raise ExampleFault(
             f"is nested {depth} levels deep, and the gateway takes {MAX_JSON_DEPTH}", "Make the parameters flatter."
@@ -60,7 +60,7 @@ def _read(contract: type[ContractT], text: str, otherwise: str, hint: str) -> Co
     try:
         return contract.model_validate_json(text)
     except ValidationError as invalid:
-        raise ExampleFault(f"{otherwise}: {_problems(invalid)}", hint) from None
+        raise ExampleFault(f"{otherwise}: {problems_in(invalid)}", hint) from None
     except NameError:
         raise
     except Exception as failure:
@@ -79,7 +79,8 @@ def _written(job: BaseModel) -> str:
         ) from failure
 
 
-def _problems(invalid: ValidationError) -> str:
+def problems_in(invalid: ValidationError) -> str:
+    """Return what Pydantic found wrong, on one line."""
     return "; ".join(
         f"{'.'.join(map(str, error['loc']))}: {error['msg']}".removeprefix(": ")
         for error in invalid.errors(include_url=False, include_input=False, include_context=False)
