@@ -32,13 +32,6 @@ class GatewaySettings(BrokerSettings, CallbackSettings):
     ledger_timeout_s: float = Field(
         default=2.0, gt=0, description="Seconds after which a call to the ledger times out and the client gets 503."
     )
-    ledger_reserve_ratio: float = Field(
-        default=0.1,
-        ge=0,
-        lt=1,
-        description="Part of the ledger's maxmemory that submissions leave free, for claims, ends and cancels; "
-        "beyond it they are refused with 507.",
-    )
     task_events: bool = Field(
         default=True,
         description="Take part in electing the single consumer of Celery's events; SQS has no events.",

@@ -21,6 +21,7 @@ from redis.exceptions import LockError, RedisError
 from shared.broker.messages import Composer
 from shared.broker.settings import broker_settings
 from shared.collector import set_aside_what_is_loaded
+from shared.ledger.calling.headroom import SECTIONS, Room
 from shared.ledger.client import Ledger
 from shared.ledger.records import Entry
 from shared.schedules.defaults import default_schedules
@@ -51,6 +52,7 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
         self._timetable = Timetable(Ledger(self._client))
         self._planner = Planner(settings, Composer(settings))
         set_aside_what_is_loaded()
+        self._room = Room(reserve_ratio=settings.ledger_reserve_ratio)
         self._is_set_up = False
         self._is_away = False
 
@@ -70,7 +72,7 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
             self._is_away = True
             return _RETRY_S
         if self._is_away:
-            logger.warning("beat: the ledger is reachable again")
+            logger.warning("beat: the ledger works again")
             self._is_away = False
         return wait_s
 
@@ -108,7 +110,20 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
             ready = [planned for planned in due.planned if planned.schedule.id not in broken]
             if not ready:
                 return self._wait_s(due)
+            if not self._has_room():
+                return _RETRY_S
             broken |= {planned.schedule.id for planned in ready if not self._ran(planned, due.now_ms)}
+
+    def _has_room(self) -> bool:
+        """Return whether the ledger has room for jobs. Until then slots wait; what was missed follows its policy."""
+        before = self._room.problem
+        self._room.told(self._client.info(*SECTIONS))
+        if self._room.problem != before:
+            what = (
+                f"the ledger is full ({self._room.problem}): no jobs" if self._room.problem else "there is room again"
+            )
+            logger.warning("beat: %s", what)
+        return self._room.problem is None
 
     def _wait_s(self, due: Due) -> float:
         longest = float(self.max_interval)

@@ -52,6 +52,13 @@ class BrokerSettings(KeySettings):
         description="Seconds for which a stopping worker lets its jobs run before it requeues them.",
     )
 
+    ledger_reserve_ratio: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Part of the ledger's maxmemory that submissions leave free, for claims, ends and cancels; "
+        "beyond it they are refused with 507, and schedules wait.",
+    )
     allow_volatile_broker: bool = Field(
         default=False, description="Accept a Redis without an append-only file, whose restart loses jobs."
     )

@@ -299,6 +299,31 @@ def test_a_ledger_that_is_away_ends_no_beat(beat: Callable[..., BeatScheduler], 
     scheduler.close()
 
 
+def test_a_full_ledger_gets_no_jobs_of_schedules_until_it_has_room(
+    beat: Callable[..., BeatScheduler],
+    hourly: Callable[..., Hourly],
+    client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They count as submissions. Beat says so once, leaves the reserve alone, and then follows what missed slots do."""
+    late, skipping = hourly(missed="run_once"), hourly(missed="skip")
+    for schedule in (late, skipping):
+        schedule.set_slot(ago_s=60)
+    scheduler = beat()
+    client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.05))
+    try:
+        assert [scheduler.tick(), scheduler.tick()] == [1, 1]
+        assert (late.jobs(), late.planned().cursor_ms) == ([], 0)
+    finally:
+        client.config_set("maxmemory", 0)
+    scheduler.tick()
+    assert (len(late.jobs()), skipping.jobs(), skipping.planned().skipped_why) == (1, [], "missed")
+    assert [message for message in caplog.messages if "full" in message or "room" in message] == [
+        "beat: the ledger is full (its memory is used up to 90% of maxmemory): no jobs",
+        "beat: there is room again",
+    ]
+
+
 def test_redbeats_own_reader_finds_the_entry(
     hourly: Callable[..., Hourly], client: redis.Redis, broker: BrokerSettings
 ) -> None:

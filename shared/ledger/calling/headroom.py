@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import structlog
 from shared.ledger.calling.calls import NO_ANSWER
 from shared.ledger.calling.clock import ServerClock
 
+SECTIONS = ("memory", "persistence")
 _EVERY_S = 1.0
 _BOUND_S = 2.0
 _MEMORY_PER_JOB = 6_000  # bytes of a job or step, roughly, without what grows with its parameters
@@ -24,13 +26,11 @@ _MEMORY_PER_BYTE = 2  # of JSON in its submission
 _log = structlog.get_logger(__name__)
 
 
-@dataclass
-class Headroom:
+@dataclass(kw_only=True)
+class Room:
     """How much memory the ledger has left for submissions, and whether it can write to its disk."""
 
-    client: redis.asyncio.Redis
-    clock: ServerClock  # gets the server's time with each look
-    reserve_ratio: float = 0.1  # of maxmemory; submissions leave this free
+    reserve_ratio: float  # of maxmemory; submissions leave this free
     _left_bytes: float = math.inf
     _disk_fails: bool = False
 
@@ -43,19 +43,31 @@ class Headroom:
             return f"its memory is used up to {1 - self.reserve_ratio:.0%} of maxmemory"
         return None
 
-    def wrote(self, jobs: int, size_bytes: int) -> None:
-        """Subtract what was accepted since the last look: jobs and steps, and the size of their submissions as JSON."""
-        self._left_bytes -= jobs * _MEMORY_PER_JOB + size_bytes * _MEMORY_PER_BYTE
-
-    async def look(self) -> None:
-        """Read how much room there is. Redis errors are raised as they are; `TimeoutError` after 2 s."""
-        async with asyncio.timeout(_BOUND_S):
-            info: dict[str, Any] = await self.client.info("server", "memory", "persistence")
-        self.clock.heard(info["server_time_usec"] // 1000)
+    def told(self, info: Mapping[str, Any]) -> None:
+        """Take the server's reply to INFO with these `SECTIONS`."""
         self._disk_fails = info.get("aof_last_write_status") == "err"
         used = info["used_memory"] - info.get("mem_not_counted_for_evict", 0)
         most = info["maxmemory"]
         self._left_bytes = most * (1 - self.reserve_ratio) - used if most else math.inf
+
+    def wrote(self, jobs: int, size_bytes: int) -> None:
+        """Subtract what was accepted since the last look: jobs and steps, and the size of their submissions as JSON."""
+        self._left_bytes -= jobs * _MEMORY_PER_JOB + size_bytes * _MEMORY_PER_BYTE
+
+
+@dataclass
+class Headroom(Room):
+    """The same for the event loop, which looks once a second."""
+
+    client: redis.asyncio.Redis
+    clock: ServerClock  # gets the server's time with each look
+
+    async def look(self) -> None:
+        """Read how much room there is. Redis errors are raised as they are; `TimeoutError` after 2 s."""
+        async with asyncio.timeout(_BOUND_S):
+            info: dict[str, Any] = await self.client.info("server", *SECTIONS)
+        self.clock.heard(info["server_time_usec"] // 1000)
+        self.told(info)
 
     async def watch(self) -> None:
         """Look once a second until cancelled."""
