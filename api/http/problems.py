@@ -145,6 +145,8 @@ def _install_for_ledger(app: FastAPI) -> None:
     @app.exception_handler(LedgerUnavailable)
     async def unavailable(request: Request, raised: LedgerUnavailable) -> Response:
         _log.warning("ledger unavailable", cause=redact(repr(raised.__cause__)))
+        if _may_have_changed():
+            return _outcome_unknown("The ledger does not respond").response(request.url.path)
         detail = "The ledger does not respond; nothing was accepted or changed. Retry the request."
         return Problem(503, "ledger_unavailable", detail, headers={"Retry-After": "2"}).response(request.url.path)
 
@@ -155,14 +157,18 @@ def _install_for_ledger(app: FastAPI) -> None:
 
     @app.exception_handler(LedgerFull)
     async def full(request: Request, raised: LedgerFull) -> Response:
-        current = asked.get()
-        if current and current.has_changed:
+        if _may_have_changed():
             return _outcome_unknown(f"The ledger is full ({raised})").response(request.url.path)
         detail = (
             f"The ledger is full ({raised}); nothing was accepted or changed. Retry later; its operator can give it "
             "more memory or disk, or delete jobs that have ended."
         )
         return Problem(507, "ledger_full", detail, headers={"Retry-After": "30"}).response(request.url.path)
+
+
+def _may_have_changed() -> bool:
+    current = asked.get()
+    return current is not None and current.may_have_changed
 
 
 def _outcome_unknown(why: str) -> Problem:

@@ -128,10 +128,19 @@ async def _named(ledger: AsyncLedger, ids: Sequence[str]) -> tuple[list[Record],
 
 
 async def _each(items: Sequence[T], call: Callable[[T], Awaitable[Answer]]) -> list[Answer]:
-    """Return what `call` answers to each, in order; so many at once that the ledger's other users get their turn."""
+    """Return what `call` answers to each, in order; so many at once that the ledger's other users get their turn.
+
+    When one fails, those under way end before that is told: nothing is changed after the response.
+    """
     answers: list[Answer] = []
     for start in range(0, len(items), _AT_ONCE):
-        answers += await asyncio.gather(*(call(item) for item in items[start : start + _AT_ONCE]))
+        calls = [asyncio.ensure_future(call(item)) for item in items[start : start + _AT_ONCE]]
+        try:
+            answers += await asyncio.gather(*calls)
+        finally:
+            for under_way in calls:
+                under_way.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
     return answers
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import redis.asyncio
+from redis.exceptions import ResponseError
 
 from shared.ledger.calling.accepting import Accepting
-from shared.ledger.calling.calls import NO_ANSWER, Call, Script, note_change, unavailable
-from shared.ledger.calling.clock import ServerClock
+from shared.ledger.calling.calls import NO_ANSWER, Call, Script, late_at_ms, note_change, noted, unavailable
+from shared.ledger.calling.clock import ServerClock, milliseconds
 from shared.ledger.calling.filters import Filter
 from shared.ledger.calling.headroom import Headroom
 from shared.ledger.keys import Keys
@@ -48,21 +49,43 @@ class AsyncLedger:
 
     def __post_init__(self) -> None:
         self._script = Script(self.client, library(self.keys))
-        clock = ServerClock()
+        self._clock = clock = ServerClock()
         self.headroom = Headroom(self.client, clock, reserve_ratio=self.reserve_ratio)
         self._accepting = Accepting(self.client, self._script, self.keys, self.timeout_s, clock, self.headroom)
 
     async def call(self, transition: str, arguments: Any) -> Any:
         """Run a transition, also for typed callers in other modules, such as `shared.schedules.timetable`."""
         call = Call(transition, arguments)
+        if not call.changes:
+            return await self._answer(call)
+        with noted(call):
+            reply = await self._answer(call)
+        note_change()
+        return reply
+
+    async def _answer(self, call: Call) -> Any:
         try:
-            async with asyncio.timeout(self.timeout_s):
-                reply = await self._script.run(call)
+            async with asyncio.timeout(self.timeout_s) as bound:
+                if not call.changes:
+                    return await self._script.run(call)
+                return await self._in_time(call, bound.when() or 0)
         except NO_ANSWER as failure:
             raise call.told(failure) from failure
-        if call.changes:
-            note_change()
-        return reply
+
+    async def _in_time(self, call: Call, deadline: float) -> Any:
+        """Run a change so that the server does it until `deadline` or not at all."""
+        if not self._clock.is_known:
+            self._clock.heard(milliseconds(await self.client.time()))
+        call.until_ms = self._clock.at(deadline)
+        try:
+            return await self._script.run(call)
+        except ResponseError as failure:
+            now_ms = late_at_ms(failure)
+            if now_ms is None:
+                raise
+            self._clock.heard(now_ms)  # there is time left here, so one of the clocks was set
+        call.until_ms = self._clock.at(deadline)
+        return await self._script.run(call)
 
     async def _asked(self, reply: Awaitable[Any]) -> Any:
         """Return the reply to a command that only reads."""

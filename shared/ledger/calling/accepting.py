@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import redis.asyncio
 
 from shared.errors import LedgerFull, OutcomeUnknown
-from shared.ledger.calling.calls import NO_ANSWER, Call, Script, asked, note_change, unavailable
+from shared.ledger.calling.calls import NO_ANSWER, Call, Script, asked, note_change, noted, unavailable
 from shared.ledger.calling.clock import ServerClock, milliseconds
 from shared.ledger.calling.headroom import Headroom
 from shared.ledger.calling.lookups import Lookups
@@ -63,16 +63,20 @@ class Accepting:
         if (problem := self.headroom.problem) and not await self._is_known(submission):
             raise LedgerFull(problem)
         waiting = self._joined(submission)
-        try:
-            async with asyncio.timeout_at(waiting.deadline):
-                accepted = await waiting.future
-        except (TimeoutError, OutcomeUnknown) as failure:
-            if not waiting.may_be_done:
-                raise unavailable(failure) from failure
-            accepted = await self._looked_up(waiting)
+        with noted(waiting):
+            accepted = await self._answered(waiting)
         if accepted.outcome == "accepted":
             note_change()
         return accepted
+
+    async def _answered(self, waiting: _Waiting) -> Accepted:
+        try:
+            async with asyncio.timeout_at(waiting.deadline):
+                return await waiting.future
+        except (TimeoutError, OutcomeUnknown) as failure:
+            if not waiting.may_be_done:
+                raise unavailable(failure) from failure
+            return await self._looked_up(waiting)
 
     async def _is_known(self, submission: Submission) -> bool:
         """Return whether its key was used before. Then the first response is repeated, which needs no room."""
@@ -173,6 +177,7 @@ class Accepting:
             return Accepted("accepted", tuple(job.id for job in jobs), found.created_at_ms)
         if found.now_ms <= waiting.until_ms:
             raise OutcomeUnknown("the ledger did not answer in time, and may still accept the jobs")
+        waiting.call = None
         raise unavailable(TimeoutError())
 
 

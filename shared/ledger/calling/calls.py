@@ -5,11 +5,11 @@ A call that was not sent has done nothing; a call that was sent and got no reply
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import redis.asyncio
 from pydantic_core import to_json
@@ -33,15 +33,29 @@ _ONCE_MORE = Retry(NoBackoff(), 1, (redis.ConnectionError,))  # every connection
 _DEFECTS = ("ERR", "REFUSED", "WRONGTYPE", "user_script")
 
 
+class Change(Protocol):
+    """A change that was asked for."""
+
+    @property
+    def may_be_done(self) -> bool:
+        """Whether it was sent, and nothing says that it was not carried out."""
+
+
 @dataclass
 class Asked:
-    """One request to the service; it may need several calls of the ledger."""
+    """One request to the service; it may need several calls of the ledger, also at the same time."""
 
     arrived_at: float  # in the loop's time; its time limit starts here
     has_changed: bool = False  # one of the calls has changed something
+    open: list[Change] = field(default_factory=list)  # those without a reply
+
+    @property
+    def may_have_changed(self) -> bool:
+        """Whether a failure must not be reported as "nothing was changed"."""
+        return self.has_changed or any(change.may_be_done for change in self.open)
 
 
-#: The current request, if set: after its first change, a failure must no longer be reported as "nothing was changed".
+#: The current request, if set.
 asked: ContextVar[Asked | None] = ContextVar("asked", default=None)
 
 
@@ -51,13 +65,26 @@ def note_change() -> None:
         current.has_changed = True
 
 
-@dataclass
+@contextmanager
+def noted(change: Change) -> Iterator[None]:
+    """Let the current request know of a change until there is a reply. If the block fails, it stays known."""
+    current = asked.get()
+    if current is None:
+        yield
+        return
+    current.open.append(change)
+    yield
+    current.open.remove(change)
+
+
+@dataclass(eq=False)
 class Call:
     """A transition with its arguments, and whether the server may have carried it out."""
 
     transition: str
     arguments: Any
     columns: Sequence[str] = ()
+    until_ms: int | None = None  # by the server's clock: later it does nothing
     may_be_done: bool = field(default=False, init=False)
     size_bytes: int = field(default=0, init=False)  # of the arguments
 
@@ -113,7 +140,7 @@ class Script:
             await self._load(connection, call)
             return await _answer(connection, call, *command)
 
-        arguments = to_json(call.arguments)
+        arguments = to_json(call.arguments if call.until_ms is None else call.arguments | {"until": call.until_ms})
         call.size_bytes = len(arguments) + sum(map(len, call.columns))
         command = self._library.call(call.transition, arguments, *call.columns)
         return await _ONCE_MORE.call_with_retry(ask, lambda _: connection.disconnect())
@@ -140,11 +167,17 @@ async def _answer(connection: Connection, call: Call, *command: Any) -> Any:
 def unavailable(failure: BaseException) -> LedgerUnavailable | OutcomeUnknown:
     """Return the exception for a call that did nothing or only read.
 
-    It is `OutcomeUnknown` if an earlier call of the same request has changed something.
+    It is `OutcomeUnknown` if another call of the same request has changed something, or may have.
     """
     current = asked.get()
-    kind = OutcomeUnknown if current and current.has_changed else LedgerUnavailable
+    kind = OutcomeUnknown if current and current.may_have_changed else LedgerUnavailable
     return kind(f"the ledger does not answer: {type(failure).__name__}")
+
+
+def late_at_ms(failure: BaseException) -> int | None:
+    """Return the server's time if this is its reply to a call that came too late, and was not carried out."""
+    word, _, now = str(failure).partition(" ")
+    return int(now) if isinstance(failure, ResponseError) and word == "LATE" else None
 
 
 def told_by_reply(reply: ResponseError) -> Exception | None:

@@ -50,7 +50,11 @@ class Library(NamedTuple):
     code: str
 
     def call(self, transition: str, *arguments: Any) -> tuple[Any, ...]:
-        """Return the command that runs a transition."""
+        """Return the command that runs a transition.
+
+        With `until` among its arguments it does nothing later: the reply is then the error `LATE` with the time. Both
+        are milliseconds by the server's clock.
+        """
         reads = transition in READS
         return ("FCALL", f"{self.name}_read" if reads else self.name, 0, transition, *arguments)
 
@@ -109,10 +113,14 @@ redis.register_function{{ function_name = '{name}_read', callback = answer, flag
 _ANSWER = """
 local function answer(_, arguments)
   begin()
-  local done, reply = try(function() return T[arguments[1]](cjson.decode(arguments[2]), arguments) end)
+  local done, reply = try(function()
+    local a = cjson.decode(arguments[2])
+    if a['until'] and NOW > a['until'] then error('LATE ' .. int(NOW), 0) end
+    return T[arguments[1]](a, arguments)
+  end)
   if not done then
-    local is_of_the_server = ({ OOM = true, MISCONF = true, READONLY = true })[string.match(reply, '^%u+')]
-    return redis.error_reply((is_of_the_server and '' or 'REFUSED ') .. (string.gsub(reply, '%c', ' ')))
+    local has_code = ({ OOM = true, MISCONF = true, READONLY = true, LATE = true })[string.match(reply, '^%u+')]
+    return redis.error_reply((has_code and '' or 'REFUSED ') .. (string.gsub(reply, '%c', ' ')))
   end
   admit_all()
   write_counts()

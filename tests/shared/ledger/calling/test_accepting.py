@@ -15,7 +15,7 @@ import redis.asyncio
 from shared.errors import LedgerFull, LedgerUnavailable, OutcomeUnknown
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.calling.calls import Asked, asked
-from shared.ledger.records import Accepted, Submission
+from shared.ledger.records import Accepted, Record, Submission
 from tests.support.ledgers import entry
 from tests.support.servers.cpu_waits import Stopwatch
 from tests.support.servers.outages import frozen
@@ -188,6 +188,53 @@ def test_a_cancel_without_a_reply_is_unknown_and_a_reading_is_not(own: Server) -
                 await ledger.read(entry().id)
 
     with_ledger(own.port, cancel)
+
+
+def test_a_change_that_was_given_up_is_not_done_later(own: Server) -> None:
+    """It lies in the server's socket while that is frozen, and comes too late: what the client reads then stays so."""
+
+    async def cancel(ledger: AsyncLedger) -> None:
+        job = entry()
+        await ledger.accept(Submission([job]))
+        with frozen(own.process.pid), pytest.raises(OutcomeUnknown):
+            await ledger.cancel(job.id, reason="r")
+        for _ in range(3):
+            await ledger.client.ping()
+            found = await ledger.read(job.id)
+            assert isinstance(found, Record)
+            assert found.state == "queued"
+        assert await ledger.cancel(job.id, reason="r") == ("cancelled", None)
+
+    with_ledger(own.port, cancel)
+
+
+def test_a_server_whose_clock_was_set_changes(own: Server) -> None:
+    """The first reply says what time it is there, and the call is repeated."""
+
+    async def pause(ledger: AsyncLedger) -> None:
+        ledger.headroom.clock.heard(int(time.time() * 1000) - 3_600_000)
+        assert await ledger.call("pause", {"queue": "etl"})
+
+    with_ledger(own.port, pause)
+
+
+def test_nothing_was_changed_is_not_said_while_another_call_has_no_reply(own: Server) -> None:
+    """Two calls of one request at the same time: one was sent, the other finds no connection."""
+
+    async def cancel_two(ledger: AsyncLedger) -> None:
+        request = Asked(asyncio.get_running_loop().time())
+        asked.set(request)
+        ledger.client.connection_pool.max_connections = 1
+        with frozen(own.process.pid):
+            sent = asyncio.create_task(ledger.cancel(entry().id, reason="r"))
+            while not request.may_have_changed:  # noqa: ASYNC110 - nothing tells when it is sent
+                await asyncio.sleep(0)
+            with pytest.raises(OutcomeUnknown):
+                await ledger.cancel(entry().id, reason="r")
+            with pytest.raises(OutcomeUnknown):
+                await sent
+
+    with_ledger(own.port, cancel_two)
 
 
 def test_nothing_was_changed_is_not_said_after_a_change(own: Server) -> None:
