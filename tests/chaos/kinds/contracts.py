@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from shared.contract.definition import Contract, Limits
 from shared.workflows.definition import WorkflowContract
 from shared.workflows.nodes import Chain, Chord, Group, Node, step
-from tests.chaos.kinds.specs import LIMITS, RETRY, Traced, TraceSpec
+from tests.chaos.kinds.specs import LIMITS, MAX_CRASHES, RETRY, Traced, TraceSpec
 
 
 class LeaveTrace(
@@ -19,6 +19,7 @@ class LeaveTrace(
     queue="etl",
     limits=LIMITS,
     retry=RETRY,
+    max_crashes=MAX_CRASHES,
     examples=[{"journal": "journal.txt", "label": "first"}],
 ):
     """Write a line when the run begins, while it lives, and when it ends."""
@@ -33,6 +34,7 @@ class LeaveNewTrace(
     queue="etl",
     limits=LIMITS,
     retry=RETRY,
+    max_crashes=MAX_CRASHES,
     examples=[{"journal": "journal.txt", "label": "first"}],
 ):
     """Do the same under a kind that the older version does not have."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.contract.definition import Contract
-from tests.chaos.kinds.specs import LIMITS, RETRY, Traced, TraceSpec
+from tests.chaos.kinds.specs import LIMITS, MAX_CRASHES, RETRY, Traced, TraceSpec
 
 
 class LeaveTrace(
@@ -13,6 +13,7 @@ class LeaveTrace(
     queue="etl",
     limits=LIMITS,
     retry=RETRY,
+    max_crashes=MAX_CRASHES,
     examples=[{"journal": "journal.txt", "label": "first"}],
 ):
     """Write a line when the run begins, while it lives, and when it ends."""

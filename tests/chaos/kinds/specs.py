@@ -8,6 +8,7 @@ from shared.contract.definition import Limits, Retry
 
 LIMITS = Limits(soft_s=60, hard_s=90)
 RETRY = Retry(max_retries=8, backoff_s=1, backoff_max_s=4)
+MAX_CRASHES = 20  # a scenario kills the worker of a long job more often than a job survives by default
 
 
 class Traced(BaseModel):
