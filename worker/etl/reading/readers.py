@@ -17,6 +17,7 @@ from worker.etl.reading.compression import compression_of, decompress
 from worker.etl.reading.delimited import stage_delimited
 from worker.etl.reading.documents import stage_documents
 from worker.etl.reading.workbook import stage_workbook
+from worker.runtime.scratch import comes_of_full_disk
 from worker.tables.inference import settle
 from worker.tables.parquet.staging import ParquetSink, batches_of, column_names, schema_of
 
@@ -152,6 +153,8 @@ def _rewrite_parquet(plain: Path, output: Path, on_rows: Callable[[int], None]) 
                 sink.write(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
                 on_rows(sink.row_count)
     except (pa.ArrowException, OSError) as broken:  # OSError: raised by Arrow for a corrupt page
+        if comes_of_full_disk(broken):
+            raise
         raise TaskFailure(
             "source_malformed",
             f"The source is not a readable Parquet file: {str(broken).partition(chr(10))[0][:300]}",

@@ -15,6 +15,7 @@ from shared.jobs.data.places import TableDestination
 from worker.maintenance.backup.archive import TABLE, ArchiveWriter, Manifest, refused, verified
 from worker.maintenance.backup.digest import files_digest, rows_digest
 from worker.maintenance.backup.files import paths_below, sha256_in, unreachable, write_file
+from worker.runtime.scratch import comes_of_full_disk
 from worker.tables.load import load_table
 from worker.tables.parquet.staging import columns_of
 from worker.tables.read import read_table
@@ -92,6 +93,8 @@ def back_up_store(store: StoreConnection, prefix: str, target: Path, bounds: Bou
                 with store.fs.open(store.locate(f"{prefix}/{path}"), "rb") as content:
                     writer.add(path, content, on_bytes)
             except OSError as failure:
+                if comes_of_full_disk(failure):  # that of the archive
+                    raise
                 raise unreachable(store, failure) from None
         manifest = Manifest(
             kind="store",

@@ -9,6 +9,7 @@ import io
 import json
 import random
 from datetime import date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -20,11 +21,11 @@ from shared.errors import TaskFailure
 from shared.jobs.data.places import FileLayout
 from tests.support.reading import code_of, types
 from worker.etl.reading import delimited
-from worker.etl.reading.readers import ReadLimits
+from worker.etl.reading.readers import ReadLimits, SourceFile, read_file
+from worker.runtime.scratch import comes_of_full_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 LIMITS = ReadLimits(memory_limit_bytes=128 * 1024**2, plain_max_bytes=256 * 1024**2)
 Read = "Callable[..., pa.Table]"
@@ -283,6 +284,31 @@ def test_parquet_keeps_its_types(read: Callable[..., pa.Table]) -> None:
     staged = read(parquet_bytes(table), "a.parquet")
     assert table.to_pylist() == staged.to_pylist()
     assert {key: types(staged)[key] for key in ("a", "t")} == {"a": "int32", "t": "timestamp[us]"}
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.json", "a.xlsx"])
+def test_a_full_disk_is_not_the_sources_fault(tmp_path: Path, name: str) -> None:
+    """Whatever the format, the error of the file that is written comes through."""
+    path, table = tmp_path / name, pa.table({"a": list(range(50_000))})
+    match path.suffix:
+        case ".parquet":
+            pq.write_table(table, path)
+        case ".xlsx":
+            table.slice(0, 100).to_pandas().to_excel(path, index=False)
+        case ".csv":
+            table.to_pandas().to_csv(path, index=False)
+        case ".json":
+            path.write_text(json.dumps(table.to_pylist()))
+    with pytest.raises(OSError, match="No space left") as raised:
+        read_file(
+            SourceFile(path, name),
+            FileLayout(),
+            output=Path("/dev/full"),
+            scratch=tmp_path,
+            limits=LIMITS,
+            on_progress=lambda *_: None,
+        )
+    assert comes_of_full_disk(raised.value)
 
 
 def test_a_broken_parquet_is_refused(read: Callable[..., pa.Table]) -> None:

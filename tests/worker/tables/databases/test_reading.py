@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from shared.errors import ClaimLost, TaskFailure
+from shared.jobs.data.places import SqlSource
 from tests.support.engines import ENGINES, Engine, make_engine
-from worker.tables.read import read_table
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from worker.runtime.scratch import comes_of_full_disk
+from worker.tables.read import read_table, stage_sql
 
 DAY = dt.date(2026, 1, 2)
 MOMENT = dt.datetime(2026, 1, 2, 10, 0, 0, 500_000)  # noqa: DTZ001 - a moment without a zone is the point
@@ -76,6 +75,14 @@ def test_types_do_not_depend_on_which_rows_are_read(engine: Engine) -> None:
     assert nothing.num_rows == 0
     for name in ("id", "name", "day", "at", "paid"):
         assert nothing.schema.field(name).type == whole.schema.field(name).type, name
+
+
+def test_a_disk_that_is_full_is_not_the_database_s_fault(engine: Engine) -> None:
+    """The error of the file that is written comes through: no failure tells to correct the query."""
+    source = SqlSource(kind="sql", connection="warehouse", query="SELECT * FROM sales")
+    with pytest.raises(OSError, match="No space left") as raised:
+        stage_sql(engine.database, source, Path("/dev/full"), memory_limit_bytes=2**26, on_rows=lambda _: None)
+    assert comes_of_full_disk(raised.value)
 
 
 def test_a_query_is_staged_with_distinct_names(engine: Engine) -> None:

@@ -14,6 +14,7 @@ from adbc_driver_manager import dbapi as adbc
 
 from shared.errors import TaskFailure, TransientFailure
 from worker.reach.connections import scrubbed
+from worker.runtime.scratch import comes_of_full_disk
 from worker.tables.databases.failures import query_failed, unavailable
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def reading_failures(name: str, url: str) -> Iterator[None]:
     try:
         yield
     except (adbc.Error, OSError) as failed:  # OSError: Arrow raises it for errors while rows arrive
+        if comes_of_full_disk(failed):  # while the rows are written to a file
+            raise
         if _NOT_CONNECTED in str(failed):
             raise _not_connected(str(failed), name, url) from None
         message = scrubbed(str(failed), url)
