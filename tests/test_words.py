@@ -29,15 +29,19 @@ def _refused() -> re.Pattern[str]:
 
 
 def _texts(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield what a file says in words, with its line: of Python, strings and comments; of anything else, all."""
+    """Yield what a file says in words, with its line: of Python, strings, comments and names of functions."""
     text = path.read_text("utf-8")
     if path.suffix != ".py":
         yield 1, text
         return
     spoken = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+    before = ""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type in spoken:
             yield token.start[0], token.string
+        elif before == "def":  # the names of tests are sentences
+            yield token.start[0], token.string.replace("_", " ")
+        before = token.string
 
 
 def _found(path: Path, refused: re.Pattern[str]) -> Iterator[str]:
@@ -56,11 +60,18 @@ def test_refused_phrases_are_nowhere(source: str) -> None:
 
 
 def test_a_refused_phrase_would_be_found(tmp_path: Path) -> None:
-    """In strings and comments, over the end of a line, and not in names or where the words mean something else."""
+    """In strings, comments and functions' names, over the end of a line, and not where words mean something else."""
     refused = _refused()
-    refuse = ["It is\n    no integer.", "Mend it.", "does it anew", "failures that can pass", "as many as may fit"]
+    refuse = [
+        "It is\n    no integer.",
+        "Mend it.",
+        "does it anew",
+        "failures that can pass",
+        "as many as may fit",
+        "test it is no number",
+    ]
     assert [text for text in refuse if not refused.search(text)] == []
     assert [text for text in ("there is no file", "is no longer there", "amendment") if refused.search(text)] == []
     named = tmp_path / "named.py"
-    named.write_text("mend = 1  # fixed\n")
-    assert [text for _, text in _texts(named)] == ["# fixed"]
+    named.write_text("mend = 1  # fixed\ndef test_it_is_no_number(): pass\n")
+    assert [text for _, text in _texts(named)] == ["# fixed", "test it is no number"]

@@ -53,7 +53,7 @@ def _completed(document: dict[str, Any], components: Mapping[str, Any]) -> dict[
         for parameter in operation.get("parameters", ()):
             parameter["schema"] = _without_null(parameter["schema"])
         for status, response in operation["responses"].items():
-            _mend(status, response)
+            _fix(status, response)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for schema in schemas.values():
@@ -77,7 +77,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in schema.items() if name != "anyOf"} | members[0]
 
 
-def _mend(status: str, response: dict[str, Any]) -> None:
+def _fix(status: str, response: dict[str, Any]) -> None:
     content = response.get("content", {})
     if status == "422":  # FastAPI documents its own error format, which this service never sends
         content.pop("application/json", None)

@@ -52,7 +52,7 @@ def main() -> int:
             said = f"misses: {', '.join(rows[name].misses) or 'none'}"
         except pytest.skip.Exception as skipped:
             said = f"left out: {skipped}"
-        except Exception as failure:  # noqa: BLE001 - the others are played all the same
+        except Exception as failure:  # noqa: BLE001 - the others are still played
             traceback.print_exc()
             said, all_played = f"not played to its end: {failure}", False
         print(f"{name}: {time.monotonic() - began_at:.0f} s, {said}", flush=True)

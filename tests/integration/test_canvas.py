@@ -79,7 +79,7 @@ def test_a_chain_feeds_each_step_with_the_one_before(jobs: Jobs, notebook: Path,
     assert (job["steps_done"], job["steps_total"], job["progress"]["ratio"]) == (3, 3, 1.0)
 
 
-def test_a_step_that_takes_nothing_follows_all_the_same(jobs: Jobs, notebook: Path) -> None:
+def test_a_step_that_takes_nothing_follows_nevertheless(jobs: Jobs, notebook: Path) -> None:
     """A chain is an order, too: a step without a parameter to feed runs when the one before it has ended."""
     job = jobs.ended(jobs.submit("workflow.chain", {"steps": [note(notebook, lasts_s=0.5), note(notebook)]}))
     assert [line.split()[0] for line in lines(notebook)] == [step["id"] for step in job["steps"]]

@@ -51,7 +51,7 @@ def test_failure_is_a_document() -> None:
     assert str(failure) == "bad_rows: 3 rows at http://h/"
 
 
-def test_what_can_pass_says_so() -> None:
+def test_a_transient_failure_says_so() -> None:
     """A transient failure is retried, and can name a floor under the wait."""
     failure = TransientFailure("busy", "Try again.", retry_after_s=7)
     assert (failure.document()["retryable"], failure.retry_after_s) == (True, 7)

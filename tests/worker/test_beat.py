@@ -162,7 +162,7 @@ def test_a_slot_that_beat_comes_to_within_half_a_minute_is_not_missed(
 def test_a_slot_while_the_last_job_is_live(
     overlap: str, jobs: int, skipped: int, beat: Callable[..., BeatScheduler], hourly: Callable[..., Hourly]
 ) -> None:
-    """None, another one all the same, or one that waits."""
+    """None, another one nevertheless, or one that waits."""
     schedule, scheduler = hourly(overlap=overlap), beat()
     schedule.set_slot(ago_s=4)
     scheduler.tick()

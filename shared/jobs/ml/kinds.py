@@ -115,7 +115,7 @@ class LearningSpec(Params):
         return self
 
     @model_validator(mode="after")
-    def _target_is_no_feature(self) -> Self:
+    def _target_is_not_a_feature(self) -> Self:
         if self.features is not None and self.target in self.features.columns:
             raise ValueError(f"features: {self.target!r} is the target, which cannot be a feature")
         return self

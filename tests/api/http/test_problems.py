@@ -137,7 +137,7 @@ def test_workflow_has_no_queue_of_its_own(api: httpx.Client, pipeline: dict[str,
         (b'{"kind": "etl.extract_data", "params": {"x": [1e999]}}', "1e999"),
     ],
 )
-def test_what_is_no_json_is_refused_with_its_position(body: bytes, detail: str, api: httpx.Client) -> None:
+def test_what_is_not_json_is_refused_with_its_position(body: bytes, detail: str, api: httpx.Client) -> None:
     """Malformed JSON, and the numbers that JSON does not have."""
     response = api.post("/jobs", content=body, headers={"Content-Type": "application/json"})
     assert detail in problem(response, 400, "malformed_json")["detail"]
@@ -159,7 +159,7 @@ def test_too_deep_body_is_refused(depth: int, pair: str, api: httpx.Client) -> N
     assert "32 levels" in problem(response, 422, "too_deep")["detail"]
 
 
-def test_brackets_in_text_are_no_depth(api: httpx.Client, extraction: dict[str, Any]) -> None:
+def test_brackets_in_text_do_not_count_as_depth(api: httpx.Client, extraction: dict[str, Any]) -> None:
     """Only real nesting counts, not brackets in strings or many neighbours."""
     body = changed(extraction, "/params/source/layout", {"null_values": ['[{"' * 20 + "\\"] * 20})
     assert api.post("/jobs", json=body).status_code == 202
@@ -229,7 +229,7 @@ def test_forgotten_job_is_410(api: httpx.Client, valkey: Server) -> None:
     problem(api.get(f"/jobs/{job_id}"), 410, "expired_job")
 
 
-def test_step_is_no_job(api: httpx.Client, pipeline: dict[str, Any]) -> None:
+def test_a_step_is_not_a_job(api: httpx.Client, pipeline: dict[str, Any]) -> None:
     """A step's id is answered with the id of its job."""
     job = api.get(api.post("/jobs", json=pipeline).headers["location"]).json()
     step_id = job["steps"][0]["id"]

@@ -107,7 +107,7 @@ def test_a_broken_stream_goes_on_after_the_last_event_seen(gateway: Server, run:
 
 
 def test_a_last_event_id_of_the_future_ends_with_the_job(gateway: Server, run: HandRun) -> None:
-    """No event comes after it, and the stream ends all the same."""
+    """No event comes after it, and the stream ends nevertheless."""
     future = {"Last-Event-ID": "9999999999999-0"}
     with ThreadPoolExecutor() as pool:
         following = pool.submit(lambda: list(stream(gateway.url, run.id, headers=future)))

@@ -77,7 +77,7 @@ def test_when_one_dies_the_rest_is_stopped(victim: str, tmp_path: Path, own_kind
 
 
 def test_kill_9_loses_no_job_and_ctrl_c_stops_everything_in_order(tmp_path: Path, own_kind: dict[str, str]) -> None:
-    """Killed with -9 its programs end all the same, and the next one has the accepted job; SIGINT stops that in order.
+    """Killed with -9 its programs end, too, and the next one has the accepted job; SIGINT stops that in order.
 
     The first start lays the folder out; the second runs what is scheduled, and a third is refused there.
     """

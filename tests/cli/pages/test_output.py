@@ -70,7 +70,7 @@ def test_progress_in_words(current: int, total: int | None, message: str, expect
     assert progress_text(progress) == expected
 
 
-def test_no_progress_is_no_words() -> None:
+def test_without_progress_there_are_not_any_words() -> None:
     """A job that has not reported says nothing."""
     assert progress_text(None) == ""
 
@@ -81,7 +81,7 @@ def test_a_log_line_has_its_step_and_fields() -> None:
     assert log_line(line) == "T info load done rows=3"
 
 
-def test_text_of_others_is_no_markup(paper: Console) -> None:
+def test_text_of_others_is_not_markup(paper: Console) -> None:
     """Square brackets in a server's text stay as they are."""
     problem = {"title": "Bad", "code": "bad", "errors": [{"pointer": "/a", "message": "[red]not markup[/red]"}]}
     show_problem(422, problem, paper)

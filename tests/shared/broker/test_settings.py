@@ -10,7 +10,7 @@ from shared.ledger.backend import LedgerBackend
 
 
 def test_celerys_own_variable_names_the_ledger_and_not_another_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Celery takes CELERY_RESULT_BACKEND over its settings; the backend is the ledger's all the same, at that URL."""
+    """Celery takes CELERY_RESULT_BACKEND over its settings; the backend is the ledger's nevertheless, at that URL."""
     monkeypatch.setenv("CELERY_BROKER_URL", "amqp://guest:guest@127.0.0.1:1//")
     monkeypatch.setenv("CELERY_RESULT_BACKEND", "redis://127.0.0.1:2/3")
     settings = BrokerSettings()

@@ -52,7 +52,7 @@ def test_relative_paths_begin_at_the_files_folder(known: Connections) -> None:
     assert (known["exports"].url, known["lake"].url) == (str(EXAMPLE.parent / "exports"), "s3://acme-lake/celeriac")
 
 
-def test_no_file_is_no_connections() -> None:
+def test_without_a_file_there_is_not_a_connection() -> None:
     """A gateway without the setting knows none."""
     assert load_connections(None) == {}
 
@@ -130,7 +130,7 @@ def test_unknown_and_wrong_connections_of_a_workflow_are_all_found(known: Connec
     ]
 
 
-def test_known_connections_are_no_problem(known: Connections) -> None:
+def test_known_connections_are_accepted(known: Connections) -> None:
     """A contract that names only what there is passes."""
     spec = LoadSpec.model_validate({"destination": {"kind": "file", "connection": "lake", "path": "x.parquet"}})
     assert check_connections(spec, known) == []

@@ -209,7 +209,7 @@ def test_an_unknown_time_zone_names_near_ones(name: str, near: str) -> None:
 @pytest.mark.parametrize(
     "name", ["../../etc/passwd", "/etc/localtime", "\0", "", "Europe/" + "x" * 50, "localtime", "Factory"]
 )
-def test_a_hostile_time_zone_is_no_path(name: str) -> None:
+def test_a_hostile_time_zone_is_not_used_as_a_path(name: str) -> None:
     """No file outside of the time zone database is opened."""
     with pytest.raises(ValueError, match="There is no time zone"):
         checked_time_zone(name)

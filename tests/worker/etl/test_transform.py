@@ -78,7 +78,7 @@ def test_not_a_number_becomes_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"date,category\n1,a\n"])
-def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path, content: bytes) -> None:
     """A broken dataset is named by its number; the worker's path stays out of the message."""
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(content)

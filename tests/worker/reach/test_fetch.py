@@ -270,7 +270,7 @@ def test_proxies_of_the_environment_are_ignored(serve: Any, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-def test_statuses_that_can_pass(serve: Any, tmp_path: Path, status: int) -> None:
+def test_transient_statuses(serve: Any, tmp_path: Path, status: int) -> None:
     """They are tried again."""
     with pytest.raises(TransientFailure) as raised:
         get(f"{serve()[0]}/status/{status}", tmp_path / "f")
@@ -298,14 +298,14 @@ def test_retry_after_is_honoured(serve: Any, tmp_path: Path, value: str, low: fl
     assert wait_s is None if low is None or high is None else low <= (wait_s or 0) <= high
 
 
-def test_a_short_read_can_pass(serve: Any, tmp_path: Path) -> None:
+def test_a_short_read_is_transient(serve: Any, tmp_path: Path) -> None:
     """A connection cut before Content-Length is not a success."""
     with pytest.raises(TransientFailure) as raised:
         get(f"{serve()[0]}/short/x", tmp_path / "f")
     assert raised.value.code == "source_unreachable"
 
 
-def test_a_refused_connection_and_an_unknown_host_can_pass(tmp_path: Path) -> None:
+def test_a_refused_connection_and_an_unknown_host_are_transient(tmp_path: Path) -> None:
     """Both are tried again."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

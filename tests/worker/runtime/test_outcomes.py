@@ -58,7 +58,7 @@ def test_a_job_that_ends_well_says_everything(jobs: Jobs, tmp_path: Path) -> Non
     assert job["created_at"] <= job["queued_at"] <= job["started_at"] <= job["finished_at"]
 
 
-def test_a_failure_that_can_pass_is_tried_again(jobs: Jobs, tmp_path: Path) -> None:
+def test_a_transient_failure_is_tried_again(jobs: Jobs, tmp_path: Path) -> None:
     """With backoff, under the same id; every attempt is recorded."""
     job = ended(jobs, tmp_path / "n", behave="flaky")
     outcomes = [attempt["outcome"] for attempt in job["attempts"]]

@@ -55,6 +55,6 @@ def test_what_a_killed_child_left_is_swept_after_a_minute(root: Path) -> None:
 
 @pytest.mark.parametrize("job_id", ["../../x", "/etc", "a/b", "", "x" * 300, "\N{PILE OF POO}"])
 def test_a_jobs_id_is_never_a_path(root: Path, job_id: str) -> None:
-    """Other Celery clients choose ids of any form; the folder lies in the worker's own all the same."""
+    """Other Celery clients choose ids of any form; the folder is inside the worker's own nevertheless."""
     with scratch.attempt_folder(job_id) as folder:
         assert folder.parent == root

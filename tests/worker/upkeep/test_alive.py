@@ -18,7 +18,7 @@ def test_a_worker_that_never_consumed_is_in_trouble(tmp_path: Path) -> None:
     assert worker_trouble(str(file), now=0.0) == f"no worker has touched {file} yet"
 
 
-def test_an_old_sign_of_life_is_trouble_and_a_fresh_one_is_not(tmp_path: Path) -> None:
+def test_an_old_heartbeat_is_trouble_and_a_fresh_one_is_not(tmp_path: Path) -> None:
     """Up to four missed beats are forgiven."""
     file = tmp_path / "alive"
     file.touch()

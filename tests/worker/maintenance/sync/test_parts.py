@@ -81,7 +81,7 @@ def test_a_watermark_keeps_its_value(array: pa.Array, text: str, sql: str, sqlit
 @pytest.mark.parametrize(
     "array", [pa.array([float("inf")]), pa.array([2**63 - 1], pa.timestamp("us")), pa.array([None], pa.int64())]
 )
-def test_infinite_and_missing_values_are_no_watermarks(array: pa.Array) -> None:
+def test_infinite_and_missing_values_are_not_watermarks(array: pa.Array) -> None:
     """Else nothing would ever be above them."""
     assert watermark_in(kind_of("at", array.type), array[0]) is None
 

@@ -155,7 +155,7 @@ def test_rows_of_the_same_moment_are_not_lost(pair: Pair) -> None:
 
 
 def test_rows_without_a_watermark_are_looked_at_every_time(pair: Pair) -> None:
-    """A row that was never updated may have no time; its changes are found all the same."""
+    """A row that was never updated may have no time; its changes are found nevertheless."""
     pair.source.run(CREATE)
     fill(pair, (1, "a", "2026-01-01 10:00:00"), (2, "b", "2026-01-01 10:00:00"))
     pair.source.run("UPDATE orders SET updated_at = NULL WHERE id = 2")

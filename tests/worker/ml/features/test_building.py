@@ -156,7 +156,7 @@ def test_a_recipe_is_applied_as_it_was_learnt(tmp_path: Path) -> None:
     assert after.filter(like="colour").to_numpy().tolist() == [[0, 0, 0], [0, 0, 1]]
 
 
-def test_a_recipe_in_training_is_learnt_anew_from_training_rows(tmp_path: Path) -> None:
+def test_a_recipe_in_training_is_learnt_again_from_training_rows(tmp_path: Path) -> None:
     """Fed with a table of features and its recipe, training gives what it gives with the rows and `features`."""
     params = {"task": "classification", "target": "species", "estimator": {"kind": "logistic_regression"}}
     built = build(tmp_path, iris(), target="species", features={"drop": ["id"]})

@@ -169,7 +169,7 @@ def test_a_type_that_is_not_on_the_list_is_named(forest: Path, tmp_path: Path) -
     assert failure.value.details["types"] == ["zipfile.main"]
 
 
-def test_what_is_no_model_is_refused(forest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_a_model_is_refused(forest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A pickle, a text, half a file, a zip of something else, and a description of something else."""
     whole = forest.read_bytes()
     contents: dict[str, bytes] = {

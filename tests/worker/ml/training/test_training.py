@@ -366,7 +366,7 @@ def damaged() -> bytes:
 
 
 @pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"PAR1 and no more", b"", damaged()])
-def test_a_file_that_is_no_dataset_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_dataset_is_refused(tmp_path: Path, content: bytes) -> None:
     """Any uploaded file may be named as the dataset."""
     local = tmp_path / "file"
     local.write_bytes(content)

@@ -104,7 +104,7 @@ def test_only_the_datasets_can_be_read(tmp_path: Path) -> None:
             made.rows("SET enable_external_access = true")
 
 
-def test_what_is_no_parquet_is_refused_by_name(tmp_path: Path) -> None:
+def test_what_is_not_parquet_is_refused_by_name(tmp_path: Path) -> None:
     """The message names the dataset, not the path."""
     path = tmp_path / "file.parquet"
     path.write_text("no parquet")

@@ -134,7 +134,7 @@ def test_a_statement_that_takes_too_long_is_ended(postgresql: Engine, postgres_u
     assert (caught.value.code, caught.value.details) == ("database_busy", {"sqlstate": "57014"})
 
 
-def test_a_deadlock_can_pass(postgresql: Engine) -> None:
+def test_a_deadlock_is_transient(postgresql: Engine) -> None:
     """Serialisation failures and deadlocks are tried again."""
     postgresql.run(
         "CREATE TABLE sales (id BIGINT)",
@@ -147,7 +147,7 @@ def test_a_deadlock_can_pass(postgresql: Engine) -> None:
     assert caught.value.code == "database_busy"
 
 
-def test_a_connection_cut_while_rows_go_in_can_pass(postgresql: Engine) -> None:
+def test_a_connection_cut_while_rows_go_in_is_transient(postgresql: Engine) -> None:
     """The server ends our session during the COPY: the attempt fails, is transient, and left nothing."""
     big = pa.table({"id": pa.array(range(300_000))})
     cut: list[int] = []

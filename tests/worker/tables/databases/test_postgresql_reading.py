@@ -68,7 +68,7 @@ def test_nothing_can_be_written(postgresql: Engine, postgres_url: str, query: st
         assert session.execute("SELECT count(*) FROM sales").fetchone() == (30_000,)
 
 
-def test_what_a_query_did_all_the_same_is_undone(postgresql: Engine) -> None:
+def test_what_a_query_changed_is_undone(postgresql: Engine) -> None:
     """Large objects can be made in a read-only transaction (until PostgreSQL 15); it is never committed."""
     postgresql.stage(query="SELECT lo_from_bytea(0, 'x') AS made")
     rows, _ = postgresql.stage(query="SELECT count(*) AS objects FROM pg_largeobject_metadata")

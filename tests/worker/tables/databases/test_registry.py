@@ -45,7 +45,7 @@ def test_an_unknown_engine_is_an_error() -> None:
         database_at(SqlConnection("x", typing.cast("Any", object())))
 
 
-def test_a_file_that_is_no_database_is_final(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_final(tmp_path: Path) -> None:
     """Nothing is written into a file of another kind."""
     path = tmp_path / "notes.txt"
     path.write_text("not a database, but more than one hundred bytes of text: " * 20)

@@ -129,7 +129,7 @@ def test_nothing_can_be_written(sqlite: Engine, query: str) -> None:
     assert len(sqlite.stage(table="sales")[0]) == 2
 
 
-def test_a_lock_of_another_can_pass(sqlite: Engine, tmp_path: Path) -> None:
+def test_a_lock_of_another_is_transient(sqlite: Engine, tmp_path: Path) -> None:
     """Another's exclusive lock is waited for, then tried again later."""
     with closing(sqlite3.connect(tmp_path / "w.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
