@@ -76,7 +76,7 @@ def test_the_gateway_image_contents_import_without_heavy_libraries_and_without_t
 
 def test_flower_and_beat_load_the_application_without_any_family(tmp_path: Path) -> None:
     """`worker.app` without WORKER_FAMILIES needs no family's folder, no heavy library and no gateway."""
-    _copied(tmp_path, "shared", "worker/*.py", "worker/runtime", "worker/upkeep", "worker/reach")
+    _copied(tmp_path, "celeriac", "shared", "worker/*.py", "worker/runtime", "worker/upkeep", "worker/reach")
     command = [sys.executable, "-P", "-c", _IMPORT_ALL.replace("sys.argv[1].split", "'shared'.split")]
     command[-1] += "\nimport worker.app, worker.upkeep.alive, worker.beat\n"
     environment = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
@@ -100,7 +100,7 @@ def _absent_from(lock: Path) -> set[str]:
     }
     here = _distributions()
     brought = {module for module, names in here.items() if pinned & {canonicalize_name(name) for name in names}}
-    return set(here) - brought - {"shared", "worker"}
+    return set(here) - brought - {"celeriac", "shared", "worker"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

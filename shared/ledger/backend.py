@@ -8,6 +8,7 @@ that cannot be run.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +35,9 @@ OWNER_VARIABLE = "CELERIAC_OWNER"  # the id of this worker process, in the envir
 
 class LedgerBackend(RedisBackend):
     """Redis result backend that leaves jobs of the ledger to the ledger, and stores other tasks as Celery does."""
+
+    #: Whether the worker has killed the child of a job that lost its claim, so that its death is not to be told.
+    was_stopped: Callable[[str], bool] = staticmethod(lambda _: False)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -80,6 +84,8 @@ class LedgerBackend(RedisBackend):
         Its child died, or the ledger was unavailable for longer than a worker retries. If the job was not claimed, the
         keeper publishes it again.
         """
+        if isinstance(exc, WorkerLostError) and self.was_stopped(task_id):
+            return
         if isinstance(exc, _NOT_THE_JOBS_FAULT) and not settled(kwargs.get("request")):
             became = self.ledger.release(task_id, owner=claim_owner(), crashed=True)
             if became in {"republished", "released", "refused"} and isinstance(self.ledger.read(task_id), Record):

@@ -7,7 +7,7 @@ The transitions are one Lua script (in `script/`; `states.py` has a diagram of t
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -115,12 +115,16 @@ class Ledger:
             return Claim(token, int(attempt), int(retries), int(max_retries), upstream)
         return Refusal(what, rest[0] if rest else "")
 
-    def renew(self, job_ids: Sequence[str], *, owner: str, lease_s: float) -> dict[str, str]:
-        """Renew the claims of `owner`. Returns an answer per id.
+    def renew(
+        self, job_ids: Sequence[str], *, owner: str, lease_s: float, tokens: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Renew the claims of `owner`, those in `tokens` only if they are still the ones with these tokens.
 
-        `ok`; `cancel` or `lost`: stop it; `ended`: `owner` has finished it, do not interrupt it; `unknown`.
+        Returns an answer per id: `ok`; `cancel` or `lost`: stop it; `ended`: `owner` has finished it, do not interrupt
+        it; `waiting`: nobody has claimed it; `unknown`.
         """
-        replies = self._call("renew", owner=owner, ids=list(job_ids), lease_ms=int(lease_s * 1000))
+        known = [(tokens or {}).get(job_id, "") for job_id in job_ids]
+        replies = self._call("renew", owner=owner, ids=list(job_ids), tokens=known, lease_ms=int(lease_s * 1000))
         return dict(zip(job_ids, replies, strict=True))
 
     def progress(
@@ -182,12 +186,14 @@ class Ledger:
         if self._call("retry", id=job_id, token=token, delay_ms=int(delay_s * 1000), error=error) == "refused":
             raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
 
-    def release(self, job_id: str, *, owner: str, crashed: bool = False) -> str:
+    def release(self, job_id: str, *, owner: str, crashed: bool = False, token: str | None = None) -> str:
         """Release a job, because the worker shuts down or its child `crashed`. Returns the outcome.
 
-        One of `released`, `republished`, `quarantined`, `cancelled`, or `refused` if `owner` does not have the claim.
+        One of `released`, `republished`, `quarantined`, `cancelled`, or `refused` if `owner` does not have the claim,
+        or not the one with this `token`.
         """
-        return cast("str", self._call("release", id=job_id, owner=owner, crashed=crashed))
+        extra = {"token": token} if token is not None else {}
+        return cast("str", self._call("release", id=job_id, owner=owner, crashed=crashed, **extra))
 
     def published(self, job_ids: Sequence[str]) -> None:
         """Record that the messages of these jobs in the outbox have been published."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from redis.exceptions import OutOfMemoryError, ResponseError
+
 SOCKET_TIMEOUT_S = 5.0
 _HEALTH_CHECK_EVERY_S = 10
 
@@ -19,3 +21,8 @@ def bounded(timeout_s: float = SOCKET_TIMEOUT_S) -> dict[str, Any]:
         "socket_connect_timeout": timeout_s,
         "health_check_interval": _HEALTH_CHECK_EVERY_S,
     }
+
+
+def is_full(reply: ResponseError) -> bool:
+    """Return whether an error reply says that the server takes no writes, from anybody: its memory or disk is full."""
+    return isinstance(reply, OutOfMemoryError) or any(code in str(reply) for code in ("OOM ", "MISCONF "))

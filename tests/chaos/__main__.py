@@ -22,6 +22,7 @@ from tests.chaos.scenarios import full, poison, servers, silence, soak, versions
 SCENARIOS = {
     "workers": workers.run,
     "frozen-mains": workers.frozen_mains,
+    "cut-off": workers.cut_off,
     "servers": servers.run,
     "silence": silence.run,
     "ledger": full.ledger,

@@ -34,6 +34,7 @@ from shared.storage import ArtifactStore
 from shared.texts import as_text, json_text
 from shared.workflows.canvas import PARAMETERS
 from shared.workflows.nodes import MapStep
+from worker.runtime import deadlines
 from worker.runtime.delivery import message_of
 from worker.runtime.perform import Body, Upstream, perform, perform_each
 from worker.runtime.printing import printed_to
@@ -243,9 +244,11 @@ def _settle(run: Run, definition: Definition, delivery: _Delivery, claim: Claim)
 
 def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim) -> str | TaskFailure:
     """Return the body's result as JSON text, or its failure. `ClaimLost` and cancellation are raised."""
+    until = deadlines.deadline(delivery.started, broker_settings().lease_s)  # it was claimed after its arrival
     try:
         run.scratch.mkdir(mode=0o700)
-        with restored(), printed_to(run.log_line):
+        bounded = deadlines.bounded(run.job_id, claim.token, until=until)
+        with restored(), printed_to(run.log_line), bounded:
             return definition.perform(run, delivery, claim)
     except (ClaimLost, CancelRequested):
         raise

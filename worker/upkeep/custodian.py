@@ -10,7 +10,9 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,15 @@ from celery.worker import state
 from shared.broker.settings import BrokerSettings
 from shared.ledger.client import Ledger
 from shared.ledger.keys import key
+from shared.ledger.server import is_full
+from worker.runtime.deadlines import Deadlines, Running, deadline
 from worker.runtime.scratch import sweep
 from worker.upkeep.cancels import Cancels
 from worker.upkeep.presence import Heartbeat
 
 logger = logging.getLogger(__name__)
 
+_NOT_OURS = frozenset({"lost", "waiting", "unknown"})
 _KILL_AFTER_S = 10.0  # from the first signal to SIGKILL, for a child that does not respond
 
 
@@ -43,7 +48,13 @@ class Custodian:
         scratch: Path,
         heartbeat: Heartbeat,
         cancels: Cancels,
+        deadlines: Deadlines,
     ) -> None:
+        self._deadlines = deadlines
+        self._stopping = threading.Lock()  # guards the next three, which Celery's thread uses, too
+        self._killed_before = 0  # by the warden
+        self._stopped: Counter[str] = Counter()  # jobs whose children were killed, until Celery says that they are gone
+        self._to_release: dict[int, str] = {}  # by token: of those that the warden killed
         self._cancels = cancels
         self._scratch = scratch
         self._heartbeat = heartbeat
@@ -52,7 +63,8 @@ class Custodian:
         self._owner = owner
         self._broker = broker  # None if the broker is not Redis
         self._interrupted_at: dict[str, float] = {}
-        self._lost_before: set[str] = set()  # in the previous round
+        self._dead: set[int] = set()  # process ids of children that were killed, while Celery does not know it
+        self._gone_before: set[str] = set()  # claims that could not be confirmed in the previous round
         self._give_back_at: float | None = None
 
     def begin_shutdown(self) -> None:
@@ -67,29 +79,86 @@ class Custodian:
     def round(self) -> None:
         """Renew claims, interrupt jobs that must stop, and send a heartbeat."""
         requests = {request.id: request for request in _requests()}
-        sweep(self._scratch, requests.keys())
+        self._release_killed()
         self._keep(requests)
+        self._renew_deliveries(requests.values())
         self._heartbeat.give(requests)
+        sweep(self._scratch, requests.keys())
+
+    def has_stopped(self, job_id: str) -> bool:
+        """Return whether the child of this job that has just died was killed on purpose. Tells it once."""
+        with self._stopping:
+            self._note_killed()
+            self._stopped[job_id] -= 1
+            was_stopped = self._stopped[job_id] >= 0
+            self._stopped = +self._stopped  # without those that are not positive
+            return was_stopped
 
     def _keep(self, requests: dict[str, Any]) -> None:
         if not requests:
             self._interrupted_at.clear()
             return
-        self._renew_deliveries(requests.values())
+        bodies = self._bodies()
         if self._give_back_at is not None and time.monotonic() >= self._give_back_at:
             for request in requests.values():
                 self._ledger.release(request.id, owner=self._owner)
-                self._interrupt(request, "shutting down")
+                self._interrupt(request, "shutting down", bodies.get(request.id))
             return
-        replies = self._ledger.renew(list(requests), owner=self._owner, lease_s=self._settings.lease_s)
-        lost = {job_id for job_id, reply in replies.items() if reply == "lost"}
+        replies = self._renew(requests, bodies)
+        # What cannot be confirmed; a job that waits has not been claimed yet, unless its body runs.
+        gone = {
+            job_id for job_id, reply in replies.items() if reply == "lost" or (reply == "waiting" and job_id in bodies)
+        }
         for job_id, reply in replies.items():
+            body = bodies.get(job_id)
             # A claim that was just refused looks lost, too; its child is ending and must not be interrupted.
-            if reply == "cancel" or job_id in lost & self._lost_before:
-                self._interrupt(requests[job_id], reply)
-        self._lost_before = lost
+            is_gone = job_id in gone & self._gone_before or (body and body.is_suspended and reply in _NOT_OURS)
+            if reply == "cancel" or is_gone:
+                self._interrupt(requests[job_id], reply, body)
+        self._gone_before = gone
         for job_id in self._interrupted_at.keys() - requests.keys():
             del self._interrupted_at[job_id]
+        there = {body.pid for body in self._deadlines.running()}
+        self._dead &= there | {request.worker_pid for request in requests.values()}
+
+    def _renew(self, requests: dict[str, Any], bodies: dict[str, Running]) -> dict[str, str]:
+        """Renew the claims, and put off the deadlines of those that were renewed."""
+        asked_at, lease_s = time.monotonic(), self._settings.lease_s
+        tokens = {job_id: str(body.token) for job_id, body in bodies.items()}
+        try:
+            replies = self._ledger.renew(list(requests), owner=self._owner, lease_s=lease_s, tokens=tokens)
+        except redis.ResponseError as refused:
+            if is_full(refused):  # it gives claims to nobody, either
+                for body in bodies.values():
+                    self._deadlines.put_off(body, until=deadline(asked_at, lease_s))
+            raise
+        for job_id, body in bodies.items():
+            if replies.get(job_id) in {"ok", "cancel"}:
+                self._deadlines.put_off(body, until=deadline(asked_at, lease_s))
+        return replies
+
+    def _bodies(self) -> dict[str, Running]:
+        """Return the bodies that run, by their job; kill those whose job was claimed again by this same worker."""
+        newest: dict[str, Running] = {}
+        for body in sorted(self._deadlines.running(), key=lambda body: body.token):
+            if body.job_id in newest and newest[body.job_id].pid not in self._dead:
+                self._kill(body.job_id, newest[body.job_id].pid, "lost")
+            newest[body.job_id] = body
+        return newest
+
+    def _release_killed(self) -> None:
+        """Give back the jobs whose children the warden has killed: that was not their fault."""
+        with self._stopping:
+            self._note_killed()
+        for token, job_id in [*self._to_release.items()]:
+            self._ledger.release(job_id, owner=self._owner, token=str(token))
+            del self._to_release[token]
+
+    def _note_killed(self) -> None:
+        self._killed_before, killed = self._deadlines.killed(self._killed_before)
+        for job_id, token in killed:
+            self._stopped[job_id] += 1
+            self._to_release[token] = job_id
 
     def give_back(self) -> None:
         """Release all jobs of this worker; called at its end."""
@@ -106,18 +175,30 @@ class Custodian:
             now = time.time()
             self._broker.zadd(key("unacked_index"), dict.fromkeys(tags, now), xx=True)
 
-    def _interrupt(self, request: Any, why: str) -> None:
-        """Interrupt the child, and kill it if it does not respond."""
+    def _interrupt(self, request: Any, why: str, body: Running | None) -> None:
+        """Interrupt the child, and kill it if it does not respond. One that is suspended cannot respond."""
         pid = request.worker_pid
-        if not pid or pid == os.getpid() or not request.time_start:
-            return  # not started; its claim will be refused
-        polite = request.id not in self._interrupted_at
-        first = self._interrupted_at.setdefault(request.id, time.monotonic())
-        if not polite and time.monotonic() - first < _KILL_AFTER_S:
-            return
-        logger.warning("%s: %s, %s child %d", request.id, why, "interrupting" if polite else "killing", pid)
+        if not pid or pid == os.getpid() or pid in self._dead or not request.time_start:
+            return  # not started: its claim will be refused; or has ended
+        is_suspended = body is not None and body.is_suspended and why != "cancel"  # a cancel has renewed it: it goes on
+        first = self._interrupted_at.get(request.id)
+        if first is None and not is_suspended:
+            self._interrupted_at[request.id] = time.monotonic()
+            logger.warning("%s: %s, interrupting child %d", request.id, why, pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)  # billiard's soft time limit
+        elif is_suspended or (first is not None and time.monotonic() - first >= _KILL_AFTER_S):
+            self._kill(request.id, pid, why)
+
+    def _kill(self, job_id: str, pid: int, why: str) -> None:
+        """Kill a child. If its claim is another's by now, Celery's thread must not tell the ledger of its death."""
+        logger.warning("%s: %s, killing child %d", job_id, why, pid)
+        self._dead.add(pid)
+        if why in _NOT_OURS:
+            with self._stopping:
+                self._stopped[job_id] += 1
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGUSR1 if polite else signal.SIGKILL)  # SIGUSR1: billiard's soft time limit
+            os.kill(pid, signal.SIGKILL)
 
 
 def _requests() -> list[Any]:

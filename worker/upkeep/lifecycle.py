@@ -15,21 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from billiard import current_process
 from celery import Celery, signals
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from shared.broker.safety import refuse_unsafe
 from shared.broker.settings import broker_settings
 from shared.collector import set_aside_what_is_loaded
 from shared.contract.catalogue import catalogue
 from shared.errors import DefinitionError
-from shared.ledger.backend import OWNER_VARIABLE
+from shared.ledger.backend import OWNER_VARIABLE, LedgerBackend
 from shared.ledger.client import Ledger
 from shared.ledger.server import bounded
 from shared.storage import ArtifactStore
 from shared.texts import redact
 from shared.workflows.definition import WorkflowContract
 from worker.observability import configure_logging
-from worker.runtime import scratch
+from worker.runtime import deadlines, scratch
 from worker.runtime.task import definitions
 from worker.settings import worker_settings
 from worker.upkeep.cancels import Cancels
@@ -38,12 +41,15 @@ from worker.upkeep.keeper import Keeper
 from worker.upkeep.periodic import Periodic
 from worker.upkeep.presence import Heartbeat
 from worker.upkeep.pulse import Pulse
+from worker.upkeep.warden import Warden
 from worker.upkeep.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
 _ROUND_S = 1.0
 _ENDS_WITHIN_S = 30.0  # after the soft shutdown; jobs are interrupted, then killed after 10 s
+_RENEWS_WITHIN_RATIO = 0.25  # of a lease: how long one call of the custodian may take, so that there are several
+_HEARS_WITHIN_S = 2.0  # of the channel of cancels, which only saves time
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -56,6 +62,9 @@ class Lifecycle:
         self._watchdog: Watchdog | None = None
         self._threads: list[Periodic] = []
         self._scratch = Path()
+        self._pid = 0
+        self._deadlines: deadlines.Deadlines
+        self._warden: Warden
 
     def on_init(self, sender: Any, **_: Any) -> None:
         """Set the claim owner id before children are forked. Refuse to run without tasks or with an unsafe broker.
@@ -69,6 +78,7 @@ class Lifecycle:
             )
         refuse_foreign(sender.app.amqp.queues.consume_from, runs=definitions().keys())
         os.environ[OWNER_VARIABLE] = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._pid = os.getpid()
         self._scratch = scratch.make_root()
         settings = broker_settings()
         ArtifactStore(settings.store_url)  # an invalid URL is an error now, not in the first job
@@ -76,11 +86,15 @@ class Lifecycle:
             refuse_unsafe(_client(settings.ledger_url), allow_volatile=settings.allow_volatile_broker)
         except redis.RedisError as failure:
             logger.warning("the ledger could not be checked: %s", redact(repr(failure)))
+        self._deadlines = deadlines.Deadlines()
+        self._warden = Warden(self._deadlines)
+        self._warden.start()
 
     def on_ready(self, sender: Any, **_: Any) -> None:
         """Start custodian and keeper, with separate connections. `sender` is Celery's consumer."""
         settings, owner = broker_settings(), os.environ[OWNER_VARIABLE]
-        broker, ledger = _client(settings.broker_url) if settings.uses_redis else None, _ledger()
+        broker = _client(settings.broker_url) if settings.uses_redis else None
+        ledger = Ledger(_client_once(settings.ledger_url, settings.lease_s * _RENEWS_WITHIN_RATIO))
         heartbeat = Heartbeat(ledger, settings, owner=owner, consumer=sender)
         heartbeat.begin()
         self._custodian = custodian = Custodian(
@@ -90,14 +104,17 @@ class Lifecycle:
             broker=broker,
             scratch=self._scratch,
             heartbeat=heartbeat,
-            cancels=Cancels(_client(settings.ledger_url)),
+            cancels=Cancels(_client_once(settings.ledger_url, _HEARS_WITHIN_S)),
+            deadlines=self._deadlines,
         )
+        LedgerBackend.was_stopped = custodian.has_stopped
         self._watchdog = watchdog = Watchdog(
             sender.pulse, stalled_after_s=worker_settings().stalled_after_s, give_back=custodian.give_back
         )
 
         def look_and_keep() -> None:
             watchdog.look()
+            self._warden.start()
             custodian.round()
 
         keeper = Keeper(
@@ -127,7 +144,16 @@ class Lifecycle:
             thread.stop()
         if self._custodian is not None:
             self._custodian.give_back()
+        self._warden.stop()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def on_child(self, **_: Any) -> None:
+        """Make a child die with its parent, which renews its claims and reads its outcome; give it a deadline."""
+        if sys.platform == "linux":
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self._pid:  # the parent died before the call above
+            os._exit(1)
+        deadlines.join(self._deadlines, current_process().index)  # type: ignore[attr-defined]  # of billiard's pool
 
 
 def refuse_foreign(queues: Collection[str], *, runs: Collection[str]) -> None:
@@ -153,14 +179,6 @@ def refuse_foreign(queues: Collection[str], *, runs: Collection[str]) -> None:
 def on_set_up(**_: Any) -> None:
     """Set aside what is loaded, just before the children are forked."""
     set_aside_what_is_loaded()
-
-
-def on_child(**_: Any) -> None:
-    """Make a child die with its parent, which renews its claims and reads its outcome."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:  # the parent died before the call above
-        os._exit(1)
 
 
 def or_not_at_all(handler: Callable[..., None]) -> Callable[..., None]:
@@ -191,7 +209,7 @@ def attach(app: Celery) -> None:
     signals.worker_ready.connect(or_not_at_all(lifecycle.on_ready), weak=False)
     signals.worker_shutting_down.connect(lifecycle.on_shutting_down, weak=False)
     signals.worker_shutdown.connect(lifecycle.on_shutdown, weak=False)
-    signals.worker_process_init.connect(on_child, weak=False)
+    signals.worker_process_init.connect(lifecycle.on_child, weak=False)
 
 
 def _ledger() -> Ledger:
@@ -200,3 +218,8 @@ def _ledger() -> Ledger:
 
 def _client(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, **bounded())
+
+
+def _client_once(url: str, timeout_s: float) -> redis.Redis:
+    """Return a client whose calls end within `timeout_s`; only a connection that broke before is made again at once."""
+    return redis.Redis.from_url(url, **bounded(timeout_s), retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)))

@@ -18,13 +18,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
-    OutOfMemoryError,
     RedisError,
     ResponseError,
 )
 
 from shared.errors import LedgerFull, LedgerUnavailable, OutcomeUnknown
 from shared.ledger.script import NOT_LOADED, READS, Library
+from shared.ledger.server import is_full
 
 Connection = Any  # redis.asyncio.connection.AbstractConnection, whose methods have no types
 NO_ANSWER = (RedisError, OSError, TimeoutError)
@@ -182,7 +182,6 @@ def late_at_ms(failure: BaseException) -> int | None:
 
 def told_by_reply(reply: ResponseError) -> Exception | None:
     """Return the exception for an error reply; None if it only means that the server is unavailable."""
-    text = str(reply)
-    if isinstance(reply, OutOfMemoryError) or "OOM " in text or "MISCONF " in text:
+    if is_full(reply):
         return LedgerFull("it refuses writes")
-    return reply if text.startswith(_DEFECTS) else None
+    return reply if str(reply).startswith(_DEFECTS) else None

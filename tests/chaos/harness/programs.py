@@ -97,8 +97,9 @@ class Program:
         self._signal(signal.SIGKILL)
 
     def kill_child(self) -> None:
-        """End one of its children as the kernel would."""
-        for pid in self.children[:1]:
+        """End one of its children that run jobs as the kernel would."""
+        bodies = [pid for pid in self.children if "worker.upkeep.warden" not in _command(pid)]
+        for pid in bodies[:1]:
             _send(pid, signal.SIGKILL)
 
     def terminate(self) -> None:
@@ -135,6 +136,12 @@ class Program:
         assert self._process is not None
         self._hurt = True
         self._process.send_signal(number)
+
+
+def _command(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
 
 
 def _send(pid: int, number: signal.Signals) -> None:

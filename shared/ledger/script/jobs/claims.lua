@@ -11,6 +11,9 @@
 -- luacheck: read globals close_attempt expire quarantine stop (endings)
 -- luacheck: read globals create index (submission)
 
+-- Whether the ledger was away, if there was no round of a keeper for so long. Another worker becomes the keeper sooner.
+local function was_away(silent_ms, lease_ms) return silent_ms > lease_ms end
+
 -- Handle a job that lost its claim owner: stop, quarantine, or queue it again, before all jobs that have waited less.
 -- Returns what was done. Publishes the message again unless the caller has one (`in_hand`).
 local function lost(record, in_hand)
@@ -29,6 +32,13 @@ local function lost(record, in_hand)
   if not in_hand then publish_first(record) end
   emit_state(record, '"reason": "lost its worker"')
   return 'republished'
+end
+
+-- Whether no lapsed claim may be taken back: the ledger was away, so that nobody could renew, and all owners get one
+-- more lease. The keeper grants it; until its first round it shows in the time of the last one.
+local function is_amnesty(lease_ms)
+  if redis.call('EXISTS', KEY.amnesty) == 1 then return true end
+  return was_away(NOW - (redis.call('GET', KEY.tended_at) or NOW), lease_ms)
 end
 
 local function right_to_run(record)
@@ -62,7 +72,7 @@ function T.claim(a)
   end
   if record.state == 'running' then
     if record.delivery == a.delivery then return right_to_run(record) end
-    if tonumber(record.claim_until) > NOW or redis.call('EXISTS', KEY.amnesty) == 1 then return { 'busy' } end
+    if tonumber(record.claim_until) > NOW or is_amnesty(a.lease_ms) then return { 'busy' } end
     local done = lost(record, true)
     if done ~= 'republished' then return { record.state } end
   elseif record.due_at and tonumber(record.due_at) > NOW then
@@ -107,16 +117,18 @@ local function holds(record, a)
   return record.owner == a.owner
 end
 
--- renew: {owner, ids, lease_ms}. Replies 'ok' | 'cancel' | 'lost' | 'ended' | 'unknown' per id. 'ended': this owner
--- has finished the job; its child is ending and must not be interrupted.
+-- renew: {owner, ids, tokens, lease_ms}. A token is '' where the owner does not know of a body that runs. Replies 'ok'
+-- | 'cancel' | 'lost' | 'ended' | 'waiting' | 'unknown' per id. 'ended': this owner has finished the job; its child is
+-- ending and must not be interrupted. 'waiting': it is not claimed yet, or its claim was taken back.
 function T.renew(a)
   local replies = {}
   for i, id in ipairs(a.ids) do
-    local state, owner, cancel, ended_by =
-      unpack(redis.call('HMGET', record_key(id), 'state', 'owner', 'cancel_requested_at', 'ended_by'))
+    local state, owner, cancel, ended_by, token =
+      unpack(redis.call('HMGET', record_key(id), 'state', 'owner', 'cancel_requested_at', 'ended_by', 'token'))
+    local is_same = a.tokens[i] == '' or a.tokens[i] == token
     if not state then
       replies[i] = 'unknown'
-    elseif state == 'running' and owner == a.owner then
+    elseif state == 'running' and owner == a.owner and is_same then
       set(hand_of(id), { claim_until = NOW + a.lease_ms })
       change('ZADD', KEY.claims, NOW + a.lease_ms, id)
       replies[i] = cancel and 'cancel' or 'ok'
@@ -125,7 +137,7 @@ function T.renew(a)
     elseif state == 'running' or FINAL[state] then
       replies[i] = 'lost'
     else
-      replies[i] = 'ok' -- delivered, not claimed yet
+      replies[i] = 'waiting'
     end
   end
   return replies
@@ -203,7 +215,7 @@ function T.retry(a)
   return 'ok'
 end
 
--- release: {id, owner, crashed}. The claim owner releases a job: it shuts down, or its child died.
+-- release: {id, owner, crashed, token?}. The claim owner releases a job: it shuts down, or its child died.
 -- Replies 'refused' | 'released' | 'republished' | 'quarantined' | 'cancelled'.
 function T.release(a)
   local record = load(a.id)

@@ -8,7 +8,7 @@
 -- luacheck: read globals admit_all enter first_known let_go list_of look_at_places note_published publish (queues)
 -- luacheck: read globals publish_first published_key set_aside (queues)
 -- luacheck: read globals expire (endings)
--- luacheck: read globals lost (claims)
+-- luacheck: read globals lost was_away (claims)
 -- luacheck: read globals forget (forgetting)
 
 local STEPS_A_ROUND = 1000 -- of workflows that expire or are deleted: each takes 0.2 ms and blocks other calls
@@ -174,14 +174,14 @@ local ROUNDS = {
   { 'uploads', function(a, note) each(older(KEY.uploads, NOW, a.limit), forget_upload, note) end },
 }
 
--- Become the keeper for a while. If there was none for longer than a lease, the ledger was unavailable and no claim
--- could be renewed; then running claim owners get one more lease.
+-- Become the keeper for a while. If there was none for long, the ledger was unavailable and no claim could be renewed;
+-- then running claim owners get one more lease.
 local function take_office(a)
   local holder = redis.call('GET', KEY.keeper)
   if holder and holder ~= a.owner then return false end
   change('SET', KEY.keeper, a.owner, 'PX', a.lock_ms)
-  local away_ms = NOW - (redis.call('GET', KEY.tended_at) or NOW)
-  if away_ms > a.lease_ms then change('SET', KEY.amnesty, 1, 'PX', a.lease_ms) end
+  local silent_ms = NOW - (redis.call('GET', KEY.tended_at) or NOW)
+  if was_away(silent_ms, a.lease_ms) then change('SET', KEY.amnesty, 1, 'PX', a.lease_ms) end
   change('SET', KEY.tended_at, int(NOW))
   return true
 end

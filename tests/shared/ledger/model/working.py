@@ -183,7 +183,7 @@ class Working(LedgerMachine):
         owner = data.draw(_owners, label="owner")
         task = self.pick(data, self.tasks(), rather=lambda task: task.ended_by)
         self.begin()
-        expected = "ok"
+        expected = "waiting"
         if task.state == "running" and task.owner == owner:
             expected, task.lapsed = "cancel" if task.cancel_requested else "ok", False
         elif task.is_final and task.ended_by == owner:

@@ -137,7 +137,7 @@ def house(ledger: Ledger, client: redis.Redis) -> Iterator[House]:
             for job in (waits, second, holds, lost, due, expires)
         ]
         + [{"id": "new", "owner": "w", "worker": "w@h", "lease_ms": 1, "message": "{}", "delivery": "d"}],
-        "renew": [{"owner": "w1", "ids": [runs, first], "lease_ms": 1_000}],
+        "renew": [{"owner": "w1", "ids": [runs, first], "tokens": ["", ""], "lease_ms": 1_000}],
         "progress": [{"id": runs, "token": runs_token, "progress": "{}", "logs": ["{}"]}],
         "finish": [
             {"id": runs, "token": runs_token, "state": "succeeded", "result": "1", "artifacts": "[]"},

@@ -1,0 +1,148 @@
+"""Until when each child may run its body: a table in memory that the processes of a worker share.
+
+A claim lasts for a lease, then somebody else may run the job. A child notes here that it runs the body of a claim; the
+custodian puts the deadline off after each confirmed renewal; the warden (`worker.upkeep.warden`) suspends a child
+whose deadline has passed. Times are those of `time.monotonic()`, which all processes of a machine have in common.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+CHILDREN = 1_024  # of one worker, at most
+_KILLED = 64  # of the last ones, kept for the main process
+_ROWS = CHILDREN + _KILLED
+_COLUMNS = 4  # of 8 bytes each
+_NAME_BYTES = 1_024  # two for the length, and a job's id of at most 255 characters
+_MARGIN_RATIO, _MARGIN_MIN_S = 0.1, 0.5  # of a lease: for the warden to notice, and the ledger's clock to agree
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A body that runs: in which child, under which claim."""
+
+    row: int
+    pid: int
+    token: int  # of the claim; a later claim of the same job has a higher one
+    job_id: str
+    until: float  # time.monotonic()
+    suspended_at: float  # time.monotonic(), 0: it is not suspended
+
+    @property
+    def is_suspended(self) -> bool:
+        return self.suspended_at > 0
+
+
+def deadline(asked_at: float, lease_s: float) -> float:
+    """Return until when a claim may be relied on that was granted or renewed for `lease_s` by a call of `asked_at`."""
+    return asked_at + lease_s - max(lease_s * _MARGIN_RATIO, _MARGIN_MIN_S)
+
+
+class Deadlines:
+    """The table: a row for each child, by its place in the pool. Each field is written by one process at a time."""
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        """Make a table that children inherit, or open the one behind a file descriptor."""
+        size = 8 + _ROWS * (8 * _COLUMNS + _NAME_BYTES)
+        if descriptor is None and sys.platform == "linux":
+            descriptor = os.memfd_create("celeriac-deadlines")
+            os.ftruncate(descriptor, size)
+        self.descriptor = descriptor
+        self._memory = mmap.mmap(-1 if descriptor is None else descriptor, size)
+        whole, names_at = memoryview(self._memory), 8 + _ROWS * 8 * _COLUMNS
+        columns = [whole[at : at + _ROWS * 8] for at in range(8, names_at, _ROWS * 8)]
+        self._killed_count = whole[:8].cast("Q")
+        self._pids, self._tokens = (column.cast("Q") for column in columns[:2])
+        self._untils, self._suspended = (column.cast("d") for column in columns[2:])
+        self._names = whole[names_at:]
+
+    def enter(self, row: int, pid: int) -> None:
+        """Give a row to a child that has started: it runs nothing."""
+        self._tokens[row], self._suspended[row], self._pids[row] = 0, 0.0, pid
+
+    def begin(self, row: int, job_id: str, token: int, *, until: float) -> None:
+        """Note that the body of this claim begins."""
+        self._name(row, job_id)
+        self._untils[row] = until
+        self._tokens[row] = token  # last: the row counts from here on
+
+    def end(self, row: int) -> None:
+        """Note that no body runs any more."""
+        self._tokens[row] = 0
+
+    def running(self) -> list[Running]:
+        """Return the bodies that run, and the children that are suspended."""
+        tokens, suspended = self._tokens[:CHILDREN].tolist(), self._suspended[:CHILDREN].tolist()
+        return [
+            Running(row, self._pids[row], token, self._name_of(row), self._untils[row], suspended[row])
+            for row, token in enumerate(tokens)
+            if token or suspended[row]
+        ]
+
+    def put_off(self, body: Running, *, until: float) -> None:
+        """Let a body run until later, unless it has just ended."""
+        if self._tokens[body.row] == body.token:
+            self._untils[body.row] = max(until, self._untils[body.row])
+
+    def suspend(self, body: Running, at: float) -> None:
+        """Note that its child is suspended since `at`, 0: not any more."""
+        self._suspended[body.row] = at
+
+    def kill(self, body: Running) -> None:
+        """Note that its child is killed because its claim was not renewed, and not because of what it did."""
+        number = self._killed_count[0]
+        row = CHILDREN + number % _KILLED
+        self._name(row, body.job_id)
+        self._tokens[row] = body.token
+        self._killed_count[0] = number + 1
+        self.enter(body.row, 0)
+
+    def killed(self, after: int) -> tuple[int, list[tuple[str, int]]]:
+        """Return how many were killed so far, and job and token of those that came after the first `after`."""
+        count = self._killed_count[0]
+        rows = [CHILDREN + number % _KILLED for number in range(max(after, count - _KILLED), count)]
+        return count, [(self._name_of(row), self._tokens[row]) for row in rows]
+
+    def _name(self, row: int, job_id: str) -> None:
+        text, at = job_id.encode(errors="surrogatepass")[: _NAME_BYTES - 2], row * _NAME_BYTES
+        self._names[at : at + 2 + len(text)] = len(text).to_bytes(2) + text
+
+    def _name_of(self, row: int) -> str:
+        at = row * _NAME_BYTES
+        length = int.from_bytes(self._names[at : at + 2])
+        return bytes(self._names[at + 2 : at + 2 + length]).decode(errors="replace")
+
+
+@dataclass(slots=True)
+class _OwnRow:
+    """The row of this process, if it is a child."""
+
+    table: Deadlines | None = None
+    row: int = 0
+
+
+_own = _OwnRow()
+
+
+def join(table: Deadlines, row: int) -> None:
+    """Make this process the child of a row."""
+    table.enter(row, os.getpid())
+    _own.table, _own.row = table, row
+
+
+@contextmanager
+def bounded(job_id: str, token: str, *, until: float) -> Iterator[None]:
+    """Let the body in the block run only as long as its claim is renewed. Has no effect outside of a child."""
+    if _own.table is None:
+        yield
+        return
+    _own.table.begin(_own.row, job_id, int(token), until=until)
+    try:
+        yield
+    finally:
+        _own.table.end(_own.row)
