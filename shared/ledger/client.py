@@ -76,7 +76,8 @@ class Ledger:
 
     def accept(self, submission: Submission) -> Accepted:
         """Write jobs and their messages atomically, for beat and the keeper."""
-        (reply,) = self._call_raw("accept", [submission.arguments()], submission.columns())
+        arguments, columns = submission.arguments()
+        (reply,) = self._call_raw("accept", [arguments], columns)
         return parse_accepted(submission, reply)
 
     def claim(

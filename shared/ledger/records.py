@@ -10,6 +10,8 @@ from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+from shared.ledger.envelopes import envelope_of, numbered
+
 EVENTS_KEPT = 2_000  # of a job and its steps, at least
 
 
@@ -88,15 +90,25 @@ class Submission:
     fingerprint: str = ""  # digest of the request; the same key with another digest is a conflict
     idempotency_s: float = 86_400
 
-    def arguments(self, until_ms: int | None = None) -> dict[str, Any]:
-        """Return the submission as an argument of the script, valid until `until_ms` by the clock of the server."""
+    def arguments(self, until_ms: int | None = None) -> tuple[dict[str, Any], list[str]]:
+        """Return the submission as arguments of the script, valid until `until_ms` by the clock of the server.
+
+        The texts are columns: what plain jobs do not share with those that are alike and follow one another.
+        """
         arguments: dict[str, Any] = {"jobs": []}
-        for alike, jobs in self._groups():
+        columns: list[str] = []
+        for alike, jobs in groupby(self.jobs, _alike):
             group = list(jobs)
-            if alike:
-                arguments["jobs"].append({"alike": _alike_fields(group[0]), "count": len(group)})
-            else:
+            if alike is None:
                 arguments["jobs"] += [job.record() for job in group]
+                continue
+            fields, envelope = _alike_fields(group[0]), alike[-1]
+            if envelope is not None:
+                fields["envelope"] = envelope
+            arguments["jobs"].append({"alike": fields, "count": len(group)})
+            for job in group:
+                message = job.message or ""
+                columns += (job.id, job.params, message if envelope is None else numbered(message))
         if until_ms is not None:
             arguments["until"] = until_ms
         if self.idempotency_key is not None:
@@ -105,21 +117,7 @@ class Submission:
                 "fingerprint": self.fingerprint,
                 "idempotency_ms": int(self.idempotency_s * 1000),
             }
-        return arguments
-
-    def columns(self) -> list[str]:
-        """Return what plain jobs do not have in common, as arguments of the script that are not JSON."""
-        return [
-            text
-            for alike, jobs in self._groups()
-            if alike
-            for job in jobs
-            for text in (job.id, job.params, job.message or "")
-        ]
-
-    def _groups(self) -> Iterable[tuple[Any, Iterable[Entry]]]:
-        """Return the jobs in their order: those in a row that are plain and alike together, with what they share."""
-        return groupby(self.jobs, _alike)
+        return arguments, columns
 
 
 class Accepted(NamedTuple):
@@ -226,13 +224,14 @@ _NO_WISHES = tuple(_PLAIN[name] for name in _WISHES)
 
 
 def _alike(job: Entry) -> tuple[Any, ...] | None:
-    """Return what a job has in common with others that are written with it; None if it is written by itself.
+    """Return what a job shares with others that are written with it, last its envelope; None if it is not plain.
 
-    It is if it has steps, waits for its time, names files, or has another wish.
+    It is not if it has steps, waits for its time, names files, or has another wish.
     """
     if job.message is None or "artifact://" in job.params or _wishes(job) != _NO_WISHES:
         return None
-    return _shared(job)
+    envelope = envelope_of(job.message, job_id=job.id, kind=job.kind, queue=job.queue, params=job.params)
+    return (*_shared(job), envelope)
 
 
 _reused_fields = _writer("state", "result", "artifacts", "attempt", "attempts", "worker", "started_at", "finished_at")

@@ -14,6 +14,7 @@ import redis.asyncio
 
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.client import Ledger
+from shared.ledger.envelopes import composed
 from shared.ledger.ids import uuid7
 from shared.ledger.keys import key
 from shared.ledger.records import Claim, Entry, Record, Refusal, Submission
@@ -26,10 +27,9 @@ MAX_CRASHES = 3
 
 
 def entry(**changes: Any) -> Entry:
-    job_id = changes.pop("id", None) or uuid7()
-    message = json.dumps({"headers": {"id": job_id}, "body": "", "properties": {}})
+    """Return a job with the gateway's form of a message, unless it is given another."""
     made = Entry(
-        id=job_id,
+        id=changes.pop("id", None) or uuid7(),
         kind="acme.shout_text",
         queue="etl",
         priority=4,
@@ -37,9 +37,15 @@ def entry(**changes: Any) -> Entry:
         retention_ms=60_000,
         max_crashes=MAX_CRASHES,
         max_retries=2,
-        message=message,
     )
-    return replace(made, **changes)
+    made = replace(made, **changes)
+    return made if "message" in changes else replace(made, message=composed_for(made))
+
+
+def composed_for(job: Entry) -> str:
+    """Return a message in the gateway's form."""
+    envelope = '1\n[330.0, 300.0]\n"gen1@host"\n"00000000-0000-0000-0000-000000000000"\n5'
+    return composed(envelope, job_id=job.id, kind=job.kind, queue=job.queue, params=job.params)
 
 
 @pytest.fixture

@@ -125,8 +125,9 @@ class Accepting:
             return
         for waiting in batch:
             waiting.until_ms = self.clock.at(waiting.deadline)
-        arguments = [waiting.submission.arguments(waiting.until_ms) for waiting in batch]
-        call = Call("accept", arguments, [text for waiting in batch for text in waiting.submission.columns()])
+        written = [waiting.submission.arguments(waiting.until_ms) for waiting in batch]
+        columns = [text for _, texts in written for text in texts]
+        call = Call("accept", [arguments for arguments, _ in written], columns)
         for waiting in batch:
             waiting.call = call
         try:

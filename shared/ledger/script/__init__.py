@@ -14,6 +14,7 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from shared.ledger.counters import lua_bounds
+from shared.ledger.envelopes import lua_forms
 from shared.ledger.keys import Keys
 from shared.ledger.records import EVENTS_KEPT
 from shared.ledger.states import lua_states
@@ -25,6 +26,7 @@ PARTS = {
         "events",
         "results",
         "files",
+        "messages",
         "queues",
         "steps",
         "endings",
@@ -93,7 +95,7 @@ def all_parts() -> list[str]:
 def library(keys: Keys) -> Library:
     """Return the whole script, with these names of keys."""
     parts = keys.written_into("\n".join(map(part, all_parts())))
-    text = f"{lua_states()}\n{lua_bounds()}\n{lua_limits()}\n{parts}\n{_ANSWER}"
+    text = f"{lua_states()}\n{lua_bounds()}\n{lua_limits()}\n{lua_forms()}\n{parts}\n{_ANSWER}"
     name = _FAMILY + hashlib.sha256(text.encode()).hexdigest()[:16]
     return Library(name, f"#!lua name={name}\n{text}{_registered(name)}")
 

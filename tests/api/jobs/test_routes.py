@@ -13,11 +13,11 @@ import redis
 
 from shared.contract.catalogue import catalogue
 from shared.ledger.client import Ledger
+from shared.ledger.envelopes import composed, numbered
 from shared.ledger.ids import uuid7
 from shared.ledger.keys import key
 from shared.ledger.records import Claim
 from tests.support.by_hand import waiting_requests
-from tests.support.ledgers import numbered
 from tests.support.servers.services import wait_for
 
 if TYPE_CHECKING:
@@ -72,8 +72,10 @@ def test_options_are_kept_and_shown(api: httpx.Client, extraction: dict[str, Any
     assert (job["options"], job["priority"], job["tags"], job["queue"]) == (options, 9, ["a", "b"], "report")
     with redis.Redis(port=valkey.port, decode_responses=True) as client:
         record = client.hgetall(key("job", job["id"]))
-        assert client.lindex("report", 0) == numbered(record["message"])
-    assert json.loads(record["message"])["headers"]["timelimit"] == [100, 90]
+        (message,) = client.lrange("report", 0, -1)
+    assert json.loads(message)["headers"]["timelimit"] == [100, 90]
+    kept = {"job_id": job["id"]} | {name: record[name] for name in ("kind", "queue", "params")}
+    assert message == numbered(composed(record["envelope"], **kept))
     assert record["max_retries"] == "0"
 
 

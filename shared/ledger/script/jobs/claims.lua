@@ -90,7 +90,7 @@ function T.claim(a)
   set(record, {
     token = token, owner = a.owner, worker = a.worker, delivery = a.delivery, claim_until = NOW + a.lease_ms,
     attempt = attempt, attempts = cjson.encode(attempts), attempt_open = '1', started_at = record.started_at or NOW,
-    due_at = false, progress = false, message = record.message or a.message,
+    due_at = false, progress = false, message = not record.envelope and (record.message or a.message) or nil,
   })
   change('ZADD', KEY.claims, NOW + a.lease_ms, record.id)
   emit_state(record, '"worker": ' .. cjson.encode(a.worker))

@@ -12,6 +12,7 @@
 -- luacheck: globals freed (records)
 -- luacheck: read globals NOW change field_of int load record_key record_of set try (records)
 -- luacheck: read globals emit_state (events)
+-- luacheck: read globals has_message message_of (messages)
 
 local PRIORITY_SEPARATOR = '\6\22' -- kombu.transport.redis: Channel.sep
 local BAND = 4398046511104 -- 2^42 ms: larger than any time, so that each priority has a separate band of scores
@@ -51,7 +52,8 @@ end
 -- The message of a job with the number of its publication, to distinguish it from an old copy on a list. It is a
 -- header, so that a worker that puts a message back keeps it. No text in JSON has the pattern: its quotes are escaped.
 local function numbered(record)
-  return (string.gsub(record.message, '"headers":%s*{', '%0"celeriac_publication": ' .. record.publishes .. ', ', 1))
+  local number = '%0"celeriac_publication": ' .. record.publishes .. ', '
+  return (string.gsub(message_of(record), '"headers":%s*{', number, 1))
 end
 
 -- The job id of a message (nil for a message of another service), and the number of its publication. Messages that
@@ -269,7 +271,7 @@ local function held_at_claim(record, message)
   local is_full = key and others >= tonumber(record.concurrency_limit)
   local why = is_paused(record.queue) and 'queue_paused' or is_full and 'concurrency_limited'
   if not why then return false end
-  if not record.message then set(record, { message = message }) end
+  if not has_message(record) then set(record, { message = message }) end
   if record.state ~= 'queued' then -- it is due, and its message came before the keeper published it
     change('ZREM', KEY.due, record.id)
     enter(record, 'queued')

@@ -29,7 +29,7 @@ end
 
 -- Delete a message that is never published again: the message of a step contains all later steps.
 local function drop_message(id)
-  set(hand_of(id), { message = false })
+  set(hand_of(id), { message = false, envelope = false })
   change('ZREM', KEY.outbox, id)
 end
 

@@ -6,6 +6,7 @@
 -- luacheck: read globals begin_events (events)
 -- luacheck: read globals store_celery_result (results)
 -- luacheck: read globals keep_lineage refer (files)
+-- luacheck: read globals has_message (messages)
 -- luacheck: read globals enter is_paused list_of note_published numbered order publish published_key (queues)
 -- luacheck: read globals waiting_set (queues)
 
@@ -37,7 +38,7 @@ local function start_waiting(record)
     change('ZADD', KEY.due, record.due_at, record.id)
   else
     enter(record, 'queued')
-    if record.message then publish(record) end
+    if has_message(record) then publish(record) end
   end
   if record.expires_at then change('ZADD', KEY.expiring, record.expires_at, record.id) end
 end
@@ -69,7 +70,7 @@ local function write(record)
   begin_events(record)
 end
 
-local COLUMNS = 3 -- of a job in a group: id, params, message
+local COLUMNS = 3 -- of a job in a group: id, params, message; with an envelope, the message is as it lies on the list
 
 -- Pass the columns of a group. Returns where the first one is.
 local function columns_of(group, columns)
@@ -83,8 +84,9 @@ end
 
 local function write_one_by_one(group, columns, from, ids)
   for at = from, columns.next - 1, COLUMNS do
-    local record = { id = columns.texts[at], params = columns.texts[at + 1], message = columns.texts[at + 2] }
+    local record = { id = columns.texts[at], params = columns.texts[at + 1] }
     for name, value in pairs(group.alike) do record[name] = value end
+    if not record.envelope then record.message = columns.texts[at + 2] end
     write(record)
     ids[#ids + 1] = record.id
   end
@@ -109,11 +111,16 @@ local function write_alike(group, columns, ids)
     local key = record_key(id)
     local n = #keys + 1
     ids[#ids + 1], keys[n] = id, key
-    change_alike('HSET', key, { 'id', id, 'params', texts[at + 1], 'message', message, unpack(fields) })
+    if record.envelope then
+      change_alike('HSET', key, { 'id', id, 'params', texts[at + 1], unpack(fields) })
+    else
+      change_alike('HSET', key, { 'id', id, 'params', texts[at + 1], 'message', message, unpack(fields) })
+      message = numbered({ message = message, publishes = '1' })
+    end
     alphabetically[2 * n - 1], alphabetically[2 * n] = 0, id
     by_time[2 * n - 1], by_time[2 * n] = NOW, id
     by_place[2 * n - 1], by_place[2 * n] = place, id
-    messages[n] = numbered({ message = message, publishes = '1' })
+    messages[n] = message
   end
   take_in_hand({ id = texts[from], created_at = now, state = 'queued' })
   if redis.call('EXISTS', unpack(keys)) > 0 then

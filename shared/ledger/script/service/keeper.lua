@@ -4,6 +4,7 @@
 -- luacheck: read globals FINAL (states)
 -- luacheck: read globals NOW change count field_of int is_number load set try (records)
 -- luacheck: read globals emit_state (events)
+-- luacheck: read globals has_message (messages)
 -- luacheck: read globals POSTPONED_MS is_postponed is_referred (files)
 -- luacheck: read globals admit_all enter first_known let_go list_of look_at_places note_published publish (queues)
 -- luacheck: read globals publish_first published_key set_aside (queues)
@@ -43,7 +44,7 @@ end
 -- Publish a lost message again. A step that Celery should have published after the previous ones has no message yet:
 -- then publish theirs again; their claims reply 'succeeded', and Celery continues from there.
 local function republish(record)
-  if record.message then
+  if has_message(record) then
     publish_first(record, redis.call('ZSCORE', published_key(list_of(record)), record.id))
     return
   end
@@ -84,7 +85,7 @@ local function publish_due(id)
   if not record or record.state ~= 'scheduled' and record.state ~= 'retrying' then return end
   enter(record, 'queued')
   set(record, { due_at = false })
-  if record.message then publish(record) end
+  if has_message(record) then publish(record) end
   emit_state(record)
   return 'published'
 end

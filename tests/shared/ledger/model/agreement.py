@@ -35,7 +35,7 @@ def _seen(record: dict[str, str], celery: str | None) -> dict[str, Any]:
         "cancel_requested": "cancel_requested_at" in record,
         "result": record.get("result"),
         "error": _error_of(record),
-        "has_message": "message" in record,
+        "has_message": "message" in record or "envelope" in record,
         "retried_as": record.get("retried_as"),
         "done": int(record.get("done", 0)),
         "tolerated": int(record.get("tolerated", 0)),

@@ -130,8 +130,9 @@ def house(ledger: Ledger, client: redis.Redis) -> Iterator[House]:
     stray = [{"what": what, "ids": ["stray", runs], "age_ms": 0} for what in ("events", "results", "steps", "files")]
     plain = [entry(tags=("t",)), entry(tags=("t",)), entry(id=waits, tags=("t",))]
     submission = Submission([entry(retried_from=ends), flow, *plain], idempotency_key="n", fingerprint="f")
+    accepting, columns = submission.arguments()
     asked: dict[str, list[Any]] = {
-        "accept": [[submission.arguments()]],
+        "accept": [[accepting]],
         "claim": [
             {"id": job, "owner": "w2", "worker": "w2@h", "lease_ms": 1, "message": "{}", "delivery": "d"}
             for job in (waits, second, holds, lost, due, expires)
@@ -180,7 +181,7 @@ def house(ledger: Ledger, client: redis.Redis) -> Iterator[House]:
     }
     assert isinstance(runs_of_schedule, str)
     with redis.Redis(port=client.connection_pool.connection_kwargs["port"]) as raw:
-        yield House(Ledger(raw), raw, flow.id, asked, submission.columns())
+        yield House(Ledger(raw), raw, flow.id, asked, columns)
         raw.flushall()  # what is restored has lost its lifetime
 
 

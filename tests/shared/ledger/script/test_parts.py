@@ -6,6 +6,7 @@ import re
 from itertools import chain
 
 from shared.ledger.counters import lua_bounds
+from shared.ledger.envelopes import lua_forms
 from shared.ledger.keys import KEYS
 from shared.ledger.script import all_parts, lua_limits, part
 from shared.ledger.states import lua_states
@@ -13,7 +14,13 @@ from shared.ledger.states import lua_states
 TAKES = re.compile(r"^-- luacheck: (?:read )?globals ([\w ]+) \((\w+)\)$", re.MULTILINE)
 DEFINES = re.compile(r"^local (?:function (\w+)|([\w, ]+))", re.MULTILINE)
 COMMENTS_AND_TEXTS = re.compile(r"--[^\n]*|'[^'\n]*'")
-GENERATED = {"counters": lua_bounds(), "limits": lua_limits(), "keys": "local KEY = {}", "states": lua_states()}
+GENERATED = {
+    "counters": lua_bounds(),
+    "envelopes": lua_forms(),
+    "keys": "local KEY = {}",
+    "limits": lua_limits(),
+    "states": lua_states(),
+}
 
 
 def defined(text: str) -> set[str]:
