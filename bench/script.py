@@ -1,7 +1,7 @@
-"""`python -m bench.script`: what the ledger's script costs Valkey, beside plain commands with the same bytes, in one run.
+"""`python -m bench.script`: what the ledger's script costs Valkey, beside plain commands with the same bytes.
 
-The plain way is what any queue on Redis does: HSET of the record and LPUSH of the message, in a pipeline. Each figure is
-the CPU time of Valkey's main thread, reading the commands included; what a job costs its callers is not in it.
+The plain way is what any queue on Redis does: HSET of the record and LPUSH of the message, in a pipeline. Each figure
+is the CPU time of Valkey's main thread, reading the commands included; what a job costs its callers is not in it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from bench.servers import VALKEY_PORT, valkey
+from bench.servers import free_port, valkey
 from shared.broker.messages import Composer
 from shared.broker.settings import BrokerSettings
 from shared.contract.options import RunOptions
@@ -145,7 +145,7 @@ def report(client: redis.Redis) -> None:
 
 def main() -> None:
     """Report on a Valkey of its own."""
-    with tempfile.TemporaryDirectory() as folder, valkey(Path(folder), VALKEY_PORT) as client:
+    with tempfile.TemporaryDirectory() as folder, valkey(Path(folder), free_port()) as client:
         report(client)
 
 
