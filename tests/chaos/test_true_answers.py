@@ -83,6 +83,35 @@ def test_every_client_of_a_frozen_ledger_has_a_true_answer_in_time(
             assert count(gateway, tag) == 0
 
 
+def test_no_change_is_made_after_its_answer(service: tuple[RestartableValkey, Server]) -> None:
+    """Whoever is told that it is not known what became of a change sees it in what is there then, for good."""
+    valkey, gateway = service
+    batch = http_client.post(f"{gateway.url}/jobs/batch", json={"jobs": [JOB] * 6}).json()["jobs"]
+    ids = [job["id"] for job in batch]
+    hourly = {"name": "Hourly", "kind": JOB["kind"], "params": JOB["params"], "interval_s": 3_600}
+    schedule = http_client.post(f"{gateway.url}/schedules", json=hourly).json()["id"]
+    changes = [
+        ("POST", f"/jobs/{ids[0]}/cancel", None),
+        ("POST", "/jobs/cancel", {"ids": ids[1:4]}),
+        ("PUT", f"/schedules/{schedule}", hourly | {"interval_s": 7_200}),
+        ("POST", f"/schedules/{schedule}/pause", None),
+        ("DELETE", f"/schedules/{schedule}", None),
+        ("POST", "/schedules", hourly | {"name": "Another"}),
+        ("POST", "/queues/etl/pause", None),
+    ]
+    with frozen(valkey.pid):
+        answers = together(gateway, changes)
+    assert {answer.json()["code"] for answer, _ in answers} <= {"ledger_unavailable", "outcome_unknown"}
+    assert max(seconds for _, seconds in answers) < 3
+    assert http_client.post(f"{gateway.url}/jobs", json=JOB).status_code == 202
+    states = {http_client.get(f"{gateway.url}/jobs/{job_id}").json()["state"] for job_id in ids}
+    schedules = http_client.get(f"{gateway.url}/schedules").json()["schedules"]
+    queues = http_client.get(f"{gateway.url}/queues").json()["queues"]
+    assert states == {"queued"}
+    assert [(one["interval_s"], one["paused"]) for one in schedules] == [(3_600, False)]
+    assert not any(queue["is_paused"] for queue in queues)
+
+
 def test_no_request_fails_after_a_restart_of_the_ledger(service: tuple[RestartableValkey, Server]) -> None:
     """Each of 30 connections is broken; it is replaced when it is used."""
     valkey, gateway = service
