@@ -21,8 +21,9 @@ from redis.exceptions import LockError, RedisError
 from shared.broker.messages import Composer
 from shared.broker.settings import broker_settings
 from shared.collector import set_aside_what_is_loaded
-from shared.ledger.calling.headroom import SECTIONS, Room
+from shared.ledger.calling.headroom import Room
 from shared.ledger.client import Ledger
+from shared.ledger.keys import Keys
 from shared.ledger.records import Entry
 from shared.schedules.defaults import default_schedules
 from shared.schedules.terms import ON_TIME_S
@@ -52,7 +53,7 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
         self._timetable = Timetable(Ledger(self._client))
         self._planner = Planner(settings, Composer(settings))
         set_aside_what_is_loaded()
-        self._room = Room(reserve_ratio=settings.ledger_reserve_ratio)
+        self._room = Room(reserve_ratio=settings.ledger_reserve_ratio, keys=Keys())
         self._is_set_up = False
         self._is_away = False
 
@@ -117,7 +118,9 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
     def _has_room(self) -> bool:
         """Return whether the ledger has room for jobs. Until then slots wait; what was missed follows its policy."""
         before = self._room.problem
-        self._room.told(self._client.info(*SECTIONS))
+        with self._client.pipeline(transaction=False) as pipeline:
+            self._room.ask(pipeline)
+            self._room.told(*pipeline.execute())
         if self._room.problem != before:
             what = (
                 f"the ledger is full ({self._room.problem}): no jobs" if self._room.problem else "there is room again"

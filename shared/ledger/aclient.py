@@ -50,7 +50,7 @@ class AsyncLedger:
     def __post_init__(self) -> None:
         self._script = Script(self.client, library(self.keys))
         self._clock = clock = ServerClock()
-        self.headroom = Headroom(self.client, clock, reserve_ratio=self.reserve_ratio)
+        self.headroom = Headroom(self.client, clock, reserve_ratio=self.reserve_ratio, keys=self.keys)
         self._accepting = Accepting(self.client, self._script, self.keys, self.timeout_s, clock, self.headroom)
 
     async def call(self, transition: str, arguments: Any) -> Any:

@@ -319,7 +319,7 @@ def test_a_full_ledger_gets_no_jobs_of_schedules_until_it_has_room(
     scheduler.tick()
     assert (len(late.jobs()), skipping.jobs(), skipping.planned().skipped_why) == (1, [], "missed")
     assert [message for message in caplog.messages if "full" in message or "room" in message] == [
-        "beat: the ledger is full (its memory is used up to 90% of maxmemory): no jobs",
+        "beat: the ledger is full (its memory is used up but for 10% of maxmemory and what waiting jobs need): no jobs",
         "beat: there is room again",
     ]
 

@@ -17,11 +17,14 @@ import structlog
 
 from shared.ledger.calling.calls import NO_ANSWER
 from shared.ledger.calling.clock import ServerClock
+from shared.ledger.keys import Keys
+from shared.ledger.states import State
 
-SECTIONS = ("memory", "persistence")
+_WAITING = (State.SCHEDULED, State.QUEUED)
 _EVERY_S = 1.0
 _BOUND_S = 2.0
-_MEMORY_PER_JOB = 6_000  # bytes of a job or step, roughly, without what grows with its parameters
+_MEMORY_TO_END = 5_500  # bytes that a waiting job takes until it has ended, roughly: attempts, events, result
+_MEMORY_PER_JOB = 2_000 + _MEMORY_TO_END  # of a job or step, without what grows with its parameters
 _MEMORY_PER_BYTE = 2  # of JSON in its submission
 _log = structlog.get_logger(__name__)
 
@@ -30,7 +33,8 @@ _log = structlog.get_logger(__name__)
 class Room:
     """How much memory the ledger has left for submissions, and whether it can write to its disk."""
 
-    reserve_ratio: float  # of maxmemory; submissions leave this free
+    reserve_ratio: float  # of maxmemory; submissions leave this free, beside what waiting jobs will need
+    keys: Keys
     _left_bytes: float = math.inf
     _disk_fails: bool = False
 
@@ -40,15 +44,22 @@ class Room:
         if self._disk_fails:
             return "its append-only file cannot be written"
         if self._left_bytes <= 0:
-            return f"its memory is used up to {1 - self.reserve_ratio:.0%} of maxmemory"
+            return f"its memory is used up but for {self.reserve_ratio:.0%} of maxmemory and what waiting jobs need"
         return None
 
-    def told(self, info: Mapping[str, Any]) -> None:
-        """Take the server's reply to INFO with these `SECTIONS`."""
+    def ask(self, pipeline: Any) -> None:
+        """Put the commands into a pipeline of either client whose replies `told` takes."""
+        pipeline.info("server", "memory", "persistence")
+        for state in _WAITING:
+            pipeline.zcard(self.keys("state", state))
+
+    def told(self, info: Mapping[str, Any], *waiting: int) -> None:
+        """Take the replies."""
         self._disk_fails = info.get("aof_last_write_status") == "err"
         used = info["used_memory"] - info.get("mem_not_counted_for_evict", 0)
         most = info["maxmemory"]
-        self._left_bytes = most * (1 - self.reserve_ratio) - used if most else math.inf
+        needed = used + sum(waiting) * _MEMORY_TO_END
+        self._left_bytes = most * (1 - self.reserve_ratio) - needed if most else math.inf
 
     def wrote(self, jobs: int, size_bytes: int) -> None:
         """Subtract what was accepted since the last look: jobs and steps, and the size of their submissions as JSON."""
@@ -65,9 +76,11 @@ class Headroom(Room):
     async def look(self) -> None:
         """Read how much room there is. Redis errors are raised as they are; `TimeoutError` after 2 s."""
         async with asyncio.timeout(_BOUND_S):
-            info: dict[str, Any] = await self.client.info("server", *SECTIONS)
+            async with self.client.pipeline(transaction=False) as pipeline:
+                self.ask(pipeline)
+                info, *waiting = await pipeline.execute()
         self.clock.heard(info["server_time_usec"] // 1000)
-        self.told(info)
+        self.told(info, *waiting)
 
     async def watch(self) -> None:
         """Look once a second until cancelled."""
