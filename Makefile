@@ -46,8 +46,8 @@ hooks: $(INSTALLED) ## format, lint and spell-check what is committed, before ea
 openapi: $(INSTALLED) ## write openapi.json from the code
 	$(BIN)/python -m api.document openapi.json
 
-bench: $(INSTALLED) ## measure the gateway against a no-op endpoint and task.delay
-	$(BIN)/python -m bench
+bench: $(INSTALLED) ## measure the gateway against a no-op endpoint, task.delay and (PEERS=1) peers; ROUNDS=5
+	PEERS=$(PEERS) ROUNDS=$(or $(ROUNDS),5) $(BIN)/python -m bench
 
 images: $(INSTALLED) ## build every image, print the sizes, run a job of each family in their contents
 	$(BIN)/python -m deploy.images

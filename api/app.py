@@ -37,6 +37,7 @@ from shared.collector import set_aside_what_is_loaded
 from shared.connections.settings import load_connections
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.calling.headroom import Headroom
+from shared.ledger.ids import random_hex
 from shared.ledger.server import bounded
 from shared.storage import ArtifactStore
 from shared.texts import redact
@@ -157,7 +158,9 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     openapi.install(app, _bodies)
     app.state.metrics = metrics.install(app)
     app.add_middleware(problems.LastResort)
-    app.add_middleware(CorrelationIdMiddleware)  # outermost, because the others use the request's id
+    app.add_middleware(
+        CorrelationIdMiddleware, generator=random_hex
+    )  # outermost, because the others use the request's id
     return app
 
 

@@ -1,117 +1,141 @@
-"""`make bench`: the rate of accepting jobs, compared with a no-op endpoint and with `task.delay`, in one run.
+"""`make bench`: accepting and reading jobs, compared with a no-op, `task.delay` and peers, in one run of some minutes.
 
-The gateway has one worker process and, if `taskset` is installed, one core; Valkey and the load share another.
+The gateway has one worker process and, if `taskset` is installed, one core; Valkey and the load share another. With
+PEERS=1 celery-fastapi is measured in turn with it. The results go to `bench/results`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import shutil
-import statistics
-import sys
 import tempfile
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import script
-from bench.load import Load, load
-from bench.servers import VALKEY_PORT, running, until, valkey
+import redis
 
-GATEWAY_PORT = 18_100
+from bench import script, servers
+from bench.load import Request, load
+from bench.report import Figures, Goal, lines, save
+
 CONNECTIONS = 32
 DURATION_S = 2.0
-ROUNDS = 3
-BATCH = 100
+ROUNDS = int(os.environ.get("ROUNDS", "5"))
 PARAMS = {"source": {"kind": "http", "url": "https://example.com/sales.csv"}}
 JOB = {"kind": "etl.extract_data", "params": PARAMS}
-PATHS = {
-    "POST /jobs": ("/jobs", JOB, 1),
-    "no-op": ("/noop", JOB, 1),
-    "task.delay": ("/delay", PARAMS, 1),
-    f"POST /jobs/batch of {BATCH}": ("/jobs/batch", {"jobs": [JOB] * BATCH}, BATCH),
-}
+SUBMIT = Request("POST", "/jobs", JOB)
 
 
 @dataclass(frozen=True)
-class Round:
-    """One measurement: the load, and the server's CPU time for it."""
+class Subject:
+    """What is measured: a request, and how many jobs it has."""
 
-    load: Load
-    cpu_s_per_request: float
-
-
-@contextmanager
-def _served(port: int, redis_url: str) -> Iterator[int]:
-    command = [sys.executable, "-m", "uvicorn", "--factory", "bench.apps:gateway", "--port", str(port)]
-    env = {"CELERIAC_BROKER_URL": redis_url}
-
-    def answers() -> bool:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json"):
-            return True
-
-    with running([*command, "--no-access-log", "--log-level", "warning"], 0, env) as process:
-        until(answers, urllib.error.URLError)
-        yield process.pid
+    request: Request
+    jobs: int = 1
+    connections: int = CONNECTIONS
 
 
-def _cpu_s(pid: int) -> float:
-    """Return the CPU time that a process has used, in seconds (proc(5): utime and stime)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _batch(jobs: int, connections: int) -> Subject:
+    return Subject(Request("POST", "/jobs/batch", {"jobs": [JOB] * jobs}), jobs, connections)
 
 
-def _measure(name: str, port: int, pid: int) -> Round:
-    path, body, size = PATHS[name]
-    text = json.dumps(body).encode()
-    connections = CONNECTIONS if size == 1 else 4
-    used_s = 0.0
+SUBJECTS = {
+    "no-op": Subject(Request("POST", "/noop", JOB)),
+    "POST /jobs": Subject(SUBMIT),
+    "task.delay": Subject(Request("POST", "/delay", PARAMS)),
+    "batch of 100": _batch(100, connections=4),
+    "batch of 1,000": _batch(1_000, connections=1),
+    "/livez": Subject(Request("GET", "/livez", status=200)),
+    "GET /jobs/{id}": Subject(Request("GET", "{job}", status=200)),
+    "GET /jobs/{id}, 304": Subject(Request("GET", "{job}", headers={"If-None-Match": "{etag}"}, status=304)),
+}
+PEER = {"celery-fastapi": Subject(Request("POST", "/extract_data", PARAMS, status=200))}
+_PEERS = ("task.delay", *PEER)
+GOALS = (
+    Goal("POST /jobs", "per_s", least=0.7, other=["no-op"]),
+    Goal("POST /jobs", "per_cpu_s", least=0.7, other=["no-op"]),
+    Goal("POST /jobs", "p99_ms", most=3, other=["no-op"]),
+    Goal("POST /jobs", "per_s", least=5, other=_PEERS),
+    Goal("POST /jobs", "per_cpu_s", least=5, other=_PEERS),
+    Goal("GET /jobs/{id}", "per_s", least=0.7, other=["/livez"]),
+    Goal("GET /jobs/{id}", "per_cpu_s", least=0.7, other=["/livez"]),
+    Goal("batch of 100", "per_s", least=20_000),
+    Goal("batch of 100", "per_cpu_s", least=20_000),
+    Goal("batch of 1,000", "per_s", least=20_000),
+)
+
+
+def _answer(request: Request, port: int) -> tuple[bytes, dict[str, str]]:
+    head, _, body = request.text().partition(b"\r\n\r\n")
+    headers = dict(line.split(": ", 1) for line in head.decode().splitlines()[1:])
+    url = f"http://127.0.0.1:{port}{request.path}"
+    with urllib.request.urlopen(
+        urllib.request.Request(url, data=body or None, headers=headers, method=request.method)
+    ) as answer:
+        return answer.read(), dict(answer.headers)
+
+
+def _located(request: Request, port: int) -> Request:
+    """Return `request` for a job that exists, if it reads one."""
+    if request.path != "{job}":
+        return request
+    path = _answer(SUBMIT, port)[1]["location"]
+    tag = _answer(Request("GET", path), port)[1]["etag"]
+    headers = {name: value.format(etag=tag) for name, value in request.headers.items()}
+    return Request(request.method, path, headers=headers, status=request.status)
+
+
+def _measure(subject: Subject, port: int, pid: int) -> Figures:
+    request, used_s = _located(subject.request, port), 0.0
 
     def begin() -> None:
         nonlocal used_s
-        used_s = _cpu_s(pid)
+        used_s = servers.cpu_s(pid)
 
-    measured = asyncio.run(load(port, path, text, connections=connections, duration_s=DURATION_S, begin=begin))
-    return Round(measured, (_cpu_s(pid) - used_s) / measured.count)
+    measured = asyncio.run(load(port, request, connections=subject.connections, duration_s=DURATION_S, begin=begin))
+    used_s = max(servers.cpu_s(pid) - used_s, 0.01)  # the resolution of the clock of CPU time
+    return Figures(
+        per_s=subject.jobs * measured.requests_per_s,
+        per_cpu_s=subject.jobs * measured.count / used_s,
+        p50_ms=measured.p50_ms,
+        p99_ms=measured.p99_ms,
+        failed=measured.failed,
+    )
+
+
+def _rounds(database: redis.Redis, running: dict[str, tuple[Subject, int, int]]) -> dict[str, list[Figures]]:
+    """Measure in turns, so that other load affects all alike."""
+    rounds: dict[str, list[Figures]] = {name: [] for name in running}
+    for _ in range(ROUNDS):
+        for name, (subject, port, pid) in running.items():
+            database.flushdb()
+            rounds[name].append(_measure(subject, port, pid))
+    return rounds
 
 
 def main() -> None:
-    """Measure in turns, so that other load affects all alike; print medians and ratios."""
-    if shutil.which("taskset"):
-        os.sched_setaffinity(0, {(os.cpu_count() or 1) - 1})
-    rounds: dict[str, list[Round]] = {name: [] for name in PATHS}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        valkey(Path(folder), VALKEY_PORT) as store,
-        _served(GATEWAY_PORT, f"redis://127.0.0.1:{VALKEY_PORT}/0") as pid,
-    ):
-        for _ in range(ROUNDS):
-            for name in PATHS:
-                store.flushdb()
-                rounds[name].append(_measure(name, GATEWAY_PORT, pid))
-    with tempfile.TemporaryDirectory() as folder, valkey(Path(folder), VALKEY_PORT) as store:
-        script.report(store)
-    _report(rounds)
-
-
-def _report(rounds: dict[str, list[Round]]) -> None:
-    print(f"{'':26}{'jobs/s':>10}{'p50 ms':>10}{'p99 ms':>10}{'jobs per CPU s':>17}")
-    per_s, per_cpu_s = {}, {}
-    for name, measured in rounds.items():
-        size = PATHS[name][2]
-        per_s[name] = size * statistics.median(one.load.requests_per_s for one in measured)
-        per_cpu_s[name] = size / statistics.median(one.cpu_s_per_request for one in measured)
-        p50 = statistics.median(one.load.p50_ms for one in measured)
-        p99 = statistics.median(one.load.p99_ms for one in measured)
-        print(f"{name:26}{per_s[name]:10,.0f}{p50:10.1f}{p99:10.1f}{per_cpu_s[name]:17,.0f}")
-    for other, aim in (("no-op", 0.6), ("task.delay", 4)):
-        by_clock, by_cpu = (rate["POST /jobs"] / rate[other] for rate in (per_s, per_cpu_s))
-        print(f"POST /jobs : {other} = {by_clock:.2f} by the clock, {by_cpu:.2f} by the server's CPU time (aim: {aim})")
+    """Measure, print and save."""
+    servers.pin_load()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port = servers.free_port()
+        database = stack.enter_context(servers.valkey(folder, port))
+        url = f"redis://127.0.0.1:{port}/0"
+        port = servers.free_port()
+        pid = stack.enter_context(servers.gateway(port, url))
+        running = {name: (subject, port, pid) for name, subject in SUBJECTS.items()}
+        if os.environ.get("PEERS"):
+            port = servers.free_port()
+            pid = stack.enter_context(servers.peer(folder / "peers", port, url))
+            running |= {name: (subject, port, pid) for name, subject in PEER.items()}
+        rounds = _rounds(database, running)
+    with tempfile.TemporaryDirectory() as empty, servers.valkey(Path(empty), servers.free_port()) as database:
+        costs_us, bytes_per_job = script.measured(database)
+    text = "\n".join([*lines(GOALS, rounds), "", *script.lines(costs_us, bytes_per_job)])
+    print(text)
+    save(text, GOALS, rounds, {"script_us": costs_us, "bytes_per_queued_job": bytes_per_job})
 
 
 if __name__ == "__main__":

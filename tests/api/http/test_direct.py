@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +74,35 @@ def test_a_job_is_read_by_its_id_however_it_is_written(api: httpx.Client, extrac
     assert [(other.status_code, other.headers["ETag"], other.content) for other in others] == [
         (200, plain.headers["ETag"], plain.content)
     ] * 4
-    assert api.get(f"/jobs/{job_id}", headers={"If-None-Match": plain.headers["ETag"]}).status_code == 304
+    known = {"If-None-Match": plain.headers["ETag"]}
+    for query in ({}, {"wait_s": 0}):
+        assert api.get(f"/jobs/{job_id}", headers=known, params=query).status_code == 304
     missing = "00000000-0000-7000-8000-000000000000"
     assert seen(api.get(f"/jobs/{missing}")) == seen(api.get(f"/jobs/{missing}", params={"wait_s": 0}))
     assert api.get("/jobs/none").json()["code"] == "unknown_job"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Idempotency-Key", "")],
+        [("Idempotency-Key", "k" * 256)],
+        [("Idempotency-Key", "\u00e9".encode())],
+        [("Idempotency-Key", "twice-1"), ("Idempotency-Key", "twice-2")],
+        [("X-Request-ID", "no uuid")],
+        [("Content-Type", "text/plain")],
+    ],
+)
+def test_headers_are_read_alike_with_and_without_a_query(
+    api: httpx.Client, extraction: dict[str, Any], headers: list[tuple[str, str]]
+) -> None:
+    """What is wrong with a header is said in the same words, and what is right has the same effect."""
+    content = json.dumps(extraction).encode()
+    sent = headers if headers[0][0] == "Content-Type" else [("Content-Type", "application/json"), *headers]
+    status, answered, text = seen(api.post("/jobs", content=content, headers=sent))
+    if "Idempotency-Key" in dict(headers) and status == 202:
+        answered["idempotency-replayed"] = "true"
+    assert seen(api.post("/jobs", content=content, headers=sent, params=_NOT_PLAIN)) == (status, answered, text)
 
 
 def test_plain_requests_are_measured(api: httpx.Client, extraction: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -47,3 +49,23 @@ def test_floor_lies_between_the_ids_of_two_moments(at_ms: int) -> None:
     """Every id of a moment is at or above its floor and below the next one's."""
     made = str(UUID(int=at_ms << 80 | 0x7 << 76 | 0b10 << 62))
     assert time_floor(at_ms) <= made < time_floor(at_ms + 1)
+
+
+_FORKS = """
+import os
+from shared.ledger.ids import random_hex
+random_hex()
+read, write = os.pipe()
+if os.fork() == 0:
+    os.write(write, random_hex().encode())
+    os._exit(0)
+print(random_hex(), os.read(read, 32).decode())
+"""
+
+
+def test_a_forked_child_draws_its_own_random_bytes() -> None:
+    """Parent and child would make the same ids from what was drawn before the fork."""
+    printed = subprocess.run([sys.executable, "-c", _FORKS], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    parent, child = printed.stdout.split()
+    assert len(parent) == len(child) == 32
+    assert parent != child
