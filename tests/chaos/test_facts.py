@@ -35,7 +35,7 @@ def test_a_job_that_ran_once_is_all_right(journal: Path) -> None:
 
 
 def test_a_run_after_success_is_found(journal: Path) -> None:
-    """What begins once the success is written down is one; what ran before is none."""
+    """What begins after the success was written down is found; what ran before is not."""
     first = [*_alive(1, began_at=1, ticks=3), *_alive(2, began_at=3, ticks=3)]
     assert _write(journal, *first, "3.5 settled job 0 20 1 label").run_after_success() == []
     late = _write(journal, *first, "2.5 settled job 0 20 1 label")

@@ -88,12 +88,12 @@ class Keeper:
         return Planner(self._settings, Composer(self._settings))
 
     def _complain(self, actions: list[Action]) -> None:
-        """Tell an operator what the ledger cannot go on with by itself."""
+        """Log what an operator has to repair."""
         for action in actions:
             if action.what == "set_aside":
                 logger.error("%s cannot be worked on and is set aside: see HGET %s", action.id, key("set_aside"))
             elif action.what == "failed":
-                logger.error("keeper: this round was not gone through: %s", action.id)
+                logger.error("keeper: this round failed: %s", action.id)
 
     def _tell(self, actions: list[Action]) -> None:
         counts = Counter(action.what for action in actions)

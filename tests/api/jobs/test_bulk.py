@@ -77,7 +77,7 @@ def test_jobs_are_cancelled_by_ids_and_each_refusal_says_why(
 def test_jobs_are_cancelled_by_a_filter_like_that_of_the_list(
     api: httpx.Client, book: Ledger, extraction: dict[str, Any]
 ) -> None:
-    """What has ended is not a match; nor is what the filter leaves out."""
+    """Ended jobs and jobs outside the filter are not matched."""
     others = submit(api, extraction, 2, tags=["keep"])
     mine = submit(api, extraction, 4, tags=["mine"]) + submit(api, extraction, 1, tags=["mine"], delay_s=3600)
     fail(book, mine[0])

@@ -139,7 +139,7 @@ def test_a_silent_connection_is_given_up(empty_valkey: Server) -> None:
 
 
 def test_closing_ends_every_wait(empty_valkey: Server) -> None:
-    """A gateway that stops lets nobody wait."""
+    """A gateway that stops ends all waits."""
 
     async def scenario() -> tuple[bool, bool]:
         async with watching(empty_valkey.redis_url) as changes:

@@ -136,7 +136,7 @@ def test_the_steps_of_a_workflow_are_told_apart_and_do_not_end_the_stream(gatewa
 
 
 def test_dropped_events_leave_a_mark(gateway: Server, run: HandRun) -> None:
-    """A job keeps about 2000 events: who comes after more were written is told that some are missing."""
+    """A job keeps about 2000 events: a client that connects after more were written is told that some are missing."""
     first = next(stream(gateway.url, run.id))
     run.claim()
     run.log(*(str(number) for number in range(2500)))

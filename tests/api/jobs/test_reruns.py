@@ -90,7 +90,7 @@ def test_edited_parameters_are_checked_like_a_submission(
 
 
 def test_what_lives_or_succeeded_is_not_repeated(api: httpx.Client, book: Ledger, extraction: dict[str, Any]) -> None:
-    """409 says which; an id that never was is a 404."""
+    """409 names the state; an unknown id is a 404."""
     live, succeeded = submit(api, extraction), submit(api, extraction)
     book.succeed(succeeded, token=claimed(book, succeeded).token, result="{}")
     answers = [api.post(f"/jobs/{job_id}/retry") for job_id in (live, succeeded, uuid7())]
@@ -122,7 +122,7 @@ def test_a_cancelled_workflow_runs_again_with_steps_of_its_own(api: httpx.Client
 def test_a_partial_repetition_starts_no_step_before_its_time(
     api: httpx.Client, book: Ledger, pipeline: dict[str, Any]
 ) -> None:
-    """Nor one whose results before it are all used again."""
+    """The same holds for a step whose inputs are all reused."""
     job_id = submit(api, pipeline)
     first, second = (step["id"] for step in api.get(f"/jobs/{job_id}").json()["steps"][:2])
     book.succeed(first, token=claimed(book, first).token, result="{}")

@@ -64,7 +64,7 @@ def test_dead_letters_are_listed_newest_first_page_by_page(api: httpx.Client, cl
 
 
 def test_a_dead_letter_is_read_with_its_message(api: httpx.Client, client: redis.Redis) -> None:
-    """As text, whatever it is; an id that is none is 404."""
+    """As text, whatever its bytes are; something that is not an id is a 404."""
     letter = api.get(f"/dead-letters/{dead(client)}").json()
     assert (letter["message"], letter["size_bytes"]) == ('{"body": "\ufffd"}', len(BROKEN))
     for unknown in (uuid7(), "nothing"):
@@ -93,7 +93,7 @@ def test_a_deleted_dead_letter_is_gone(api: httpx.Client, client: redis.Redis) -
 
 
 def test_what_cannot_be_put_back_is_refused_with_the_reason(api: httpx.Client, client: redis.Redis) -> None:
-    """A message of which only the beginning was kept, and one of a queue that is none."""
+    """A message of which only the beginning was kept, and one whose queue does not exist."""
     cut = dead(client, message=b"x" * (KEPT_BYTES + 1))
     assert api.get(f"/dead-letters/{cut}").json()["is_cut"] is True
     answer = api.post(f"/dead-letters/{cut}/requeue")
@@ -106,7 +106,7 @@ def test_what_cannot_be_put_back_is_refused_with_the_reason(api: httpx.Client, c
 def test_dead_letters_are_bounded_in_number_and_time(
     api: httpx.Client, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The oldest go first; what has lapsed is listed no more; all are counted."""
+    """The oldest are deleted first; expired ones are not listed; all are counted."""
     assert MAX_LETTERS == 1_000
     monkeypatch.setattr(dead_letters, "MAX_LETTERS", 3)
     ids = [dead(client) for _ in range(5)]

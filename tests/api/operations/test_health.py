@@ -32,7 +32,7 @@ def test_a_gateway_without_its_ledger_lives_and_is_not_ready(tmp_path: Path) -> 
 
 
 def test_a_broker_elsewhere_is_named_when_it_is_down(tmp_path: Path, valkey: Server) -> None:
-    """A broker of its own that refuses, and one that is there."""
+    """With a separate broker: first one that listens, then one that refuses."""
     with socket.create_server(("127.0.0.1", 0)) as broker:
         env = {
             "CELERY_BROKER_URL": f"amqp://guest:secret@127.0.0.1:{broker.getsockname()[1]}//",

@@ -43,8 +43,8 @@ def test_every_end_is_handed_out_until_it_is_submitted(accept: Callable[..., Any
 
 
 @pytest.mark.parametrize("options", ["{}", '{"callback_url":null}', '{"tags":["\\"callback_url\\":\\"x"]}'])
-def test_who_asked_for_none_gets_none(accept: Callable[..., Any], ledger: Ledger, options: str) -> None:
-    """A null is not a URL, and neither is a text that looks like the option."""
+def test_without_a_callback_url_nothing_is_sent(accept: Callable[..., Any], ledger: Ledger, options: str) -> None:
+    """Null is not a URL, and neither is text that looks like the option."""
     job = entry(options=options)
     accept(job)
     ledger.cancel(job.id, reason="test")
@@ -52,7 +52,7 @@ def test_who_asked_for_none_gets_none(accept: Callable[..., Any], ledger: Ledger
 
 
 def test_a_workflow_has_one_callback(accept: Callable[..., Any], ledger: Ledger) -> None:
-    """Its steps end without."""
+    """Its steps have none."""
     job = workflow(["a", "b"], {"b": ["a"]})
     accept(replace(job, options=OPTIONS))
     ledger.succeed(job.steps[0].id, token=claimed(ledger, job.steps[0].id).token, result=RESULT)
@@ -64,7 +64,7 @@ def test_a_workflow_has_one_callback(accept: Callable[..., Any], ledger: Ledger)
 def test_the_keeper_submits_a_job_of_its_own(
     accept: Callable[..., Any], ledger: Ledger, client: redis.Redis, broker: BrokerSettings
 ) -> None:
-    """It is tagged, names the job it tells of and of the URL only the host, and has no callback itself."""
+    """It is tagged, names its job and only the host of the URL, and has no callback itself."""
     job = entry(options=OPTIONS)
     accept(job)
     ledger.cancel(job.id, reason="test")

@@ -95,8 +95,8 @@ def test_one_key_used_by_many_at_once_makes_one_job(empty_valkey: Server, client
     assert client.zcard(key("jobs")) == 1
 
 
-def test_a_ledger_that_is_down_is_said_within_the_bound() -> None:
-    """Nothing listens: the caller hears of it as LedgerUnavailable, not as an endless wait."""
+def test_a_ledger_that_is_down_is_reported_within_the_time_limit() -> None:
+    """Nothing listens: the caller gets LedgerUnavailable within the time limit."""
 
     async def submit(gateway: AsyncLedger) -> None:
         await gateway.accept(Submission([entry()]))
@@ -125,7 +125,7 @@ def test_a_claim_whose_answer_was_lost_is_given_again(accept: Any, ledger: Ledge
 
 
 def test_a_duplicate_of_a_finished_job_gets_the_result(accept: Any, ledger: Ledger) -> None:
-    """So that a chain or chord behind it goes on."""
+    """A chain or chord that waits for it continues."""
     job = entry()
     accept(job)
     ledger.succeed(job.id, token=claimed(ledger, job.id).token, result=RESULT)
@@ -154,7 +154,7 @@ def test_a_late_owner_cannot_write(accept: Any, ledger: Ledger, client: Any) -> 
 
 
 def test_finishing_twice_with_one_token_is_one_end(accept: Any, ledger: Ledger, client: Any) -> None:
-    """The answer to the first call was lost: the second is told that it holds, and writes no second event."""
+    """The answer to the first call was lost; the second call succeeds and writes no second event."""
     job = entry()
     accept(job)
     token = claimed(ledger, job.id).token
@@ -246,7 +246,7 @@ def test_a_renewed_claim_does_not_lapse(accept: Any, ledger: Ledger, client: Any
 
 
 def test_what_an_owner_finished_itself_is_not_lost_to_it(accept: Any, ledger: Ledger, client: Any) -> None:
-    """Its child is on its way out; what somebody else ended is lost."""
+    """Its child is about to exit. A job that somebody else ended is reported as lost."""
     own, other = entry(), entry()
     accept(own, other)
     ledger.succeed(own.id, token=claimed(ledger, own.id, owner="w1").token, result=RESULT)
@@ -269,7 +269,7 @@ def test_a_released_job_is_queued_at_once_without_blame(accept: Any, ledger: Led
 
 @pytest.mark.parametrize("crashed", [False, True])
 def test_what_lost_its_worker_goes_first(accept: Any, ledger: Ledger, client: Any, crashed: bool) -> None:  # noqa: FBT001 - of pytest
-    """It had waited for its turn before: with a backlog of an hour it would wait for another one."""
+    """It has waited before: behind a backlog of an hour it would wait for another hour."""
     job, others = entry(), [entry() for _ in range(3)]
     accept(job)
     queued_at = record(ledger, job.id).queued_at
@@ -314,7 +314,7 @@ def test_cancelling_a_running_job_asks_its_owner(accept: Any, ledger: Ledger, cl
 
 
 def test_lists_are_newest_first_filtered_and_paged(accept: Any, ledger: Ledger, empty_valkey: Server) -> None:
-    """Every filter narrows, pages go on where the last one ended, and none is empty by accident."""
+    """Each filter narrows the list, pages continue where the last one ended, and no page is empty by accident."""
     jobs = [entry(tags=("team/even:1@x",) if n % 2 == 0 else ("odd",)) for n in range(10)]
     for job in jobs:
         accept(job)

@@ -125,7 +125,7 @@ def test_a_resume_publishes_everything_in_bounded_calls(accept: Any, client: Any
 
 
 def test_the_keeper_does_not_take_held_jobs_for_lost(accept: Any, ledger: Ledger, operate: Operate) -> None:
-    """Their messages are in no list, and that is right."""
+    """Their messages are rightly not in a list."""
     accepted_before, accepted_after = entry(), entry()
     accept(accepted_before)
     pause(operate)
@@ -179,7 +179,7 @@ def test_a_step_that_celery_publishes_itself_is_held_with_its_message(
 def test_on_a_broker_elsewhere_the_keeper_publishes_what_was_held(
     accept: Any, ledger: Ledger, operate: Operate
 ) -> None:
-    """The outbox is empty of it meanwhile."""
+    """Until then it is not in the outbox."""
     job = entry(outbox=True)
     pause(operate)
     accept(job)
@@ -225,7 +225,7 @@ def test_a_free_place_goes_to_the_most_urgent_then_to_the_oldest(accept: Any, le
 
 @pytest.mark.parametrize("how", ["retry", "release", "lost", "cancel"])
 def test_every_way_to_stop_running_frees_the_place(accept: Any, ledger: Ledger, client: Any, how: str) -> None:
-    """Whoever ran may also be dead: then the lapse of its claim does."""
+    """If its worker is dead, the end of its claim frees it."""
     runs, waits = keyed(), keyed()
     accept(runs, waits)
     token = claimed(ledger, runs.id).token
@@ -247,7 +247,7 @@ def test_every_way_to_stop_running_frees_the_place(accept: Any, ledger: Ledger, 
 def test_a_place_whose_job_is_cancelled_before_it_starts_goes_to_the_next(
     accept: Any, ledger: Ledger, client: Any
 ) -> None:
-    """Nobody waits for somebody who does not come."""
+    """Otherwise the others would wait for a job that never starts."""
     runs, second, third = keyed(), keyed(), keyed()
     accept(runs, second, third)
     token = claimed(ledger, runs.id).token
@@ -343,7 +343,7 @@ def why(ledger: Ledger, job_id: str) -> tuple[str | None, int | None]:
 
 
 def test_each_waiting_job_says_why(accept: Any, ledger: Ledger, operate: Operate) -> None:
-    """Reasons come in the order in which they would have to go."""
+    """Of several reasons, the one that has to end first is shown."""
     urgent, runs, limited, last = entry(priority=9), keyed(), keyed(), entry()
     later = entry(due_at=9_999_999_999_999)
     for job in (runs, limited, last, urgent, later):
@@ -363,7 +363,7 @@ def test_each_waiting_job_says_why(accept: Any, ledger: Ledger, operate: Operate
 
 
 def test_a_worker_that_falls_silent_consumes_no_more(accept: Any, ledger: Ledger) -> None:
-    """After a lease, without anybody having to notice."""
+    """After a lease, without a round of the keeper."""
     job = entry()
     accept(job)
     consume(ledger, lease_ms=-1)

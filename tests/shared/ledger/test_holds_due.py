@@ -40,7 +40,7 @@ def test_a_retry_that_is_held_leaves_nothing_behind_when_it_is_cancelled(
 def test_a_retry_that_waits_for_a_place_gets_it_or_gives_it_up(
     accept: Any, ledger: Ledger, client: redis.Redis, ends: str
 ) -> None:
-    """It is in the line of its key until it runs or ends."""
+    """It stays among those that wait for its key until it runs or ends."""
     first, second = (entry(concurrency_key="erp") for _ in range(2))
     accept(first)
     set_aside(ledger, first.id)
@@ -58,7 +58,7 @@ def test_a_retry_that_waits_for_a_place_gets_it_or_gives_it_up(
 
 
 def test_a_job_that_an_older_version_held_is_limited_still(accept: Any, ledger: Ledger, client: redis.Redis) -> None:
-    """Its record has the name of that time."""
+    """Its record has the old name of the reason."""
     runs, limited = (entry(concurrency_key="erp") for _ in range(2))
     accept(runs, limited)
     token = claimed(ledger, runs.id).token

@@ -51,7 +51,7 @@ def test_the_next_keeper_does_not_take_the_death_of_the_last_for_an_outage(ledge
 
 
 def test_a_message_lost_between_list_and_worker_is_published_again(accept: Any, ledger: Ledger, client: Any) -> None:
-    """What was published before the message at the list's tail, and is not claimed, is not in the list any more."""
+    """A job published before the message at the list's tail, and not claimed, is no longer in the list."""
     lost, waiting = entry(), entry()
     accept(lost)
     accept(waiting)
@@ -63,7 +63,7 @@ def test_a_message_lost_between_list_and_worker_is_published_again(accept: Any, 
 
 
 def test_lost_messages_keep_their_order(accept: Any, ledger: Ledger, client: Any) -> None:
-    """All of a list go out again, whatever a round can do, before what was published since, the oldest first."""
+    """All lost messages of a list are published again, over several rounds, oldest first and before later ones."""
     lost, later = [entry() for _ in range(5)], entry()
     for age, job in enumerate(lost, start=1):
         accept(job)
@@ -76,7 +76,7 @@ def test_lost_messages_keep_their_order(accept: Any, ledger: Ledger, client: Any
 
 
 def test_an_old_copy_at_the_head_of_a_list_raises_no_alarm(accept: Any, ledger: Ledger, client: Any) -> None:
-    """Its job was published again since: that says nothing of the backlog that the copy lies before."""
+    """Its job was published again since, so the copy says nothing about the messages behind it."""
     again, backlog = entry(), [entry() for _ in range(20)]
     accept(again)
     copy = client.rpop("etl\x06\x165")
@@ -91,7 +91,7 @@ def test_an_old_copy_at_the_head_of_a_list_raises_no_alarm(accept: Any, ledger: 
 
 
 def test_a_message_that_is_lost_behind_old_copies_is_found(accept: Any, ledger: Ledger, client: Any) -> None:
-    """What stands first after them tells what was published before it."""
+    """The first message after the copies shows what was published before it."""
     lost, waiting = entry(), entry()
     accept(lost)
     accept(waiting)

@@ -56,7 +56,7 @@ async def outcome(ledger: AsyncLedger, submission: Submission) -> tuple[Accepted
 
 
 def test_each_waits_its_own_time_for_a_silent_ledger(own: Server) -> None:
-    """Batches do not wait one behind the other; and what was told to have failed is not there afterwards, nor later."""
+    """Batches do not wait for each other. What was reported as failed is not accepted, not even later."""
     submissions = [Submission([entry() for _ in range(300)]) for _ in range(6)]
 
     async def submit(ledger: AsyncLedger) -> None:
@@ -72,8 +72,8 @@ def test_each_waits_its_own_time_for_a_silent_ledger(own: Server) -> None:
     with_ledger(own.port, submit)
 
 
-def test_a_silent_ledger_does_later_nothing_that_was_given_up(own: Server) -> None:
-    """The call lies in the server's socket; when the server goes on, its deadline has passed."""
+def test_a_silent_ledger_does_not_do_later_what_was_given_up(own: Server) -> None:
+    """The call stays in the server's socket. When the server continues, the deadline of the call has passed."""
     job = entry()
 
     async def submit(ledger: AsyncLedger) -> None:
@@ -178,7 +178,7 @@ def test_a_connection_that_breaks_before_the_reply_costs_no_second_job(own: Serv
 
 
 def test_a_cancel_without_a_reply_is_unknown_and_a_reading_is_not(own: Server) -> None:
-    """Only a change can have happened."""
+    """Only a call that writes may have been carried out."""
 
     async def cancel(ledger: AsyncLedger) -> None:
         with frozen(own.process.pid):
@@ -191,7 +191,7 @@ def test_a_cancel_without_a_reply_is_unknown_and_a_reading_is_not(own: Server) -
 
 
 def test_a_change_that_was_given_up_is_not_done_later(own: Server) -> None:
-    """It lies in the server's socket while that is frozen, and comes too late: what the client reads then stays so."""
+    """The call reaches the frozen server too late, so what the client reads afterwards does not change."""
 
     async def cancel(ledger: AsyncLedger) -> None:
         job = entry()
@@ -209,7 +209,7 @@ def test_a_change_that_was_given_up_is_not_done_later(own: Server) -> None:
 
 
 def test_a_server_whose_clock_was_set_changes(own: Server) -> None:
-    """The first reply says what time it is there, and the call is repeated."""
+    """The first reply has the server's time; the call is repeated with it."""
 
     async def pause(ledger: AsyncLedger) -> None:
         ledger.headroom.clock.heard(int(time.time() * 1000) - 3_600_000)
@@ -218,7 +218,7 @@ def test_a_server_whose_clock_was_set_changes(own: Server) -> None:
     with_ledger(own.port, pause)
 
 
-def test_nothing_was_changed_is_not_said_while_another_call_has_no_reply(own: Server) -> None:
+def test_a_failure_does_not_say_that_nothing_was_changed_while_another_call_has_no_reply(own: Server) -> None:
     """Two calls of one request at the same time: one was sent, the other finds no connection."""
 
     async def cancel_two(ledger: AsyncLedger) -> None:
@@ -237,7 +237,7 @@ def test_nothing_was_changed_is_not_said_while_another_call_has_no_reply(own: Se
     with_ledger(own.port, cancel_two)
 
 
-def test_nothing_was_changed_is_not_said_after_a_change(own: Server) -> None:
+def test_a_failure_does_not_say_that_nothing_was_changed_after_a_change(own: Server) -> None:
     """A request makes several calls: the first one was carried out, and the ledger falls silent before the second."""
 
     async def pause_and_read(ledger: AsyncLedger) -> None:
@@ -250,7 +250,7 @@ def test_nothing_was_changed_is_not_said_after_a_change(own: Server) -> None:
 
 
 def test_a_server_whose_clock_was_set_accepts(own: Server) -> None:
-    """Its time is an hour later than was thought: the first answer says so, and the second call is in time."""
+    """The server's clock is an hour ahead of what was assumed; the first reply corrects it, the second is in time."""
 
     async def submit(ledger: AsyncLedger) -> None:
         ledger.headroom.clock.heard(int(time.time() * 1000) - 3_600_000)
@@ -261,7 +261,7 @@ def test_a_server_whose_clock_was_set_accepts(own: Server) -> None:
 
 
 def test_a_full_ledger_says_so_before_it_refuses_to_write(own: Server) -> None:
-    """Submissions stop where the reserve begins, and cancels go on; the server's own refusal is told as such."""
+    """Submissions are refused where the reserve begins, cancels continue; a refusal by the server is told as such."""
     accepted, refused = entry(), entry()
 
     async def fill(ledger: AsyncLedger) -> None:
@@ -285,7 +285,7 @@ def test_a_full_ledger_says_so_before_it_refuses_to_write(own: Server) -> None:
 
 
 def test_what_was_accepted_since_the_last_look_counts(own: Server) -> None:
-    """A burst of large batches does not run into the wall between two looks."""
+    """A burst of large batches does not exhaust the memory between two looks."""
 
     async def fill(ledger: AsyncLedger) -> None:
         used = int((await ledger.client.info("memory"))["used_memory"])

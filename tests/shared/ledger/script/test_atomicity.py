@@ -199,7 +199,7 @@ def variants(arguments: Any) -> Iterator[Any]:
 
 
 def test_every_transition_is_asked(house: House) -> None:
-    """A new one is to be added here."""
+    """Add a new transition to the list here."""
     assert house.asked.keys() == set(NAMES)
     contents = house.contents()
     for name, all_arguments in house.asked.items():
@@ -238,7 +238,7 @@ def test_keys_of_other_types_change_nothing_or_all(house: House, name: str) -> N
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "tend"])
 def test_hostile_records_change_nothing_or_all(house: House, name: str) -> None:
-    """Each field of each record that the transition is asked about; steps have a job and followers beside them."""
+    """Each field of each record that the transition reads; a step has a job and later steps."""
     contents = house.contents()
     records = [found for found in contents if found.startswith(key("job"))]
     for arguments in house.asked[name]:
@@ -283,8 +283,8 @@ def test_a_bad_record_stops_no_round_for_the_others(accept: Any, ledger: Ledger,
     assert record(ledger, good.id).state == "running"
 
 
-def test_a_round_that_cannot_be_gone_through_stops_no_other(accept: Any, ledger: Ledger, client: redis.Redis) -> None:
-    """The keeper is told its name and why."""
+def test_a_round_that_fails_does_not_stop_the_others(accept: Any, ledger: Ledger, client: redis.Redis) -> None:
+    """The keeper gets its name and the reason."""
     job = entry()
     accept(job)
     claimed(ledger, job.id)
