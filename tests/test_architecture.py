@@ -48,6 +48,11 @@ def _python_files() -> list[Path]:
     return [path for source in SOURCES for path in sorted((ROOT / source).rglob("*.py"))]
 
 
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def _copied(into: Path, *names: str) -> None:
     """Lay these parts of the tree out in a folder of their own, by links: what is compiled need not be again."""
     for name in names:
@@ -173,7 +178,7 @@ def test_no_module_class_or_function_has_a_name_that_says_nothing() -> None:
 def _empty_names(path: Path) -> Iterator[str]:
     if path.stem.lower() in BANNED:
         yield f"{path.relative_to(ROOT)}"
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             last_word = re.split(r"_|(?<=[a-z])(?=[A-Z])", node.name)[-1].lower()
             whole = node.name.strip("_").lower()
@@ -184,7 +189,7 @@ def _empty_names(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("source", PACKAGES)
 def test_every_module_says_what_it_is_for(source: str) -> None:
     """Each module begins with a docstring."""
-    silent = [path for path in (ROOT / source).rglob("*.py") if not ast.get_docstring(ast.parse(path.read_text()))]
+    silent = [path for path in (ROOT / source).rglob("*.py") if not ast.get_docstring(_parsed(path))]
     assert silent == []
 
 
@@ -200,7 +205,7 @@ _DECISIONS = [path for path in _PAGES if re.match(r"\d{4}-", path.name)]
 def _defined(path: Path) -> set[str]:
     """Return what a module defines: functions, classes, constants, and `Class.method`."""
     found = set()
-    for node in ast.parse(path.read_text("utf-8")).body:
+    for node in _parsed(path).body:
         if isinstance(node, ast.ClassDef):
             members = [member for member in node.body if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef)]
             found |= {node.name, *(f"{node.name}.{member.name}" for member in members)}

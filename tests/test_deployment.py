@@ -64,7 +64,7 @@ def _asked(extras: list[str]) -> list[Requirement]:
 def _third_party(*patterns: str) -> set[str]:
     """Return the distributions that the files' own imports, at whatever depth in the code, come from."""
     distributions = packages_distributions()
-    own = {"api", "shared", "worker", "cli"} | sys.stdlib_module_names
+    own = {"api", "celeriac", "cli", "shared", "worker"} | sys.stdlib_module_names
     found: set[str] = set()
     for path in (path for pattern in patterns for path in ROOT.glob(pattern)):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -43,7 +43,7 @@ def unsafe(request: pytest.FixtureRequest, empty_valkey: Server) -> Iterator[Ser
 def test_ledger_that_would_lose_jobs_is_refused(unsafe: Server, hint: str) -> None:
     """The gateway does not start on it, and says what to do."""
     command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app", "--port", str(free_port())]
-    env = os.environ | {"CELERIAC_BROKER_URL": unsafe.redis_url}
+    env = os.environ | {"CELERIAC_BROKER_URL": unsafe.redis_url, "CELERIAC_CONTRACTS": "tests.acme.contracts"}
     stopped = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert stopped.returncode != 0
     assert hint in stopped.stderr
