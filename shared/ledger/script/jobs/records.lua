@@ -222,7 +222,7 @@ local function field_of(id, name)
   return redis.call('HGET', record_key(id), name)
 end
 
--- Write fields of a record and update the loaded copy. A value of false deletes the field.
+-- Write fields of a record and update the loaded copy. A value of false deletes the field, if the record may have it.
 local function set(record, fields)
   local key = record_key(record.id)
   local noted = fields_of[key]
@@ -230,10 +230,13 @@ local function set(record, fields)
     noted = {}
     fields_of[key] = noted
   end
+  local is_known = loaded[record.id] == record
   for name, value in pairs(fields) do
     if type(value) == 'number' then value = int(value) end
-    noted[name] = value
-    record[name] = value or nil
+    if value or not is_known or record[name] ~= nil then
+      noted[name] = value
+      record[name] = value or nil
+    end
   end
 end
 
