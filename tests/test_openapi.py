@@ -165,6 +165,7 @@ def jobs_end(valkey: Server) -> Iterator[None]:
     """Let every job end soon, so that no wait and no stream of events lasts."""
     stop = threading.Event()
     with hand(valkey.port) as ledger:
+        ledger.client.flushall()  # workers that other tests have made up are not those of a service
         worker = threading.Thread(target=end_every_job, args=(ledger, stop))
         worker.start()
         try:
