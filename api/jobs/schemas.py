@@ -152,6 +152,7 @@ class JobSummary(Out):
     progress: Progress | None = Field(description="Its progress.")
     error: JobError | None = Field(description="Why it did not succeed, or why the next attempt is needed.")
     cancel_requested_at: AwareDatetime | None = Field(description="When its cancellation was requested.")
+    parent: str | None = Field(description="The job, or step of one, whose task submitted it.")
     retried_from: str | None = Field(description="The job that this one reruns.")
     retried_as: str | None = Field(description="The latest rerun of this job.")
     steps_done: int = Field(ge=0, description="Steps that succeeded.")

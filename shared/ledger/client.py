@@ -148,6 +148,20 @@ class Ledger:
             raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
         return cast("str", reply) == "cancel"
 
+    def submit(self, parent_id: str, *, token: str, child: Entry) -> bool | None:
+        """Accept a child of a running job, unless it has been. Returns whether there was room; None: the job must stop.
+
+        Raises `ClaimLost`.
+        """
+        reply = self._call("submit", id=parent_id, token=token, job=child.record())
+        if reply == "refused":
+            raise ClaimLost(f"{parent_id} is claimed by another worker or has ended")
+        return {"ok": True, "full": False, "cancel": None}[reply]
+
+    def created_at_ms(self, job_id: str) -> int:
+        """Return when a job was created, in milliseconds since 1970; 0 if it is unknown."""
+        return int(self.client.hget(self.keys("job", job_id), "created_at") or 0)
+
     def checkpoint(self, job_id: str) -> str | None:
         """Return the latest checkpoint of a job that has not ended, as JSON text."""
         found = self.client.get(self.keys("checkpoint", job_id))

@@ -60,6 +60,7 @@ KEYS: dict[str, Key] = {
     "job": Key("job:", "hash", _SCRIPT, _WITH_ITS_JOB, _ID),
     "events": Key("events:", "stream", _SCRIPT, _WITH_ITS_JOB, _ID),
     "checkpoint": Key("checkpoint:", "string", _SCRIPT, "with the end of its job or step", _ID),
+    "children": Key("children:", "set", _SCRIPT, "with the end of its job or step", _ID),
     "jobs": Key("jobs", "zset", _SCRIPT, _EMPTY),
     "kind": Key("kind:", "zset", _SCRIPT, _EMPTY, _ANY),
     "queue": Key("queue:", "zset", _SCRIPT, _EMPTY, _ANY),

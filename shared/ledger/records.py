@@ -41,6 +41,7 @@ class _Written:
     concurrency_key: str | None = None  # at most `concurrency_limit` jobs of this key run at once
     concurrency_limit: int = 1
     retried_from: str | None = None  # the job that this one reruns
+    parent: str | None = None  # the job or step whose task submitted this job
     job_id: str | None = None  # of a step: its job
     step: str | None = None  # of a step: its name
     after: tuple[str, ...] | None = None  # of a step: ids of the steps whose results it needs

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -105,6 +106,35 @@ def reads(job: Use, run: Run) -> list[str]:
     """Read a stored file in both ways."""
     with run.open(job.uri) as stream:
         return [stream.read().decode(), run.local(job.uri).read_text()]
+
+
+@use
+def has_children(job: Use, run: Run) -> list[str]:
+    """Submit two jobs in each of two attempts, then go on or fail as told."""
+    told = ["done in time", "too late"]
+    children = [
+        run.submit(Use(what="writes_a_line", uri=f"{job.uri} {told[0]}"), name="now", tags=["child"]),
+        run.submit(Use(what="writes_a_line", uri=f"{job.uri} {told[1]}"), name="later", delay_s=600),
+    ]
+    if run.attempt == 1:
+        raise TransientFailure("flaky", "It is transient.")
+    match job.then:
+        case "fail":
+            raise ValueError("for good")
+        case "wait":
+            while True:
+                run.progress(1)
+                time.sleep(0.05)
+    return children
+
+
+@use
+def writes_a_line(job: Use, run: Run) -> None:
+    """Write a line into the file."""
+    del run
+    path, _, line = job.uri.partition(" ")
+    with Path(path).open("a") as stream:
+        stream.write(f"{line}\n")
 
 
 def _written(run: Run, name: str) -> Any:

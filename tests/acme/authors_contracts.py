@@ -37,4 +37,5 @@ class Use(
     """Use one of the things that a run offers."""
 
     what: str = Field(description="Name of the function in tests/acme/authors.py.")
-    uri: str = Field(default="", description="A file to read.")
+    uri: str = Field(default="", description="A file.")
+    then: str = Field(default="succeed", description="What to do in the end.")

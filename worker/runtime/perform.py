@@ -99,6 +99,10 @@ class _ItemRun(Run):
         own = f"{self._index:04d}-{Path(local).name if name is None else name}"
         return super().publish(local, name=own, role=role, media_type=media_type, copy=copy)
 
+    def submit(self, job: Contract[Any], *, name: str, **options: Any) -> str:
+        """Submit a child of the step, under a name that contains the item's number."""
+        return super().submit(job, name=f"{self._index}:{name}", **options)
+
     def checkpoint(self, data: Any) -> None:
         """Store how far this item is."""
         self._whole.checkpoint({"item": self._index, "data": data})

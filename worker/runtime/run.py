@@ -20,11 +20,13 @@ from typing import IO, Any
 import redis
 
 from shared.contract.artifacts import Artifact, Dataset, Role
+from shared.contract.definition import Contract
 from shared.errors import CeleriacError
 from shared.ledger.client import Ledger
 from shared.storage import ArtifactStore
 from shared.texts import finite, json_text, plain, redact_field, said
 from worker.runtime.checkpoints import written
+from worker.runtime.children import child_of, too_many_children
 from worker.runtime.files import PARQUET, described, media_type_of, refuse_unfit
 from worker.runtime.pools import pool_of
 
@@ -169,6 +171,20 @@ class Run:
         processes get is pickled, so their functions are those of modules.
         """
         return pool_of(count)
+
+    def submit(self, job: Contract[Any], *, name: str, **options: Any) -> str:
+        """Submit a job as a child of this one, and return its id; `options` are those of `SubmissionOptions`.
+
+        It is accepted once for each `name`: a later attempt gets the id of the same child. It is cancelled if this job
+        ends otherwise than by success. Raises `TaskFailure` (``too_many_children``).
+        """
+        child = child_of(self.job_id, self.ledger.created_at_ms(self.job_id), job, name, options)
+        had_room = self.ledger.submit(self.job_id, token=self.token, child=child)
+        if had_room is None:
+            raise CancelRequested(f"{self.job_id} is cancelled")
+        if not had_room:
+            raise too_many_children()
+        return child.id
 
     def checkpoint(self, data: Any) -> None:
         """Store how far this job is, at once: JSON values of at most 64 KiB.

@@ -114,3 +114,35 @@ def test_the_processes_of_a_cancelled_job_are_gone(jobs: Jobs) -> None:
     jobs.cancel(job_id)
     jobs.in_state(job_id, "cancelled")
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in found), "end of the processes")
+
+
+@pytest.mark.parametrize(
+    ("then", "state", "later"),
+    [("succeed", "succeeded", "scheduled"), ("fail", "failed", "cancelled"), ("wait", "cancelled", "cancelled")],
+)
+def test_a_child_is_accepted_once_and_ends_with_its_parent(
+    jobs: Jobs, tmp_path: Path, then: str, state: str, later: str
+) -> None:
+    """Each attempt submits the same ones; what still waits is cancelled if the parent does not succeed."""
+    written = tmp_path / "lines"
+    parent_id = jobs.submit("acme.use_run", {"what": "has_children", "uri": str(written), "then": then})
+
+    def children() -> list[dict[str, Any]] | None:
+        listed = http_client.get(f"{jobs.gateway.url}/jobs").json()["jobs"]
+        found = [job for job in listed if job["parent"] == parent_id]
+        return found if len(found) == 2 and jobs.get(parent_id)["attempt"] == 2 else None
+
+    now_id = next(job["id"] for job in wait_for(children, "children") if job["tags"] == ["child"])
+    if then == "wait":
+        jobs.in_state(parent_id, "running")
+        jobs.cancel(parent_id)
+    parent = jobs.ended(parent_id)
+    assert (parent["state"], parent["attempt"]) == (state, 2)
+    found = children() or []
+    waiting = next(job for job in found if job["tags"] == [])
+    assert (len(found), waiting["state"], waiting["id"] > parent_id[:13]) == (2, later, True)
+    if then == "succeed":
+        assert said(parent) == [now_id, waiting["id"]]
+        jobs.in_state(now_id, "succeeded")
+        assert written.read_text() == "done in time\n"
+        jobs.cancel(waiting["id"])

@@ -6,24 +6,36 @@
 -- luacheck: read globals emit (events)
 -- luacheck: read globals error_document (results)
 -- luacheck: read globals close_steps settle (steps)
+-- luacheck: globals end_children (endings)
 
--- cancel: {id, reason}. Replies {'unknown'} | {'ended', state} | {'cancelled'} | {'requested'}.
-function T.cancel(a)
-  local record = load(a.id)
+-- Replies as `T.cancel`.
+local function cancel(record, reason)
   if not record then return { 'unknown' } end
   if FINAL[record.state] then return { 'ended', record.state } end
-  local document = error_document('cancelled', a.reason, '')
+  local document = error_document('cancelled', reason, '')
   if record.steps then
     settle(record, 'cancelled', { error = document })
-    close_steps(record, 'cancelled', a.reason)
+    close_steps(record, 'cancelled', reason)
     return { 'cancelled' }
   end
   if record.state == 'running' then
-    set(record, { cancel_requested_at = NOW, cancel_reason = a.reason })
-    emit(record, 'cancel_requested', cjson.encode({ reason = a.reason }))
+    set(record, { cancel_requested_at = NOW, cancel_reason = reason })
+    emit(record, 'cancel_requested', cjson.encode({ reason = reason }))
     change('PUBLISH', KEY.cancels, record.id)
     return { 'requested' }
   end
   settle(record, 'cancelled', { error = document })
   return { 'cancelled' }
+end
+
+-- cancel: {id, reason}. Replies {'unknown'} | {'ended', state} | {'cancelled'} | {'requested'}.
+function T.cancel(a) return cancel(load(a.id), a.reason) end
+
+-- A job or step has ended: cancel what it has submitted, unless it succeeded.
+end_children = function(record)
+  for _, id in ipairs(record.state == 'succeeded' and {} or redis.call('SMEMBERS', KEY.children .. record.id)) do
+    cancel(load(id), 'The job that submitted it ended: ' .. record.state .. '.')
+  end
+  set(record, { has_children = false })
+  change('DEL', KEY.children .. record.id)
 end

@@ -1,15 +1,17 @@
--- The transitions of workers: claim, renew, progress, finish, retry, release.
+-- The transitions of workers: claim, renew, progress, submit, finish, retry, release.
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals FINAL (states)
--- luacheck: read globals NOW change hand_of int load record_key set (records)
+-- luacheck: read globals NOW change field_of hand_of int load record_key set (records)
 -- luacheck: read globals emit emit_state (events)
 -- luacheck: read globals celery_exception note_celery_result (results)
 -- luacheck: read globals refer (files)
 -- luacheck: read globals enter held_at_claim publish_first unlist (queues)
 -- luacheck: read globals drop_messages_before is_tolerated settle upstream_of (steps)
 -- luacheck: read globals close_attempt expire quarantine stop (endings)
--- luacheck: read globals create index (submission)
+-- luacheck: read globals create index write (submission)
+
+local MOST_CHILDREN = 1000
 
 -- Whether the ledger was away, if there was no round of a keeper for so long. Another worker becomes the keeper sooner.
 local function was_away(silent_ms, lease_ms) return silent_ms > lease_ms end
@@ -158,6 +160,20 @@ function T.progress(a)
     change('SET', KEY.checkpoint .. record.id, a.checkpoint)
   end
   return record.cancel_requested_at and 'cancel' or 'ok'
+end
+
+-- submit: {id, token, job: record}. Accept a job as a child of a running one, if it has not been. Replies 'ok' |
+-- 'cancel' | 'full' | 'refused'.
+function T.submit(a)
+  local record = load(a.id)
+  if not holds(record, a) then return 'refused' end
+  if record.cancel_requested_at then return 'cancel' end
+  if field_of(a.job.id, 'state') or redis.call('ZSCORE', KEY.gone, a.job.id) then return 'ok' end
+  if redis.call('SCARD', KEY.children .. record.id) >= MOST_CHILDREN then return 'full' end
+  write(a.job)
+  set(record, { has_children = '1' })
+  change('SADD', KEY.children .. record.id, a.job.id)
+  return 'ok'
 end
 
 -- finish: {id, token | owner, state: succeeded|failed, result? | error?, artifacts?}. Replies 'ok' | 'refused', or

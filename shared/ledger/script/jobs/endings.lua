@@ -30,6 +30,8 @@ local function wants_callback(record)
   return string.find(options, '"callback_url"', 1, true) and type(cjson.decode(options).callback_url) == 'string'
 end
 
+local end_children -- defined later; a job and its children end each other
+
 -- End a job or step: outcome, times, attempts, worker, indexes, event and Celery's result together.
 -- `alone` is true if the caller ends the job itself.
 settle = function(record, state, outcome, alone)
@@ -58,6 +60,7 @@ settle = function(record, state, outcome, alone)
     set(record, { has_checkpoint = false })
     change('DEL', KEY.checkpoint .. record.id)
   end
+  if record.has_children then end_children(record) end
   if not record.job_id then
     change('ZADD', KEY.ended, NOW + retention_ms, record.id)
     unrefer(record)

@@ -139,7 +139,8 @@ def house(ledger: Ledger, client: redis.Redis) -> Iterator[House]:
         ]
         + [{"id": "new", "owner": "w", "worker": "w@h", "lease_ms": 1, "message": "{}", "delivery": "d"}],
         "renew": [{"owner": "w1", "ids": [runs, first], "tokens": ["", ""], "lease_ms": 1_000}],
-        "progress": [{"id": runs, "token": runs_token, "progress": "{}", "logs": ["{}"]}],
+        "progress": [{"id": runs, "token": runs_token, "progress": "{}", "logs": ["{}"], "checkpoint": "{}"}],
+        "submit": [{"id": runs, "token": runs_token, "job": entry().record()}],
         "finish": [
             {"id": runs, "token": runs_token, "state": "succeeded", "result": "1", "artifacts": "[]"},
             {"id": first, "token": first_token, "state": "succeeded", "result": "1", "artifacts": "[]"},
