@@ -156,7 +156,8 @@ def test_a_message_that_is_put_back_stays_the_latest_of_its_job(
         on_list: Any = client.lrange(queue, 0, -1)
         unacked: Any = client.hvals("unacked")
         found = [*map(json.loads, on_list), *(json.loads(text)[0] for text in unacked)]
-        return [one["headers"] for one in found if "celeriac_returned_since" in one["headers"]]
+        returned = [one["headers"] for one in found if "celeriac_returned_since" in one["headers"]]
+        return returned if len(returned) == 1 else []  # while it is put back once more, it is seen in both places
 
     (headers,) = wait_for(put_back, "the message is put back")
     assert (headers["id"], headers["celeriac_publication"]) == (job_id, 2)
