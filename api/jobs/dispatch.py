@@ -83,7 +83,10 @@ class Dispatch:
 
         Raises `LedgerUnavailable` or, on a reused key, `Problem` (422; 410 if what it submitted was deleted).
         """
-        entries = [await self._entry(job, lineage) for job in prepared]
+        entries = [
+            self._planner.entry(job, **lineage) if job.node is None else await self._workflow(job, lineage)
+            for job in prepared
+        ]
         accepted = await self._ledger.accept(
             LedgerSubmission(
                 jobs=entries,
@@ -110,9 +113,7 @@ class Dispatch:
             self._outbox.put(entries)
         return accepted, entries
 
-    async def _entry(self, prepared: Prepared, lineage: Mapping[str, Any]) -> Entry:
-        if prepared.node is None:
-            return self._planner.entry(prepared, **lineage)
+    async def _workflow(self, prepared: Prepared, lineage: Mapping[str, Any]) -> Entry:
         async with self._planning:
             # Celery writes a chord's size to Redis with its own timeouts and retries: check first, with ours.
             await self._ledger.ping()

@@ -23,6 +23,7 @@ from kombu.transport import virtual
 from shared.broker.celery import make_celery
 from shared.broker.settings import BrokerSettings
 from shared.contract.definition import AnyContract
+from shared.contract.options import PRIORITIES
 from shared.ledger.backend import LedgerBackend
 
 PARAMS_SHOWN = 256  # characters of the parameters that events and Flower show
@@ -99,7 +100,7 @@ class Composer:
     """Creates messages for one broker. Templates are created on first use, which blocks for some milliseconds."""
 
     def __init__(self, settings: BrokerSettings) -> None:
-        self._settings = settings
+        self._wire_priorities = [settings.wire_priority(priority) for priority in range(PRIORITIES)]
         self.app = make_celery(settings, transport=CapturingTransport, backend="shared.broker.messages:SilentBackend")
         self.app.conf.task_send_sent_event = False  # it would go nowhere, and cost as much as the message
         self._forms: dict[str, str] = {}  # by kind: the text of a message, with places for what differs
@@ -112,7 +113,7 @@ class Composer:
             "body": f'"{base64.b64encode(f"[[], {params}, {_EMBED}]".encode()).decode()}"',
             "timelimit": f"[{options.hard_limit_s!r}, {options.soft_limit_s!r}]",
             "kwargsrepr": _as_json(params[:PARAMS_SHOWN]),
-            "priority": self._settings.wire_priority(options.priority),
+            "priority": self._wire_priorities[options.priority],
             "queue": _as_json(queue),
         }
 
@@ -136,7 +137,7 @@ class Composer:
 
     def wire_priority(self, priority: int) -> int:
         """Return Celery's priority on this broker for a job's priority (0..9, 9 is most urgent)."""
-        return self._settings.wire_priority(priority)
+        return self._wire_priorities[priority]
 
     def canvas(self, canvas: Signature[Any], job_id: str) -> dict[str, str]:
         """Return the messages, by task id, that start `canvas`. Blocks: Celery writes a chord's size to Redis.

@@ -57,8 +57,11 @@ class Planner:
     """Creates entries of prepared jobs, for the gateway, beat and the keeper."""
 
     def __init__(self, settings: BrokerSettings, composer: Composer) -> None:
-        self._settings = settings
         self._composer = composer
+        self._service_policy = {
+            "retention_ms": int(settings.retention_s * 1000),
+            "outbox": not settings.shares_redis,
+        }
 
     def entry(
         self,
@@ -143,10 +146,9 @@ class Planner:
         return {
             "kind": spec.kind,
             "priority": options.priority,
-            "retention_ms": int(self._settings.retention_s * 1000),
             "max_crashes": spec.max_crashes,
             "max_retries": spec.retry.max_retries if options.max_retries is None else options.max_retries,
-            "outbox": not self._settings.shares_redis,
+            **self._service_policy,
         }
 
 
