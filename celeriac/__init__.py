@@ -12,12 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
+    from shared.contract.definition import Concurrency, Contract, FedFromUpstream, Limits, Retry
     from shared.errors import TaskFailure, TransientFailure
     from worker.runtime.run import Run
     from worker.runtime.task import runs
 
 _FROM = {
+    "Concurrency": "shared.contract.spec",
     "Contract": "shared.contract.definition",
     "FedFromUpstream": "shared.contract.definition",
     "Limits": "shared.contract.definition",
@@ -28,7 +29,17 @@ _FROM = {
     "runs": "worker.runtime.task",
 }
 
-__all__ = ["Contract", "FedFromUpstream", "Limits", "Retry", "Run", "TaskFailure", "TransientFailure", "runs"]
+__all__ = [
+    "Concurrency",
+    "Contract",
+    "FedFromUpstream",
+    "Limits",
+    "Retry",
+    "Run",
+    "TaskFailure",
+    "TransientFailure",
+    "runs",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -105,6 +105,9 @@ def _option_problems(job: Contract[Any], options: RunOptions) -> Iterator[FieldE
     if options.concurrency_key is not None and isinstance(job, WorkflowContract):
         own = "A workflow does not take it; omit it, or submit the steps as jobs."
         yield FieldError(pointer="/options/concurrency_key", message=own)
+    if options.concurrency_key is not None and spec.concurrency is not None:
+        own = f"Omit it: {spec.kind} itself says how many of its jobs run at once."
+        yield FieldError(pointer="/options/concurrency_key", message=own)
     if options.queue is None:
         return
     if isinstance(job, WorkflowContract):

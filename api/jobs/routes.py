@@ -53,6 +53,10 @@ _ACCEPTED: dict[str, Any] = {
             "description": "`true` if this replays the response to an earlier request.",
             "schema": {"type": "string"},
         },
+        "Warning": {
+            "description": "`299`, and what to use instead, if the kind is deprecated.",
+            "schema": {"type": "string"},
+        },
     },
 }
 _LOCATED = {
@@ -114,7 +118,7 @@ async def submit_batch(
     if validate_only:
         return _json(WouldAcceptBatch(jobs=await asyncio.to_thread(lambda: [*map(would_accept, prepared)])))
     accepted, entries = await dispatch.accept(prepared, key_of(request, body, idempotency_key))
-    return _answer(view.batch_accepted(entries, accepted), accepted)
+    return _answer(view.batch_accepted(entries, accepted), accepted, entries)
 
 
 @direct.get(
@@ -245,11 +249,13 @@ def would_accept(prepared: Prepared) -> WouldAccept:
 
 def _one_accepted(accepted: Accepted, entries: Sequence[Entry]) -> Response:
     body = view.accepted(entries[0], accepted.ids[0], accepted.created_at_ms)
-    return _answer(body, accepted, Location=f"/jobs/{accepted.ids[0]}")
+    return _answer(body, accepted, entries, Location=f"/jobs/{accepted.ids[0]}")
 
 
-def _answer(body: str, accepted: Accepted, **headers: str) -> Response:
+def _answer(body: str, accepted: Accepted, entries: Sequence[Entry], **headers: str) -> Response:
     headers["Retry-After"] = _POLL_AFTER_S
+    if warning := view.warning({entry.kind for entry in entries}):
+        headers["Warning"] = warning
     if accepted.outcome == "replayed":
         headers["Idempotency-Replayed"] = "true"
     return Response(body, 202, headers, "application/json")

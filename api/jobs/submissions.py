@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, Field, JsonValue, create_model
 
 from api.http.bodies import Body
 from api.http.models import In
 from shared.contract.catalogue import Catalogue, catalogue
 from shared.contract.options import SubmissionOptions
+from shared.contract.spec import Spec
 
 BATCH_MAX = 1_000
 _NO_OPTIONS = SubmissionOptions()  # frozen, so one is enough
@@ -33,8 +34,8 @@ def submission_shape(catalogue: Catalogue, *, base: type[BaseModel] = Submission
             prefix + "".join(part.capitalize() for part in kind.replace(".", "_").split("_")),
             __base__=base,
             __doc__=contract.spec.summary,
-            kind=(_exactly(kind), Field(description="The kind of job.")),
-            params=(contract, Field(description=contract.spec.summary)),
+            kind=(_exactly(kind, *contract.spec.replaces), Field(description="The kind of job.")),
+            params=(contract, Field(description=_what(contract.spec), json_schema_extra=_marked(contract.spec))),
         )
         for kind, contract in catalogue.items()
     )
@@ -43,8 +44,16 @@ def submission_shape(catalogue: Catalogue, *, base: type[BaseModel] = Submission
     return Annotated[Union[models], Field(discriminator="kind")]  # noqa: UP007 - the members are known at run time
 
 
-def _exactly(kind: str) -> Any:
-    return Literal[kind]
+def _what(spec: Spec) -> str:
+    return f"{spec.summary} Deprecated: {spec.deprecated}" if spec.deprecated else spec.summary
+
+
+def _marked(spec: Spec) -> dict[str, JsonValue]:
+    return {"deprecated": True} if spec.deprecated else {}
+
+
+def _exactly(*kinds: str) -> Any:
+    return Literal[kinds]
 
 
 def batch_shape(submission: Any) -> type[BaseModel]:

@@ -24,6 +24,7 @@ from api.jobs.schemas import (
     Progress,
 )
 from shared.contract.artifacts import Artifact
+from shared.contract.catalogue import catalogue
 from shared.ledger.records import Accepted, Entry, Record
 from shared.ledger.states import State
 from shared.texts import as_text, finite
@@ -192,3 +193,9 @@ def _reference(item: dict[str, Any]) -> dict[str, Any]:
 
 def _json(text: str | None) -> Any:
     return None if text is None else json.loads(text)
+
+
+def warning(kinds: Iterable[str]) -> str:
+    """Return the header `Warning` for the deprecated ones among `kinds`; empty if none is."""
+    deprecated = {kind: catalogue()[kind].spec.deprecated.replace('"', "'") for kind in sorted(kinds)}
+    return ", ".join(f'299 celeriac "{kind} is deprecated. {text}"' for kind, text in deprecated.items() if text)

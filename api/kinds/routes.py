@@ -55,5 +55,8 @@ def _summary(contract: AnyContract) -> dict[str, Any]:
         "queue": spec.queue,
         "limits": spec.limits,
         "retry": spec.retry,
+        "concurrency": spec.concurrency,
+        "deprecated": spec.deprecated or None,
+        "replaces": list(spec.replaces),
         "is_workflow": issubclass(contract, WorkflowContract),
     }

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from api.http.models import Out
-from shared.contract.definition import KIND_PATTERN, Limits, Retry
+from shared.contract.definition import KIND_PATTERN, Concurrency, Limits, Retry
 
 
 class JobKindSummary(Out):
@@ -19,6 +19,11 @@ class JobKindSummary(Out):
     queue: str = Field(description="Its queue.")
     limits: Limits = Field(description="Time limits of one attempt.")
     retry: Retry = Field(description="How transient failures are retried.")
+    concurrency: Concurrency | None = Field(
+        description="How many of its jobs run at once; null if only the workers limit it."
+    )
+    deprecated: str | None = Field(description="What to use instead; null if it is not deprecated.")
+    replaces: list[str] = Field(description="Old kinds that are submitted and run as this one.")
     is_workflow: bool = Field(description="Whether it is a workflow of several steps.")
 
 

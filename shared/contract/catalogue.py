@@ -16,10 +16,15 @@ from shared.errors import DefinitionError
 
 
 class Catalogue(Mapping[str, AnyContract]):
-    """The contracts of a process, by kind, in alphabetical order."""
+    """The contracts of a process, by kind, in alphabetical order.
+
+    A kind that a contract replaces is found, too, but not listed.
+    """
 
     def __init__(self, contracts: Iterable[AnyContract]) -> None:
         self._by_kind = {contract.spec.kind: contract for contract in sorted(contracts, key=lambda c: c.spec.kind)}
+
+        self._by_old_kind = {old: contract for contract in self.values() for old in contract.spec.replaces}
 
     @classmethod
     def load(cls, modules: Iterable[str]) -> Catalogue:
@@ -47,7 +52,7 @@ class Catalogue(Mapping[str, AnyContract]):
         return Catalogue(contract for contract in self.values() if contract.spec.family in wanted)
 
     def __getitem__(self, kind: str) -> AnyContract:
-        return self._by_kind[kind]
+        return self._by_kind.get(kind) or self._by_old_kind[kind]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_kind)

@@ -22,13 +22,25 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from shared.contract.checking.fields import name_faults, parameter_faults, result_faults, unresolved_faults
 from shared.contract.checking.journey import MAX_JSON_DEPTH, ExampleFault, arrive
 from shared.contract.families import FAMILIES
-from shared.contract.spec import KIND_PATTERN, Fault, FedFromUpstream, Limits, Retry, Spec, faults_in, refusal, refuse
+from shared.contract.spec import (
+    KIND_PATTERN,
+    Concurrency,
+    Fault,
+    FedFromUpstream,
+    Limits,
+    Retry,
+    Spec,
+    faults_in,
+    refusal,
+    refuse,
+)
 from shared.contract.tasks import declare
 
 __all__ = [
     "KIND_PATTERN",
     "MAX_JSON_DEPTH",
     "AnyContract",
+    "Concurrency",
     "Contract",
     "FedFromUpstream",
     "Limits",
@@ -67,6 +79,9 @@ class Contract(BaseModel, Generic[ResultT]):
         retry: policy for transient failures.
         max_crashes: number of worker crashes after which it is quarantined.
         idempotent_by: parameters that make up the idempotency key of its side effects; default: the job's id.
+        concurrency: how many of its jobs run at once, by kind or by the values of parameters; the others wait.
+        deprecated: what to use instead; shown in the document and in the answer to each submission.
+        replaces: old kinds whose waiting messages, schedules, submissions and reruns run on this contract.
         examples: valid parameters, at least one; they are tested and shown in the document.
     """
 
@@ -84,6 +99,9 @@ class Contract(BaseModel, Generic[ResultT]):
         retry: Retry | None = None,
         max_crashes: int | None = None,
         idempotent_by: Sequence[str] = (),
+        concurrency: Concurrency | None = None,
+        deprecated: str = "",
+        replaces: Sequence[str] = (),
         examples: Sequence[Mapping[str, Any]] = (),
         **misspelt: Any,  # what is not a keyword is refused below
     ) -> None:
@@ -102,7 +120,7 @@ class Contract(BaseModel, Generic[ResultT]):
         cls.spec = _spec_of(cls, keywords)
         for faults in (_definition_faults, _field_faults, _example_faults):
             refuse(cls, faults(cls))
-        _kinds[cls.spec.kind] = cls
+        _kinds.update(dict.fromkeys((cls.spec.kind, *cls.spec.replaces), cls))
 
     @classmethod
     def fed_parameters(cls) -> dict[str, FedFromUpstream]:
@@ -177,7 +195,7 @@ def _spec_of(cls: AnyContract, keywords: Mapping[str, Any]) -> Spec:
 def _definition_faults(cls: AnyContract) -> Iterator[Fault]:
     spec = cls.spec
     known = _kinds.get(spec.kind)
-    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+    if known is not None and not _is_same(known, cls):
         yield (
             f"the kind {spec.kind!r} is already defined by {known.__module__}.{known.__qualname__}",
             "Kinds are unique and never renamed; choose another verb_noun.",
@@ -194,11 +212,28 @@ def _definition_faults(cls: AnyContract) -> Iterator[Fault]:
         )
     if not spec.summary:
         yield "it has no docstring", "Add one; its first line is the summary in the OpenAPI document."
-    if unknown := set(spec.idempotent_by) - set(cls.model_fields):
-        yield f"idempotent_by names {sorted(unknown)}", f"Use only its parameters: {sorted(cls.model_fields)}."
+    for keyword, names in (("idempotent_by", spec.idempotent_by), ("concurrency", _by(spec))):
+        if unknown := set(names) - set(cls.model_fields):
+            yield f"{keyword} names {sorted(unknown)}", f"Use only its parameters: {sorted(cls.model_fields)}."
+    for old in spec.replaces:
+        taken = _kinds.get(old)
+        if taken is not None and not _is_same(taken, cls):
+            yield (
+                f"it replaces {old!r}, which {taken.__module__}.{taken.__qualname__} defines",
+                "Delete the old contract.",
+            )
     yield from name_faults(cls, cls.model_fields)
     yield from unresolved_faults(cls)
     yield from unresolved_faults(spec.result)
+
+
+def _is_same(one: type, other: type) -> bool:
+    """Return whether a class is the other, or was before its module was loaded again."""
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+
+
+def _by(spec: Spec) -> Sequence[str]:
+    return spec.concurrency.by if spec.concurrency is not None else ()
 
 
 def _field_faults(cls: AnyContract) -> Iterator[Fault]:

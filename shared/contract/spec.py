@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Va
 
 from shared.contract.artifacts import Role
 from shared.contract.names import Matching
-from shared.contract.options import YEAR_S
+from shared.contract.options import MAX_RUNNING_PER_KEY, YEAR_S
 from shared.contract.spelling import did_you_mean
 from shared.errors import DefinitionError
 
@@ -64,6 +64,15 @@ class Retry(_Policy):
     backoff_max_s: float = Field(default=300.0, gt=0, le=YEAR_S, description="Upper bound of any wait in seconds.")
 
 
+class Concurrency(_Policy):
+    """How many jobs of a kind run at once: of all, or of each value of the parameters `by`. The others wait."""
+
+    written = "Concurrency(limit=2), or Concurrency(limit=1, by=['customer']): at most this number runs at once"
+
+    limit: int = Field(ge=1, le=MAX_RUNNING_PER_KEY, description="Maximum number of running jobs.")
+    by: Sequence[str] = Field(default=(), description="Parameters; jobs with other values do not count.")
+
+
 @dataclass(frozen=True, slots=True)
 class FedFromUpstream:
     """Marks a parameter that takes the uri of an upstream result's artifact of this role, unless a value is given.
@@ -97,6 +106,15 @@ class Spec(BaseModel):
     retry: Retry = Field(default=Retry(), examples=["retry=Retry(max_retries=3)"])
     max_crashes: int = Field(default=3, ge=1, le=100, examples=["max_crashes=3"])
     idempotent_by: Sequence[str] = Field(default=(), examples=["idempotent_by=('order_id',), the names of parameters"])
+    concurrency: Concurrency | None = Field(
+        default=None, examples=["concurrency=Concurrency(limit=1, by=['customer'])"]
+    )
+    deprecated: Annotated[str, Matching("[ -~]*", "one line of ASCII, as it goes into a header")] = Field(
+        default="", max_length=500, examples=["deprecated='Use acme.shout_loudly.'"]
+    )
+    replaces: Sequence[Annotated[str, Matching(KIND_PATTERN[1:-1], "the old kinds, like 'acme.old_name'")]] = Field(
+        default=(), examples=["replaces=['acme.old_name']"]
+    )
     examples: Sequence[Mapping[str, Any]] = Field(
         default=(), examples=["examples=[{'text': 'hello'}], a list of valid parameters"]
     )

@@ -5,12 +5,13 @@ A job is planned once: `prepare` lays its steps out, and all later checks and th
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import to_json, to_jsonable_python
 
 from shared.broker.messages import Composer, MessageOptions
 from shared.broker.settings import BrokerSettings
@@ -98,7 +99,7 @@ class Planner:
             params=params,
             message=self._composer.message(contract, job_id, params, limits_of(contract, options), queue=queue),
             **self._policy(contract, options),
-            **_wishes(options),
+            **(_wishes(options) | _places(contract, job.model_dump(mode="json", include=_by(contract)))),
             **lineage,
         )
 
@@ -128,6 +129,7 @@ class Planner:
                 may_fail=step.plan.may_fail,
                 reused=done.get(step.plan.name),
                 **self._policy(step.plan.contract, options),
+                **_places(step.plan.contract, step.plan.params),
             )
 
         return Entry(
@@ -160,6 +162,32 @@ def limits_of(contract: AnyContract, options: RunOptions) -> MessageOptions:
     hard_s = options.time_limit_s
     to_clean_up_s = min(limits.hard_s - limits.soft_s, hard_s / 10)
     return MessageOptions(options.priority, hard_s - to_clean_up_s, hard_s)
+
+
+def _by(contract: AnyContract) -> set[str]:
+    concurrency = contract.spec.concurrency
+    return set(concurrency.by) if concurrency is not None else set()
+
+
+def _places(contract: AnyContract, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the entry of a job or step that limit how many run at once, if its contract does.
+
+    Jobs with the same values of the parameters that the contract names share a key, which no client can name: it begins
+    with a dot. A parameter that a step is still to be fed counts as null.
+    """
+    spec = contract.spec
+    if spec.concurrency is None:
+        return {}
+    key = f".{spec.kind}"
+    if spec.concurrency.by:
+        values = [params.get(name, _default(contract, name)) for name in spec.concurrency.by]
+        key = f"{key}:{hashlib.sha256(to_json(values)).hexdigest()[:32]}"
+    return {"concurrency_key": key, "concurrency_limit": spec.concurrency.limit}
+
+
+def _default(contract: AnyContract, name: str) -> Any:
+    field = contract.model_fields[name]
+    return None if field.is_required() else to_jsonable_python(field.get_default(call_default_factory=True))
 
 
 def _wishes(options: RunOptions) -> dict[str, Any]:

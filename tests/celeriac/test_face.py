@@ -58,7 +58,7 @@ def test_each_name_is_the_very_thing(name: str) -> None:
 def test_the_face_says_what_it_has() -> None:
     """In `dir`, and where somebody asks for what is not there."""
     assert dir(celeriac) == sorted(celeriac.__all__)
-    with pytest.raises(AttributeError, match=r"no attribute 'Contracts'; it has Contract, FedFromUpstream, "):
+    with pytest.raises(AttributeError, match=r"no attribute 'Contracts'; it has Concurrency, Contract, "):
         _ = celeriac.Contracts
 
 

@@ -115,9 +115,13 @@ def definitions() -> dict[str, Definition]:
 
 def register(app: Celery, declared: Iterable[Definition]) -> None:
     """Make Celery tasks of the declared ones, under their kinds."""
-    by_kind = {definition.contract.spec.kind: definition for definition in declared}
-    for definition in by_kind.values():
-        _register(app, definition)
+    by_kind = {  # also under the kinds that a contract replaces, whose messages may still wait
+        name: definition
+        for definition in declared
+        for name in (definition.contract.spec.kind, *definition.contract.spec.replaces)
+    }
+    for name, definition in by_kind.items():
+        _register(app, name, definition)
 
     def replace_maps(sender: Celery, **_: Any) -> None:
         for name in ("celery.map", "celery.starmap"):
@@ -127,11 +131,11 @@ def register(app: Celery, declared: Iterable[Definition]) -> None:
     app.on_after_finalize.connect(replace_maps, weak=False)
 
 
-def _register(app: Celery, definition: Definition) -> None:
+def _register(app: Celery, name: str, definition: Definition) -> None:
     spec = definition.contract.spec
 
     @app.task(  # type: ignore[call-overload, untyped-decorator]  # celery-types wants whole seconds
-        name=spec.kind,
+        name=name,
         bind=True,
         typing=False,
         max_retries=None,  # the ledger decides about retries

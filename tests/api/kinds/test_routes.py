@@ -25,6 +25,9 @@ def test_list_is_the_catalogue(api: httpx.Client) -> None:
         "queue": "etl",
         "limits": {"soft_s": 3540, "hard_s": 3600},
         "retry": {"max_retries": 4, "backoff_s": 2, "backoff_max_s": 120},
+        "concurrency": None,
+        "deprecated": None,
+        "replaces": [],
         "is_workflow": False,
     }
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, Field, ValidationError
@@ -17,9 +19,6 @@ from shared.contract.artifacts import ArtifactUri
 from shared.contract.catalogue import Catalogue, catalogue
 from shared.contract.definition import Contract, FedFromUpstream, Limits
 from shared.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LIMITS = Limits(soft_s=50, hard_s=60)
 _numbers = itertools.count()
@@ -158,6 +157,14 @@ def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run Python code in a process of its own."""
     command = [sys.executable, "-c", textwrap.dedent(code)]
     return subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_page_on_what_a_contract_says_has_a_right_one() -> None:
+    """What people copy from it is accepted."""
+    page = (Path(__file__).parents[3] / "docs" / "authors" / "contracts.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    shown = run(f"{code}\nprint(ImportOrders.spec.concurrency)")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "limit=1 by=['shop']\n", "")
 
 
 def test_contracts_of_another_package_are_loaded_from_outside(tmp_path: Path) -> None:

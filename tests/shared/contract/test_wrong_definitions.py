@@ -1,4 +1,4 @@
-"""docs/definitions.md says what is refused when a kind is defined: each row of its tables is tried."""
+"""docs/authors/definitions.md says what is refused when a kind is defined: each row of its tables is tried."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.errors import DefinitionError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "definitions.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "authors" / "definitions.md"
 MODULE = "acme_definitions"
 _ROW = re.compile(r"^\| (?P<code>.+?) \| (?P<message>.+) \| (?P<verdict>refused|accepted) \|$", re.MULTILINE)
 
@@ -31,7 +31,7 @@ from uuid import UUID, uuid4
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, SecretStr
 from pydantic import computed_field, field_serializer, field_validator, model_validator
 
-from celeriac import Contract, FedFromUpstream, Limits, Retry, Run, runs
+from celeriac import Concurrency, Contract, FedFromUpstream, Limits, Retry, Run, runs
 from shared.artifacts import Artifact, ArtifactUri, Dataset
 from shared.workflows import Chain, Chord, Group, WorkflowContract, fed_step, step
 from shared.workflows.nodes import PlanRefused

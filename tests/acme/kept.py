@@ -1,0 +1,59 @@
+"""Kinds that use what a contract says of its jobs together: how many run at once, what is old, what replaces what."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from shared.contract.definition import Concurrency, Contract, Limits
+from shared.workflows import Group, Node, WorkflowContract, step
+
+
+class Served(BaseModel):
+    """Who was served."""
+
+    customer: str = Field(description="The customer.")
+
+
+class ServeCustomer(
+    Contract[Served],
+    kind="acme.serve_customer",
+    queue="etl",
+    limits=Limits(soft_s=60, hard_s=90),
+    concurrency=Concurrency(limit=1, by=["customer"]),
+    examples=[{"customer": "a", "door": "/tmp/door"}],  # noqa: S108 - nobody opens it
+):
+    """Serve a customer when the door is open."""
+
+    customer: str = Field(description="The customer.")
+    door: str = Field(description="File that is there when the job may end.")
+
+
+class ServeAll(
+    WorkflowContract[Served],
+    kind="acme.serve_all",
+    queue="etl",
+    limits=Limits(soft_s=60, hard_s=90),
+    examples=[{"customer": "a", "door": "/tmp/door"}],  # noqa: S108 - nobody opens it
+):
+    """Serve a customer twice, in parallel."""
+
+    customer: str = Field(description="The customer.")
+    door: str = Field(description="File that is there when the steps may end.")
+
+    def plan(self) -> Node:
+        """Return two steps side by side."""
+        return Group(*(step(name, ServeCustomer(customer=self.customer, door=self.door)) for name in ("one", "two")))
+
+
+class GreetPerson(
+    Contract[Served],
+    kind="acme.greet_person",
+    queue="etl",
+    limits=Limits(soft_s=60, hard_s=90),
+    replaces=["acme.hail_person"],
+    deprecated="Use acme.serve_customer.",
+    examples=[{"customer": "a"}],
+):
+    """Greet a person."""
+
+    customer: str = Field(description="The person.")

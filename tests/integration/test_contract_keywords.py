@@ -1,0 +1,169 @@
+"""What a contract says of its jobs together, on a real gateway and worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+from celery.result import AsyncResult
+from pydantic import BaseModel, Field
+
+from shared.broker.celery import make_celery
+from shared.broker.messages import Composer
+from shared.broker.settings import BrokerSettings
+from shared.contract.definition import Contract, Limits
+from shared.contract.options import SubmissionOptions
+from shared.ledger.client import Ledger
+from shared.ledger.records import Submission
+from shared.workflows.planning import Planner, prepare
+from tests.support.servers.services import BOUND_S, Server, gateway_server, http_client, wait_for
+from tests.support.servers.workers import Jobs, crew
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+KEPT = {"CELERIAC_CONTRACTS": "tests.acme.kept", "CELERIAC_TASKS": "tests.acme.kept_tasks"}
+
+
+class Hailed(BaseModel):
+    """What the old contract gave."""
+
+    customer: str = Field(description="The person.")
+
+
+class HailPerson(
+    Contract[Hailed],
+    kind="acme.hail_person",
+    queue="etl",
+    limits=Limits(soft_s=60, hard_s=90),
+    examples=[{"customer": "a"}],
+):
+    """Greet a person, as the version before called it."""
+
+    customer: str = Field(description="The person.")
+
+
+@pytest.fixture(scope="module")
+def jobs(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+    folder = tmp_path_factory.mktemp("service")
+    env = {**KEPT, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(folder / "store")}
+    with crew(folder, **env) as workers, gateway_server(folder, **env) as gateway:
+        workers.start(concurrency=3)
+        yield Jobs(gateway)
+
+
+@pytest.fixture
+def settings(valkey: Server, jobs: Jobs) -> BrokerSettings:  # noqa: ARG001 - the service has emptied the database
+    return BrokerSettings(broker_url=valkey.redis_url)
+
+
+def serving(jobs: Jobs, customer: str, door: Path) -> str:
+    return jobs.submit("acme.serve_customer", {"customer": customer, "door": str(door)})
+
+
+def test_as_many_jobs_of_a_value_run_as_the_contract_says(jobs: Jobs, tmp_path: Path) -> None:
+    """Those of other values do not count, and those that wait say why."""
+    door = tmp_path / "door"
+    first, second, other = (serving(jobs, customer, door) for customer in "aab")
+    assert jobs.in_state(other, "running")
+    running = wait_for(
+        lambda: next((one for one in (first, second) if jobs.get(one)["state"] == "running"), None), "one of a runs"
+    )
+    waiting = second if running == first else first
+    held = wait_for(lambda: jobs.get(waiting)["waiting_reason"] == "concurrency_limited", "the other one is held")
+    assert held
+    door.touch()
+    assert {jobs.ended(one)["state"] for one in (first, second, other)} == {"succeeded"}
+
+
+def test_steps_of_workflows_count_like_jobs(jobs: Jobs, tmp_path: Path) -> None:
+    """The limit holds for what the kind does, however it was asked for."""
+    door = tmp_path / "door"
+    job_id = jobs.submit("acme.serve_all", {"customer": "c", "door": str(door)})
+
+    def states() -> list[str]:
+        return sorted(step["state"] for step in jobs.get(job_id)["steps"])
+
+    def held() -> int:
+        queues = http_client.get(f"{jobs.gateway.url}/queues").json()["queues"]
+        return sum(queue["concurrency_limited"] for queue in queues)
+
+    wait_for(lambda: held() == 1, "one step is held")
+    assert states() == ["queued", "running"]
+    door.touch()
+    assert jobs.ended(job_id)["state"] == "succeeded"
+
+
+def test_a_client_cannot_choose_the_key_of_a_kind_that_has_one(jobs: Jobs) -> None:
+    """Otherwise its jobs would not count."""
+    body = {
+        "kind": "acme.serve_customer",
+        "params": {"customer": "a", "door": "x"},
+        "options": {"concurrency_key": "k"},
+    }
+    answer = http_client.post(f"{jobs.gateway.url}/jobs", json=body)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["pointer"] == "/options/concurrency_key"
+    assert error["message"] == "Omit it: acme.serve_customer itself says how many of its jobs run at once."
+
+
+def test_a_deprecated_kind_says_so(jobs: Jobs) -> None:
+    """In the answer to each submission, in the catalogue and in the document."""
+    url, expected = jobs.gateway.url, '299 celeriac "acme.greet_person is deprecated. Use acme.serve_customer."'
+    body = {"kind": "acme.greet_person", "params": {"customer": "a"}}
+    assert http_client.post(f"{url}/jobs", json=body).headers["Warning"] == expected
+    assert http_client.post(f"{url}/jobs/batch", json={"jobs": [body]}).headers["Warning"] == expected
+    assert http_client.get(f"{url}/job-kinds/acme.greet_person").json()["deprecated"] == "Use acme.serve_customer."
+    model = http_client.get(f"{url}/openapi.json").json()["components"]["schemas"]["SubmitAcmeGreetPerson"]
+    assert model["properties"]["params"]["deprecated"] is True
+    other = {"kind": "acme.serve_customer", "params": {"customer": "z", "door": "/"}}
+    assert "Warning" not in http_client.post(f"{url}/jobs", json=other).headers
+
+
+@pytest.fixture
+def accept_old(settings: BrokerSettings) -> Iterator[Callable[..., str]]:
+    """Return a function that submits a job of the old kind as a gateway of the version before."""
+    planner = Planner(settings, Composer(settings))
+    with redis.Redis.from_url(settings.ledger_url) as client:
+
+        def accept(customer: str, **options: Any) -> str:
+            entry = planner.entry(prepare(HailPerson(customer=customer), SubmissionOptions(**options)))
+            Ledger(client).accept(Submission(jobs=[entry]))
+            return entry.id
+
+        yield accept
+
+
+def test_a_message_of_a_replaced_kind_runs_on_the_new_contract(
+    jobs: Jobs, settings: BrokerSettings, accept_old: Callable[..., str]
+) -> None:
+    """One that the ledger accepted before the upgrade, and one of another Celery client."""
+    job = jobs.ended(accept_old("old"))
+    assert (job["kind"], job["result"]) == ("acme.hail_person", {"customer": "old"})
+    sent: AsyncResult[Any] = make_celery(settings).send_task(
+        "acme.hail_person", kwargs={"customer": "older"}, queue="etl"
+    )
+    assert sent.get(timeout=BOUND_S) == {"customer": "older"}
+
+
+def test_a_replaced_kind_is_submitted_scheduled_and_rerun_as_the_new_one(
+    jobs: Jobs, accept_old: Callable[..., str]
+) -> None:
+    """Clients and schedules need not be changed on the day of the upgrade."""
+    job = jobs.ended(jobs.submit("acme.hail_person", {"customer": "b"}))
+    assert (job["kind"], job["state"], job["result"]) == ("acme.greet_person", "succeeded", {"customer": "b"})
+    url, body = jobs.gateway.url, {"kind": "acme.hail_person", "params": {"customer": "c"}, "interval_s": 86_400}
+    made = http_client.post(f"{url}/schedules", json={"name": "greet", **body})
+    assert made.status_code == 201, made.text
+    ran = http_client.post(f"{url}/schedules/{made.json()['id']}/run")
+    assert jobs.ended(ran.json()["id"])["result"] == {"customer": "c"}
+    waiting = accept_old("d", delay_s=3_600)
+    assert jobs.cancel(waiting) in {200, 202}
+    again = http_client.post(f"{url}/jobs/{waiting}/retry", json={"params": {"customer": "e"}})
+    assert again.status_code == 202, again.text
+    job = jobs.ended(again.json()["id"])
+    assert (job["kind"], job["result"]) == ("acme.greet_person", {"customer": "e"})
