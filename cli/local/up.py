@@ -7,7 +7,7 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import redis
@@ -20,11 +20,12 @@ from cli.local.ports import HOST, CannotStart, free_port, refuse_taken_port
 from cli.local.processes import Child, Died, Ensemble, NotReady, Program, StopRequested, StopSignals
 from cli.local.valkey import answers, valkey_program
 from cli.local.workers import WorkerPlan, families_without_packages, plan_workers
-from shared.broker.celery import make_celery
 from shared.broker.safety import refuse_unsafe, safe_url
 from shared.broker.settings import BrokerSettings
 from shared.contract.families import FAMILIES
 from shared.errors import DefinitionError
+from shared.ledger.client import Ledger
+from shared.ledger.operations import workers_of
 from shared.ledger.server import bounded
 from shared.texts import redact
 
@@ -179,24 +180,25 @@ def _start_the_rest(
     grace_s = settings.soft_shutdown_s + 15  # see worker.upkeep.custodian: requeue, then kill after 10 s
     gateway = start.command(*uvicorn.split(), *ending.split())
     ensemble.start(Program("gateway", gateway, environment, _GATEWAY, grace_s=10))
+    awaited: dict[int, str] = {}  # workers by their process ids
     for worker in workers:
         node = f"{worker.name.removeprefix('worker-')}@%h"
         command = [*celery, "worker", "--hostname", node, "--loglevel", "INFO"]
         quick = ["--without-mingle", "--without-gossip"]  # no feature here uses the messages between workers
-        ensemble.start(Program(worker.name, [*command, *quick], worker.environment, _WORKERS, grace_s))
+        child = ensemble.start(Program(worker.name, [*command, *quick], worker.environment, _WORKERS, grace_s))
+        awaited[child.process.pid] = worker.name
     beat = [*celery, "beat", "--loglevel", "INFO"]
     plain = {name: value for name, value in environment.items() if name != "CELERIAC_TASKS"}
     ensemble.start(Program("beat", beat, plain, _BEAT, grace_s=10))
     limits = {"within_s": _READY_WITHIN_S, "slow_after_s": _SLOW_AFTER_S}
     ensemble.wait_until(lambda: _is_ready(service.url), "gateway", **limits)
-    app = make_celery(settings)
-    missing = {worker.name for worker in workers}
 
-    def all_answer() -> bool:
-        missing.difference_update(_answering(app))
-        return not missing
+    def all_consume() -> bool:
+        for pid in _consuming(settings.ledger_url):
+            awaited.pop(pid, None)
+        return not awaited
 
-    ensemble.wait_until(all_answer, ", ".join(sorted(missing)), **limits)
+    ensemble.wait_until(all_consume, ", ".join(sorted(awaited.values())), **limits)
 
 
 def _is_ready(url: str) -> bool:
@@ -206,13 +208,11 @@ def _is_ready(url: str) -> bool:
     return False
 
 
-def _answering(app: Any) -> set[str]:
-    """Return the names of this machine's workers that answer a ping within half a second."""
-    host = socket.gethostname()
-    with suppress(OSError, redis.RedisError):
-        replies = app.control.ping(timeout=0.5) or []
-        nodes = [node.partition("@") for reply in replies for node in reply]
-        return {f"worker-{name}" for name, _, at in nodes if at == host}
+def _consuming(ledger_url: str) -> set[int]:
+    """Return the process ids of this machine's workers that the ledger knows: not every broker can ask them."""
+    with suppress(OSError, redis.RedisError), redis.Redis.from_url(ledger_url, **bounded()) as client:
+        live = [worker for worker in workers_of(Ledger(client)) if not worker.is_lost]
+        return {worker.about.pid for worker in live if worker.about.host == socket.gethostname()}
     return set()
 
 

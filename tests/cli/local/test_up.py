@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,28 @@ def test_an_external_broker_is_used_as_it_is(tmp_path: Path, own_kind: dict[str,
         with redis.Redis(port=external.port) as client:
             assert client.zcard(key("jobs")) == 1
     assert stopped_in_order(up) == ["gateway", "beat", "worker-etl"]
+
+
+def test_a_broker_without_remote_control_is_waited_for_and_left_in_time(
+    tmp_path: Path, own_kind: dict[str, str]
+) -> None:
+    """Workers cannot be asked through it, as through SQS: that they are ready is known from the ledger."""
+    with valkey_server(tmp_path / "valkey") as ledger:
+        environment = {
+            **own_kind,
+            "CELERY_BROKER_URL": "memory://",
+            "CELERY_RESULT_BACKEND": ledger.redis_url,
+            "CELERIAC_TASK_EVENTS": "false",
+        }
+        with running_up(tmp_path / "data", environment) as up:
+            pids = up.pids()
+            asked_at = time.monotonic()
+            up.process.send_signal(signal.SIGTERM)
+            assert up.process.wait(STOP_BOUND_S) == 0, up.said
+            assert time.monotonic() - asked_at < 20
+            gone(pids)
+    assert stopped_in_order(up) == ["gateway", "beat", "worker-etl"]
+    assert "Traceback" not in up.said
 
 
 @pytest.mark.parametrize("victim", ["celery --quiet -A worker.app worker", "valkey-server"])
