@@ -110,7 +110,7 @@ def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_proc_alive_timeout": 60,
         "beat_scheduler": "worker.beat:BeatScheduler",
-        "beat_max_loop_interval": 5,
+        "beat_max_loop_interval": 2,
         "redbeat_redis_url": settings.ledger_url,
         "redbeat_redis_options": {
             "socket_timeout": SOCKET_TIMEOUT_S,
@@ -118,5 +118,5 @@ def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
             "socket_keepalive": True,
         },
         "redbeat_key_prefix": keys("redbeat"),
-        "redbeat_lock_timeout": 25,
+        "redbeat_lock_timeout": 6,  # another beat takes over within 10 s; the ledger decides about slots, not the lock
     }

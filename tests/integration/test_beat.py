@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -161,3 +162,34 @@ def test_two_beats_at_once_make_one_job_of_a_tick(service: Service) -> None:
     assert set(ids) <= {schedule.job_id(slot) for slot in slots}
     assert (len(ids), publishes) == (len(set(ids)), {"1"})
     assert shown["last_job"]["id"] == ids[-1]
+
+
+def test_the_second_beat_takes_over_from_one_that_is_killed_or_frozen(service: Service) -> None:
+    """Within 10 s, whether the holder of the lock is gone or only stands; what thaws makes no second job of a slot."""
+    notes = service.make("watched")
+
+    def fires_again() -> None:
+        seen = {job["id"] for job in service.jobs(notes)}
+        wait_for(lambda: {job["id"] for job in service.jobs(notes)} - seen, "the next slot", bound_s=10)
+
+    def has_lock(beat: Server) -> bool:
+        return "took the lock" in beat.log.read_text()
+
+    with service.beat() as killed:
+        wait_for(lambda: has_lock(killed), "the lock of the first beat")
+        service.fires(notes)
+        with service.beat() as frozen, service.beat() as last:
+            killed.process.kill()
+            fires_again()
+            holder = wait_for(lambda: next((one for one in (frozen, last) if has_lock(one)), None), "the next holder")
+            holder.process.send_signal(signal.SIGSTOP)
+            try:
+                fires_again()
+            finally:
+                holder.process.send_signal(signal.SIGCONT)
+            assert has_lock(frozen)
+            assert has_lock(last)
+            service.fires(notes, times=2)
+            service.call("DELETE", f"/schedules/{notes}")
+    made = [job["id"] for job in service.jobs(notes)]
+    assert len(made) == len(set(made))
