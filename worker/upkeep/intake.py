@@ -16,6 +16,7 @@ from typing import Any
 import redis
 from celery.worker import state
 from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
 from kombu.message import Message
 
 from shared.broker.reading import Reason, Unreadable, check_task
@@ -25,11 +26,13 @@ from shared.ledger.dead_letters import DeadLetter, bury
 from shared.ledger.ids import uuid7
 from shared.ledger.server import bounded
 from worker.settings import worker_settings
+from worker.upkeep.outage import PAUSE_MAX_S, STEADY_S, Outage
 
 logger = logging.getLogger(__name__)
 
 _AGAIN_S = 5.0  # until the ledger is asked again to keep a letter
 _PAUSE_S = 1.0  # for which a message of an unknown kind is held: less than the keeper takes for a loss
+_LOOK_EVERY_S = 0.2  # at a request to stop, during a pause
 _HELD_AT_ONCE = 20  # of those, beside what the worker can run
 _RETURNED_SINCE = "celeriac_returned_since"  # header: seconds since 1970
 _KEPT_PROPERTIES = ("priority", "correlation_id", "reply_to", "delivery_mode")
@@ -47,7 +50,41 @@ class Intake(Consumer):
         self._ledger = redis.Redis.from_url(settings.ledger_url, **bounded())
         self._retention_s = settings.retention_s
         self._held = 0
+        self._outage = Outage()
+        self._outage.quiet()
         super().__init__(*args, **kwargs)
+
+    def connect(self) -> Any:
+        """Connect to the broker, after a pause if the last connections broke soon."""
+        until = time.monotonic() + self._outage.pause_s
+        while (left_s := until - time.monotonic()) > 0:
+            maybe_shutdown()
+            time.sleep(min(left_s, _LOOK_EVERY_S))
+        return super().connect()
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Wait until there is a connection, without the long pauses of kombu."""
+
+        def missed(failure: BaseException, _: float) -> None:
+            self._outage.missed(conn.as_uri(), failure)
+
+        ready = conn.ensure_connection(missed, interval_start=1, interval_max=PAUSE_MAX_S, callback=maybe_shutdown)
+        self.first_connection_attempt = False
+        return ready
+
+    def on_ready(self) -> None:
+        """Take the connection for steady if it holds for a while; Celery clears its timer if it does not."""
+        super().on_ready()
+        self.timer.call_after(STEADY_S, self._outage.over, (self._outage.losses,))
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Note that the broker took a connection and refused what makes it one of a worker."""
+        self._outage.missed(self.app.connection_for_read().as_uri(), exc)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Note the loss, for the pause before the next attempt."""
+        self._outage.lost()
+        super().on_connection_error_after_connected(exc)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:
         """Return what takes a message: it is looked at before Celery does."""
