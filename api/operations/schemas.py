@@ -60,6 +60,9 @@ class Worker(Out):
     pid: int = Field(description="Process id on that host.")
     families: list[str] = Field(description="Families whose kinds it runs.")
     queues: list[str] = Field(description="Queues that it consumes; none while it shuts down.")
+    kinds: list[str] | None = Field(
+        description="Kinds that it can run, by name; null for a worker of an earlier version, which does not say."
+    )
     concurrency: int = Field(ge=0, description="Maximum jobs that it runs at once.")
     versions: WorkerVersions = Field(description="Versions of its software.")
     state: Literal["online", "stopping", "lost"] = Field(

@@ -29,6 +29,7 @@ def _shown(worker: WorkerState) -> Worker:
         pid=about.pid,
         families=list(about.families),
         queues=list(worker.queues),
+        kinds=None if worker.kinds is None else list(worker.kinds),
         concurrency=about.concurrency,
         versions=WorkerVersions(**about.versions),
         state=_state(worker),

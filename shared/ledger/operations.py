@@ -70,6 +70,7 @@ class WorkerState:
     owner: str
     about: AboutWorker
     queues: tuple[str, ...]
+    kinds: tuple[str, ...] | None  # None: one of an earlier version, which does not say
     seen_at: int
     is_lost: bool  # it has sent no heartbeat for longer than a lease
     active: tuple[ActiveJob, ...]
@@ -106,6 +107,11 @@ class Presence:
     def leave(self) -> None:
         """Remove this worker from the list of workers and consumers."""
         self._ledger.call("leave", {"owner": self._owner})
+
+
+def workers_of(ledger: Ledger) -> list[WorkerState]:
+    """Return the running workers, and those lost lately, for programs without an event loop."""
+    return [parse_worker(*reply) for reply in ledger.call("workers", {})]
 
 
 class Operations:
@@ -161,7 +167,9 @@ def parse_queue(name: str, reply: Sequence[Any]) -> QueueState:
     )
 
 
-def parse_worker(owner: str, about: str, queues: str, seen_at: str, is_lost: int, active: Sequence[str]) -> WorkerState:  # noqa: PLR0917 - the script's reply
+def parse_worker(  # noqa: PLR0917 - the script's reply
+    owner: str, about: str, queues: str, kinds: str, seen_at: str, is_lost: int, active: Sequence[str]
+) -> WorkerState:
     """Return a worker from the reply of the transition `workers`."""
     says = json.loads(about)
     rows = zip(*(iter(active),) * 5, strict=True)
@@ -169,6 +177,7 @@ def parse_worker(owner: str, about: str, queues: str, seen_at: str, is_lost: int
         owner=owner,
         about=AboutWorker(**{**says, "families": tuple(says["families"])}),
         queues=tuple(json.loads(queues) or ()),  # Lua writes an empty list as an object
+        kinds=tuple(json.loads(kinds) or ()) if kinds else None,
         seen_at=int(seen_at),
         is_lost=bool(is_lost),
         active=tuple(ActiveJob(i, kind, job or None, step or None, int(at)) for i, kind, job, step, at in rows),

@@ -49,7 +49,9 @@ def test_a_worker_is_shown_with_what_it_is_and_runs(api: httpx.Client, book: Led
     for job in (running, reserved):
         book.call("accept", [{"jobs": [job.record()]}])
     claimed(book, running.id, owner="w1")
-    Presence(book, owner="w1", lease_s=60).heartbeat(ABOUT, queues=["etl"], jobs=[running.id, reserved.id])
+    Presence(book, owner="w1", lease_s=60).heartbeat(
+        ABOUT, queues=["etl"], jobs=[running.id, reserved.id], kinds=["acme.shout_text", "etl.extract_data"]
+    )
     (shown,) = workers(api)
     (active,) = shown.pop("active")
     assert (active["id"], active["job_id"], active["kind"], active["step"]) == (
@@ -65,11 +67,20 @@ def test_a_worker_is_shown_with_what_it_is_and_runs(api: httpx.Client, book: Led
         "pid": 42,
         "families": ["etl"],
         "queues": ["etl"],
+        "kinds": ["acme.shout_text", "etl.extract_data"],
         "concurrency": 2,
         "versions": {"celeriac": "0.1.0", "celery": "5.7.0", "python": "3.11.7"},
         "state": "online",
         "started_at": "2023-11-14T22:13:20Z",
     }
+
+
+def test_a_worker_that_does_not_say_its_kinds_is_shown(api: httpx.Client, book: Ledger) -> None:
+    """One of an earlier version, during a deployment; one without any kinds is another thing."""
+    Presence(book, owner="w1", lease_s=60).heartbeat(ABOUT, queues=["etl"], jobs=[])
+    assert workers(api)[0]["kinds"] is None
+    Presence(book, owner="w1", lease_s=60).heartbeat(ABOUT, queues=["etl"], jobs=[], kinds=[])
+    assert workers(api)[0]["kinds"] == []
 
 
 def test_a_silent_worker_is_lost_and_consumes_nothing(api: httpx.Client, book: Ledger) -> None:

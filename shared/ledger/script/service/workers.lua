@@ -34,13 +34,13 @@ function T.leave(a)
   return 'ok'
 end
 
--- workers: {}. Replies, one per worker: {owner, about, queues, seen_at, is_lost, {id, kind, job_id, step, started_at,
+-- workers: {}. Replies, one per worker: {owner, about, queues, kinds, seen_at, is_lost, {id, kind, job_id, step, started_at,
 -- ...}}.
 function T.workers()
   local replies = {}
   for _, owner in ipairs(redis.call('ZRANGE', KEY.workers, 0, -1)) do
-    local about, queues, jobs, seen_at, until_ms =
-      unpack(redis.call('HMGET', KEY.worker .. owner, 'about', 'queues', 'jobs', 'seen_at', 'until'))
+    local about, queues, kinds, jobs, seen_at, until_ms =
+      unpack(redis.call('HMGET', KEY.worker .. owner, 'about', 'queues', 'kinds', 'jobs', 'seen_at', 'until'))
     if about then
       local active = {}
       for _, id in ipairs(cjson.decode(jobs)) do
@@ -52,7 +52,7 @@ function T.workers()
           for _, value in ipairs(says) do active[#active + 1] = value end
         end
       end
-      replies[#replies + 1] = { owner, about, queues, seen_at, tonumber(until_ms) < NOW and 1 or 0, active }
+      replies[#replies + 1] = { owner, about, queues, kinds or '', seen_at, tonumber(until_ms) < NOW and 1 or 0, active }
     end
   end
   return replies
