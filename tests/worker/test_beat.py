@@ -106,7 +106,7 @@ def test_a_slot_makes_a_job_like_any_other(
     assert (planned.last_job, planned.last_job_state, planned.last_slot_ms) == (job_id, "queued", slot_ms)
     assert planned.cursor_ms == slot_ms
     assert client.zscore(key("redbeat_schedule"), schedule.key) == (slot_ms + HOUR_S * 1000) / 1000
-    assert wait_s == 5
+    assert wait_s == 2
 
 
 def test_beat_sleeps_until_the_next_slot(beat: Callable[..., BeatScheduler], hourly: Callable[..., Hourly]) -> None:
