@@ -34,8 +34,8 @@ function T.leave(a)
   return 'ok'
 end
 
--- workers: {}. Replies, one per worker: {owner, about, queues, kinds, seen_at, is_lost, {id, kind, job_id, step, started_at,
--- ...}}.
+-- workers: {}. Replies, one per worker: {owner, about, queues, kinds, seen_at, is_lost, {id, kind, job_id, step,
+-- started_at, ...}}.
 function T.workers()
   local replies = {}
   for _, owner in ipairs(redis.call('ZRANGE', KEY.workers, 0, -1)) do
@@ -52,7 +52,8 @@ function T.workers()
           for _, value in ipairs(says) do active[#active + 1] = value end
         end
       end
-      replies[#replies + 1] = { owner, about, queues, kinds or '', seen_at, tonumber(until_ms) < NOW and 1 or 0, active }
+      local is_lost = tonumber(until_ms) < NOW and 1 or 0
+      replies[#replies + 1] = { owner, about, queues, kinds or '', seen_at, is_lost, active }
     end
   end
   return replies
