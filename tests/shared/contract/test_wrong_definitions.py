@@ -31,6 +31,7 @@ from uuid import UUID, uuid4
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, SecretStr
 from pydantic import computed_field, field_serializer, field_validator, model_validator
 
+import shared.jobs.etl
 from celeriac import Concurrency, Contract, FedFromUpstream, Limits, Retry, Run, runs
 from shared.artifacts import Artifact, ArtifactUri, Dataset
 from shared.workflows import Chain, Chord, Group, WorkflowContract, fed_step, step
