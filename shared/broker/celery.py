@@ -10,6 +10,7 @@ from kombu import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from shared.broker.settings import BrokerSettings
+from shared.contract.catalogue import catalogue
 from shared.contract.definition import known_queues
 from shared.contract.options import DEFAULT_PRIORITY, PRIORITIES
 from shared.errors import DefinitionError
@@ -18,6 +19,8 @@ from shared.ledger.server import SOCKET_TIMEOUT_S
 
 # By the URL's scheme and not by the setting `broker_transport`, which would replace that scheme in every log line.
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "shared.broker.transport:Transport"))
+
+_OTHERS_QUEUE = "celery"  # where Celery sends a task, and consumes from, if nobody names another queue
 
 
 def make_celery(
@@ -34,6 +37,25 @@ def make_celery(
     overrides = {} if transport is None else {"broker_transport": transport}
     configure(app, celery_settings(settings) | overrides)
     return app
+
+
+def _route(name: str, *_: Any, **__: Any) -> dict[str, Any] | None:
+    """Return the queue of a task that was sent without one, such as a callback (`link`) after a job.
+
+    A kind's is in its contract. Any other task is of another Celery application, whose default queue is Celery's.
+    """
+    if contract := catalogue().get(name):
+        return {"queue": contract.spec.queue}
+    if name.startswith("celery."):
+        return None
+    return {"queue": Queue(_OTHERS_QUEUE, Exchange(""), routing_key=_OTHERS_QUEUE)}
+
+
+def send_to_any_queue(app: Celery) -> None:
+    """Let this process send tasks of other applications to the queues that they name, on the default exchange."""
+    queues: Any = app.amqp.queues  # celery-types leaves these out
+    queues.autoexchange = lambda _: Exchange("")
+    queues.create_missing = True
 
 
 def configure(app: Celery, settings: dict[str, Any]) -> None:
@@ -90,6 +112,7 @@ def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
         "task_default_queue": known_queues()[0],
         "task_default_exchange": "",
         "task_create_missing_queues": False,
+        "task_routes": (_route,),
         "task_default_priority": settings.wire_priority(DEFAULT_PRIORITY),
         "task_queue_max_priority": None,
         "task_inherit_parent_priority": True,

@@ -20,6 +20,7 @@ from celery import Celery, signals
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from shared.broker.celery import send_to_any_queue
 from shared.broker.safety import refuse_unsafe
 from shared.broker.settings import broker_settings
 from shared.collector import set_aside_what_is_loaded
@@ -149,6 +150,7 @@ class Lifecycle:
 
     def on_child(self, **_: Any) -> None:
         """Make a child die with its parent, which renews its claims and reads its outcome; give it a deadline."""
+        send_to_any_queue(self._app)
         if sys.platform == "linux":
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._pid:  # the parent died before the call above
