@@ -16,7 +16,7 @@ from fastapi.routing import APIRoute
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from api.http import docs, openapi, problems
+from api.http import docs, openapi, paths, problems
 from api.http.bodies import Body
 from api.jobs import artifacts, bulk, events
 from api.jobs import routes as jobs
@@ -157,6 +157,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         _mount(app, router)
     openapi.install(app, _bodies)
     app.state.metrics = metrics.install(app)
+    app.add_middleware(paths.WholeIds)
     app.add_middleware(problems.LastResort)
     app.add_middleware(
         CorrelationIdMiddleware, generator=random_hex

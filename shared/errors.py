@@ -4,6 +4,7 @@
     ├── DefinitionError          a contract or a setting is wrong; raised at import or at start
     ├── LedgerUnavailable        the ledger does not respond, and nothing was accepted or changed
     ├── OutcomeUnknown           the ledger did not respond in time, and may have done what it was asked to do
+    ├── DamagedRecord            the ledger's record of a job cannot be read
     ├── LedgerFull               the ledger has no room: nothing was accepted or changed
     ├── ClaimLost                this worker no longer holds the claim; its writes are refused
     └── TaskFailure              a job ends as ``failed`` with this code, message and remedy
@@ -43,6 +44,14 @@ class OutcomeUnknown(CeleriacError):
 
 class LedgerFull(CeleriacError):
     """The ledger's memory or disk is full, or nearly; nothing was accepted or changed."""
+
+
+class DamagedRecord(CeleriacError):
+    """The record of a job in the ledger, or what belongs to it, cannot be read. The text says what is wrong with it."""
+
+    def __init__(self, job_id: str, why: object) -> None:
+        super().__init__(said(why, 300))
+        self.job_id = job_id
 
 
 class ClaimLost(CeleriacError):

@@ -157,7 +157,7 @@ class ArtifactStore:
     def forget(self, file_owner: str) -> None:
         """Remove all files of a job or upload, if it has any.
 
-        Only a UUID can own files; a job that another Celery client sent under a different id has none.
+        Only a UUID can own files: see `shared.contract.artifacts.file_owner_of`.
         """
         if not re.fullmatch(FILE_OWNER_PATTERN, file_owner):
             return

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.errors import LedgerFull, LedgerUnavailable, OutcomeUnknown
+from shared.errors import DamagedRecord, LedgerFull, LedgerUnavailable, OutcomeUnknown
 from shared.ledger.calling.calls import Asked, asked
 from shared.texts import redact
 
@@ -112,10 +112,6 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, raised: RequestValidationError) -> Response:
-        if any(error["loc"] == ("path", "job_id") for error in raised.errors()):
-            return Problem(404, "unknown_job", "There is no job with this id: a job id is a UUID.").response(
-                request.url.path
-            )
         errors = [
             FieldError(
                 pointer=str(error["loc"][min(1, len(error["loc"]) - 1)]), message=f"{error['msg']} ({error['loc'][0]})."
@@ -154,6 +150,15 @@ def _install_for_ledger(app: FastAPI) -> None:
     async def unknown(request: Request, raised: OutcomeUnknown) -> Response:
         _log.warning("outcome unknown", path=request.url.path, cause=redact(repr(raised.__cause__ or raised)))
         return _outcome_unknown("The ledger did not respond in time").response(request.url.path)
+
+    @app.exception_handler(DamagedRecord)
+    async def damaged(request: Request, raised: DamagedRecord) -> Response:
+        _log.error("damaged record", job_id=raised.job_id, cause=str(raised))
+        detail = (
+            f"The ledger's record of job {raised.job_id} cannot be read: {raised}. "
+            "Its operator can look at it in Redis; DELETE removes it."
+        )
+        return Problem(409, "damaged_record", detail).response(request.url.path)
 
     @app.exception_handler(LedgerFull)
     async def full(request: Request, raised: LedgerFull) -> Response:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Send
 
 from api.deps import Store
+from api.http.paths import segment
 from api.http.problems import FieldError, Problem, problems
 from api.http.ranges import requested_range
 from api.jobs.selection import FoundJob
@@ -116,7 +117,7 @@ def _artifacts(job: Record) -> Iterator[JobArtifact]:
             # A dataset has fields beyond a reference's; they are in its job's result.
             artifact = Artifact.model_validate({name: recorded[name] for name in Artifact.model_fields})
             query = f"?step={quote(record.step, safe='')}" if record.step else ""
-            href = f"/jobs/{job.id}/artifacts/{quote(artifact.name, safe='')}{query}"
+            href = f"/jobs/{segment(job.id)}/artifacts/{quote(artifact.name, safe='')}{query}"
             yield JobArtifact(artifact=artifact, step=record.step, href=href)
 
 

@@ -17,6 +17,7 @@ from api.jobs.reruns import REPEATABLE, RetryRequest, refuse_unrepeatable, repet
 from api.jobs.schemas import BulkCancelled, BulkRetried, Refused, Retried
 from api.jobs.selection import BULK_MAX, BulkRequest, is_between, job_among, selected
 from api.jobs.view import at, links
+from shared.errors import DamagedRecord
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.records import Record
 from shared.ledger.states import State
@@ -104,7 +105,7 @@ async def _chosen(
 ) -> tuple[list[Record], list[Refused], str | None]:
     """Return the jobs that are meant, the ids that are none, and the token to go on with. Raises `Problem` (422)."""
     if wanted.filter is None:
-        return *await _named(ledger, [str(job_id) for job_id in wanted.ids or ()]), None
+        return *await _named(ledger, wanted.ids or ()), None
     selection = wanted.filter
     narrowed = [state for state in states if not selection.state or state in selection.state]
     if not narrowed:
@@ -122,6 +123,8 @@ async def _named(ledger: AsyncLedger, ids: Sequence[str]) -> tuple[list[Record],
             return job_among(await ledger.read(job_id), job_id)
         except Problem as problem:
             return Refused(id=job_id, code=problem.code, message=problem.detail)
+        except DamagedRecord as damaged:
+            return Refused(id=job_id, code="damaged_record", message=str(damaged))
 
     found = await _each(list(dict.fromkeys(ids)), read)
     return [item for item in found if isinstance(item, Record)], [item for item in found if isinstance(item, Refused)]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.exceptions import HTTPException
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from api.deps import Ledger
 from api.http.problems import problems
@@ -19,7 +19,7 @@ from api.jobs.selection import FoundJob
 from shared.errors import LedgerUnavailable
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.records import Event, Record
-from shared.ledger.states import State
+from shared.ledger.states import FINAL_STATES, State
 
 # A stream keeps EVENTS_KEPT (shared/ledger/records.py) events or more, so what follows a gap always fills a page.
 _PAGE = 500
@@ -31,6 +31,7 @@ _DESCRIPTION = """Each event has a name and JSON data `{at, step, ...}`:
 - `progress`: `{current, total, unit, message}`
 - `log`: `{level, message, fields}`
 - `cancel_requested`
+- `damaged`: an event that cannot be read
 - `trimmed`: events are missing here; a job keeps about its last 2000 events
 
 The stream ends after the final `state` of the job. Send the last received id as `Last-Event-ID` to continue after
@@ -159,7 +160,7 @@ async def _is_trimmed(ledger: AsyncLedger, job: Record, page: Sequence[Event]) -
 
 
 def _ends_job(event: Event) -> bool:
-    return event.event == "state" and event.step is None and State(json.loads(event.data)["state"]).is_final
+    return event.event == "state" and event.step is None and _object(event.data).get("state") in FINAL_STATES
 
 
 def _sent(event: Event) -> ServerSentEvent:
@@ -169,7 +170,11 @@ def _sent(event: Event) -> ServerSentEvent:
 
 def _line(event: Event) -> LogLine:
     logged = {"at": _iso(event.at_ms), "level": "info", "message": "", "fields": {}} | _object(event.data)
-    return LogLine.model_validate({**logged, "id": event.id, "step": event.step})
+    try:
+        return LogLine.model_validate({**logged, "id": event.id, "step": event.step})
+    except ValidationError:
+        at = datetime.fromtimestamp(event.at_ms / 1000, UTC)
+        return LogLine(id=event.id, at=at, step=event.step, level="error", message="Unreadable line.", fields={})
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -11,27 +11,44 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from api.deps import Ledger, Store
+from api.deps import Ledger, Settings, Store
 from api.http.bodies import Body
 from api.http.direct import DirectRoute
 from api.http.idempotency import IdempotencyKey, key_of
 from api.http.page_tokens import page_token
 from api.http.problems import Problem, problems
 from api.jobs import view
+from api.jobs.changes import Waiters
 from api.jobs.dispatch import dispatch_of
 from api.jobs.reruns import RetryRequest, refuse_partial, refuse_unrepeatable, repetition
 from api.jobs.schemas import (
     BatchAccepted,
     CancelRequest,
+    DamagedJob,
     Job,
     JobAccepted,
     JobPage,
+    JobSummary,
     WouldAccept,
     WouldAcceptBatch,
 )
-from api.jobs.selection import FoundJob, JobFilter, JobId, canonical, found_job, is_between, ledger_filter
+from api.jobs.selection import (
+    FoundJob,
+    JobFilter,
+    JobId,
+    PathId,
+    canonical,
+    find,
+    id_in,
+    is_between,
+    job_of,
+    ledger_filter,
+    unknown_job,
+)
 from api.jobs.submissions import BATCH, SUBMISSION
-from api.jobs.waiting import IfNoneMatch, Prefer, WaitS, cached, preferred_wait_s, when_ended
+from api.jobs.waiting import WAIT_MAX_S, IfNoneMatch, Prefer, WaitS, cached, preferred_wait_s, when_ended
+from shared.broker.unclaimed import NotThere
+from shared.errors import DamagedRecord
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.operations import Operations
 from shared.ledger.records import Accepted, Entry
@@ -42,8 +59,13 @@ from shared.workflows.planning import Prepared
 
 RETRY: Body[RetryRequest] = Body("RetryRequest", RetryRequest, envelope=1)
 
+CancelWaitS = Annotated[
+    float,
+    Query(ge=0, le=WAIT_MAX_S, description="If it is running: answer when it has ended, or after this many seconds."),
+]
 ValidateOnly = Annotated[bool, Query(description="Check the request without accepting it.")]
 _POLL_AFTER_S = "1"
+_CANCELLED = "Cancelled on request."
 _REFUSALS = problems(400, 410, 413, 415, 422, 503, 507)
 _ACCEPTED: dict[str, Any] = {
     "description": "Accepted: the job is stored and will run.",
@@ -133,7 +155,7 @@ async def submit_batch(
 )
 async def get_job(
     request: Request,
-    job_id: JobId,
+    job_id: PathId,
     *,
     wait_s: WaitS = None,
     prefer: Prefer = None,
@@ -141,7 +163,7 @@ async def get_job(
 ) -> Response:
     """Return the job; with `wait_s`, when it has ended. A failed job is a 200 with an `error`."""
     ledger: AsyncLedger = request.app.state.ledger
-    record = await found_job(job_id, ledger)
+    record = await job_of(ledger, request.app.state.settings, id_in(job_id))
     wished_s = preferred_wait_s(prefer) if wait_s is None else wait_s
     if wished_s:
         record = await when_ended(record, wished_s, ledger, request.app.state.changes, request.receive)
@@ -155,33 +177,62 @@ async def get_job(
 async def list_jobs(ledger: Ledger, wanted: Annotated[JobFilter, Query()]) -> JobPage:
     """Return jobs, newest first. A page may be short although more follow: continue while there is a token."""
     records, next_id = await ledger.list(ledger_filter(wanted), limit=wanted.page_size)
-    jobs = map(view.summary, records)
+    shown = [view.listed(record) for record in records]
     return JobPage(
-        jobs=[job for job in jobs if is_between(job.created_at, wanted)],
+        jobs=[job for job in shown if isinstance(job, JobSummary) and is_between(job.created_at, wanted)],
+        damaged=[job for job in shown if isinstance(job, DamagedJob)],
         next_page_token=next_id and page_token(next_id, canonical(wanted)),
     )
 
 
 @router.post(
-    "/jobs/{job_id}/cancel",  # noqa: FAST003 - FoundJob takes it
+    "/jobs/{job_id}/cancel",
     summary="Cancel a job",
     responses={
         200: {"description": "Cancelled: it had not started, or it is a workflow."},
-        202: {"description": "Requested: its worker stops it.", "model": CancelRequest},
+        202: {
+            "description": "Requested: its worker stops it. Or noted, for when its message comes.",
+            "model": CancelRequest,
+        },
         **problems(404, 409, 410, 422, 503, 507),
     },
 )
-async def cancel_job(found: FoundJob, response: Response, ledger: Ledger) -> CancelRequest:
-    """Cancel a waiting or running job with all its steps. This is effective even if no worker is up."""
-    outcome, ended_as = await ledger.cancel(found.id, reason="Cancelled on request.")
+async def cancel_job(
+    *,
+    job_id: JobId,
+    request: Request,
+    response: Response,
+    ledger: Ledger,
+    settings: Settings,
+    changes: Waiters,
+    wait_s: CancelWaitS = 0.0,
+) -> CancelRequest:
+    """Cancel a waiting or running job with all its steps. This is effective even if no worker is up.
+
+    409 says that the job had ended; with `wait_s`, also that it ended otherwise before its worker could stop it.
+    """
+    found = await find(ledger, settings, job_id)
+    if isinstance(found, NotThere):
+        keep_s = settings.retention_s
+        if not found.may_wait or not await ledger.cancel_ahead(job_id, reason=_CANCELLED, keep_s=keep_s):
+            raise unknown_job(job_id, found)
+        response.status_code = 202
+        return CancelRequest(id=job_id, state="cancel_noted", has_started=False)
+    outcome, more = await ledger.cancel(found.id, reason=_CANCELLED)
     if outcome == "ended":
-        raise Problem(409, "job_ended", f"The job has already ended as {ended_as}; there is nothing to cancel.")
+        raise Problem(409, "job_ended", f"The job has already ended as {more}; there is nothing to cancel.")
     if outcome == "unknown":
         raise Problem(410, "expired_job", "The job has just passed its retention.")
+    has_started = more == "started"
     if outcome == "requested":
-        response.status_code = 202
-        return CancelRequest(id=found.id, state="cancel_requested")
-    return CancelRequest(id=found.id, state=State.CANCELLED)
+        ended = await when_ended(found, wait_s, ledger, changes, request.receive)
+        if not State(ended.state).is_final:
+            response.status_code = 202
+            return CancelRequest(id=found.id, state="cancel_requested", has_started=has_started)
+        if ended.state != State.CANCELLED:
+            what = f"The request came too late: the job has ended as {ended.state} before its worker could stop it."
+            raise Problem(409, "job_ended", what)
+    return CancelRequest(id=found.id, state=State.CANCELLED, has_started=has_started)
 
 
 @router.post(
@@ -206,14 +257,23 @@ async def retry_job(found: FoundJob, request: Request, *, idempotency_key: Idemp
 
 
 @router.delete(
-    "/jobs/{job_id}",  # noqa: FAST003 - FoundJob takes it
+    "/jobs/{job_id}",
     status_code=204,
     summary="Delete a job",
     responses=problems(404, 409, 410, 503, 507),
 )
-async def delete_job(found: FoundJob, ledger: Ledger, store: Store) -> None:
-    """Delete an ended job with its result, its events and its files. Afterwards its URL answers 410."""
-    what, rest = await Operations(ledger).forget(found.id)
+async def delete_job(job_id: JobId, ledger: Ledger, settings: Settings, store: Store) -> None:
+    """Delete an ended job with its result, its events and its files. Afterwards its URL answers 410.
+
+    A job whose record is damaged is deleted in any state.
+    """
+    operations = Operations(ledger)
+    try:
+        view.job(await job_of(ledger, settings, job_id))
+        what, rest = await operations.forget(job_id)
+    except DamagedRecord:
+        await operations.discard(job_id)
+        return
     if what == "live":
         raise Problem(409, "job_live", "The job or a step of it has not ended. Cancel it first, or wait until it has.")
     if what == "referred":

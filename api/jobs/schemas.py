@@ -171,10 +171,20 @@ class Job(JobSummary):
     steps: list[JobStep] = Field(description="The steps of a workflow, in order.")
 
 
+class DamagedJob(Out):
+    """A job whose record in the ledger cannot be read."""
+
+    id: str = Field(description="Its id; DELETE removes it.")
+    detail: str = Field(description="What is wrong with the record.")
+
+
 class JobPage(Out):
     """A page of jobs, newest first."""
 
     jobs: list[JobSummary] = Field(description="The jobs; possibly fewer than `page_size` even if more pages follow.")
+    damaged: list[DamagedJob] = Field(
+        description="Jobs of this page whose records cannot be read, whether or not they match the filter."
+    )
     next_page_token: str | None = Field(description="The `page_token` of the next page; null on the last page.")
 
 
@@ -182,9 +192,11 @@ class CancelRequest(Out):
     """Result of a request to cancel a job."""
 
     id: str = Field(description="The job.")
-    state: Literal[State.CANCELLED, "cancel_requested"] = Field(
-        description="`cancelled`, or `cancel_requested` while its worker stops it."
+    state: Literal[State.CANCELLED, "cancel_requested", "cancel_noted"] = Field(
+        description="`cancelled`; `cancel_requested` while its worker stops it, and the job's `state` tells whether "
+        "that was in time; `cancel_noted` if no worker has taken its message yet: when one does, it is cancelled."
     )
+    has_started: bool = Field(description="Whether it had started, so that a part of its work may be done.")
 
 
 class Refused(Out):

@@ -6,15 +6,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Self
-from uuid import UUID
 
 from fastapi import Depends, Path
 from pydantic import ConfigDict, Field, model_validator
 
-from api.deps import Ledger
+from api.deps import Ledger, Settings
 from api.http.models import In
-from api.http.page_tokens import next_id_of, page_token
+from api.http.page_tokens import TOKEN_MAX, next_id_of, page_token
+from api.http.paths import text_of
 from api.http.problems import Problem
+from shared.broker.reading import MAX_NAME
+from shared.broker.settings import BrokerSettings
+from shared.broker.unclaimed import NotThere, adopt_unclaimed
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.calling.filters import EXACT, Filter, JobCriteria
 from shared.ledger.ids import time_floor
@@ -31,7 +34,7 @@ class JobFilter(JobCriteria):
     page_size: int = Field(default=50, ge=1, le=200, description="Maximum number of jobs per page.")
     page_token: str | None = Field(
         default=None,
-        max_length=200,
+        max_length=TOKEN_MAX,
         description="`next_page_token` of the previous page; the filters must be the same.",
     )
 
@@ -43,7 +46,7 @@ class JobSelection(JobCriteria):
 
     page_token: str | None = Field(
         default=None,
-        max_length=200,
+        max_length=TOKEN_MAX,
         description="`next_page_token` of the previous response; the filter must be the same.",
     )
 
@@ -51,7 +54,7 @@ class JobSelection(JobCriteria):
 class BulkRequest(In):
     """The jobs of a bulk call: either their ids or a filter."""
 
-    ids: Annotated[list[UUID], Field(min_length=1, max_length=BULK_MAX)] | None = Field(
+    ids: Annotated[list[Id], Field(min_length=1, max_length=BULK_MAX)] | None = Field(
         default=None, description=f"Ids of the jobs, at most {BULK_MAX:,}."
     )
     filter: JobSelection | None = Field(
@@ -66,12 +69,64 @@ class BulkRequest(In):
         return self
 
 
-JobId = Annotated[UUID, Path(description="The job's id.")]
+Id = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 
 
-async def found_job(job_id: JobId, ledger: Ledger) -> Record:
-    """Return the job. Raises `Problem`: 404 if it never existed, 410 if its retention has ended."""
-    return job_among(await ledger.read(str(job_id)), str(job_id))
+PathId = Annotated[
+    str,
+    Path(
+        description=f"The job's id. Other Celery clients may choose any text of at most {MAX_NAME} characters: encode "
+        "all but letters and digits, also slashes (`%2F`).",
+        json_schema_extra={"maxLength": MAX_NAME},
+    ),
+]
+
+
+def id_in(job_id: str) -> str:
+    """Return the id that a path has percent-encoded. Raises `Problem` (404) if no job can have it."""
+    text = text_of(job_id)
+    if text is None or len(text) > MAX_NAME:
+        what = f"A job's id is text in UTF-8, percent-encoded, of at most {MAX_NAME} characters."
+        raise Problem(404, "unknown_job", f"There is no job with this id. {what}")
+    return text
+
+
+async def _job_id(job_id: PathId) -> str:
+    return id_in(job_id)
+
+
+JobId = Annotated[str, Depends(_job_id)]
+
+
+async def find(ledger: AsyncLedger, settings: BrokerSettings, job_id: str) -> Record | NotThere:
+    """Return the job, also one whose message another Celery client sent and no worker has claimed.
+
+    Raises `Problem`: 404 for a step, 410 if its retention has ended.
+    """
+    found = await ledger.read(job_id)
+    if isinstance(found, Unknown):
+        missing = await adopt_unclaimed(ledger, settings, job_id)
+        found = await ledger.read(job_id)  # also where a worker has claimed it meanwhile
+        if isinstance(found, Unknown) and missing is not None:
+            return missing
+    return job_among(found, job_id)
+
+
+def unknown_job(job_id: str, missing: NotThere) -> Problem:
+    """Return the answer for a job that is not there."""
+    return Problem(404, "unknown_job", f"There is no job {job_id}. {missing.why}")
+
+
+async def job_of(ledger: AsyncLedger, settings: BrokerSettings, job_id: str) -> Record:
+    """Return the job. Raises `Problem`: 404 if it never existed, 410 if its retention has ended; `DamagedRecord`."""
+    found = await find(ledger, settings, job_id)
+    if isinstance(found, NotThere):
+        raise unknown_job(job_id, found)
+    return found
+
+
+async def _found(job_id: JobId, ledger: Ledger, settings: Settings) -> Record:
+    return await job_of(ledger, settings, job_id)
 
 
 def job_among(found: Record | Gone | Unknown, job_id: str) -> Record:
@@ -91,7 +146,7 @@ def job_among(found: Record | Gone | Unknown, job_id: str) -> Record:
     return found
 
 
-FoundJob = Annotated[Record, Depends(found_job)]
+FoundJob = Annotated[Record, Depends(_found)]
 
 
 def canonical(wanted: JobFilter | JobSelection) -> str:
@@ -122,18 +177,18 @@ async def selected(
 ) -> tuple[Sequence[Record], str | None]:
     """Return at most `most` matching jobs in one of `states`, newest first, and the token of the next page."""
     everywhere = ledger_filter(wanted)
-    found: dict[str, Record] = {}
+    found: dict[str, Record] = {}  # by their places in the lists
     looked_at: list[str] = []  # the last id searched per state, if more follow
     for state in states:  # one query per state uses its index; jobs in other states cost nothing
         records, next_id = await ledger.list(replace(everywhere, states=(state,)), limit=most)
-        found |= {record.id: record for record in records}
+        found |= {record.place: record for record in records if isinstance(record, Record)}
         looked_at += [next_id] if next_id else []
     floor = max(looked_at, default="")
-    newest_first = sorted((job_id for job_id in found if job_id >= floor), reverse=True)
+    newest_first = sorted((place for place in found if place >= floor), reverse=True)
     if len(newest_first) > most:
         newest_first = newest_first[:most]
         floor = newest_first[-1]
-    return [found[job_id] for job_id in newest_first], page_token(floor, canonical(wanted)) if floor else None
+    return [found[place] for place in newest_first], page_token(floor, canonical(wanted)) if floor else None
 
 
 def _first_id(moment: datetime | None, slack_s: float) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import cache, lru_cache
@@ -13,8 +14,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from api.http.paths import segment
 from api.jobs.schemas import (
     Attempt,
+    DamagedJob,
     Job,
     JobAccepted,
     JobError,
@@ -25,13 +28,31 @@ from api.jobs.schemas import (
 )
 from shared.contract.artifacts import Artifact
 from shared.contract.catalogue import catalogue
-from shared.ledger.records import Accepted, Entry, Record
+from shared.errors import DamagedRecord
+from shared.ledger.records import Accepted, Damaged, Entry, Record
 from shared.ledger.states import State
 from shared.texts import as_text, finite
 
 
+@contextmanager
+def _reading(record: Record) -> Iterator[None]:
+    """Turn what fails on the texts of a record into `DamagedRecord`."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as failure:
+        raise DamagedRecord(record.id, repr(failure)) from failure
+
+
 def job(record: Record) -> bytes:
-    """Return a job with all its fields: the JSON of `Job`, without a model that would only be written out again."""
+    """Return a job with all its fields: the JSON of `Job`, without a model that would only be written out again.
+
+    Raises `DamagedRecord`.
+    """
+    with _reading(record):
+        return _job(record)
+
+
+def _job(record: Record) -> bytes:
     artifacts = [item for source in (*record.steps, record) for item in json.loads(source.artifacts)]
     values = _summary(record) | {
         "params": json.loads(record.params),
@@ -44,9 +65,15 @@ def job(record: Record) -> bytes:
     return to_json({name: values[name] for name in Job.model_fields})
 
 
-def summary(record: Record) -> JobSummary:
+def listed(record: Record | Damaged) -> JobSummary | DamagedJob:
     """Return a job as shown in a list."""
-    return JobSummary(**_summary(record))
+    if isinstance(record, Damaged):
+        return DamagedJob(id=record.id, detail=record.why)
+    try:
+        with _reading(record):
+            return JobSummary(**_summary(record))
+    except DamagedRecord as damaged:
+        return DamagedJob(id=record.id, detail=str(damaged))
 
 
 def accepted(entry: Entry, job_id: str, created_at_ms: int) -> str:
@@ -73,7 +100,8 @@ def batch_accepted(entries: Iterable[Entry], reply: Accepted) -> str:
 def _accepted_form() -> str:
     """Return the JSON of `JobAccepted`, with a place for each value; none of them has a character to be escaped."""
     places: dict[str, Any] = {name: f"%({name})s" for name in JobAccepted.model_fields}
-    return JobAccepted.model_construct(**places | {"links": links("%(id)s")}).model_dump_json(warnings=False)
+    places["links"] = _links_below("/jobs/%(id)s")
+    return JobAccepted.model_construct(**places).model_dump_json(warnings=False)
 
 
 @lru_cache(maxsize=64)  # all jobs of a batch, and of those that share a round trip, are accepted at once
@@ -83,7 +111,10 @@ def _text_of(ms: int) -> str:
 
 def links(job_id: str) -> Links:
     """Return the URLs of a job."""
-    url = f"/jobs/{job_id}"
+    return _links_below(f"/jobs/{segment(job_id)}")
+
+
+def _links_below(url: str) -> Links:
     return Links(
         self=url,
         events=f"{url}/events",

@@ -174,7 +174,7 @@ def server_events(lines: Iterator[str]) -> Iterator[ServerEvent]:
 
 def segment(name: str) -> str:
     """Return `name` as one segment of a path."""
-    return quote(name, safe="")
+    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")  # clients resolve `.` and `..`
 
 
 def _given(query: Mapping[str, Any]) -> dict[str, Any]:

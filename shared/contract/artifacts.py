@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import Annotated, Literal
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +23,16 @@ ArtifactUri = Annotated[
         examples=["artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/data.parquet"],
     ),
 ]
+
+
+def file_owner_of(job_id: str) -> str:
+    """Return the owner of the files of a job: its id, or a UUID made of an id that is not one.
+
+    Other Celery clients choose ids freely, `../../x` among them, and an owner is a part of a path.
+    """
+    if re.fullmatch(FILE_OWNER_PATTERN, job_id):
+        return job_id
+    return str(UUID(bytes=hashlib.sha256(job_id.encode()).digest()[:16], version=5))
 
 
 class Artifact(BaseModel):

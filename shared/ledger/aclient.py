@@ -10,6 +10,7 @@ from typing import Any, cast
 import redis.asyncio
 from redis.exceptions import ResponseError
 
+from shared.errors import DamagedRecord
 from shared.ledger.calling.accepting import Accepting
 from shared.ledger.calling.calls import NO_ANSWER, Call, Script, late_at_ms, note_change, noted, unavailable
 from shared.ledger.calling.clock import ServerClock, milliseconds
@@ -19,6 +20,7 @@ from shared.ledger.keys import Keys
 from shared.ledger.records import (
     EVENTS_KEPT,
     Accepted,
+    Damaged,
     Event,
     Gone,
     Record,
@@ -27,8 +29,8 @@ from shared.ledger.records import (
     event_place,
     first_event,
     parse_event,
+    parse_listed,
     parse_read,
-    parse_record,
 )
 from shared.ledger.script import library
 
@@ -93,6 +95,8 @@ class AsyncLedger:
             async with asyncio.timeout(self.timeout_s):
                 return await reply
         except NO_ANSWER as failure:
+            if isinstance(failure, ResponseError) and "WRONGTYPE" in str(failure):
+                raise
             raise unavailable(failure) from failure
 
     async def accept(self, submission: Submission) -> Accepted:
@@ -121,24 +125,38 @@ class AsyncLedger:
 
     async def state(self, job_id: str) -> str | None:
         """Return only the state of a job, or None if it does not exist; this is much cheaper than `read`."""
-        return cast("str | None", await self._asked(self.client.hget(self.keys("job", job_id), "state")))
+        try:
+            return cast("str | None", await self._asked(self.client.hget(self.keys("job", job_id), "state")))
+        except ResponseError as wrong:
+            raise DamagedRecord(job_id, wrong) from wrong
 
-    async def list(self, wanted: Filter, *, limit: int, scan: int = 5_000) -> tuple[Sequence[Record], str | None]:
-        """Return at most `limit` jobs, newest first, and the id where the next page continues (None: last page).
+    async def list(
+        self, wanted: Filter, *, limit: int, scan: int = 5_000
+    ) -> tuple[Sequence[Record | Damaged], str | None]:
+        """Return at most `limit` jobs, newest first, and the place where the next page continues (None: last page).
 
         A page may be shorter, because at most `scan` records are examined.
         """
         next_id, *found = await self.call("list", wanted.arguments(limit, scan, self.keys))
-        return [parse_record(flat) for flat in found], next_id or None
+        return [parse_listed(flat) for flat in found], next_id or None
 
     async def upload(self, upload_id: str, *, retention_s: float) -> None:
         """Record that an upload begins; the keeper removes its files after `retention_s`, even if it fails."""
         await self.call("upload", {"id": upload_id, "retention_ms": int(retention_s * 1000)})
 
-    async def cancel(self, job_id: str, *, reason: str) -> tuple[str, str | None]:
-        """Cancel a job. Returns `cancelled`, `requested` (it is running), `unknown`, or `ended` with its state."""
+    async def cancel(self, job_id: str, *, reason: str) -> tuple[str, str]:
+        """Cancel a job.
+
+        Returns `ended` with its state; `cancelled` or `requested` (it is running), with `started` or an empty text; or
+        `unknown`.
+        """
         what, *rest = await self.call("cancel", {"id": job_id, "reason": reason})
-        return what, rest[0] if rest else None
+        return what, rest[0] if rest else ""
+
+    async def cancel_ahead(self, job_id: str, *, reason: str, keep_s: float) -> bool:
+        """Cancel a job that the ledger does not know, for when its message comes; return False if it is known now."""
+        arguments = {"id": job_id, "reason": reason, "keep_ms": int(keep_s * 1000)}
+        return bool(await self.call("cancel_ahead", arguments) == "noted")
 
     async def events(self, job_id: str, *, after: str = "-", count: int = 500) -> Sequence[Event]:
         """Return the events of a job after the event id `after`, oldest first."""
@@ -148,9 +166,12 @@ class AsyncLedger:
             calls.hmget(self.keys("job", job_id), "created_at", "begins")
             calls.xlen(stream)
             calls.xrange(stream, start, "+", count=count)
-            (created_at, begins), length, entries = await self._asked(calls.execute())
+            try:
+                (created_at, begins), length, entries = await self._asked(calls.execute())
+            except ResponseError as wrong:
+                raise DamagedRecord(job_id, f"Its events: {wrong}") from wrong
         events = [parse_event(event_id, values) for event_id, values in entries]
-        if begins and length < EVENTS_KEPT:  # else it would be trimmed by now
+        if begins and created_at and length < EVENTS_KEPT:  # else it would be trimmed by now
             first = first_event(int(created_at), begins)
             if after == "-" or event_place(after) < event_place(first.id):
                 return [first, *events][:count]

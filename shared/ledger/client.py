@@ -264,4 +264,5 @@ class Ledger:
 
     def cancel(self, job_id: str, *, reason: str) -> str:
         """Cancel a job. Returns `cancelled`, `requested` (it is running), `unknown` or its final state."""
-        return cast("str", self._call("cancel", id=job_id, reason=reason)[-1])
+        what, *rest = self._call("cancel", id=job_id, reason=reason)
+        return cast("str", rest[0] if what == "ended" else what)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import redis
 
+from shared.ledger.ids import id_listed
 from shared.ledger.keys import key
 
 
@@ -22,7 +23,8 @@ def fields_between(
     while ids := cast("list[str]", client.zrange(key("jobs"), start, f"({upper_id}", bylex=True, offset=0, num=page)):
         with client.pipeline(transaction=False) as pipeline:
             for job_id in ids:
-                pipeline.hmget(key("job", job_id), ["id", *fields])
-            records: list[Any] = pipeline.execute()
+                pipeline.hmget(key("job", id_listed(job_id)), ["id", *fields])
+            read: list[Any] = pipeline.execute(raise_on_error=False)
+        records = [each for each in read if not isinstance(each, redis.ResponseError)]  # damaged ones are left out, too
         yield from (values for job_id, *values in records if job_id is not None)
         start = f"({ids[-1]}"

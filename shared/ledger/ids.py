@@ -9,6 +9,7 @@ import threading
 import time
 from uuid import UUID
 
+_LENGTH = 36  # of a UUID as text
 _RANDOM_BITS = 74  # 12 of rand_a and 62 of rand_b
 _DRAWN = 4_096  # bytes that are drawn from the system at once: a call for each id took longer than all the rest
 
@@ -70,6 +71,14 @@ def uuid7_of(at_ms: int, seed: str) -> str:
     """Return the id of `seed` at `at_ms` (milliseconds since 1970), the same one in every process."""
     bits = int.from_bytes(hashlib.sha256(f"{at_ms} {seed}".encode()).digest()) >> (256 - _RANDOM_BITS)
     return _uuid7(at_ms, bits)
+
+
+def id_listed(member: str) -> str:
+    """Return the id of a job in a list. One that another Celery client chose has an id of its adoption before it.
+
+    So lists are in the order of time, whatever the ids are.
+    """
+    return member[_LENGTH + 1 :] if member[_LENGTH : _LENGTH + 1] == "/" else member
 
 
 def time_floor(at_ms: int) -> str:

@@ -57,10 +57,10 @@ _SCRIPT = "the ledger's script"
 
 KEYS: dict[str, Key] = {
     # records and indexes
-    "job": Key("job:", "hash", _SCRIPT, _WITH_ITS_JOB, _ID),
-    "events": Key("events:", "stream", _SCRIPT, _WITH_ITS_JOB, _ID),
-    "checkpoint": Key("checkpoint:", "string", _SCRIPT, "with the end of its job or step", _ID),
-    "children": Key("children:", "set", _SCRIPT, "with the end of its job or step", _ID),
+    "job": Key("job:", "hash", _SCRIPT, _WITH_ITS_JOB, _ANY),
+    "events": Key("events:", "stream", _SCRIPT, _WITH_ITS_JOB, _ANY),
+    "checkpoint": Key("checkpoint:", "string", _SCRIPT, "with the end of its job or step", _ANY),
+    "children": Key("children:", "set", _SCRIPT, "with the end of its job or step", _ANY),
     "jobs": Key("jobs", "zset", _SCRIPT, _EMPTY),
     "kind": Key("kind:", "zset", _SCRIPT, _EMPTY, _ANY),
     "queue": Key("queue:", "zset", _SCRIPT, _EMPTY, _ANY),
@@ -68,6 +68,10 @@ KEYS: dict[str, Key] = {
     "tag": Key("tag:", "zset", _SCRIPT, _EMPTY, _ANY),
     "schedule": Key("schedule:", "zset", _SCRIPT, _EMPTY, _ID),
     "references": Key("references:", "set", _SCRIPT, _EMPTY, _ID),
+    "file_owner": Key("file_owner:", "string", _SCRIPT, _WITH_ITS_JOB, _ID),
+    "cancelled_ahead": Key(
+        "cancelled_ahead:", "string", _SCRIPT, "when its message comes, or after the retention", _ANY, lapses=True
+    ),
     "idempotency": Key("idempotency:", "string", _SCRIPT, "after CELERIAC_IDEMPOTENCY_S", _ANY, lapses=True),
     "gone": Key("gone", "zset", _SCRIPT, _EMPTY),
     "uploads": Key("uploads", "zset", _SCRIPT, _EMPTY),
@@ -119,7 +123,7 @@ KEYS: dict[str, Key] = {
     "changes": Key("changes", "channel", "the ledger's script: the id of a job with a new event", ""),
     "cancels": Key("cancels", "channel", "the ledger's script: the id of a job or step that must stop", ""),
     # Celery's and kombu's, in the ledger's Redis or the broker's
-    "result": Key("celery-task-meta-", "string", "the script, Celery", "after the retention", _ID, is_celerys=True),
+    "result": Key("celery-task-meta-", "string", "the script, Celery", "after the retention", _ANY, is_celerys=True),
     "chord_results": Key("celery-taskset-meta-", "zset", "Celery", "with its chord", r".+\.j", is_celerys=True),
     "chord_members": Key("celery-taskset-meta-", "set", "Celery", "with its chord", r".+\.d", is_celerys=True),
     "chord": Key("celery-taskset-meta-", "string", "Celery", "with its end, or by clean-up", _ANY, is_celerys=True),

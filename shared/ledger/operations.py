@@ -149,6 +149,10 @@ class Operations:
         what, *rest = await self._ledger.call("forget", {"id": job_id, "files_ms": int(FILES_LEFT_S * 1000)})
         return what, rest
 
+    async def discard(self, job_id: str) -> None:
+        """Delete a job whose record is damaged; the keeper deletes its files."""
+        await self._ledger.call("discard", {"id": job_id, "files_ms": int(FILES_LEFT_S * 1000)})
+
 
 def parse_queue(name: str, reply: Sequence[Any]) -> QueueState:
     """Return a queue from the reply of the transition `queues`."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from itertools import groupby
 from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
+from shared.errors import DamagedRecord
 from shared.ledger.envelopes import envelope_of, numbered
+from shared.ledger.states import STEP_STATES
 
 T = TypeVar("T")
 EVENTS_KEPT = 2_000  # of a job and its steps, at least
@@ -54,6 +56,7 @@ class _Written:
     after: tuple[str, ...] | None = None  # of a step: ids of the steps whose results it needs
     before: tuple[str, ...] | None = None  # of a step: ids of the steps that need its result
     may_fail: bool = False  # of a step: its failure does not fail the job
+    file_owner: str | None = None  # of an adopted job whose id cannot own files: who does
 
 
 @_frozen
@@ -180,6 +183,12 @@ class Record(_Written):
     queue_position: int | None = None  # number of jobs before it in its queue
     retried_as: str | None = None  # the latest rerun of this job
     reused_from: str | None = None  # of a step: the step of an earlier job whose result it has
+    listed_as: str | None = None  # of an adopted job: what stands for it in lists; see `ids.id_listed`
+
+    @property
+    def place(self) -> str:
+        """What stands for the job in lists, which sort by it."""
+        return self.listed_as or self.id
 
 
 class _Form(NamedTuple):
@@ -207,6 +216,9 @@ def _form(declared: Any) -> _Form:
 
 _FIELDS = {name: _form(declared) for name, declared in get_type_hints(Record).items() if name != "steps"}
 _READS = {name: form.read for name, form in _FIELDS.items()}
+_TIMES = tuple(name for name in _FIELDS if name.endswith("_at"))
+_LATEST_MS = 253_402_300_799_000  # the year 9999
+_REQUIRED = tuple(field.name for field in fields(Record) if field.default is MISSING)
 
 
 def _writer(*names: str) -> Callable[[_Written], dict[str, str]]:
@@ -246,11 +258,45 @@ _reused_fields = _writer("state", "result", "artifacts", "attempt", "attempts", 
 
 
 def parse_record(flat: Sequence[str], steps: Iterable[Sequence[str]] = ()) -> Record:
-    """Return a record from a flat hash of the script; fields that only the script uses are skipped."""
-    values: dict[str, Any] = {
-        name: read(text) for name, text in zip(flat[::2], flat[1::2], strict=True) if (read := _READS.get(name))
-    }
-    return Record(**values, steps=tuple(parse_record(step) for step in steps if step))
+    """Return a record from a flat hash of the script; fields that only the script uses are skipped.
+
+    Raises `DamagedRecord`.
+    """
+    texts = dict(zip(flat[::2], flat[1::2], strict=True))
+    job_id = texts.get("id", "")
+    if "damage" in texts:
+        raise DamagedRecord(job_id, texts["damage"])
+    try:
+        values: dict[str, Any] = {name: read(text) for name, text in texts.items() if (read := _READS.get(name))}
+        _check(values)
+        return Record(**values, steps=tuple(parse_record(step) for step in steps if step))
+    except (TypeError, ValueError) as failure:
+        raise DamagedRecord(job_id, failure) from failure
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Raise `ValueError` if these values are not those of a record."""
+    if missing := [name for name in _REQUIRED if name not in values]:
+        raise ValueError(f"It has no {', '.join(missing)}.")
+    if values["state"] not in STEP_STATES:
+        raise ValueError(f"{values['state']!r} is not a state.")
+    if wrong := [name for name in _TIMES if not 0 <= values.get(name, 0) <= _LATEST_MS]:
+        raise ValueError(f"{wrong[0]} is not a time.")
+
+
+class Damaged(NamedTuple):
+    """A job in a list whose record cannot be read, and why."""
+
+    id: str
+    why: str
+
+
+def parse_listed(flat: Sequence[str]) -> Record | Damaged:
+    """Return a record in a list."""
+    try:
+        return parse_record(flat)
+    except DamagedRecord as damaged:
+        return Damaged(damaged.job_id, str(damaged))
 
 
 class Event(NamedTuple):
@@ -320,5 +366,9 @@ def event_place(event_id: str) -> tuple[int, int]:
 
 
 def parse_event(event_id: str, values: Mapping[str, str]) -> Event:
-    """Return one entry of the stream of a job."""
-    return Event(event_id, values["event"], int(values["at"]), values["data"], values.get("step"))
+    """Return one entry of the stream of a job, `damaged` if it cannot be read."""
+    try:
+        json.loads(values["data"])
+        return Event(event_id, values["event"], int(values["at"]), values["data"], values.get("step"))
+    except (KeyError, ValueError):
+        return Event(event_id, "damaged", int(event_id.partition("-")[0]), "{}", values.get("step"))

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import redis
-from kombu import Connection
+from celery import Celery
+from kombu import Connection, Queue
 
 from shared.ledger.keys import key
 from tests.support.servers.rabbitmq import rabbitmq_server, require_rabbitmq
@@ -95,13 +96,29 @@ def test_rabbitmq_runs_jobs_and_chords_and_the_most_urgent_first(valkey: Server,
             )
             with redis.Redis.from_url(valkey.redis_url) as ledger:
                 wait_for(lambda: ledger.zcard(key("outbox")) == 0, "publishing of everything")
+            theirs = _sent_by_others(broker_url, tmp_path / "n")
+            urls = [f"{gateway.url}/jobs/{job_id.replace('/', '%2F')}" for job_id in theirs]
+            assert "cannot be looked up" in http_client.get(urls[0]).json()["detail"]
+            assert http_client.post(f"{urls[0]}/cancel").json()["state"] == "cancel_noted"
             try:
                 workers.start()
                 ended = [jobs.ended(job_id)["state"] for job_id in (*by_priority, flaky, chord)]
+                wait_for(lambda: {http_client.get(url).status_code for url in urls} == {200}, "both jobs of theirs")
+                of_others = [jobs.ended(job_id.replace("/", "%2F"))["state"] for job_id in theirs]
             finally:
                 workers.end()
-    assert ended == ["succeeded"] * 6
+    assert (ended, of_others) == (["succeeded"] * 6, ["cancelled", "succeeded"])
     assert [by_priority[line.split()[0]] for line in urgent.read_text().splitlines()] == [9, 5, 4, 0]
+
+
+def _sent_by_others(broker_url: str, notebook: Path) -> list[str]:
+    """Send jobs with somebody else's Celery application; return their ids."""
+    ids = ["their/0", "their/1"]
+    with Celery("somebody", broker=broker_url) as app:
+        app.conf.task_queues = [Queue("etl", queue_arguments={"x-max-priority": 10})]
+        for job_id in ids:
+            app.send_task("acme.take_note", kwargs={"notebook": str(notebook)}, task_id=job_id, queue="etl")
+    return ids
 
 
 def test_what_rabbitmq_delivers_and_nobody_can_read_is_a_dead_letter(valkey: Server, tmp_path: Path) -> None:

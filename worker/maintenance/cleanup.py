@@ -7,25 +7,28 @@ it, so a job that is accepted meanwhile keeps what it names. Everything is walke
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
+import redis
+
 from shared.errors import TransientFailure
 from shared.jobs.maintenance import CleanupResult
-from shared.ledger.ids import time_floor
+from shared.ledger.ids import id_listed, time_floor
 from shared.ledger.states import State
 from shared.texts import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    import redis
-
     from shared.ledger.client import Ledger
     from shared.storage import ArtifactStore
+
+logger = logging.getLogger(__name__)
 
 _BATCH = 200
 _STRAYS = {
@@ -99,11 +102,11 @@ class Cleanup:
     def _jobs_before(self, youngest: str) -> Iterator[str]:
         """Yield the ids of jobs that were accepted before `youngest`; ids sort by time."""
         after = "-"
-        while ids := self._ids_between(after, f"({youngest}"):
-            yield from ids
-            after = f"({ids[-1]}"
+        while members := self._listed_between(after, f"({youngest}"):
+            yield from map(id_listed, members)
+            after = f"({members[-1]}"
 
-    def _ids_between(self, lower: str, upper: str) -> list[str]:
+    def _listed_between(self, lower: str, upper: str) -> list[str]:
         found = self._redis.zrange(self.ledger.keys("jobs"), lower, upper, bylex=True, offset=0, num=_BATCH)
         return cast("list[str]", found)
 
@@ -145,10 +148,16 @@ class Cleanup:
             if state.is_final:
                 continue
             for job_id, _ in self._redis.zscan_iter(self.ledger.keys("state", state), count=_BATCH):
-                for step in json.loads(self._redis.hget(self.ledger.keys("job", job_id), "steps") or "[]"):
-                    message = self._redis.hget(self.ledger.keys("job", step), "message")
-                    groups.add(str(json.loads(message)["headers"].get("group")) if message else "")
+                groups.update(self._groups_of(id_listed(job_id)))
         return groups
+
+    def _groups_of(self, job_id: str) -> Iterator[str]:
+        try:
+            for step in json.loads(self._redis.hget(self.ledger.keys("job", job_id), "steps") or "[]"):
+                message = self._redis.hget(self.ledger.keys("job", step), "message")
+                yield str(json.loads(message)["headers"].get("group")) if message else ""
+        except (ValueError, LookupError, TypeError, redis.ResponseError) as damage:
+            logger.warning("the record of %s is damaged: %r", job_id, damage)
 
     def _files(self) -> None:
         before = time.time() - self.orphans_older_than_s

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import redis
 
-from shared.contract.artifacts import Artifact, Dataset, Role
+from shared.contract.artifacts import Artifact, Dataset, Role, file_owner_of
 from shared.contract.definition import Contract
 from shared.errors import CeleriacError
 from shared.ledger.client import Ledger
@@ -139,7 +139,12 @@ class Run:
         if copy or local.is_symlink():  # moving a link would store the link
             local = Path(shutil.copyfile(local, self.scratch / f"{secrets.token_hex(8)}-copy"))
         artifact = self.store.put(
-            local, file_owner=self.job_id, attempt=self.attempt, name=name, role=role, media_type=media_type
+            local,
+            file_owner=file_owner_of(self.job_id),
+            attempt=self.attempt,
+            name=name,
+            role=role,
+            media_type=media_type,
         )
         self._artifacts.append(artifact)
         return artifact

@@ -21,14 +21,14 @@ from celery.exceptions import Retry as CeleryRetry
 from pydantic import BaseModel
 from redis.exceptions import RedisError
 
+from shared.broker.adoption import adopted
 from shared.broker.settings import broker_settings
 from shared.contract.definition import AnyContract, Contract, Retry
-from shared.contract.options import DEFAULT_PRIORITY
 from shared.contract.tasks import tasks
 from shared.errors import ClaimLost, DefinitionError, TaskFailure, TimeLimitReached, TransientFailure, as_raised
 from shared.ledger.backend import claim_owner
 from shared.ledger.client import Ledger
-from shared.ledger.records import Claim, Entry, Refusal
+from shared.ledger.records import Claim, Refusal
 from shared.ledger.states import State
 from shared.storage import ArtifactStore
 from shared.texts import as_text, json_text
@@ -179,27 +179,15 @@ def _deliver(ledger: Ledger, definition: Definition, delivery: _Delivery) -> Any
 
 
 def _claim(ledger: Ledger, contract: AnyContract, delivery: _Delivery) -> Claim | Refusal:
-    spec, settings, request = contract.spec, broker_settings(), delivery.request
+    settings, request = broker_settings(), delivery.request
     message = message_of(request, request.task, delivery.args, delivery.kwargs)
-    adopted = Entry(  # for a message that another Celery client sent without the gateway
-        id=request.id,
-        kind=spec.kind,
-        queue=spec.queue,
-        priority=DEFAULT_PRIORITY,
-        params=json_text(delivery.kwargs),
-        retention_ms=int(settings.retention_s * 1000),
-        max_crashes=spec.max_crashes,
-        max_retries=spec.retry.max_retries,
-        message=message,
-        outbox=not settings.shares_redis,
-    )
     return ledger.claim(
         request.id,
         owner=claim_owner(),
         worker=request.hostname,
         lease_s=settings.lease_s,
         message=message,
-        adopt=adopted,
+        adopt=adopted(contract, request.id, params=delivery.kwargs, message=message, settings=settings),
         root=request.root_id,
     )
 

@@ -35,10 +35,24 @@ PARTS = {
         "cancelling",
         "reading",
     ),
-    "service": ("callbacks", "schedules", "forgetting", "keeper", "pauses", "workers", "metrics"),
+    "service": ("callbacks", "schedules", "forgetting", "keeper", "pauses", "workers", "metrics", "unclaimed"),
 }
 #: The transitions that only read: the server runs them also while it has no room or no disk for changes.
-READS = frozenset({"list", "metrics", "queues", "read", "schedule", "schedules", "schedules_due", "workers"})
+READS = frozenset(
+    {
+        "list",
+        "look",
+        "look_in_hands",
+        "metrics",
+        "queues",
+        "read",
+        "schedule",
+        "schedules",
+        "schedules_due",
+        "waiting_lists",
+        "workers",
+    }
+)
 #: How an error reply of the server begins that does not have the function; it says no code.
 NOT_LOADED = "Function not found"
 _FAMILY = "celeriac_"

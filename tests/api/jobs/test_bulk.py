@@ -117,7 +117,7 @@ def test_jobs_that_did_not_succeed_are_repeated_once(
     [
         ({}, ""),
         ({"ids": [], "filter": {}}, "/ids"),
-        ({"ids": ["x"]}, "/ids/0"),
+        ({"ids": ["x" * 256]}, "/ids/0"),
         ({"filter": {"states": ["failed"]}}, "/filter/states"),
         ({"filter": {"state": ["succeeded"]}}, "/filter/state"),
         ({"filter": {"page_token": "x"}}, "page_token"),

@@ -13,22 +13,24 @@ local function cancel(record, reason)
   if not record then return { 'unknown' } end
   if FINAL[record.state] then return { 'ended', record.state } end
   local document = error_document('cancelled', reason, '')
+  local progressed = record.started_at and 'started' or ''
   if record.steps then
     settle(record, 'cancelled', { error = document })
     close_steps(record, 'cancelled', reason)
-    return { 'cancelled' }
+    return { 'cancelled', progressed }
   end
   if record.state == 'running' then
     set(record, { cancel_requested_at = NOW, cancel_reason = reason })
     emit(record, 'cancel_requested', cjson.encode({ reason = reason }))
     change('PUBLISH', KEY.cancels, record.id)
-    return { 'requested' }
+    return { 'requested', progressed }
   end
   settle(record, 'cancelled', { error = document })
-  return { 'cancelled' }
+  return { 'cancelled', progressed }
 end
 
--- cancel: {id, reason}. Replies {'unknown'} | {'ended', state} | {'cancelled'} | {'requested'}.
+-- cancel: {id, reason}. Replies {'unknown'} | {'ended', state} | {'cancelled', 'started' or ''} | {'requested',
+-- 'started'}.
 function T.cancel(a) return cancel(load(a.id), a.reason) end
 
 -- A job or step has ended: cancel what it has submitted, unless it succeeded.

@@ -2,9 +2,9 @@
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals FINAL (states)
--- luacheck: read globals NOW change field_of hand_of int load record_key set (records)
+-- luacheck: read globals NOW change field_of hand_of int load record_key set time_id (records)
 -- luacheck: read globals emit emit_state (events)
--- luacheck: read globals celery_exception note_celery_result (results)
+-- luacheck: read globals celery_exception error_document note_celery_result (results)
 -- luacheck: read globals refer (files)
 -- luacheck: read globals enter held_at_claim publish_first unlist (queues)
 -- luacheck: read globals drop_messages_before is_tolerated settle upstream_of (steps)
@@ -43,6 +43,22 @@ local function is_amnesty(lease_ms)
   return was_away(NOW - (redis.call('GET', KEY.tended_at) or NOW), lease_ms)
 end
 
+-- Make a job of a message that another Celery client sent without the gateway; the caller enters its state. Returns
+-- whether somebody has cancelled it before.
+local function adopt(record)
+  record.listed_as = time_id(NOW, record.id) .. '/' .. record.id
+  create(record)
+  index(record)
+  refer(record)
+  if record.file_owner then change('SET', KEY.file_owner .. record.file_owner, record.id) end
+  enter(record, 'queued')
+  local reason = redis.call('GET', KEY.cancelled_ahead .. record.id)
+  if not reason then return false end
+  change('DEL', KEY.cancelled_ahead .. record.id)
+  settle(record, 'cancelled', { error = error_document('cancelled', reason, '') })
+  return true
+end
+
 local function right_to_run(record)
   return { 'run', record.token, record.attempt, record.retries or '0', record.max_retries, upstream_of(record) }
 end
@@ -58,10 +74,7 @@ function T.claim(a)
     local is_gone = redis.call('ZSCORE', KEY.gone, a.id) or a.root and redis.call('ZSCORE', KEY.gone, a.root)
     if not a.adopt or is_gone then return { 'unknown' } end
     record = a.adopt
-    create(record)
-    index(record)
-    refer(record)
-    enter(record, 'queued')
+    if adopt(record) then return { 'cancelled' } end
     emit_state(record)
   end
   if is_tolerated(record) then return { 'succeeded', 'null' } end
@@ -125,10 +138,11 @@ end
 function T.renew(a)
   local replies = {}
   for i, id in ipairs(a.ids) do
-    local state, owner, cancel, ended_by, token =
-      unpack(redis.call('HMGET', record_key(id), 'state', 'owner', 'cancel_requested_at', 'ended_by', 'token'))
+    local read =
+      redis.pcall('HMGET', record_key(id), 'state', 'owner', 'cancel_requested_at', 'ended_by', 'token')
+    local state, owner, cancel, ended_by, token = unpack(read)
     local is_same = a.tokens[i] == '' or a.tokens[i] == token
-    if not state then
+    if not state then -- also of a damaged record: the other jobs go on
       replies[i] = 'unknown'
     elseif state == 'running' and owner == a.owner and is_same then
       set(hand_of(id), { claim_until = NOW + a.lease_ms })

@@ -72,6 +72,7 @@ settle = function(record, state, outcome, alone)
   if wants_callback(record) then change('ZADD', KEY.callbacks, NOW, record.id) end
   -- The fallback if the keeper does not delete it. Steps are kept as long as their job, which may end later.
   local keys = { record_key(record.id), KEY.events .. record.id }
+  if record.file_owner then keys[#keys + 1] = KEY.file_owner .. record.file_owner end
   drop_message(record.id)
   for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do
     keys[#keys + 1] = record_key(id)

@@ -25,8 +25,14 @@ local function unrefer(record)
   for id in pairs(owners_named_by(record)) do change('SREM', KEY.references .. id, record.id) end
 end
 
-local function is_referred(ids)
-  for _, id in ipairs(ids) do
+-- Whose files a job has: its own and those of its steps. An adopted job whose id cannot own files has an owner for
+-- them.
+local function file_owners(record)
+  return { record.file_owner or record.id, unpack(record.steps and cjson.decode(record.steps) or {}) }
+end
+
+local function is_referred(owners)
+  for _, id in ipairs(owners) do
     if redis.call('EXISTS', KEY.references .. id) == 1 then return true end
   end
   return false
@@ -35,10 +41,11 @@ end
 -- Whether a job is kept after its retention for now. It is checked again in an hour, and its record does not expire
 -- before.
 local function is_postponed(record)
+  if not is_referred(file_owners(record)) then return false end
   local ids = record.steps and cjson.decode(record.steps) or {}
   ids[#ids + 1] = record.id
-  if not is_referred(ids) then return false end
   change('ZADD', KEY.ended, NOW + POSTPONED_MS, record.id)
+  if record.file_owner then change('PEXPIRE', KEY.file_owner .. record.file_owner, 2 * POSTPONED_MS, 'GT') end
   for _, id in ipairs(ids) do change('PEXPIRE', record_key(id), 2 * POSTPONED_MS, 'GT') end
   change('PEXPIRE', KEY.events .. record.id, 2 * POSTPONED_MS, 'GT')
   return true

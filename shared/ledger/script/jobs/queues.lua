@@ -10,7 +10,7 @@
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals WAITS (states)
 -- luacheck: globals freed (records)
--- luacheck: read globals NOW change field_of int load record_key record_of set try (records)
+-- luacheck: read globals NOW change field_of int listed load record_key record_of set try (records)
 -- luacheck: read globals emit_state (events)
 -- luacheck: read globals has_message message_of (messages)
 
@@ -243,8 +243,8 @@ end
 local function enter(record, state, again)
   local from = record.state
   if not record.job_id then
-    if from then change('ZREM', KEY.state .. from, record.id) end
-    change('ZADD', KEY.state .. state, 0, record.id)
+    if from then change('ZREM', KEY.state .. from, listed(record)) end
+    change('ZADD', KEY.state .. state, 0, listed(record))
   end
   set(record, { state = state })
   if state == 'queued' and not (again and record.queued_at) then set(record, { queued_at = NOW }) end

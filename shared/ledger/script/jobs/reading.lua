@@ -1,21 +1,33 @@
 -- Reads of clients: a job with its steps, or a list.
 
 -- luacheck: read globals KEY (keys)
--- luacheck: read globals record_key (records)
+-- luacheck: read globals field_of id_listed record_key (records)
 -- luacheck: read globals shown (queues)
 
--- read: {id}. Replies {record fields...} and the fields of each step, or an empty array.
+-- A record for clients, or of a damaged one its id and the damage: it must not hide the others.
+local function legible(id)
+  local done, record = pcall(shown, id)
+  if not done then return { 'id', id, 'damage', type(record) == 'table' and record.err or tostring(record) } end
+  for i = 1, #record, 2 do
+    if record[i] == 'id' and record[i + 1] == id then return record end
+  end
+  return #record > 0 and { 'id', id, 'damage', 'It has no id.' } or record
+end
+
+-- read: {id}. Replies {'found', fields, fields of each step...} (see `legible`) | {'gone'} | {'unknown'}.
 function T.read(a)
-  local record = shown(a.id)
+  local record = legible(a.id)
   if #record == 0 then
     local gone = redis.call('ZSCORE', KEY.gone, a.id)
     return { gone and 'gone' or 'unknown' }
   end
   local replies = { 'found', record }
-  local steps = redis.call('HGET', record_key(a.id), 'steps')
-  if steps then
-    for _, id in ipairs(cjson.decode(steps)) do replies[#replies + 1] = shown(id) end
+  local steps = field_of(a.id, 'steps')
+  local readable, ids = pcall(cjson.decode, steps or '[]')
+  if not readable or type(ids) ~= 'table' then
+    return { 'found', { 'id', a.id, 'damage', 'steps is not a JSON array' } }
   end
+  for _, id in ipairs(ids) do replies[#replies + 1] = legible(id) end
   return replies
 end
 
@@ -26,6 +38,18 @@ local function has_tag(tags, wanted)
   return false
 end
 
+-- Whether a job is to be in a list: a damaged one is, whatever it is asked for.
+local function is_wanted(id, a)
+  local read = redis.pcall('HMGET', record_key(id), 'state', 'kind', 'queue', 'tags', 'schedule')
+  if read.err then return true end
+  local state, kind, queue, tags, schedule = unpack(read)
+  if not (state and kind and queue and tags) then return redis.call('EXISTS', record_key(id)) == 1 end
+  local done, tagged = pcall(function() return not a.tag or has_tag(tags, a.tag) end)
+  if not done then return true end
+  return tagged and (not a.states or a.states[state]) and (not a.kind or kind == a.kind)
+    and (not a.queue or queue == a.queue) and (not a.schedule or schedule == a.schedule)
+end
+
 -- list: {index: its key, states?: {state: true}, kind?, queue?, tag?, schedule?, from, to, limit, scan}
 -- Reads the given index from the newest id down; ids sort by time. Replies {next_id, record...}.
 function T.list(a)
@@ -33,18 +57,15 @@ function T.list(a)
   while #found < a.limit and scanned < a.scan do
     local ids = redis.call('ZRANGE', a.index, upper, a.lower, 'BYLEX', 'REV', 'LIMIT', 0, 200)
     if #ids == 0 then return { '', unpack(found) } end
-    for _, id in ipairs(ids) do
+    for _, member in ipairs(ids) do
+      local id = id_listed(member)
       scanned = scanned + 1
-      upper = '(' .. id
-      local state, kind, queue, tags, schedule =
-        unpack(redis.call('HMGET', record_key(id), 'state', 'kind', 'queue', 'tags', 'schedule'))
-      local tagged = state and (not a.tag or has_tag(tags, a.tag))
-      if state and tagged and (not a.states or a.states[state]) and (not a.kind or kind == a.kind)
-        and (not a.queue or queue == a.queue) and (not a.schedule or schedule == a.schedule) then
-        found[#found + 1] = shown(id)
-        if #found == a.limit then return { id, unpack(found) } end
+      upper = '(' .. member
+      if is_wanted(id, a) then
+        found[#found + 1] = legible(id)
+        if #found == a.limit then return { member, unpack(found) } end
       end
-      if scanned >= a.scan then return { id, unpack(found) } end
+      if scanned >= a.scan then return { member, unpack(found) } end
     end
   end
   return { '', unpack(found) }

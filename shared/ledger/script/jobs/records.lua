@@ -213,13 +213,30 @@ local function remove_record(id)
   change('DEL', record_key(id), KEY.result .. id, KEY.checkpoint .. id, KEY.children .. id)
 end
 
+-- What stands for a job in the lists of clients, which are in the order of time: its id, or for an adopted job,
+-- whose id
+-- another Celery client chose, an id of the time of its adoption before it.
+local function listed(record) return record.listed_as or record.id end
+
+local function id_listed(member)
+  return string.sub(member, 37, 37) == '/' and string.sub(member, 38) or member
+end
+
+-- A UUID of version 7, as in shared/ledger/ids.py: the same for the same time and text.
+local function time_id(at_ms, text)
+  local time, bits = string.format('%012x', at_ms), redis.sha1hex(text)
+  return string.format('%s-%s-7%s-8%s-%s', string.sub(time, 1, 8), string.sub(time, 9, 12), string.sub(bits, 1, 3),
+    string.sub(bits, 4, 6), string.sub(bits, 7, 18))
+end
+
 -- The loaded copy of a record, or a new one for `set`.
 local function hand_of(id) return loaded[id] or { id = id } end
 
 -- One field of a record, which may be incomplete.
 local function field_of(id, name)
   if loaded[id] ~= nil then return loaded[id] and loaded[id][name] end
-  return redis.call('HGET', record_key(id), name)
+  local value = redis.pcall('HGET', record_key(id), name)
+  return type(value) == 'string' and value
 end
 
 -- Write fields of a record and update the loaded copy. A value of false deletes the field, if the record may have it.

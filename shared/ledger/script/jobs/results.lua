@@ -7,7 +7,7 @@
 local function note_celery_result(record, status, result, date_done)
   local key = KEY.result .. record.id
   local value = '{"status": "' .. status .. '", "result": ' .. result .. ', "traceback": null, "children": []'
-    .. ', "date_done": ' .. (date_done or 'null') .. ', "task_id": "' .. record.id .. '"}'
+    .. ', "date_done": ' .. (date_done or 'null') .. ', "task_id": ' .. cjson.encode(record.id) .. '}'
   change('SET', key, value, 'PX', record.retention_ms)
   return key, value
 end

@@ -1,7 +1,7 @@
 -- Accepting jobs.
 
 -- luacheck: read globals KEY (keys)
--- luacheck: read globals MOST_VALUES NOW change change_alike count field_of hand_of int is_number load (records)
+-- luacheck: read globals MOST_VALUES NOW change change_alike count field_of hand_of int is_number listed load (records)
 -- luacheck: read globals must_be must_be_text record_key set take_in_hand (records)
 -- luacheck: read globals begin_events (events)
 -- luacheck: read globals store_celery_result (results)
@@ -11,13 +11,13 @@
 -- luacheck: read globals waiting_set (queues)
 
 local function index(record)
-  local id = record.id
-  change('ZADD', KEY.jobs, 0, id)
-  change('ZADD', KEY.kind .. record.kind, 0, id)
-  change('ZADD', KEY.queue .. record.queue, 0, id)
-  for _, tag in ipairs(cjson.decode(record.tags)) do change('ZADD', KEY.tag .. tag, 0, id) end
+  local id, member = record.id, listed(record)
+  change('ZADD', KEY.jobs, 0, member)
+  change('ZADD', KEY.kind .. record.kind, 0, member)
+  change('ZADD', KEY.queue .. record.queue, 0, member)
+  for _, tag in ipairs(cjson.decode(record.tags)) do change('ZADD', KEY.tag .. tag, 0, member) end
   if record.schedule then
-    change('ZADD', KEY.schedule .. record.schedule, 0, id)
+    change('ZADD', KEY.schedule .. record.schedule, 0, member)
     local schedule = KEY.redbeat .. record.schedule
     if redis.call('EXISTS', schedule) == 1 then change('HSET', schedule, 'last_job', id) end
   end

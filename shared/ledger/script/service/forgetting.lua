@@ -2,22 +2,24 @@
 -- orphaned keys and files. With `dry_run` nothing is changed, and the replies are the same.
 
 -- luacheck: read globals KEY (keys)
--- luacheck: read globals FINAL (states)
--- luacheck: read globals NOW change field_of load record_key remove_record (records)
--- luacheck: read globals is_referred (files)
--- luacheck: read globals unlist (queues)
+-- luacheck: read globals CELERY_STATUS FINAL (states)
+-- luacheck: read globals NOW change field_of id_listed listed load record_key remove_record try (records)
+-- luacheck: read globals file_owners is_referred (files)
+-- luacheck: read globals set_aside unlist (queues)
 
--- Delete all keys of a job, but record that it existed. Returns the ids of the job and its steps.
+-- Delete all keys of a job, but record that it existed. Returns whose files go: those of the job and of its steps.
 local function forget(record)
   local ids = { record.id }
   for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do ids[#ids + 1] = id end
   for _, key in ipairs({
-    KEY.jobs, KEY.ended, KEY.kind .. record.kind, KEY.queue .. record.queue, KEY.state .. record.state,
+    KEY.jobs, KEY.kind .. record.kind, KEY.queue .. record.queue, KEY.state .. record.state,
   }) do
-    change('ZREM', key, record.id)
+    change('ZREM', key, listed(record))
   end
-  for _, tag in ipairs(cjson.decode(record.tags)) do change('ZREM', KEY.tag .. tag, record.id) end
-  if record.schedule then change('ZREM', KEY.schedule .. record.schedule, record.id) end
+  for _, tag in ipairs(cjson.decode(record.tags)) do change('ZREM', KEY.tag .. tag, listed(record)) end
+  if record.schedule then change('ZREM', KEY.schedule .. record.schedule, listed(record)) end
+  change('ZREM', KEY.ended, record.id)
+  if record.file_owner then change('DEL', KEY.file_owner .. record.file_owner) end
   for _, id in ipairs(ids) do
     if field_of(id, 'state') == 'running' then -- a step that did not stop in time
       change('ZREM', KEY.running .. field_of(id, 'queue'), id)
@@ -28,7 +30,7 @@ local function forget(record)
   change('DEL', KEY.events .. record.id)
   change('ZREM', KEY.callbacks, record.id)
   change('ZADD', KEY.gone, NOW, record.id)
-  return ids
+  return file_owners(record)
 end
 
 local function clean(id, a)
@@ -44,18 +46,22 @@ local function clean(id, a)
   for _, each in ipairs(ids) do
     if field_of(each, 'state') == 'running' then return { 'live' } end
   end
-  if is_referred(ids) or redis.call('ZSCORE', KEY.callbacks, record.id) then return { 'referred' } end
+  local owners = file_owners(record)
+  if is_referred(owners) or redis.call('ZSCORE', KEY.callbacks, record.id) then return { 'referred' } end
   if not a.dry_run then forget(record) end
-  table.insert(ids, 1, 'forgotten')
-  return ids
+  return { 'forgotten', unpack(owners) }
 end
 
 -- clean: {ids, older_than_ms, dry_run}: delete the jobs that ended longer ago. Replies, one per job:
--- {'forgotten', id...} (of job and steps) | {'live'} | {'young'} | {'referred'} (a live job references its files, or
--- its callback is not submitted yet) | {'unknown'}.
+-- {'forgotten', file owner...} (job and steps) | {'live'} | {'young'} | {'referred'} (a live job references its
+-- files, or
+-- its callback is not submitted yet) | {'unknown'} | {'damaged'}.
 function T.clean(a)
   local replies = {}
-  for i, id in ipairs(a.ids) do replies[i] = clean(id, a) end
+  for i, id in ipairs(a.ids) do
+    local done, reply = try(clean, id, a)
+    replies[i] = done and reply or { 'damaged' }
+  end
   return replies
 end
 
@@ -100,7 +106,8 @@ local STRAY = {
   -- files in the store that the ledger does not know; the caller checks their age
   files = {
     function(id)
-      return not exists(id) and not redis.call('ZSCORE', KEY.uploads, id) and not is_referred({ id })
+      return not exists(id) and redis.call('EXISTS', KEY.file_owner .. id) == 0
+        and not redis.call('ZSCORE', KEY.uploads, id) and not is_referred({ id })
     end,
     function() end,
   },
@@ -111,7 +118,8 @@ function T.stray(a)
   local is_stray, remove = unpack(STRAY[a.what])
   local found = {}
   for _, id in ipairs(a.ids) do
-    if is_stray(id, a.age_ms) then
+    local done, stray = pcall(is_stray, id, a.age_ms)
+    if done and stray then
       if not a.dry_run then remove(id) end
       found[#found + 1] = id
     end
@@ -123,12 +131,27 @@ end
 function T.unindex(a)
   local n = 0
   for _, id in ipairs(a.ids) do
-    if not exists(id) then
+    if not exists(id_listed(id)) then
       if not a.dry_run then change('ZREM', a.index, id) end
       n = n + 1
     end
   end
   return n
+end
+
+-- discard: {id, files_ms}. Delete a damaged job from all that names it. Replies {'forgotten', id} | {'unknown'}.
+function T.discard(a)
+  if not exists(a.id) then return { 'unknown' } end
+  local member = field_of(a.id, 'listed_as') or a.id
+  set_aside(a.id, '')
+  change('HDEL', KEY.set_aside, a.id)
+  change('ZREM', KEY.jobs, member)
+  for state in pairs(CELERY_STATUS) do change('ZREM', KEY.state .. state, member) end
+  change('DEL', record_key(a.id), KEY.result .. a.id)
+  change('DEL', KEY.events .. a.id)
+  change('ZADD', KEY.gone, NOW, a.id)
+  change('ZADD', KEY.uploads, NOW + a.files_ms, a.id)
+  return { 'forgotten', a.id }
 end
 
 -- forget: {id, files_ms}. Delete an ended job now. Replies as `clean` does: 'referred' if a live job, a schedule, or a

@@ -9,7 +9,7 @@
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals FINAL (states)
--- luacheck: read globals NOW change int record_key (records)
+-- luacheck: read globals NOW change field_of int record_key (records)
 -- luacheck: read globals refer unrefer (files)
 -- luacheck: read globals write (submission)
 
@@ -33,7 +33,7 @@ end
 local function schedule_with_last_job(key)
   local flat = redis.call('HGETALL', key)
   local last_job = redis.call('HGET', key, 'last_job')
-  return { flat, last_job and redis.call('HGET', record_key(last_job), 'state') or '' }
+  return { flat, last_job and field_of(last_job, 'state') or '' }
 end
 
 -- schedule_put: {id, document, definition, restart, look_at?, revision?, most?, default?}. Without `revision` it is a
@@ -106,7 +106,7 @@ end
 local function has_live_job(schedule)
   local jobs = KEY.schedule .. schedule
   for _, id in ipairs(redis.call('ZRANGE', jobs, '+', '-', 'BYLEX', 'REV', 'LIMIT', 0, LIVE_LOOKED_AT)) do
-    local state = redis.call('HGET', record_key(id), 'state')
+    local state = field_of(id, 'state')
     if state and not FINAL[state] then return true end
   end
   return false

@@ -34,6 +34,14 @@ function T.leave(a)
   return 'ok'
 end
 
+local function active_job(id, owner)
+  local state, by, kind, job_id, step, attempts =
+    unpack(redis.call('HMGET', record_key(id), 'state', 'owner', 'kind', 'job_id', 'step', 'attempts'))
+  if state ~= 'running' or by ~= owner then return {} end
+  local list = cjson.decode(attempts)
+  return { id, kind or '', job_id or '', step or '', int(list[#list].started_at_ms) }
+end
+
 -- workers: {}. Replies, one per worker: {owner, about, queues, kinds, seen_at, is_lost, {id, kind, job_id, step,
 -- started_at, ...}}.
 function T.workers()
@@ -44,13 +52,8 @@ function T.workers()
     if about then
       local active = {}
       for _, id in ipairs(cjson.decode(jobs)) do
-        local state, by, kind, job_id, step, attempts =
-          unpack(redis.call('HMGET', record_key(id), 'state', 'owner', 'kind', 'job_id', 'step', 'attempts'))
-        if state == 'running' and by == owner then
-          local list = cjson.decode(attempts)
-          local says = { id, kind, job_id or '', step or '', int(list[#list].started_at_ms) }
-          for _, value in ipairs(says) do active[#active + 1] = value end
-        end
+        local done, says = pcall(active_job, id, owner) -- a damaged record must not hide the worker
+        for _, value in ipairs(done and says or {}) do active[#active + 1] = value end
       end
       local is_lost = tonumber(until_ms) < NOW and 1 or 0
       replies[#replies + 1] = { owner, about, queues, kinds or '', seen_at, is_lost, active }

@@ -203,7 +203,7 @@ def test_a_change_that_was_given_up_is_not_done_later(own: Server) -> None:
             found = await ledger.read(job.id)
             assert isinstance(found, Record)
             assert found.state == "queued"
-        assert await ledger.cancel(job.id, reason="r") == ("cancelled", None)
+        assert await ledger.cancel(job.id, reason="r") == ("cancelled", "")
 
     with_ledger(own.port, cancel)
 
@@ -273,7 +273,7 @@ def test_a_full_ledger_says_so_before_it_refuses_to_write(own: Server) -> None:
             await ledger.accept(Submission([refused]))
         again = await ledger.accept(Submission([refused], idempotency_key="k"))
         assert (again.outcome, again.ids) == ("replayed", (accepted.id,))
-        assert await ledger.cancel(accepted.id, reason="r") == ("cancelled", None)
+        assert await ledger.cancel(accepted.id, reason="r") == ("cancelled", "")
         await ledger.client.config_set("maxmemory", "1mb")
         with pytest.raises(LedgerFull):
             await ledger.call("pause", {"queue": "etl"})

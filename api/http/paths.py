@@ -1,0 +1,39 @@
+"""Paths whose segments may be anything: a job's id that another Celery client chose may have slashes in it."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, unquote
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+_JOBS = "/jobs/"
+
+
+class WholeIds:
+    """ASGI middleware that leaves the id in `/jobs/{id}` percent-encoded, so that a slash in it does not end it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] == "http" and scope.get("raw_path"):
+            begin = scope.get("root_path", "") + _JOBS
+            raw = scope["raw_path"].decode("ascii", "replace").partition("?")[0]
+            if raw.startswith(begin):
+                encoded, slash, rest = raw.removeprefix(begin).partition("/")
+                scope["path"] = begin + encoded + slash + unquote(rest)
+        await self._app(scope, receive, send)
+
+
+def segment(text: str) -> str:
+    """Return `text` as one segment of a path."""
+    return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")  # clients resolve `.` and `..`
+
+
+def text_of(segment: str) -> str | None:
+    """Return the text of a percent-encoded segment; None if it is not UTF-8."""
+    try:
+        return unquote(segment, errors="strict")
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,250 @@
+"""Jobs of other Celery clients over HTTP: ids of any form, the order of lists, and messages that nobody has claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+import redis
+from celery import Celery
+
+from shared.broker.adoption import adopted
+from shared.broker.settings import BrokerSettings
+from shared.contract.catalogue import catalogue
+from shared.ledger.client import Ledger
+from shared.ledger.keys import key
+from shared.ledger.records import Claim, Refusal
+from tests.support.ledgers import tended
+from tests.support.servers.services import gateway_server
+
+if TYPE_CHECKING:
+    from tests.support.servers.services import Server
+
+KIND = "etl.extract_data"
+PARAMS = {"source": {"kind": "http", "url": "https://example.com/sales.csv"}}
+IDS = (
+    "../../x",
+    "a/b/cancel",
+    "ends in /",
+    "käse 🧀?#&%2F",
+    "..",
+    "x" * 255,
+    "f81d4fae-7dec-41d0-a765-00a0c91e6bf6",
+    "cancel",
+    '"\\',
+)
+
+
+@pytest.fixture(scope="module")
+def gateway(own_valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Run a gateway on a Valkey of its own: the lists are compared as a whole."""
+    folder = tmp_path_factory.mktemp("unclaimed")
+    env = {"CELERY_BROKER_URL": own_valkey.redis_url, "CELERIAC_STORE_URL": str(folder / "store")}
+    with gateway_server(folder, **env) as server, httpx.Client(base_url=server.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def book(own_valkey: Server) -> Iterator[Ledger]:
+    with redis.Redis(port=own_valkey.port, decode_responses=True) as client:
+        client.flushall()
+        yield Ledger(client)
+
+
+@pytest.fixture
+def celery(own_valkey: Server) -> Iterator[Celery]:
+    """Return somebody else's Celery application, which knows nothing of the service."""
+    app = Celery("somebody", broker=own_valkey.redis_url, backend=own_valkey.redis_url)
+    yield app
+    app.close()
+
+
+def send(celery: Celery, job_id: str, **options: Any) -> str:
+    celery.send_task(KIND, kwargs=PARAMS, task_id=job_id, queue="etl", **options)
+    return job_id
+
+
+def take(book: Ledger, job_id: str) -> Claim | Refusal:
+    """Claim a job as a worker does that has received its message."""
+    settings = BrokerSettings(broker_url="redis://x", ledger_url="redis://x")
+    entry = adopted(catalogue()[KIND], job_id, params=PARAMS, message="{}", settings=settings)
+    return book.claim(job_id, owner="w", worker="w@h", lease_s=60, message="{}", adopt=entry, root=job_id)
+
+
+def url(job_id: str, rest: str = "") -> str:
+    return f"/jobs/{quote(job_id, safe='').replace('.', '%2E')}{rest}"
+
+
+def listed(gateway: httpx.Client, **query: Any) -> list[str]:
+    """Return the ids of a list, page by page."""
+    ids: list[str] = []
+    token = None
+    while True:
+        page = gateway.get("/jobs", params=query | ({"page_token": token} if token else {}))
+        assert page.status_code == 200, page.text
+        ids += [job["id"] for job in page.json()["jobs"]]
+        token = page.json()["next_page_token"]
+        if token is None:
+            return ids
+
+
+def submit(gateway: httpx.Client) -> str:
+    return str(gateway.post("/jobs", json={"kind": KIND, "params": PARAMS}).json()["id"])
+
+
+def test_lists_are_in_the_order_of_adoption_whatever_the_ids_are(gateway: httpx.Client, book: Ledger) -> None:
+    """Also page by page, for filters by time, state and queue, and for the jobs of a bulk call."""
+    expected: list[str] = []
+    for number, job_id in enumerate(IDS):
+        assert isinstance(take(book, job_id), Claim)
+        expected = [*([submit(gateway)] if number % 2 else []), job_id, *expected]
+    assert listed(gateway) == expected
+    for query in ({"page_size": 1}, {"page_size": 4}, {"queue": "etl", "page_size": 2}, {"kind": KIND}):
+        assert listed(gateway, **query) == expected, query
+    now = datetime.now(UTC)
+    soon, lately = (now + timedelta(minutes=1)).isoformat(), (now - timedelta(minutes=1)).isoformat()
+    assert listed(gateway, created_before=soon, created_after=lately) == expected
+    assert listed(gateway, created_after=soon) == listed(gateway, created_before=lately) == []
+    chosen = gateway.post("/jobs/cancel", json={"filter": {"created_after": lately}, "dry_run": True}).json()
+    assert {*chosen["cancelled"], *chosen["requested"]} == set(expected)
+    assert listed(gateway, state="running", page_size=2) == list(reversed(IDS))
+    book.cancel(IDS[0], reason="r")
+
+
+@pytest.mark.parametrize("job_id", IDS)
+def test_every_route_takes_any_id(gateway: httpx.Client, book: Ledger, job_id: str) -> None:
+    """Read, events, logs, files, cancel, rerun, bulk and delete; the URLs in the answers lead there, too."""
+    claim = take(book, job_id)
+    assert isinstance(claim, Claim)
+    job = gateway.get(url(job_id)).json()
+    assert (job["id"], job["state"]) == (job_id, "running")
+    assert gateway.get(job["links"]["self"].replace("..", "%2E%2E")).json()["id"] == job_id
+    assert gateway.post(job["links"]["cancel"]).json() == {
+        "id": job_id,
+        "state": "cancel_requested",
+        "has_started": True,
+    }
+    assert gateway.delete(url(job_id)).json()["code"] == "job_live"
+    book.stopped(job_id, token=claim.token)
+    assert "cancelled" in gateway.get(url(job_id, "/events")).text
+    assert (
+        gateway.get(url(job_id, "/logs")).json()["lines"] == gateway.get(url(job_id, "/artifacts")).json()["artifacts"]
+    )
+    again = gateway.post(job["links"]["retry"])
+    assert (again.status_code, gateway.get(again.headers["location"]).json()["retried_from"]) == (202, job_id)
+    assert gateway.post("/jobs/cancel", json={"ids": [job_id]}).json()["refused"][0]["code"] == "job_ended"
+    assert gateway.post("/jobs/retry", json={"ids": [job_id]}).json()["refused"][0]["code"] == "already_retried"
+    assert [gateway.delete(url(job_id)).status_code for _ in range(2)] == [204, 410]
+    assert take(book, job_id) == Refusal("unknown", "")
+    left = [name for name in book.client.scan_iter() if job_id in name and "binding" not in name]
+    assert (left, listed(gateway)) == ([], [again.json()["id"]])
+
+
+def test_an_id_that_no_job_can_have_is_not_found(gateway: httpx.Client) -> None:
+    for path in ("/jobs/%ff", "/jobs/" + "x" * 256):
+        answer = gateway.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_job")
+
+
+@pytest.mark.parametrize("job_id", IDS)
+def test_a_message_that_nobody_has_claimed_is_a_job_as_soon_as_somebody_asks(
+    gateway: httpx.Client, book: Ledger, celery: Celery, job_id: str
+) -> None:
+    """It waits, can be cancelled, and its message then runs nothing; its neighbours are left as they are."""
+    mine = [submit(gateway) for _ in range(3)]
+    send(celery, job_id)
+    mine += [submit(gateway) for _ in range(2)]
+    job = gateway.get(url(job_id)).json()
+    assert (job["id"], job["state"], job["waiting_reason"], job["params"]) == (job_id, "queued", "no_consumer", PARAMS)
+    assert (gateway.get(url(job_id)).json()["created_at"], job["attempts"]) == (job["created_at"], [])
+    assert tended(book, grace_s=0) == []  # nothing is taken for lost
+    cancelled = gateway.post(url(job_id, "/cancel"))
+    assert (cancelled.status_code, cancelled.json()["state"], cancelled.json()["has_started"]) == (
+        200,
+        "cancelled",
+        False,
+    )
+    assert take(book, job_id) == Refusal("cancelled", "")
+    assert str(celery.AsyncResult(job_id).state) == "REVOKED"
+    assert [gateway.get(url(each)).json()["state"] for each in mine] == ["queued"] * 5
+
+
+def test_a_job_that_was_looked_at_runs_when_its_message_is_taken(
+    gateway: httpx.Client, book: Ledger, celery: Celery
+) -> None:
+    """As it was sent: with its queue and priority, once."""
+    job_id = send(celery, "nightly/7", priority=3)
+    job = gateway.get(url(job_id)).json()
+    assert (job["state"], job["priority"], job["queue"]) == ("queued", 6, "etl")
+    assert isinstance(take(book, job_id), Claim)
+    assert take(book, job_id) == Refusal("busy", "")
+    assert gateway.get(url(job_id)).json()["state"] == "running"
+
+
+def test_a_countdown_says_when(gateway: httpx.Client, book: Ledger, celery: Celery) -> None:
+    """Also where a worker has taken the message and keeps it until then."""
+    first, second = (send(celery, f"later {n}", countdown=3600) for n in range(2))
+    with celery.connection_for_read() as connection, connection.SimpleQueue("etl") as queue:
+        while book.client.hlen("unacked") < 2:
+            queue.get(timeout=10)
+        in_an_hour = datetime.now(UTC) + timedelta(hours=1)
+        for job_id in (first, second):
+            job = gateway.get(url(job_id)).json()
+            assert (job["state"], job["waiting_reason"]) == ("scheduled", "scheduled")
+            assert abs(datetime.fromisoformat(job["due_at"]) - in_an_hour) < timedelta(minutes=2)
+        assert gateway.post(url(first, "/cancel")).status_code == 200
+        assert (take(book, first), take(book, second)) == (Refusal("cancelled", ""), Refusal("early", ""))
+
+
+def test_what_the_service_cannot_run_is_not_made_a_job(gateway: httpx.Client, book: Ledger, celery: Celery) -> None:
+    """The answer names what waits under the id."""
+    celery.send_task("somebody.elses", task_id="theirs", queue="etl")
+    answer = gateway.get(url("theirs"))
+    assert (answer.status_code, "somebody.elses" in answer.json()["detail"]) == (404, True)
+    none = gateway.get(url("nobodys"))
+    assert (none.status_code, "No message of it waits" in none.json()["detail"]) == (404, True)
+    assert gateway.post(url("nobodys", "/cancel")).status_code == 404
+    assert list(book.client.scan_iter(key("job", "*"))) == []
+
+
+def test_where_not_all_messages_are_looked_at_a_cancel_holds_for_later(gateway: httpx.Client, book: Ledger) -> None:
+    """The bound is documented; what is behind it ends as cancelled when a worker takes it."""
+    book.client.lpush("etl", *("{}" for _ in range(10_001)))
+    answer = gateway.get(url("far back"))
+    assert (answer.status_code, "may" in answer.json()["detail"]) == (404, True)
+    assert gateway.post(url("far back", "/cancel")).json() == {
+        "id": "far back",
+        "state": "cancel_noted",
+        "has_started": False,
+    }
+    assert take(book, "far back") == Refusal("cancelled", "")
+    assert gateway.get(url("far back")).json()["state"] == "cancelled"
+    assert list(book.client.scan_iter(key("cancelled_ahead", "*"))) == []
+
+
+def test_on_another_broker_it_is_not_known_what_waits(own_valkey: Server, book: Ledger, tmp_path: Path) -> None:
+    """The answer says so, and cancelling holds all the same."""
+    other = own_valkey.redis_url.rsplit("/", 1)[0] + "/1"
+    with gateway_server(tmp_path, CELERY_BROKER_URL=other, CELERIAC_LEDGER_URL=own_valkey.redis_url) as server:
+        answer = httpx.get(server.url + url("theirs"), timeout=30)
+        assert (answer.status_code, "cannot be looked up" in answer.json()["detail"]) == (404, True)
+        assert httpx.post(server.url + url("theirs", "/cancel"), timeout=30).status_code == 202
+    assert take(book, "theirs") == Refusal("cancelled", "")
+
+
+def test_the_files_of_a_job_with_any_id_have_an_owner(book: Ledger) -> None:
+    """A clean-up leaves them alone for as long as the job is there, and they go with it."""
+    claim = take(book, "../../x")
+    assert isinstance(claim, Claim)
+    owner = str(book.client.hget(key("job", "../../x"), "file_owner"))
+    ask = {"what": "files", "ids": [owner], "age_ms": 0, "dry_run": True}
+    assert book.call("stray", ask) == []
+    book.succeed("../../x", token=claim.token, result="{}")
+    assert book.client.pttl(key("file_owner", owner)) > 0
+    assert book.call("forget", {"id": "../../x", "files_ms": 60_000}) == ["forgotten", owner]
+    assert not book.client.exists(key("file_owner", owner))
