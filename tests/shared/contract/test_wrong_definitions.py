@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+import shared.jobs.etl  # noqa: F401 - rows name its kinds, which are then known before each row gets its own registry
 from shared.contract import definition, tasks
 from shared.errors import DefinitionError
 
@@ -31,7 +32,6 @@ from uuid import UUID, uuid4
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, SecretStr
 from pydantic import computed_field, field_serializer, field_validator, model_validator
 
-import shared.jobs.etl
 from celeriac import Concurrency, Contract, FedFromUpstream, Limits, Retry, Run, runs
 from shared.artifacts import Artifact, ArtifactUri, Dataset
 from shared.workflows import Chain, Chord, Group, WorkflowContract, fed_step, step
