@@ -226,6 +226,11 @@ def test_what_pages_on_the_code_name_exists(page: Path) -> None:
     assert [f"{path}::{name}" for path, name in named if name and name not in _defined(ROOT / path)] == []
 
 
+def test_each_decision_has_a_number_of_its_own() -> None:
+    """They are numbered from 1 without a gap."""
+    assert sorted(int(page.name[:4]) for page in _DECISIONS) == list(range(1, len(_DECISIONS) + 1))
+
+
 @pytest.mark.parametrize("page", _DECISIONS, ids=lambda page: page.stem)
 def test_a_decision_says_why_and_what_enforces_it(page: Path) -> None:
     """A decision has the parts of the template, is in the index under its title, and names a test."""

@@ -4,7 +4,7 @@ The main process renews the claims. While it is frozen, or cut off from the ledg
 the lease is over; the body must stand still by then, whatever it does: so this is a process of its own that needs
 neither the interpreter of a child nor the main process. Once the claim is renewed again, the child goes on where it
 stood. If that takes too long, it is killed, so that it does not hold a database's locks for ever. Why it is so:
-docs/decisions/0014-suspended-bodies.md.
+docs/decisions/0016-suspended-bodies.md.
 
 It uses only the standard library, to start quickly and to stay small.
 """
