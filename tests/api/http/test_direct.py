@@ -61,19 +61,17 @@ def test_what_is_sent_is_what_the_document_says(api: httpx.Client, extraction: d
     assert Job.model_validate_json(job.content).model_dump_json() == job.text
 
 
-def test_a_job_is_read_by_its_id_however_it_is_written(api: httpx.Client, extraction: dict[str, Any]) -> None:
-    """Other spellings of an id, a query and the headers that are read take FastAPI's way to the same answer."""
+def test_a_job_is_read_alike_in_both_ways(api: httpx.Client, extraction: dict[str, Any]) -> None:
+    """A query and an id that is not a UUID take FastAPI's way; headers that are read need not."""
     job_id = api.post("/jobs", json=extraction | {"options": {"delay_s": 60}}).json()["id"]
     plain = api.get(f"/jobs/{job_id}")
     others = [
-        api.get(f"/jobs/{job_id.upper()}"),
-        api.get(f"/jobs/{job_id.replace('-', '')}"),
         api.get(f"/jobs/{job_id}", params={"wait_s": 0}),
         api.get(f"/jobs/{job_id}", headers={"If-None-Match": '"other"'}),
     ]
     assert [(other.status_code, other.headers["ETag"], other.content) for other in others] == [
         (200, plain.headers["ETag"], plain.content)
-    ] * 4
+    ] * len(others)
     known = {"If-None-Match": plain.headers["ETag"]}
     for query in ({}, {"wait_s": 0}):
         assert api.get(f"/jobs/{job_id}", headers=known, params=query).status_code == 304
