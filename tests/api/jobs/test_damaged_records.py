@@ -125,7 +125,7 @@ def listed(gateway: httpx.Client, **query: Any) -> tuple[list[str], list[str]]:
 
 
 def test_an_event_that_cannot_be_read_hides_no_other(gateway: httpx.Client, book: Ledger) -> None:
-    """The stream and the log go on after it; where the events are no stream, the answer says so."""
+    """The stream and the log go on after it; where the events are not a stream, the answer says so."""
     job_id = submit(gateway)
     token = claimed(book, job_id).token
     for fields in (

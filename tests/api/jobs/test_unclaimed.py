@@ -228,7 +228,7 @@ def test_where_not_all_messages_are_looked_at_a_cancel_holds_for_later(gateway: 
 
 
 def test_on_another_broker_it_is_not_known_what_waits(own_valkey: Server, book: Ledger, tmp_path: Path) -> None:
-    """The answer says so, and cancelling holds all the same."""
+    """The answer says so, and cancelling holds."""
     other = own_valkey.redis_url.rsplit("/", 1)[0] + "/1"
     with gateway_server(tmp_path, CELERY_BROKER_URL=other, CELERIAC_LEDGER_URL=own_valkey.redis_url) as server:
         answer = httpx.get(server.url + url("theirs"), timeout=30)
