@@ -62,7 +62,7 @@ ROUTERS = (  # in the order of the document
     docs.router,
 )
 
-BODIES: tuple[Body[Any], ...] = (SUBMISSION, BATCH, jobs.RETRY, bulk.BULK, schedules.SCHEDULE)
+BODIES: tuple[Body[Any], ...] = (SUBMISSION, BATCH, jobs.RERUN, bulk.BULK, schedules.SCHEDULE)
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import typer
 from cli.client.calls import Exit, announce, follow_to_end, gateway_at, show
 from cli.client.gateway import DEFAULT_URL, segment
 from cli.commands.fields import with_options
-from cli.commands.jobs import cancel, delete, retry
+from cli.commands.jobs import cancel, delete, rerun
 from cli.commands.operations import dead_letters, queues, workers
 from cli.commands.options import Assignments, Criteria, JobId, JobOptions, Json, Params, Url, Wait, typed_params
 from cli.commands.schedules import schedules
@@ -170,8 +170,9 @@ def up(
     raise typer.Exit(code)
 
 
-for _command in (cancel, retry, delete, workers):
+for _command in (cancel, rerun, delete, workers):
     app.command()(_command)
+app.command("retry", hidden=True)(rerun)  # the old name
 app.add_typer(queues)
 app.add_typer(dead_letters)
 app.add_typer(schedules)

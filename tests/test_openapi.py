@@ -38,7 +38,7 @@ console.log(state, code);
 # whose bodies are made of those of a job.
 TOLERATED = """
 [[operations]]
-include-path = ["/jobs/batch", "/jobs/cancel", "/jobs/retry"]
+include-path = ["/jobs/batch", "/jobs/cancel", "/jobs/rerun"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 422]
 checks.allow_header_conformance.enabled = false
 checks.unsupported_method.enabled = false
@@ -52,7 +52,7 @@ include-path-regex = "^/jobs/.job_id."
 checks.positive_data_acceptance.expected-statuses = ["2xx", "3xx", 404, 409, 410, 422]
 
 [[operations]]
-include-name = ["PUT /schedules/{schedule_id}", "POST /schedules", "POST /jobs/batch", "POST /jobs/{job_id}/retry"]
+include-name = ["PUT /schedules/{schedule_id}", "POST /schedules", "POST /jobs/batch", "POST /jobs/{job_id}/rerun"]
 phases.coverage.enabled = false
 """
 

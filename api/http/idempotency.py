@@ -30,10 +30,13 @@ class Key:
     fingerprint: str
 
 
-def key_of(request: Request, body: bytes, idempotency_key: str | None) -> Key | None:
-    """Return the key with the digest of method, path and canonical body; None without a key."""
+def key_of(request: Request, body: bytes, idempotency_key: str | None, *, path: str | None = None) -> Key | None:
+    """Return the key with the digest of method, path and canonical body; None without a key.
+
+    `path` stands for the request's own, where two paths are the same call.
+    """
     if idempotency_key is None:
         return None
     canonical = json.dumps(from_json(body), sort_keys=True, separators=(",", ":"))
-    text = f"{request.method} {request.url.path}\n{canonical}"
+    text = f"{request.method} {path or request.url.path}\n{canonical}"
     return Key(idempotency_key, hashlib.sha256(text.encode()).hexdigest())

@@ -13,8 +13,8 @@ from api.http.bodies import Body
 from api.http.idempotency import Key
 from api.http.problems import FieldError, Problem, problems
 from api.jobs.dispatch import Dispatch, dispatch_of
-from api.jobs.reruns import REPEATABLE, RetryRequest, refuse_unrepeatable, repetition
-from api.jobs.schemas import BulkCancelled, BulkRetried, Refused, Retried
+from api.jobs.reruns import REPEATABLE, RerunRequest, refuse_unrepeatable, repetition
+from api.jobs.schemas import BulkCancelled, BulkReruns, Refused, Rerun
 from api.jobs.selection import BULK_MAX, BulkRequest, is_between, job_among, selected
 from api.jobs.view import at, links
 from shared.errors import DamagedRecord
@@ -68,14 +68,15 @@ async def cancel_jobs(request: Request, ledger: Ledger) -> BulkCancelled:
     )
 
 
+@router.post("/jobs/retry", response_model=BulkReruns, include_in_schema=False)  # the old name
 @router.post(
-    "/jobs/retry",
-    response_model=BulkRetried,
+    "/jobs/rerun",
+    response_model=BulkReruns,
     summary="Rerun many jobs",
     openapi_extra=BULK.document(),
     responses=_REFUSALS,
 )
-async def retry_jobs(request: Request, ledger: Ledger) -> BulkRetried:
+async def rerun_jobs(request: Request, ledger: Ledger) -> BulkReruns:
     """Run jobs that did not succeed again, each as a new job, by their ids or by a filter.
 
     A job that was rerun before is skipped, so the call can safely be repeated.
@@ -85,16 +86,16 @@ async def retry_jobs(request: Request, ledger: Ledger) -> BulkRetried:
     if wanted.filter is not None:
         records = [record for record in records if record.retried_as is None]
 
-    async def repeat(record: Record) -> Retried | Refused:
+    async def repeat(record: Record) -> Rerun | Refused:
         try:
             return await _repeat(record, dispatch_of(request), dry_run=wanted.dry_run)
         except Problem as problem:
             return Refused(id=record.id, code=problem.code, message=problem.detail)
 
     outcomes = await _each(records, repeat)
-    return BulkRetried(
+    return BulkReruns(
         dry_run=wanted.dry_run,
-        retried=[outcome for outcome in outcomes if isinstance(outcome, Retried)],
+        retried=[outcome for outcome in outcomes if isinstance(outcome, Rerun)],
         refused=refused + [outcome for outcome in outcomes if isinstance(outcome, Refused)],
         next_page_token=next_page_token,
     )
@@ -154,21 +155,21 @@ def _foreseen(record: Record) -> str:
     return "requested" if record.state == State.RUNNING and not record.total else State.CANCELLED
 
 
-async def _repeat(record: Record, dispatch: Dispatch, *, dry_run: bool) -> Retried:
+async def _repeat(record: Record, dispatch: Dispatch, *, dry_run: bool) -> Rerun:
     """Make a new job of this one, once. Raises `Problem`."""
     refuse_unrepeatable(record)
     if record.retried_as is not None:
         raise _repeated_already(record.retried_as)
-    submission = repetition(record, RetryRequest())
+    submission = repetition(record, RerunRequest())
     prepared = await dispatch.prepare([submission])
     if dry_run:
-        return Retried(retried_from=record.id, id=None, links=None)
+        return Rerun(retried_from=record.id, id=None, links=None)
     once = Key(_ONCE + record.id, "")
     accepted, _ = await dispatch.accept(prepared, once, retried_from=record.id)
     (job_id,) = accepted.ids
     if accepted.outcome == "replayed":  # another such call came first
         raise _repeated_already(job_id)
-    return Retried(retried_from=record.id, id=job_id, links=links(job_id))
+    return Rerun(retried_from=record.id, id=job_id, links=links(job_id))
 
 
 def _repeated_already(job_id: str) -> Problem:

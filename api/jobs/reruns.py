@@ -18,7 +18,7 @@ REPEATABLE = tuple(state for state in State if state.is_final and state is not S
 _KEPT = RunOptions.model_fields.keys()  # without `run_at` and `delay_s`: a rerun starts now by default
 
 
-class RetryRequest(In):
+class RerunRequest(In):
     """Changes for the rerun of a job. Omitted fields keep the values of the job."""
 
     params: dict[str, Any] | None = Field(
@@ -42,12 +42,12 @@ def refuse_unrepeatable(record: Record) -> None:
         raise Problem(409, "job_live", f"The job is {record.state}. Cancel it first, or wait until it has ended.")
     if stopping := [step.step for step in record.steps if step.state == State.RUNNING]:
         what = (
-            f"The step {stopping[0]!r} is still stopping; a rerun would run it twice at once. Retry in a few seconds."
+            f"The step {stopping[0]!r} is still stopping; a rerun would run it twice at once. Rerun in a few seconds."
         )
         raise Problem(409, "job_live", what, headers={"Retry-After": "5"})
 
 
-def refuse_partial(record: Record, wanted: RetryRequest) -> None:
+def refuse_partial(record: Record, wanted: RerunRequest) -> None:
     """Raise `Problem` (422) if `only_failed` is set for a job that is not a workflow, or together with `params`."""
     what = None
     if wanted.only_failed and not record.total:
@@ -59,7 +59,7 @@ def refuse_partial(record: Record, wanted: RetryRequest) -> None:
         raise Problem(422, "invalid_request", f"{error.pointer}: {what}", errors=[error])
 
 
-def repetition(record: Record, wanted: RetryRequest) -> Submission:
+def repetition(record: Record, wanted: RerunRequest) -> Submission:
     """Return the submission that reruns `record`, validated like any other. Raises `Problem` (422)."""
     kept: dict[str, Any] = {name: value for name, value in json.loads(record.options).items() if name in _KEPT}
     given = wanted.options.model_dump(mode="json", exclude_unset=True) if wanted.options else {}

@@ -20,7 +20,7 @@ from api.http.problems import Problem, problems
 from api.jobs import view
 from api.jobs.changes import Waiters
 from api.jobs.dispatch import dispatch_of
-from api.jobs.reruns import RetryRequest, refuse_partial, refuse_unrepeatable, repetition
+from api.jobs.reruns import RerunRequest, refuse_partial, refuse_unrepeatable, repetition
 from api.jobs.schemas import (
     BatchAccepted,
     CancelRequest,
@@ -57,7 +57,7 @@ from shared.storage import ArtifactStore
 from shared.texts import redact
 from shared.workflows.planning import Prepared
 
-RETRY: Body[RetryRequest] = Body("RetryRequest", RetryRequest, envelope=1)
+RERUN: Body[RerunRequest] = Body("RerunRequest", RerunRequest, envelope=1)
 
 CancelWaitS = Annotated[
     float,
@@ -235,23 +235,25 @@ async def cancel_job(
     return CancelRequest(id=found.id, state=State.CANCELLED, has_started=has_started)
 
 
+@router.post("/jobs/{job_id}/retry", status_code=202, include_in_schema=False)  # noqa: FAST003 - FoundJob takes it; the old name
 @router.post(
-    "/jobs/{job_id}/retry",  # noqa: FAST003 - FoundJob takes it
+    "/jobs/{job_id}/rerun",
     status_code=202,
     response_model=JobAccepted,
     summary="Rerun a job",
-    openapi_extra=RETRY.document(required=False),
+    openapi_extra=RERUN.document(required=False),
     responses={202: _LOCATED, **_REFUSALS, **problems(404, 409, 410)},
 )
-async def retry_job(found: FoundJob, request: Request, *, idempotency_key: IdempotencyKey = None) -> Response:
+async def rerun_job(found: FoundJob, request: Request, *, idempotency_key: IdempotencyKey = None) -> Response:
     """Run an unsuccessful job again as a new job: unchanged, with other parameters and options, or in part."""
     refuse_unrepeatable(found)
-    wanted, body = await RETRY.read_or(RetryRequest(), request)
+    wanted, body = await RERUN.read_or(RerunRequest(), request)
     refuse_partial(found, wanted)
     submission = repetition(found, wanted)
     dispatch = dispatch_of(request)
     prepared = await dispatch.prepare([submission])
-    key = key_of(request, body, idempotency_key)
+    old_path = request.url.path.rpartition("/")[0] + "/retry"  # one key is one rerun, by either path and either version
+    key = key_of(request, body, idempotency_key, path=old_path)
     reusing = found if wanted.only_failed else None
     return _one_accepted(*await dispatch.accept(prepared, key, retried_from=found.id, reusing=reusing))
 

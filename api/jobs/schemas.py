@@ -40,7 +40,7 @@ class Links(Out):
     logs: str = Field(description="Its log lines.")
     artifacts: str = Field(description="Its files.")
     cancel: str = Field(description="POST here to cancel it.")
-    retry: str = Field(description="POST here to rerun it as a new job if it did not succeed.")
+    rerun: str = Field(description="POST here to rerun it as a new job if it did not succeed.")
 
 
 class JobAccepted(Out):
@@ -219,7 +219,7 @@ class BulkCancelled(Out):
     )
 
 
-class Retried(Out):
+class Rerun(Out):
     """A rerun job."""
 
     retried_from: str = Field(description="The original job.")
@@ -227,11 +227,11 @@ class Retried(Out):
     links: Links | None = Field(description="URLs of what belongs to the new job; null in a dry run.")
 
 
-class BulkRetried(Out):
+class BulkReruns(Out):
     """Result of a bulk rerun."""
 
     dry_run: bool = Field(description="Whether this was a dry run: nothing changed.")
-    retried: list[Retried] = Field(description="Jobs that were rerun, with their new jobs.")
+    retried: list[Rerun] = Field(description="Jobs that were rerun, with their new jobs.")
     refused: list[Refused] = Field(description="Unchanged jobs, with the reason.")
     next_page_token: str | None = Field(
         description="The `page_token` of the next call's filter; null if no jobs are left."

@@ -121,7 +121,7 @@ def _links_below(url: str) -> Links:
         logs=f"{url}/logs",
         artifacts=f"{url}/artifacts",
         cancel=f"{url}/cancel",
-        retry=f"{url}/retry",
+        rerun=f"{url}/rerun",
     )
 
 

@@ -46,7 +46,7 @@ def cancel(
 
 
 @with_options
-def retry(
+def rerun(
     job_ids: JobIds = None,
     *,
     params: Params = None,
@@ -68,13 +68,13 @@ def retry(
     with gateway_at(url, as_json=as_json) as gateway:
         if not only or dry_run:
             body = {**wanted, "dry_run": dry_run}
-            _call_for_many(gateway, "/jobs/retry", body, page.show_retried, as_json=as_json)
+            _call_for_many(gateway, "/jobs/rerun", body, page.show_reruns, as_json=as_json)
             return
         changed: dict[str, Any] = {"only_failed": True} if only_failed else {}
         if params is not None or assignments:
             before = gateway.job(only).document["params"] if params is None else None
             changed["params"] = typed_params(params, assignments, of=before)
-        accepted = gateway.post(f"/jobs/{segment(only)}/retry", changed or None)
+        accepted = gateway.post(f"/jobs/{segment(only)}/rerun", changed or None)
         announce(gateway, accepted, wait=wait, as_json=as_json)
 
 

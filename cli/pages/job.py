@@ -31,8 +31,8 @@ def show_job(job: Mapping[str, Any], out: Console) -> None:
     times += [f"ran {ran:.1f} s"] if ran is not None else []
     times += [f"attempt {job['attempt']}"] if job["attempt"] > 1 else []
     times += [f"submitted by {job['parent']}"] if job["parent"] else []
-    times += [f"retries {job['retried_from']}"] if job["retried_from"] else []
-    times += [f"retried as {job['retried_as']}"] if job["retried_as"] else []
+    times += [f"reruns {job['retried_from']}"] if job["retried_from"] else []
+    times += [f"rerun as {job['retried_as']}"] if job["retried_as"] else []
     out.print("  " + ", ".join(times), style="dim")
     if reason := waiting_text(job):
         out.print(Text(f"  {reason}", style="yellow"))

@@ -113,12 +113,10 @@ def show_cancelled(answer: Mapping[str, Any]) -> None:
     _show_refused(answer["refused"])
 
 
-def show_retried(answer: Mapping[str, Any]) -> None:
+def show_reruns(answer: Mapping[str, Any]) -> None:
     """Print the outcome of each requested rerun, one per line, with the new job's id."""
     for job in answer["retried"]:
-        typer.echo(
-            f"{job['retried_from']}  " + ("would be retried" if answer["dry_run"] else f"retried as {job['id']}")
-        )
+        typer.echo(f"{job['retried_from']}  " + ("would be rerun" if answer["dry_run"] else f"rerun as {job['id']}"))
     _show_refused(answer["refused"])
 
 

@@ -244,8 +244,8 @@ def test_cancel_reaches_every_step_of_a_nested_workflow(jobs: Jobs, notebook: Pa
     assert jobs.get(job_id)["state"] == "cancelled"
 
 
-def retried(jobs: Jobs, job_id: str, **body: Any) -> dict[str, Any]:
-    answer = http_client.post(f"{jobs.gateway.url}/jobs/{job_id}/retry", json=body)
+def rerun(jobs: Jobs, job_id: str, **body: Any) -> dict[str, Any]:
+    answer = http_client.post(f"{jobs.gateway.url}/jobs/{job_id}/rerun", json=body)
     assert answer.status_code == 202, answer.text
     return dict(answer.json())
 
@@ -260,7 +260,7 @@ def test_a_partial_rerun_runs_only_what_failed_or_was_skipped(jobs: Jobs, notebo
     wait_for(lambda: states(jobs.get(first["id"]))["chord/good"] == "succeeded", "the good part's end")
     needed.parent.mkdir()
 
-    second_id = retried(jobs, first["id"], only_failed=True)["id"]
+    second_id = rerun(jobs, first["id"], only_failed=True)["id"]
     second = jobs.ended(second_id)
     assert second["state"] == "succeeded", second["error"]
     assert (second["retried_from"], second["tags"], second["steps_total"]) == (first["id"], ["rerun"], 4)
@@ -278,7 +278,7 @@ def test_only_a_workflow_has_steps_to_use_again(jobs: Jobs, notebook: Path) -> N
     single = jobs.ended(jobs.submit("acme.take_note", {"notebook": str(notebook), "behave": "badly"}))
     chain = jobs.ended(jobs.submit("workflow.chain", {"steps": [note(notebook, behave="badly")]}))
     for job, body in ((single, {}), (chain, {"params": {"steps": [note(notebook)]}})):
-        url = f"{jobs.gateway.url}/jobs/{job['id']}/retry"
+        url = f"{jobs.gateway.url}/jobs/{job['id']}/rerun"
         answer = http_client.post(url, json={"only_failed": True, **body})
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/only_failed")
 

@@ -163,7 +163,7 @@ def test_a_replaced_kind_is_submitted_scheduled_and_rerun_as_the_new_one(
     assert jobs.ended(ran.json()["id"])["result"] == {"customer": "c"}
     waiting = accept_old("d", delay_s=3_600)
     assert jobs.cancel(waiting) in {200, 202}
-    again = http_client.post(f"{url}/jobs/{waiting}/retry", json={"params": {"customer": "e"}})
+    again = http_client.post(f"{url}/jobs/{waiting}/rerun", json={"params": {"customer": "e"}})
     assert again.status_code == 202, again.text
     job = jobs.ended(again.json()["id"])
     assert (job["kind"], job["result"]) == ("acme.greet_person", {"customer": "e"})

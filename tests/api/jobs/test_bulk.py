@@ -97,15 +97,15 @@ def test_jobs_that_did_not_succeed_are_repeated_once(
     (live,) = submit(api, extraction, 1, tags=["mine"])
     for job_id in jobs:
         fail(book, job_id)
-    dry = call(api, "retry", filter={"tag": "mine"}, dry_run=True)
+    dry = call(api, "rerun", filter={"tag": "mine"}, dry_run=True)
     assert dry["retried"] == [{"retried_from": job_id, "id": None, "links": None} for job_id in jobs]
-    done = call(api, "retry", filter={"tag": "mine"})
+    done = call(api, "rerun", filter={"tag": "mine"})
     assert [item["retried_from"] for item in done["retried"]] == jobs
     for item in done["retried"]:
         new = api.get(item["links"]["self"]).json()
         assert (new["retried_from"], new["priority"], new["state"]) == (item["retried_from"], 8, "queued")
-    assert call(api, "retry", filter={"tag": "mine"})["retried"] == []
-    again = call(api, "retry", ids=[*jobs, live])
+    assert call(api, "rerun", filter={"tag": "mine"})["retried"] == []
+    again = call(api, "rerun", ids=[*jobs, live])
     assert (again["retried"], codes(again)) == (
         [],
         [*((job_id, "already_retried") for job_id in jobs), (live, "job_live")],
@@ -127,7 +127,7 @@ def test_jobs_that_did_not_succeed_are_repeated_once(
         ({"ids": ["0192f0c1-2a4b-7c3d-8e5f-0123456789ab"] * 1_001}, "/ids"),
     ],
 )
-@pytest.mark.parametrize("what", ["cancel", "retry"])
+@pytest.mark.parametrize("what", ["cancel", "rerun"])
 def test_a_wrong_selection_is_refused_where_it_is_wrong(
     api: httpx.Client, what: str, body: dict[str, Any], pointer: str
 ) -> None:

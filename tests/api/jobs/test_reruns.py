@@ -45,12 +45,12 @@ def test_a_failed_job_runs_again_as_a_new_one_with_its_parameters_and_options(
 ) -> None:
     """Both know each other. When it was to start is not kept: that time has passed."""
     job_id = fail(book, submit(api, extraction, priority=7, tags=["nightly"], max_retries=1))
-    answer = api.post(f"/jobs/{job_id}/retry")
+    answer = api.post(f"/jobs/{job_id}/rerun")
     assert (answer.status_code, answer.json()["state"]) == (202, "queued")
     old, new = api.get(f"/jobs/{job_id}").json(), api.get(answer.headers["location"]).json()
     assert (new["retried_from"], old["retried_as"], old["state"]) == (old["id"], new["id"], "failed")
     assert (new["params"], new["options"], new["tags"]) == (old["params"], old["options"], ["nightly"])
-    assert (old["links"]["retry"], new["priority"]) == (f"/jobs/{job_id}/retry", 7)
+    assert (old["links"]["rerun"], new["priority"]) == (f"/jobs/{job_id}/rerun", 7)
     claimed(book, new["id"])
 
 
@@ -60,11 +60,11 @@ def test_a_job_can_be_repeated_with_other_parameters_and_single_other_options(
     """Options that are not given stay as they were."""
     job_id = fail(book, submit(api, extraction, priority=7, tags=["nightly"]))
     params = {"source": {"kind": "http", "url": "https://example.com/other.csv"}}
-    answer = api.post(f"/jobs/{job_id}/retry", json={"params": params, "options": {"priority": 1, "delay_s": 3600}})
+    answer = api.post(f"/jobs/{job_id}/rerun", json={"params": params, "options": {"priority": 1, "delay_s": 3600}})
     new = api.get(answer.headers["location"]).json()
     assert new["params"]["source"]["url"] == "https://example.com/other.csv"
     assert (new["state"], new["options"]) == ("scheduled", {"priority": 1, "tags": ["nightly"], "delay_s": 3600})
-    again = api.post(f"/jobs/{fail(book, submit(api, extraction, delay_s=0.0))}/retry")
+    again = api.post(f"/jobs/{fail(book, submit(api, extraction, delay_s=0.0))}/rerun")
     assert api.get(again.headers["location"]).json()["options"] == {}
 
 
@@ -83,7 +83,7 @@ def test_edited_parameters_are_checked_like_a_submission(
 ) -> None:
     """422 names the field, and nothing is made."""
     job_id = fail(book, submit(api, extraction))
-    answer = api.post(f"/jobs/{job_id}/retry", json=body)
+    answer = api.post(f"/jobs/{job_id}/rerun", json=body)
     assert answer.status_code == 422
     assert pointer in [error["pointer"] for error in answer.json()["errors"]]
     assert record(book, job_id).retried_as is None
@@ -93,7 +93,7 @@ def test_what_lives_or_succeeded_is_not_repeated(api: httpx.Client, book: Ledger
     """409 names the state; an unknown id is a 404."""
     live, succeeded = submit(api, extraction), submit(api, extraction)
     book.succeed(succeeded, token=claimed(book, succeeded).token, result="{}")
-    answers = [api.post(f"/jobs/{job_id}/retry") for job_id in (live, succeeded, uuid7())]
+    answers = [api.post(f"/jobs/{job_id}/rerun") for job_id in (live, succeeded, uuid7())]
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [
         (409, "job_live"),
         (409, "job_succeeded"),
@@ -104,18 +104,33 @@ def test_what_lives_or_succeeded_is_not_repeated(api: httpx.Client, book: Ledger
 def test_a_repetition_under_an_idempotency_key_is_made_once(
     api: httpx.Client, book: Ledger, extraction: dict[str, Any]
 ) -> None:
-    """The same call again answers with the same job."""
+    """The same call again answers with the same job, also by the old path, which a gateway of another version knows."""
     job_id, key = fail(book, submit(api, extraction)), {"Idempotency-Key": uuid7()}
-    first, second = (api.post(f"/jobs/{job_id}/retry", headers=key) for _ in range(2))
-    assert (first.json()["id"], second.headers["idempotency-replayed"]) == (second.json()["id"], "true")
-    assert api.post(f"/jobs/{job_id}/retry").json()["id"] != first.json()["id"]
+    first, *more = (api.post(f"/jobs/{job_id}/{name}", headers=key) for name in ("rerun", "rerun", "retry"))
+    for again in more:
+        assert (again.json()["id"], again.headers["idempotency-replayed"]) == (first.json()["id"], "true")
+    assert api.post(f"/jobs/{job_id}/rerun").json()["id"] != first.json()["id"]
+
+
+def test_the_old_paths_do_the_same_and_are_not_documented(
+    api: httpx.Client, book: Ledger, extraction: dict[str, Any]
+) -> None:
+    """`retry` is what the service does by itself, so only `rerun` is in the document."""
+    job_id, other = (fail(book, submit(api, extraction)) for _ in range(2))
+    alone = api.post(f"/jobs/{job_id}/retry", json={"options": {"priority": 2}})
+    assert (alone.status_code, api.get(alone.headers["location"]).json()["retried_from"]) == (202, job_id)
+    many = api.post("/jobs/retry", json={"ids": [other]}).json()
+    assert [item["retried_from"] for item in many["retried"]] == [other]
+    paths = api.get("/openapi.json").json()["paths"]
+    assert {"/jobs/rerun", "/jobs/{job_id}/rerun"} <= paths.keys()
+    assert not [path for path in paths if path.endswith("/retry")]
 
 
 def test_a_cancelled_workflow_runs_again_with_steps_of_its_own(api: httpx.Client, pipeline: dict[str, Any]) -> None:
     """The new one's first step is queued."""
     job_id = submit(api, pipeline)
     assert api.post(f"/jobs/{job_id}/cancel").status_code == 200
-    new = api.get(api.post(f"/jobs/{job_id}/retry").headers["location"]).json()
+    new = api.get(api.post(f"/jobs/{job_id}/rerun").headers["location"]).json()
     assert (new["retried_from"], new["steps"][0]["state"]) == (job_id, "queued")
 
 
@@ -128,7 +143,7 @@ def test_a_partial_repetition_starts_no_step_before_its_time(
     book.succeed(first, token=claimed(book, first).token, result="{}")
     fail(book, second)
     body = {"only_failed": True, "options": {"delay_s": 3600}}
-    new = api.get(api.post(f"/jobs/{job_id}/retry", json=body).headers["location"]).json()
+    new = api.get(api.post(f"/jobs/{job_id}/rerun", json=body).headers["location"]).json()
     assert (new["state"], [step["state"] for step in new["steps"]]) == (
         "scheduled",
         ["succeeded", "scheduled", *["waiting"] * (len(new["steps"]) - 2)],
@@ -188,7 +203,7 @@ def test_a_workflow_whose_steps_were_used_again_is_not_deleted(
     first, second = (step["id"] for step in api.get(f"/jobs/{job_id}").json()["steps"][:2])
     book.succeed(first, token=claimed(book, first).token, result="{}")
     book.fail(second, token=claimed(book, second).token, error=ERROR)
-    assert api.post(f"/jobs/{job_id}/retry", json={"only_failed": True}).status_code == 202
+    assert api.post(f"/jobs/{job_id}/rerun", json={"only_failed": True}).status_code == 202
     assert api.delete(f"/jobs/{job_id}").json()["code"] == "job_in_use"
 
 
@@ -211,11 +226,11 @@ def test_a_workflow_is_not_repeated_while_a_step_of_it_runs(api: httpx.Client, b
     failing, running, _ = record(book, job_id).steps
     token = claimed(book, running.id).token
     fail(book, failing.id)
-    for call in (f"/jobs/{job_id}/retry", "/jobs/retry"):
+    for call in (f"/jobs/{job_id}/rerun", "/jobs/rerun"):
         answer = api.post(call, json={} if job_id in call else {"ids": [job_id]}).json()
         assert (answer.get("refused") or [answer])[0]["code"] == "job_live"
     book.fail(running.id, token=token, error=ERROR)
-    assert api.post(f"/jobs/{job_id}/retry", json={"only_failed": True}).status_code == 202
+    assert api.post(f"/jobs/{job_id}/rerun", json={"only_failed": True}).status_code == 202
 
 
 def test_the_files_of_a_deleted_job_go_even_if_the_gateway_did_not_hear_that_it_is_deleted(

@@ -135,10 +135,10 @@ def test_every_route_takes_any_id(gateway: httpx.Client, book: Ledger, job_id: s
     assert (
         gateway.get(url(job_id, "/logs")).json()["lines"] == gateway.get(url(job_id, "/artifacts")).json()["artifacts"]
     )
-    again = gateway.post(job["links"]["retry"])
+    again = gateway.post(job["links"]["rerun"])
     assert (again.status_code, gateway.get(again.headers["location"]).json()["retried_from"]) == (202, job_id)
     assert gateway.post("/jobs/cancel", json={"ids": [job_id]}).json()["refused"][0]["code"] == "job_ended"
-    assert gateway.post("/jobs/retry", json={"ids": [job_id]}).json()["refused"][0]["code"] == "already_retried"
+    assert gateway.post("/jobs/rerun", json={"ids": [job_id]}).json()["refused"][0]["code"] == "already_retried"
     assert [gateway.delete(url(job_id)).status_code for _ in range(2)] == [204, 410]
     assert take(book, job_id) == Refusal("unknown", "")
     left = [name for name in book.client.scan_iter() if job_id in name and "binding" not in name]

@@ -67,7 +67,7 @@ def test_bounds_are_checked_before_anything_is_sent() -> None:
         (("schedules", "update"), RunOptions),
         (("list",), JobCriteria),
         (("cancel",), JobCriteria),
-        (("retry",), JobCriteria),
+        (("rerun",), JobCriteria),
     ],
 )
 def test_every_field_is_an_option_with_its_description(words: tuple[str, ...], model: type[BaseModel]) -> None:

@@ -97,8 +97,8 @@ def test_a_dry_run_only_tells(celeriac: Celeriac) -> None:
     [
         (("cancel",), "Give either job ids"),
         (("cancel", UNKNOWN_ID, "--tag", "a"), "either job ids or options that choose"),
-        (("retry", UNKNOWN_ID, UNKNOWN_ID, "--only-failed"), "need exactly one job id"),
-        (("retry", "--tag", "a", "--set", "x=1"), "need exactly one job id"),
+        (("rerun", UNKNOWN_ID, UNKNOWN_ID, "--only-failed"), "need exactly one job id"),
+        (("rerun", "--tag", "a", "--set", "x=1"), "need exactly one job id"),
     ],
 )
 def test_unclear_words_are_usage_errors(words: tuple[str, ...], named: str, celeriac: Celeriac) -> None:
@@ -107,28 +107,36 @@ def test_unclear_words_are_usage_errors(words: tuple[str, ...], named: str, cele
     assert (refused.exit_code, named in " ".join(refused.output.split())) == (2, True)
 
 
-def test_a_job_is_retried_with_other_parameters(celeriac: Celeriac) -> None:
+def test_a_job_is_rerun_with_other_parameters(celeriac: Celeriac) -> None:
     """`--set` changes the job's own parameters; the new job's id is printed, and each job names the other."""
     first = cancelled(celeriac)
-    second = celeriac.ok("retry", first, "--set", "source.url=https://example.com/fixed.csv")
+    second = celeriac.ok("rerun", first, "--set", "source.url=https://example.com/fixed.csv")
     job = celeriac.json("get", second)
     assert (job["retried_from"], job["params"]["source"]["url"]) == (first, "https://example.com/fixed.csv")
-    assert f"retried as {second}" in celeriac.ok("get", first)
+    assert f"rerun as {second}" in celeriac.ok("get", first)
 
 
-def test_jobs_are_retried_by_a_filter(celeriac: Celeriac) -> None:
+def test_jobs_are_rerun_by_a_filter(celeriac: Celeriac) -> None:
     """Each old job is printed with its new one; a second call repeats none again."""
     old = {cancelled(celeriac, "--tag", "winter") for _ in range(2)}
-    would = celeriac.ok("retry", "--tag", "winter", "--dry-run").splitlines()
-    pairs = dict(line.split("  retried as ") for line in celeriac.ok("retry", "--tag", "winter").splitlines())
+    would = celeriac.ok("rerun", "--tag", "winter", "--dry-run").splitlines()
+    pairs = dict(line.split("  rerun as ") for line in celeriac.ok("rerun", "--tag", "winter").splitlines())
     assert {line.split()[0] for line in would} == old == set(pairs)
     assert {celeriac.json("get", new)["retried_from"] for new in pairs.values()} == old
     celeriac.ok("cancel", "--tag", "winter", "--state", "queued")
 
 
-def test_only_the_failed_steps_are_retried(celeriac: Celeriac) -> None:
+def test_the_old_name_of_rerun_is_hidden_and_does_the_same(celeriac: Celeriac) -> None:
+    """Scripts that say `celeriac retry` go on; the help shows one name."""
+    first = cancelled(celeriac)
+    assert celeriac.json("get", celeriac.ok("retry", first))["retried_from"] == first
+    commands = [line.split()[0] for line in celeriac.ok("--help").splitlines() if line.strip()]
+    assert ("rerun" in commands, "retry" in commands) == (True, False)
+
+
+def test_only_the_failed_steps_are_rerun(celeriac: Celeriac) -> None:
     """`--only-failed` goes to the gateway, which refuses it for a job without steps."""
-    refused = celeriac("retry", cancelled(celeriac), "--only-failed")
+    refused = celeriac("rerun", cancelled(celeriac), "--only-failed")
     assert (refused.exit_code, "only_failed" in refused.stderr) == (2, True)
 
 

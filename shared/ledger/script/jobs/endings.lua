@@ -85,7 +85,7 @@ end
 local function quarantine(record)
   settle(record, 'quarantined', { error = error_document('quarantined',
     'It lost ' .. record.crashes .. ' workers, so it is not tried again.',
-    'Look at the attempts and the workers\' logs: out of memory, a crash in native code, or a kill. Then retry it.') })
+    'Look at the attempts and the workers\' logs: out of memory, a crash in native code, or a kill. Then rerun it.') })
 end
 
 local function expire(record)
