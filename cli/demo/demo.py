@@ -22,11 +22,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from celeriac.ports import HOST, free_port
 from cli.client.gateway import Gateway, Refused, Unreachable
 from cli.demo.checks import TABLE, Off, check_sums, show_loaded, show_rejects, show_timings, try_urls
 from cli.demo.sales import Figures, write_sales
 from cli.demo.study import run_job, show_models, show_reports, study
-from cli.local.ports import HOST, CannotStart, free_port, refuse_taken_port
+from cli.local.ports import CannotStart, refuse_taken_port
 from cli.local.processes import tethered
 from cli.pages.output import amount, console
 from shared.ledger.states import State

@@ -8,7 +8,8 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from cli.local.ports import HOST, CannotStart
+from celeriac.ports import HOST
+from cli.local.ports import CannotStart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,9 +14,10 @@ import redis
 
 from celeriac import start
 from celeriac.extras import how_to_install, missing
+from celeriac.ports import HOST, free_port
 from cli.client.gateway import Gateway, Refused, Unreachable
 from cli.local.folder import claimed_folder, connections_of
-from cli.local.ports import HOST, CannotStart, free_port, refuse_taken_port
+from cli.local.ports import CannotStart, refuse_taken_port
 from cli.local.processes import Child, Died, Ensemble, NotReady, Program, StopRequested, StopSignals
 from cli.local.valkey import answers, valkey_program
 from cli.local.workers import WorkerPlan, families_without_packages, plan_workers

@@ -84,6 +84,8 @@ class LedgerBackend(RedisBackend):
         Its child died, or the ledger was unavailable for longer than a worker retries. If the job was not claimed, the
         keeper publishes it again.
         """
+        if getattr(kwargs.get("request"), "is_eager", False):  # there is no job: see worker.runtime.task
+            return
         if isinstance(exc, WorkerLostError) and self.was_stopped(task_id):
             return
         if isinstance(exc, _NOT_THE_JOBS_FAULT) and not settled(kwargs.get("request")):

