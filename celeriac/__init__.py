@@ -12,33 +12,58 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shared.contract.artifacts import Artifact, ArtifactUri, Dataset
     from shared.contract.definition import Concurrency, Contract, FedFromUpstream, Limits, Retry
     from shared.errors import TaskFailure, TransientFailure
+    from shared.workflows.definition import WorkflowContract
+    from shared.workflows.nodes import Chain, Chord, Group, Node, PlanRefused, fed_step, step
     from worker.runtime.run import Run
     from worker.runtime.task import runs
 
 _FROM = {
+    "Artifact": "shared.contract.artifacts",
+    "ArtifactUri": "shared.contract.artifacts",
+    "Chain": "shared.workflows.nodes",
+    "Chord": "shared.workflows.nodes",
     "Concurrency": "shared.contract.spec",
     "Contract": "shared.contract.definition",
+    "Dataset": "shared.contract.artifacts",
     "FedFromUpstream": "shared.contract.definition",
+    "Group": "shared.workflows.nodes",
     "Limits": "shared.contract.definition",
+    "Node": "shared.workflows.nodes",
+    "PlanRefused": "shared.workflows.nodes",
     "Retry": "shared.contract.definition",
     "Run": "worker.runtime.run",
     "TaskFailure": "shared.errors",
     "TransientFailure": "shared.errors",
+    "WorkflowContract": "shared.workflows.definition",
+    "fed_step": "shared.workflows.nodes",
     "runs": "worker.runtime.task",
+    "step": "shared.workflows.nodes",
 }
 
 __all__ = [
+    "Artifact",
+    "ArtifactUri",
+    "Chain",
+    "Chord",
     "Concurrency",
     "Contract",
+    "Dataset",
     "FedFromUpstream",
+    "Group",
     "Limits",
+    "Node",
+    "PlanRefused",
     "Retry",
     "Run",
     "TaskFailure",
     "TransientFailure",
+    "WorkflowContract",
+    "fed_step",
     "runs",
+    "step",
 ]
 
 
