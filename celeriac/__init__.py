@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from shared.contract.artifacts import Artifact, ArtifactUri, Dataset
     from shared.contract.definition import Concurrency, Contract, FedFromUpstream, Limits, Retry
     from shared.errors import TaskFailure, TransientFailure
-    from shared.workflows.definition import WorkflowContract
+    from shared.workflows.definition import GroupResult, WorkflowContract
     from shared.workflows.nodes import Chain, Chord, Group, Node, PlanRefused, fed_step, step
     from worker.runtime.run import Run
     from worker.runtime.task import runs
@@ -30,6 +30,7 @@ _FROM = {
     "Dataset": "shared.contract.artifacts",
     "FedFromUpstream": "shared.contract.definition",
     "Group": "shared.workflows.nodes",
+    "GroupResult": "shared.workflows.definition",
     "Limits": "shared.contract.definition",
     "Node": "shared.workflows.nodes",
     "PlanRefused": "shared.workflows.nodes",
@@ -53,6 +54,7 @@ __all__ = [
     "Dataset",
     "FedFromUpstream",
     "Group",
+    "GroupResult",
     "Limits",
     "Node",
     "PlanRefused",

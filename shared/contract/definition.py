@@ -223,6 +223,9 @@ def _definition_faults(cls: AnyContract) -> Iterator[Fault]:
                 "Delete the old contract.",
             )
     yield from name_faults(cls, cls.model_fields)
+    if spec.result is BaseModel:
+        yield "its result is BaseModel itself, which has no fields", "Derive a class from it with the result's fields."
+        return
     yield from unresolved_faults(cls)
     yield from unresolved_faults(spec.result)
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from shared.contract.definition import Contract, Limits
 from shared.contract.params import Params
 from shared.workflows.assembly import CanvasContract, Elements
+from shared.workflows.definition import GroupResult
 from shared.workflows.elements import Element, Kind
 from shared.workflows.nodes import MAX_STEPS, Chain, Chord, Chunks, Group, MapStep, Node
 
@@ -36,15 +37,6 @@ class StepResult(BaseModel):
     """The result of the workflow's last step, as described by its kind."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-
-
-class GroupResult(BaseModel):
-    """Outcome of a group's steps. Each result is stored with its step."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    succeeded_count: int = Field(ge=0, description="Steps that succeeded.")
-    failed_count: int = Field(ge=0, description="Steps that failed and have `may_fail`.")
 
 
 class MapResult(BaseModel):

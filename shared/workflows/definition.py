@@ -9,21 +9,30 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Never, Self
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.contract.checking.journey import problems_in
 from shared.contract.definition import Contract, ResultT, RunT
 from shared.contract.spec import Fault, refusal
 from shared.ledger.ids import uuid7
 from shared.workflows.feeding import feeding_problems
-from shared.workflows.nodes import MapStep, Node, PlannedStep, PlanRefused, lay_out, without_steps
+from shared.workflows.nodes import MapStep, Node, PlannedStep, PlanRefused, ends_in_parallel, lay_out, without_steps
 from shared.workflows.openings import what_is_wrong, with_stand_ins
 
 logger = logging.getLogger(__name__)
 
 
+class GroupResult(BaseModel):
+    """Outcome of a group's steps. Each result is stored with its step."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    succeeded_count: int = Field(ge=0, description="Steps that succeeded.")
+    failed_count: int = Field(ge=0, description="Steps that failed and have `may_fail`.")
+
+
 class WorkflowContract(Contract[ResultT]):
-    """A contract that runs as several steps. Its result is that of the last step.
+    """A contract that runs as several steps. Its result is that of the last step, or `GroupResult` after parallel ones.
 
     `plan()` is tried on the examples when the class is defined; if it uses what its module defines further down, when
     the catalogue is loaded.
@@ -88,6 +97,19 @@ class WorkflowContract(Contract[ResultT]):
         else:
             yield from ((f"makes plan() give {what}", hint) for what, hint in _step_faults(steps))
             yield from _parameter_faults(steps)
+            if ends_in_parallel(node) and not _is_outcome_of_a_group(self.spec.result):
+                yield (
+                    f"makes plan() end in parallel steps, whose result is not {self.spec.result.__name__}",
+                    "Derive it from WorkflowContract[GroupResult], or end with one step.",
+                )
+
+
+def _is_outcome_of_a_group(result: type[BaseModel]) -> bool:
+    try:
+        result.model_validate_json('{"succeeded_count": 1, "failed_count": 1}')
+    except ValidationError:
+        return False
+    return True
 
 
 def _step_faults(steps: Sequence[PlannedStep]) -> Iterator[Fault]:

@@ -32,10 +32,8 @@ from uuid import UUID, uuid4
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, SecretStr
 from pydantic import computed_field, field_serializer, field_validator, model_validator
 
-from celeriac import Concurrency, Contract, FedFromUpstream, Limits, Retry, Run, runs
-from shared.artifacts import Artifact, ArtifactUri, Dataset
-from shared.workflows import Chain, Chord, Group, WorkflowContract, fed_step, step
-from shared.workflows.nodes import PlanRefused
+from celeriac import Artifact, ArtifactUri, Concurrency, Contract, Dataset, FedFromUpstream, Limits, Retry, Run, runs
+from celeriac import Chain, Chord, Group, GroupResult, PlanRefused, WorkflowContract, fed_step, step
 """
 RESULT = """
 class Shouted(BaseModel):
