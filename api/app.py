@@ -98,7 +98,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def ledger_client(settings: GatewaySettings) -> redis.asyncio.Redis:
     """Return the process's client of the ledger. If all connections are in use, a call waits within its time limit.
 
-    After a restart of the ledger every connection of the pool is broken: each is replaced on its next use.
+    A restart of the ledger breaks every connection of the pool; each is replaced on its next use.
     """
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         settings.ledger_url,

@@ -1,4 +1,4 @@
-"""Work in a thread that ends when its time is up: a thread that nobody waits for would take the CPU from the others."""
+"""Run a function in a thread that is stopped when its time is up, because an abandoned thread would still use CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _AGAIN_AFTER_S = 0.1
 
 
 class _Stopped(BaseException):
-    """Raised in the thread: no `except Exception` on its way takes it for an error."""
+    """Raised in the thread to stop it; `except Exception` does not catch it."""
 
 
 class _Work(Generic[T]):
@@ -35,7 +35,7 @@ class _Work(Generic[T]):
                 self._thread = None
 
     def stop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Stop the thread, again and again until it has ended: a callback or a `__del__` may swallow the exception."""
+        """Stop the thread; repeat until it has ended, because a callback or a `__del__` may swallow the exception."""
         with self._lock:
             self._is_stopped = True
             if self._thread is None:
@@ -45,9 +45,9 @@ class _Work(Generic[T]):
 
 
 async def within(bound_s: float, call: Callable[[], T]) -> T:
-    """Return what `call` returns in a thread. Raises `TimeoutError` after `bound_s`; the call is stopped then.
+    """Return what `call` returns in a thread. Raises `TimeoutError` after `bound_s`, and stops the call.
 
-    It stops before its next line of Python, so not in the middle of a call that waits.
+    The call stops before its next line of Python, so not while it waits in C code.
     """
     work = _Work(call)
     try:

@@ -180,7 +180,9 @@ class BeatScheduler(RedBeatScheduler):  # type: ignore[misc]  # RedBeat has no t
 
 def _trouble(planned: Planned, changed: KeyError | ValidationError | PlanRefused) -> str:
     if isinstance(changed, KeyError):
-        return f"The kind {planned.schedule.kind!r} is unknown to beat: give it the gateway's CELERIAC_CONTRACTS."
+        return (
+            f"The kind {planned.schedule.kind!r} is unknown to beat: set its CELERIAC_CONTRACTS to that of the gateway."
+        )
     if isinstance(changed, PlanRefused):
         where, what = ".".join(map(str, changed.problems[0][0])), changed.problems[0][1]
         return f"The workflow is no longer valid: {where}: {what} Edit the schedule."

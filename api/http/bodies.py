@@ -28,7 +28,9 @@ T = TypeVar("T")
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_LARGE = re.compile(rb"[0-9](?:[eE]\+?[0-9]{3}|[0-9]{299})")  # one first character: it is searched for much faster
+_LARGE = re.compile(
+    rb"[0-9](?:[eE]\+?[0-9]{3}|[0-9]{299})"
+)  # a pattern that begins with one class of characters is searched for much faster
 
 
 class Body(Generic[T]):

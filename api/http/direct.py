@@ -1,6 +1,6 @@
 """Routes whose usual requests skip FastAPI's reading of parameters, which costs as much as accepting a job.
 
-They are FastAPI's routes: in the document, measured, and refused like all others.
+In all else they are FastAPI's routes: in the document, in the metrics, and in how requests are refused.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class DirectRoute(APIRoute):
-    """A route that calls its endpoint itself where only the path and headers have to be read.
+    """A route that calls its endpoint directly if only the path and headers of the request have to be read.
 
-    The endpoint takes the request, the ids of its path, and as keywords with defaults whatever else it wants; it
-    returns a response. A request with a query, with an id that is not written as the service writes it, or with a
-    header that is sent twice or wrong, goes through FastAPI, which refuses it where that is right.
+    The endpoint takes the request and the ids of its path, and all other parameters as keywords with defaults; it
+    returns a response. Every other request goes through FastAPI, which may refuse it: one with a query, with an
+    unusual spelling of an id, or with a repeated or invalid header.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """Take what `APIRoute` takes. Raises `ValueError` for an endpoint with dependencies."""
         super().__init__(*arguments, **options)
         if self.dependant.dependencies:
-            raise ValueError(f"{self.name} has dependencies, which are FastAPI's: take them from the request instead")
+            raise ValueError(
+                f"{self.name} has dependencies, which a direct route cannot resolve: take them from the request"
+            )
         self._parsing = self.app
         self._headers = {one.alias.lower().encode("latin-1"): one for one in self.dependant.header_params}
         self.app = self._serve

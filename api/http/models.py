@@ -12,6 +12,6 @@ class In(BaseModel):
 
 
 class Out(BaseModel):
-    """What a client gets. Fields of an answer have no defaults: each is always there."""
+    """What a client gets. Its fields have no defaults, so each is in every answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""Paths whose segments may be anything: a job's id that another Celery client chose may have slashes in it."""
+"""Paths with any text as a segment: other Celery clients may choose ids of jobs that contain slashes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _JOBS = "/jobs/"
 
 
 class WholeIds:
-    """ASGI middleware that leaves the id in `/jobs/{id}` percent-encoded, so that a slash in it does not end it."""
+    """ASGI middleware that leaves the id in `/jobs/{id}` percent-encoded, so that it may contain a slash."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

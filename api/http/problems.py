@@ -136,7 +136,7 @@ def install(app: FastAPI) -> None:
 
 
 def _install_for_ledger(app: FastAPI) -> None:
-    """Say of each failure of the ledger what is known to have become of the request."""
+    """Answer each failure of the ledger with what is known about the request: changed nothing, or unknown."""
 
     @app.exception_handler(LedgerUnavailable)
     async def unavailable(request: Request, raised: LedgerUnavailable) -> Response:
@@ -156,7 +156,7 @@ def _install_for_ledger(app: FastAPI) -> None:
         _log.error("damaged record", job_id=raised.job_id, cause=str(raised))
         detail = (
             f"The ledger's record of job {raised.job_id} cannot be read: {raised}. "
-            "Its operator can look at it in Redis; DELETE removes it."
+            "Ask the operator to look at it in Redis, or remove it with DELETE."
         )
         return Problem(409, "damaged_record", detail).response(request.url.path)
 
@@ -165,8 +165,8 @@ def _install_for_ledger(app: FastAPI) -> None:
         if _may_have_changed():
             return _outcome_unknown(f"The ledger is full ({raised})").response(request.url.path)
         detail = (
-            f"The ledger is full ({raised}); nothing was accepted or changed. Retry later; its operator can give it "
-            "more memory or disk, or delete jobs that have ended."
+            f"The ledger is full ({raised}); nothing was accepted or changed. Retry later, or ask the operator to "
+            "give it more memory or disk or to delete jobs that have ended."
         )
         return Problem(507, "ledger_full", detail, headers={"Retry-After": "30"}).response(request.url.path)
 
@@ -178,8 +178,8 @@ def _may_have_changed() -> bool:
 
 def _outcome_unknown(why: str) -> Problem:
     detail = (
-        f"{why}, so it is not known whether, or how far, the request was carried out. Repeat it; a submission with the "
-        "same Idempotency-Key, then it is accepted once. Without a key look first."
+        f"{why}, so it is not known whether, or how far, the request was carried out. Repeat it: a submission with the "
+        "same Idempotency-Key is accepted only once. Without a key, first check whether its job exists."
     )
     return Problem(503, "outcome_unknown", detail, headers={"Retry-After": "2"})
 

@@ -25,7 +25,7 @@ from shared.ledger.states import State
 BULK: Body[BulkRequest] = Body("BulkRequest", BulkRequest, envelope=3)
 _LIVE = tuple(state for state in State if not state.is_final)
 _AT_ONCE = 50  # concurrent calls of the ledger
-_ONCE = "\x01repeat "  # no client's Idempotency-Key begins like this
+_ONCE = "\x01repeat "  # no client's Idempotency-Key can begin with it
 _REFUSALS = problems(400, 413, 415, 422, 503, 507)
 
 T = TypeVar("T")
@@ -104,14 +104,14 @@ async def rerun_jobs(request: Request, ledger: Ledger) -> BulkReruns:
 async def _chosen(
     ledger: AsyncLedger, wanted: BulkRequest, states: Collection[State]
 ) -> tuple[list[Record], list[Refused], str | None]:
-    """Return the jobs that are meant, the ids that are none, and the token to go on with. Raises `Problem` (422)."""
+    """Return the selected jobs, the refused ids, and the token of the next page. Raises `Problem` (422)."""
     if wanted.filter is None:
         return *await _named(ledger, wanted.ids or ()), None
     selection = wanted.filter
     narrowed = [state for state in states if not selection.state or state in selection.state]
     if not narrowed:
         states_meant = ", ".join(states)
-        message = f"Jobs in these states cannot be changed. Use some of {states_meant}, or omit it."
+        message = f"This call does not change jobs in these states. Use some of {states_meant}, or omit 'state'."
         problem = FieldError(pointer="/filter/state", message=message)
         raise Problem(422, "invalid_request", f"{problem.pointer}: {message}", errors=[problem])
     records, next_page_token = await selected(ledger, selection, narrowed, most=BULK_MAX)
@@ -132,9 +132,9 @@ async def _named(ledger: AsyncLedger, ids: Sequence[str]) -> tuple[list[Record],
 
 
 async def _each(items: Sequence[T], call: Callable[[T], Awaitable[Answer]]) -> list[Answer]:
-    """Return what `call` answers to each, in order; so many at once that the ledger's other users get their turn.
+    """Return what `call` answers to each item, in order; only some run at once, so that other requests are served too.
 
-    When one fails, those under way end before that is told: nothing is changed after the response.
+    If one fails, the others that have begun end first, so that nothing is changed after the response.
     """
     answers: list[Answer] = []
     for start in range(0, len(items), _AT_ONCE):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from types import FrameType
 
-_FIRST_PAUSE_S = 0.05  # before the subscription is tried again; doubles
+_FIRST_PAUSE_S = 0.05  # before the first new attempt to subscribe; it doubles each time
 _LONGEST_PAUSE_S = 2.0
 _NOT_A_SERVERS = (None, signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
 _log = structlog.get_logger(__name__)

@@ -71,14 +71,14 @@ class Checks:
             yield FieldError(pointer="/params", message=most)
         elif self._laid_out > _MOST_LAID_OUT:
             what = (
-                "It has too many parallel steps one after another: laying out each of them lays out all that follow "
-                "again. Put single steps between them, or make several jobs of it."
+                "It has too many groups of parallel steps in a row: each step of a group contains all later steps. Put "
+                "single steps between the groups, or split it into several jobs."
             )
             yield FieldError(pointer="/params", message=what)
         elif self._bytes > _MOST_BYTES:
             what = (
-                f"With it, the messages of this request have more than {_MOST_BYTES >> 20} MiB: each of several "
-                "parallel steps contains all later steps. Use fewer of either, or smaller parameters."
+                f"With it, the messages of this request have more than {_MOST_BYTES >> 20} MiB: the message of each "
+                "parallel step contains all later steps. Use fewer parallel or later steps, or smaller parameters."
             )
             yield FieldError(pointer="/params", message=what)
 
@@ -103,10 +103,10 @@ def _option_problems(job: Contract[Any], options: RunOptions) -> Iterator[FieldE
             pointer="/options/expires_in_s", message="The job would expire before it starts; use a later expiry."
         )
     if options.concurrency_key is not None and isinstance(job, WorkflowContract):
-        own = "A workflow does not take it; omit it, or submit the steps as jobs."
+        own = "Omit it: a workflow has no concurrency key. If its steps need one, submit them as jobs."
         yield FieldError(pointer="/options/concurrency_key", message=own)
     if options.concurrency_key is not None and spec.concurrency is not None:
-        own = f"Omit it: {spec.kind} itself says how many of its jobs run at once."
+        own = f"Omit it: the kind {spec.kind} sets how many of its jobs run at once."
         yield FieldError(pointer="/options/concurrency_key", message=own)
     if options.queue is None:
         return

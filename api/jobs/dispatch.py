@@ -27,7 +27,7 @@ from shared.ledger.records import Submission as LedgerSubmission
 from shared.workflows.definition import WorkflowContract
 from shared.workflows.planning import Planner, Prepared, prepare
 
-_COMPOSING_S = 10.0  # what `Checks` lets pass takes two of CPU time, but for some ways of nesting
+_COMPOSING_S = 10.0  # a workflow that `Checks` accepts takes about two seconds of CPU time; few nestings take more
 _WORKFLOWS_AT_ONCE = 4  # threads that plan workflows; further requests wait
 
 
@@ -120,7 +120,9 @@ class Dispatch:
             try:
                 return await within(_COMPOSING_S, partial(self._planner.entry, prepared, **lineage))
             except TimeoutError as slow:
-                text = f"It could not be laid out within {_COMPOSING_S:g} s. Nest less, or make several jobs of it."
+                text = (
+                    f"It could not be planned within {_COMPOSING_S:g} s. Nest it less, or split it into several jobs."
+                )
                 raise Problem(
                     422, "workflow_too_large", text, errors=[FieldError(pointer="/params", message=text)]
                 ) from slow
@@ -129,6 +131,6 @@ class Dispatch:
 
 
 def dispatch_of(request: Request) -> Dispatch:
-    """Return the process's `Dispatch`. No dependency: resolving one would cost a tenth of accepting a job."""
+    """Return the process's `Dispatch`. As a FastAPI dependency it would cost a tenth of accepting a job."""
     dispatch: Dispatch = request.app.state.dispatch
     return dispatch

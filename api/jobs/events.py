@@ -23,7 +23,7 @@ from shared.ledger.states import FINAL_STATES, State
 
 # A stream keeps EVENTS_KEPT (shared/ledger/records.py) events or more, so what follows a gap always fills a page.
 _PAGE = 500
-_LEDGER_PAUSE_S = 1.0  # how long a stream waits for a ledger that does not answer while the subscription is up
+_LEDGER_PAUSE_S = 1.0  # before a stream reads again from a ledger that does not answer although the subscription works
 _EVENT_ID = r"^[0-9]{1,15}(-[0-9]{1,15})?$"
 _DESCRIPTION = """Each event has a name and JSON data `{at, step, ...}`:
 
@@ -82,7 +82,7 @@ async def _last_seen(
 
 
 async def _watch(job: FoundJob, changes: Waiters) -> AsyncIterator[Watch]:
-    with changes.watch(job.id) as watch:  # here, so that a refusal comes before the stream has begun
+    with changes.watch(job.id) as watch:  # registered here, so that a refusal comes before the stream begins
         yield watch
 
 
@@ -106,7 +106,7 @@ async def follow_events(
         try:
             page = await ledger.events(job.id, after=after, count=_PAGE)
             is_trimmed = len(page) == _PAGE and await _is_trimmed(ledger, job, page)
-            ends = not page and await _has_ended(ledger, job)  # an id of the future hides the event of the end, too
+            ends = not page and await _has_ended(ledger, job)  # an id from the future hides even the final event
         except LedgerUnavailable:
             await watch.changed(_LEDGER_PAUSE_S)
             continue
@@ -120,7 +120,7 @@ async def follow_events(
             if has_ended:
                 return
             has_ended = ends
-            if not ends:  # else look once more: the last events may have come since
+            if not ends:  # otherwise read once more: the last events may have come since
                 await watch.changed()
 
 

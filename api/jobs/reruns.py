@@ -53,7 +53,7 @@ def refuse_partial(record: Record, wanted: RerunRequest) -> None:
     if wanted.only_failed and not record.total:
         what = "The job is not a workflow, so it has no steps to reuse. Omit only_failed."
     elif wanted.only_failed and wanted.params is not None:
-        what = "With other parameters the results of the steps do not fit. Set only_failed or params, not both."
+        what = "The results of the steps do not fit other parameters. Set only_failed or params, not both."
     if what:
         error = FieldError(pointer="/only_failed", message=what)
         raise Problem(422, "invalid_request", f"{error.pointer}: {what}", errors=[error])

@@ -209,7 +209,7 @@ async def cancel_job(
 ) -> CancelRequest:
     """Cancel a waiting or running job with all its steps. This is effective even if no worker is up.
 
-    409 says that the job had ended; with `wait_s`, also that it ended otherwise before its worker could stop it.
+    409 says that the job had ended before; with `wait_s`, also that it ended before its worker could stop it.
     """
     found = await find(ledger, settings, job_id)
     if isinstance(found, NotThere):
@@ -282,8 +282,8 @@ async def delete_job(job_id: JobId, ledger: Ledger, settings: Settings, store: S
         raise Problem(
             409,
             "job_in_use",
-            "A live job, a schedule or a later job that used its steps again needs its files, or its callback is still "
-            "to be made. It goes with its retention.",
+            "A live job, a schedule or a rerun of its steps still needs its files, or its callback is not sent yet. "
+            "Delete it later, or wait for the end of its retention.",
         )
     if what == "unknown":
         raise Problem(410, "expired_job", "The job has just passed its retention.")

@@ -17,13 +17,15 @@ WaitingReason = Literal[
 _WHY_IT_WAITS = (
     "Why it does not run yet: `scheduled`, its start or next attempt is at `due_at`; `queue_paused`; "
     "`concurrency_limited`, the limit of its concurrency key is reached; `no_consumer`, no worker consumes its queue; "
-    "`no_worker_for_kind`, none of those that do runs its kind; "
+    "`no_worker_for_kind`, no worker that consumes its queue can run its kind; "
     "`behind`, `queue_position` jobs are before it. Null if it is not waiting. For a workflow, the reason of its first "
     "waiting step."
 )
-_HOW_MANY_BEFORE = "If it is `behind`: number of jobs before it in its queue, over all priorities; 0: it is next."
+_HOW_MANY_BEFORE = (
+    "Number of jobs before it in its queue, of all priorities, if it is `behind`; 0 means that it is next."
+)
 
-_STEP_STATE = {  # one list, which clients' generators read better than a choice of two
+_STEP_STATE = {  # one list: generators of clients handle it better than a union of two
     "type": "string",
     "enum": [str(state) for state in STEP_STATES],
     "title": "StepState",

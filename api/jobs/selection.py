@@ -106,14 +106,14 @@ async def find(ledger: AsyncLedger, settings: BrokerSettings, job_id: str) -> Re
     found = await ledger.read(job_id)
     if isinstance(found, Unknown):
         missing = await adopt_unclaimed(ledger, settings, job_id)
-        found = await ledger.read(job_id)  # also where a worker has claimed it meanwhile
+        found = await ledger.read(job_id)  # finds it too if a worker has claimed it meanwhile
         if isinstance(found, Unknown) and missing is not None:
             return missing
     return job_among(found, job_id)
 
 
 def unknown_job(job_id: str, missing: NotThere) -> Problem:
-    """Return the answer for a job that is not there."""
+    """Return the answer for a job that the ledger does not have."""
     return Problem(404, "unknown_job", f"There is no job {job_id}. {missing.why}")
 
 
@@ -167,7 +167,7 @@ def ledger_filter(wanted: JobFilter | JobSelection) -> Filter:
 
 
 def is_between(created_at: datetime, wanted: JobFilter | JobSelection) -> bool:
-    """Return whether a job was created within the times of the filter. Its id is exact to about a minute only."""
+    """Return whether a job was created within the times of the filter. Its id gives the time only to about a minute."""
     after, before = wanted.created_after, wanted.created_before
     return (after is None or after <= created_at) and (before is None or created_at < before)
 
@@ -177,7 +177,7 @@ async def selected(
 ) -> tuple[Sequence[Record], str | None]:
     """Return at most `most` matching jobs in one of `states`, newest first, and the token of the next page."""
     everywhere = ledger_filter(wanted)
-    found: dict[str, Record] = {}  # by their places in the lists
+    found: dict[str, Record] = {}  # by `Record.place`
     looked_at: list[str] = []  # the last id searched per state, if more follow
     for state in states:  # one query per state uses its index; jobs in other states cost nothing
         records, next_id = await ledger.list(replace(everywhere, states=(state,)), limit=most)

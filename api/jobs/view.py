@@ -36,7 +36,7 @@ from shared.texts import as_text, finite
 
 @contextmanager
 def _reading(record: Record) -> Iterator[None]:
-    """Turn what fails on the texts of a record into `DamagedRecord`."""
+    """Raise `DamagedRecord` where a text of a record cannot be parsed."""
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as failure:
@@ -44,7 +44,7 @@ def _reading(record: Record) -> Iterator[None]:
 
 
 def job(record: Record) -> bytes:
-    """Return a job with all its fields: the JSON of `Job`, without a model that would only be written out again.
+    """Return a job with all its fields: the JSON of `Job`, written directly because building the model costs more.
 
     Raises `DamagedRecord`.
     """
@@ -98,13 +98,13 @@ def batch_accepted(entries: Iterable[Entry], reply: Accepted) -> str:
 
 @cache
 def _accepted_form() -> str:
-    """Return the JSON of `JobAccepted`, with a place for each value; none of them has a character to be escaped."""
+    """Return the JSON of `JobAccepted` with a placeholder for each value; no value needs escaping."""
     places: dict[str, Any] = {name: f"%({name})s" for name in JobAccepted.model_fields}
     places["links"] = _links_below("/jobs/%(id)s")
     return JobAccepted.model_construct(**places).model_dump_json(warnings=False)
 
 
-@lru_cache(maxsize=64)  # all jobs of a batch, and of those that share a round trip, are accepted at once
+@lru_cache(maxsize=64)  # all jobs of a batch, and of one round trip, are accepted at the same time
 def _text_of(ms: int) -> str:
     return to_json(at(ms)).decode().strip('"')
 
@@ -202,7 +202,7 @@ def _progress(record: Record) -> Progress | None:
 
 
 def _error(text: str | None) -> JobError | None:
-    """Return the error of a job. Workers of other versions may have written anything that is JSON."""
+    """Return the error of a job. A worker of another version may have written any JSON."""
     if text is None:
         return None
     error = json.loads(text)
@@ -227,6 +227,6 @@ def _json(text: str | None) -> Any:
 
 
 def warning(kinds: Iterable[str]) -> str:
-    """Return the header `Warning` for the deprecated ones among `kinds`; empty if none is."""
+    """Return the header `Warning` for the deprecated ones among `kinds`; empty if there are none."""
     deprecated = {kind: catalogue()[kind].spec.deprecated.replace('"', "'") for kind in sorted(kinds)}
     return ", ".join(f'299 celeriac "{kind} is deprecated. {text}"' for kind, text in deprecated.items() if text)

@@ -51,13 +51,13 @@ async def when_ended(record: Record, wait_s: float, ledger: AsyncLedger, changes
                     await watch.changed(deadline - time.monotonic())
                     continue
                 latest = await ledger.read(record.id)
-            except LedgerUnavailable:  # it may be back before the time is up
+            except LedgerUnavailable:  # it may respond again before the time is up
                 if time.monotonic() + _LEDGER_PAUSE_S >= deadline:
                     raise
                 await watch.changed(_LEDGER_PAUSE_S)
                 continue
             if not isinstance(latest, Record):
-                return record  # forgotten meanwhile; this is the last that was seen of it
+                return record  # it was deleted meanwhile; this is the last known record
             record = latest
             left_s = deadline - time.monotonic()
             if State(record.state).is_final or left_s <= 0 or not await watch.changed(left_s):
@@ -67,7 +67,7 @@ async def when_ended(record: Record, wait_s: float, ledger: AsyncLedger, changes
 
 @contextmanager
 def _hearing(receive: Receive, watch: Watch) -> Iterator[None]:
-    """Abandon `watch` as soon as the client hangs up: its place is free then, and nothing is read for it any more."""
+    """Abandon `watch` as soon as the client hangs up, so that its place is free and nothing more is read for it."""
 
     async def hear() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -82,7 +82,7 @@ def _hearing(receive: Receive, watch: Watch) -> Iterator[None]:
 
 
 async def _goes_on(record: Record, deadline: float, ledger: AsyncLedger) -> bool:
-    """Return whether a workflow has not ended yet: of its many changes, only the last is read with all its steps."""
+    """Return whether a workflow has not ended yet; this avoids reading all its steps at each of its many changes."""
     if not record.total or time.monotonic() >= deadline:
         return False
     state = await ledger.state(record.id)

@@ -35,8 +35,8 @@ _LOCK_S = 10.0
 _CANDIDATE_EVERY_S = 2.0  # interval at which the others try to become the consumer
 _WRITE_EVERY_S = 1.0
 _DRAIN_S = 0.25  # maximum wait of a read, and so the delay of a stop
-_SILENCE_S = 60.0  # workers tell that they live every 2 s: the connection may be half-open
-_LONGEST_PAUSE_S = 10.0  # between attempts on a broker that is unreachable or has no events
+_SILENCE_S = 60.0  # workers send a heartbeat every 2 s, so the connection may be half-open
+_LONGEST_PAUSE_S = 10.0  # between attempts, if the broker is unreachable or has no events
 
 # KEYS: lock, counters, hosts. ARGV: owner, lock_ms, {field: n}, {host: seen_ms}, [host], [field].
 _WRITE = """

@@ -31,8 +31,8 @@ _SAYS_NOTHING = {"", "application/octet-stream", "application/x-www-form-urlenco
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]{1,64}):\s*(?=,|$)")
 _CLOSE = {"Connection": "close"}  # else the server would read the rest of the body and discard it
 _WRITE_BYTES = 1024 * 1024
-_GRACE_S = 30.0  # a client has this time at any rate, and after it
-_LEAST_BYTES_PER_S = 1024  # must have sent this much on average
+_GRACE_S = 30.0  # the rate is not checked before this time, in seconds
+_LEAST_BYTES_PER_S = 1024  # on average, after that
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 
@@ -145,7 +145,10 @@ async def _receive(request: Request, target: Path, max_bytes: int) -> bytes:
                 await asyncio.to_thread(flush)
         except TimeoutError:
             raise Problem(
-                408, "upload_too_slow", f"Send at least {_LEAST_BYTES_PER_S} bytes/s.", headers=_CLOSE
+                408,
+                "upload_too_slow",
+                f"The body was sent too slowly. Send at least {_LEAST_BYTES_PER_S} bytes/s.",
+                headers=_CLOSE,
             ) from None
         except ClientDisconnect:
             raise Problem(

@@ -118,7 +118,7 @@ def test_an_outage_of_the_ledger_for_all_costs_a_pause_and_no_run(house: House) 
     finally:
         os.kill(house.valkey.process.pid, signal.SIGCONT)
     assert house.outcomes(job_id) == ["succeeded"]
-    assert any(_says(worker, "it goes on") for worker in workers)
+    assert any(_says(worker, "it continues") for worker in workers)
 
 
 def test_a_warden_that_ends_is_replaced(house: House) -> None:

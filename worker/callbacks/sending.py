@@ -90,12 +90,16 @@ def _refuse_bad_status(answer: httpx.Response, host: str) -> None:
     if answer.is_success:
         return
     if status == httpx.codes.GONE:
-        raise TaskFailure("callback_gone", f"{host} answered 410: it declines callbacks.")
+        raise TaskFailure(
+            "callback_gone",
+            f"{host} answered 410, so no more callbacks are sent for this job.",
+            remedy="Rerun the job with another options.callback_url, or poll it.",
+        )
     if answer.is_redirect:
         raise TaskFailure(
             "callback_redirected",
-            f"{host} answered {status}, a redirect; callbacks follow none.",
-            remedy="Rerun the job with the callback_url that the redirect leads to.",
+            f"{host} answered {status}, a redirect; callbacks do not follow redirects.",
+            remedy="Rerun the job with the target of the redirect as options.callback_url.",
         )
     raise TransientFailure(
         f"callback_http_{status}",
@@ -111,7 +115,11 @@ def _translated(host: str) -> Iterator[None]:
     try:
         yield
     except (httpx.InvalidURL, UnicodeError):  # UnicodeError: a host name that IDNA does not allow
-        raise TaskFailure("callback_url_invalid", "The callback_url is not a URL.") from None
+        raise TaskFailure(
+            "callback_url_invalid",
+            "The callback_url is not a valid URL.",
+            remedy="Rerun the job with a valid options.callback_url.",
+        ) from None
     except httpx.TimeoutException:
         raise TransientFailure("callback_timeout", f"{host} did not respond in time.", remedy=_TRIED_AGAIN) from None
     except httpx.HTTPError as failed:

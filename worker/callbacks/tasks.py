@@ -22,13 +22,13 @@ def deliver_callback(job: DeliverCallback, run: Run) -> CallbackDelivered:
         raise TaskFailure(
             "job_gone",
             "The job was deleted from the ledger.",
-            remedy="Raise the retention, so that a job outlives its callback.",
+            remedy="Raise CELERIAC_RETENTION_S, so that a job outlives its callback, or delete jobs later.",
         )
     callback, settings = callback_of(told), worker_settings()
     if not settings.webhook_secrets:
         raise TransientFailure(
             "webhook_secret_missing",
-            "This worker has nothing to sign callbacks with.",
+            "This worker has no secret to sign callbacks with.",
             remedy="Set CELERIAC_WEBHOOK_SECRET of the callbacks workers to that of the gateway.",
         )
     if problem := problem_with_callback(callback.url, settings):

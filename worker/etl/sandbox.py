@@ -106,7 +106,7 @@ def _check_from(node: dict[str, Any], visible: frozenset[str]) -> None:
 
 def _check_expression(node: dict[str, Any]) -> None:
     if node["class"] == "PARAMETER":
-        raise _refused("it has a parameter, which gets no value")
+        raise _refused("it has a parameter (? or $name); write the value in its place")
     names = [str(node.get("function_name", ""))]
     if node["class"] == "COLUMN_REF" and len(node["column_names"]) == 1 and "current_" in node["column_names"][0]:
         names = node["column_names"]  # current_query and similar functions are called without parentheses

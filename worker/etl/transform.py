@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from shared.jobs.etl import TransformSpec
     from worker.tables.parquet.columns import Columns
 
-_LEAST_ROW_BYTES = 128  # dictionaries make rows look smaller than they are in memory
+_LEAST_ROW_BYTES = 128  # with dictionaries, a file's sizes are less than what its rows take in memory
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _rows_and_bytes(path: Path, label: str) -> tuple[int, int]:
     except (OSError, ValueError) as error:  # pyarrow raises these for a file that is not Parquet or is truncated
         raise TaskFailure(
             "unreadable_dataset",
-            f"{label} is not a readable Parquet file: {str(error).replace(str(path), label)}",
+            f"The {label} is not a readable Parquet file: {str(error).replace(str(path), label)}",
             remedy="Stage it with etl.extract_data, which writes Parquet.",
         ) from None
     return footer.num_rows, sum(footer.row_group(index).total_byte_size for index in range(footer.num_row_groups))

@@ -36,7 +36,7 @@ _STRAYS = {
     "result": "results",
     "chord": "chords",
     "job": "steps",
-}  # keys, and what of them is stray
+}  # kinds of keys, and how those without a job are counted
 _INDEXES = ("kind", "queue", "state", "tag", "schedule")
 _WHOLE_INDEXES = ("jobs", "ended")
 
@@ -164,7 +164,7 @@ class Cleanup:
         for file_owners in _batches(self.store.file_owners()):
             gone = {
                 file_owner for file_owner in file_owners if file_owner in self._strays.get("steps", ())
-            }  # also where they only would be
+            }  # in a dry run they are still there
             for file_owner in gone.union(self._call("stray", what="files", ids=file_owners, age_ms=0)):
                 if self.store.usage(file_owner).written_at <= before:
                     self._remove(file_owner, "orphan_files", "orphan_bytes")

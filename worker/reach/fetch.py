@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 1024**2
 _REDIRECTS = {301, 302, 303, 307, 308}
-_PASSING = {408, 425, 429}  # transient, like all of 5xx
+_TRANSIENT = {408, 425, 429}  # transient, like all of 5xx
 _LONGEST_RETRY_AFTER_S = 3_600.0
 
 
@@ -117,14 +117,16 @@ def _refuse_bad_status(answer: httpx.Response) -> None:
         f"source_http_{status}",
         f"{answer.url.host} answered {status} {answer.reason_phrase}".strip(),
     )
-    if status in _PASSING or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+    if status in _TRANSIENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
         wait_s = retry_after_s(answer.headers.get("retry-after", ""))
         raise TransientFailure(
             code, f"{where}.", remedy="Check the source's server; the job is retried.", retry_after_s=wait_s
         )
     if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
         raise TaskFailure(code, f"{where}.", remedy="Set 'connection' to an HTTP connection that may read it.")
-    raise TaskFailure(code, f"{where}.", remedy="Correct 'url': the source has no file there.")
+    if status in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
+        raise TaskFailure(code, f"{where}.", remedy="Correct 'url': the source has no file there.")
+    raise TaskFailure(code, f"{where}.", remedy="Correct 'url', or find the reason in the log of the source's server.")
 
 
 def _write(answer: httpx.Response, target: Path, max_bytes: int, on_progress: Callable[[int, int | None], None]) -> int:
@@ -152,7 +154,7 @@ def _translated(host: str | None) -> Iterator[None]:
     try:
         yield
     except (httpx.InvalidURL, UnicodeError):  # UnicodeError: a host name that IDNA does not allow
-        raise TaskFailure("source_invalid", "The URL is not valid.", remedy="Correct 'url'.") from None
+        raise TaskFailure("source_invalid", "source.url is not a valid URL.", remedy="Correct it.") from None
     except httpx.TimeoutException:
         raise TransientFailure(
             "source_timeout",

@@ -63,7 +63,7 @@ class _PinnedBackend(httpcore.SyncBackend):
                 failure = failed
             else:
                 return _DeadlineStream(stream, self._deadline_at)
-        raise failure or httpcore.ConnectError(f"{host} has no address")
+        raise failure or httpcore.ConnectError(f"the host {host} has no address")
 
     def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore.NetworkStream:
         raise NotImplementedError("jobs cannot connect to unix sockets")

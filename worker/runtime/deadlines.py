@@ -1,8 +1,8 @@
-"""Until when each child may run its body: a table in memory that the processes of a worker share.
+"""The deadline of each child's body: a table in memory that the processes of a worker share.
 
-A claim lasts for a lease, then somebody else may run the job. A child notes here that it runs the body of a claim; the
-custodian puts the deadline off after each confirmed renewal; the warden (`worker.upkeep.warden`) suspends a child
-whose deadline has passed. Times are those of `time.monotonic()`, which all processes of a machine have in common.
+A claim lasts for a lease; then another worker may run the job. A child enters here which body it runs; the custodian
+extends the deadline after each confirmed renewal; the warden (`worker.upkeep.warden`) suspends a child whose deadline
+has passed. Times are those of `time.monotonic()`, which all processes of a machine have in common.
 """
 
 from __future__ import annotations
@@ -15,23 +15,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 CHILDREN = 1_024  # of one worker, at most
-_KILLED = 64  # of the last ones, kept for the main process
+_KILLED = 64  # this many of the bodies killed last are kept for the main process
 _ROWS = CHILDREN + _KILLED
-_COLUMNS = 4  # of 8 bytes each
-_NAME_BYTES = 1_024  # two for the length, and a job's id of at most 255 characters
-_MARGIN_RATIO, _MARGIN_MIN_S = 0.1, 0.5  # of a lease: for the warden to notice, and the ledger's clock to agree
+_COLUMNS = 4  # each has 8 bytes per row
+_NAME_BYTES = 1_024  # two bytes for the length, then a job's id of at most 255 characters
+_MARGIN_RATIO, _MARGIN_MIN_S = (
+    0.1,
+    0.5,
+)  # of a lease: the time the warden needs to notice, and by which clocks may differ
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A body that runs: in which child, under which claim."""
+    """A running body, its child and its claim."""
 
     row: int
     pid: int
     token: int  # of the claim; a later claim of the same job has a higher one
     job_id: str
     until: float  # time.monotonic()
-    suspended_at: float  # time.monotonic(), 0: it is not suspended
+    suspended_at: float  # time.monotonic(); 0 means that it is not suspended
 
     @property
     def is_suspended(self) -> bool:
@@ -39,7 +42,7 @@ class Running:
 
 
 def deadline(asked_at: float, lease_s: float) -> float:
-    """Return until when a claim may be relied on that was granted or renewed for `lease_s` by a call of `asked_at`."""
+    """Return until when a body may run if a call sent at `asked_at` granted or renewed its claim for `lease_s`."""
     return asked_at + lease_s - max(lease_s * _MARGIN_RATIO, _MARGIN_MIN_S)
 
 
@@ -47,7 +50,7 @@ class Deadlines:
     """The table: a row for each child, by its place in the pool. Each field is written by one process at a time."""
 
     def __init__(self, descriptor: int | None = None) -> None:
-        """Make a table that children inherit, or open the one behind a file descriptor."""
+        """Create a table that children inherit, or open the existing one behind a file descriptor."""
         size = 8 + _ROWS * (8 * _COLUMNS + _NAME_BYTES)
         if descriptor is None and sys.platform == "linux":
             descriptor = os.memfd_create("celeriac-deadlines")
@@ -62,21 +65,21 @@ class Deadlines:
         self._names = whole[names_at:]
 
     def enter(self, row: int, pid: int) -> None:
-        """Give a row to a child that has started: it runs nothing."""
+        """Give a row to a child that has started and runs no body yet."""
         self._tokens[row], self._suspended[row], self._pids[row] = 0, 0.0, pid
 
     def begin(self, row: int, job_id: str, token: int, *, until: float) -> None:
-        """Note that the body of this claim begins."""
+        """Record that the body of this claim begins."""
         self._name(row, job_id)
         self._untils[row] = until
-        self._tokens[row] = token  # last: the row counts from here on
+        self._tokens[row] = token  # last, because the row is valid once it has a token
 
     def end(self, row: int) -> None:
-        """Note that no body runs any more."""
+        """Record that the child no longer runs a body."""
         self._tokens[row] = 0
 
     def running(self) -> list[Running]:
-        """Return the bodies that run, and the children that are suspended."""
+        """Return the running bodies, and the suspended children."""
         tokens, suspended = self._tokens[:CHILDREN].tolist(), self._suspended[:CHILDREN].tolist()
         return [
             Running(row, self._pids[row], token, self._name_of(row), self._untils[row], suspended[row])
@@ -85,16 +88,16 @@ class Deadlines:
         ]
 
     def put_off(self, body: Running, *, until: float) -> None:
-        """Let a body run until later, unless it has just ended."""
+        """Extend the deadline of a body, unless it has just ended."""
         if self._tokens[body.row] == body.token:
             self._untils[body.row] = max(until, self._untils[body.row])
 
     def suspend(self, body: Running, at: float) -> None:
-        """Note that its child is suspended since `at`, 0: not any more."""
+        """Record since when its child is suspended; 0 means that it is not."""
         self._suspended[body.row] = at
 
     def kill(self, body: Running) -> None:
-        """Note that its child is killed because its claim was not renewed, and not because of what it did."""
+        """Record that its child is killed because its claim was not renewed, so the job gets no blame."""
         number = self._killed_count[0]
         row = CHILDREN + number % _KILLED
         self._name(row, body.job_id)
@@ -103,7 +106,7 @@ class Deadlines:
         self.enter(body.row, 0)
 
     def killed(self, after: int) -> tuple[int, list[tuple[str, int]]]:
-        """Return how many were killed so far, and job and token of those that came after the first `after`."""
+        """Return how many bodies were killed so far, and job and token of each except the first `after`."""
         count = self._killed_count[0]
         rows = [CHILDREN + number % _KILLED for number in range(max(after, count - _KILLED), count)]
         return count, [(self._name_of(row), self._tokens[row]) for row in rows]
@@ -130,7 +133,7 @@ _own = _OwnRow()
 
 
 def join(table: Deadlines, row: int) -> None:
-    """Make this process the child of a row."""
+    """Make this process the child that `row` describes."""
     table.enter(row, os.getpid())
     _own.table, _own.row = table, row
 

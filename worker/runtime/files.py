@@ -1,4 +1,4 @@
-"""What a run asks of the files that its body publishes: a name, a media type, a table's columns."""
+"""Check the files that a body publishes, and describe them: media type, rows and columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.errors import TaskFailure
 PARQUET = "application/vnd.apache.parquet"
 _MOST_ARTIFACTS = 1_000
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}(; ?[\w-]+=[\w.-]+)*", re.ASCII)
-_BY_SUFFIX = {  # that the standard library does not know, or that differ from machine to machine
+_BY_SUFFIX = {  # those unknown to the standard library, or different from machine to machine
     ".parquet": PARQUET,
     ".arrow": "application/vnd.apache.arrow.file",
     ".csv": "text/csv",
@@ -30,12 +30,12 @@ _BY_SUFFIX = {  # that the standard library does not know, or that differ from m
 
 
 def media_type_of(name: str) -> str:
-    """Return the media type that the end of a file's name says, `application/octet-stream` if it says none."""
+    """Return the media type for the suffix of a file's name; `application/octet-stream` if it is unknown."""
     return _BY_SUFFIX.get(Path(name).suffix.lower()) or mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
 def refuse_unfit(local: Path, name: str, media_type: str, published: Sequence[Artifact]) -> None:
-    """Raise `TaskFailure` for a file that cannot be published after those that were."""
+    """Raise `TaskFailure` for a file that cannot be published; `published` are the earlier ones."""
     if any(artifact.name == name for artifact in published):
         raise TaskFailure(
             "artifact_exists",
@@ -58,14 +58,14 @@ def refuse_unfit(local: Path, name: str, media_type: str, published: Sequence[Ar
         raise TaskFailure(
             "invalid_media_type",
             f"{media_type!r} is not a media type.",
-            remedy="Fix the task: give a type as in text/plain or text/html; charset=utf-8.",
+            remedy="Fix the task: give a type such as 'text/plain' or 'text/html; charset=utf-8'.",
         )
 
 
 def described(local: Path) -> tuple[int, list[Column]]:
     """Return the number of rows and the columns of a Parquet file. Raises `TaskFailure` (``not_a_dataset``)."""
     try:
-        parquet = import_module("pyarrow.parquet")  # most kinds publish no dataset, and this takes long
+        parquet = import_module("pyarrow.parquet")  # most kinds publish no dataset, and this import is slow
     except ModuleNotFoundError:
         raise TaskFailure(
             "library_missing",

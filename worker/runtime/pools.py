@@ -22,13 +22,13 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 @contextmanager
 def pool_of(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield an executor with `count` processes. They end with the block, at once if it is left by an exception.
+    """Yield an executor with `count` processes. They end with the block; an exception in it kills them.
 
     They are started with the method `spawn`: a body may have used libraries with threads, which a fork would copy in an
     unusable state.
     """
     before = set(multiprocessing.active_children())
-    # The process object is billiard's: it is a daemon, and its key can only be given to processes of billiard's.
+    # Celery's children are processes of billiard: daemons, whose authkey only billiard's own processes can take.
     config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001
     billiards = dict(config)
     config.update(daemon=False, authkey=AuthenticationString(config["authkey"]))
@@ -48,7 +48,7 @@ def pool_of(count: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin(parent: int) -> None:
-    """Make this process die with its parent, which may be killed, and ignore what is meant for the parent alone."""
+    """Make this process end when its parent is killed, and ignore Ctrl-C, which the parent alone answers."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the call above

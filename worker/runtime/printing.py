@@ -1,4 +1,4 @@
-"""What a body prints, as lines of its job's log; it still goes to the worker's own output, too."""
+"""Copy what a body prints to its job's log; it still goes to the worker's own output, too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from shared.errors import CeleriacError
 
-_LONGEST = 10_000  # characters without the end of a line
+_LONGEST = 10_000  # characters after which a line is cut
 
 Line = Callable[[str, str], None]  # takes the level and the text of a line
 
@@ -20,7 +20,7 @@ Line = Callable[[str, str], None]  # takes the level and the text of a line
 def printed_to(line: Line) -> Iterator[None]:
     """Pass each line that is printed in the block to `line`: those of standard error with the level `warning`.
 
-    Of threads, only those that began in the block. What other programs write is not seen.
+    Only this thread and those started in the block count. What other programs write is not captured.
     """
     strangers = set(threading.enumerate()) - {threading.current_thread()}
     out, errors = _Copied(sys.stdout, "info", line, strangers), _Copied(sys.stderr, "warning", line, strangers)
@@ -63,7 +63,7 @@ class _Copied(io.TextIOBase):
             self._stream.flush()
 
     def write(self, text: str) -> int:
-        with suppress(OSError, ValueError):  # the worker's own output is closed or full: that is not the body's concern
+        with suppress(OSError, ValueError):  # the worker's own output is closed or full, which must not fail the body
             if self._stream is not None:
                 self._stream.write(text)
         if threading.current_thread() not in self._strangers:
@@ -76,19 +76,19 @@ class _Copied(io.TextIOBase):
         return len(text)
 
     def end(self) -> None:
-        """Pass on what has been begun. The block has ended, so a stop that is met now changes nothing."""
+        """Pass on the last, unfinished line. The block has ended, so a request to stop no longer matters."""
         with self._lock:
             begun, self._begun = self._begun, ""
         with suppress(CeleriacError):
             self._pass_on(begun)
 
     def _pass_on(self, line: str) -> None:
-        text = line.rstrip("\r").rpartition("\r")[2]  # of a progress bar, what was on the screen last
+        text = line.rstrip("\r").rpartition("\r")[2]  # of a progress bar, only what it showed last
         if not text.strip():
             return
         try:
             self._line(self._level, text)
-        except CeleriacError:  # the job must stop: that is for the thread that runs the body
+        except CeleriacError:  # the job must stop: only the thread that runs the body may raise this
             if threading.current_thread() is self._main:
                 raise
 

@@ -80,7 +80,7 @@ class Run:
     def progress(self, current: float, total: float | None = None, *, unit: str = "rows", message: str = "") -> None:
         """Report progress. Cheap to call often: at most two reports per second leave the process.
 
-        What is not a finite number counts as 0 in `current`, and as unknown in `total`.
+        Anything but a finite number counts as 0 in `current`, and as unknown in `total`.
         """
         self._progress = {
             "current": finite(current) or 0,
@@ -128,8 +128,8 @@ class Run:
     ) -> Artifact:
         """Move the finished file `local` into the store and return its reference; with `copy`, leave it where it is.
 
-        `name` is by default that of the file, and `media_type` what the name says. Raises `TaskFailure` for a second
-        file of one name, and for what is not a file.
+        By default `name` is that of the file, and `media_type` follows from the name. Raises `TaskFailure` for a second
+        file of the same name, and for anything that is not a file.
         """
         local = Path(local)
         name = local.name if name is None else name
@@ -172,8 +172,8 @@ class Run:
     def processes(self, count: int) -> AbstractContextManager[ProcessPoolExecutor]:
         """Return an executor with `count` processes, for a `with` block; they end with it.
 
-        An executor or a pool of your own cannot work here: Celery forbids its children to start processes. What the
-        processes get is pickled, so their functions are those of modules.
+        Other executors and pools do not work here, because Celery forbids its children to start processes. What the
+        processes get is pickled, so a function must be defined in a module.
         """
         return pool_of(count)
 
@@ -181,7 +181,7 @@ class Run:
         """Submit a job as a child of this one, and return its id; `options` are those of `SubmissionOptions`.
 
         It is accepted once for each `name`: a later attempt gets the id of the same child. It is cancelled if this job
-        ends otherwise than by success. Raises `TaskFailure` (``too_many_children``).
+        ends without success. Raises `TaskFailure` (``too_many_children``).
         """
         child = child_of(self.job_id, self.ledger.created_at_ms(self.job_id), job, name, options)
         had_room = self.ledger.submit(self.job_id, token=self.token, child=child)
@@ -192,10 +192,10 @@ class Run:
         return child.id
 
     def checkpoint(self, data: Any) -> None:
-        """Store how far this job is, at once: JSON values of at most 64 KiB.
+        """Store how far this job is, without delay: JSON values of at most 64 KiB.
 
-        The next attempt at the job finds it in `last_checkpoint`, also if its worker was lost. It replaces the one
-        before, and is deleted at the end of the job.
+        The next attempt at the job finds it in `last_checkpoint`, even if this worker is lost. It replaces the previous
+        checkpoint, and is deleted at the end of the job.
         """
         self._checkpoint = written(data)
         self.report()

@@ -1,4 +1,4 @@
-"""What a body may change in its process, put back after it: the next job of this child runs in the same process."""
+"""Restore what a body may change in its process, because the next job of this child runs in the same process."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 @contextmanager
 def restored() -> Iterator[None]:
-    """Put back after the block: signals, working folder, environment, standard streams and the like.
+    """Restore after the block: signals, working folder, environment, standard streams and similar.
 
-    A folder that the body has removed, or a SIGUSR1 that it ignores (the soft time limit), would fail the next job.
+    Otherwise a removed folder, or an ignored SIGUSR1 (the soft time limit), would make the next job fail.
     """
     with ExitStack() as back:
         if threading.current_thread() is threading.main_thread():
@@ -46,7 +46,7 @@ def _keep_signals(back: ExitStack) -> None:
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
         for number, known in before.items():
-            if known is not None and signal.getsignal(number) != known:  # None: it was set by C code
+            if known is not None and signal.getsignal(number) != known:  # None means that C code has set it
                 signal.signal(number, known)
 
     back.callback(put_back)

@@ -95,9 +95,9 @@ def runs(
     """Declare that the decorated function is the task of `contract`. Returns the function unchanged.
 
     `@Contract.task` does the same, and type checkers compare the result with the contract, too.
-    Raises `DefinitionError` if the function cannot run it, or another function is its task already.
+    Raises `DefinitionError` if the function cannot run it, or if the contract already has another task.
     """
-    given: Any = contract  # a type checker would refuse another thing, but who uses none
+    given: Any = contract  # for authors without a type checker
     if not (isinstance(given, type) and issubclass(given, Contract)):
         name = getattr(given, "__name__", repr(given))
         raise DefinitionError(f"runs({name}): {name} is not a contract. Write @runs(YourContract) above the task.")
@@ -116,7 +116,7 @@ def definitions() -> dict[str, Definition]:
 
 def register(app: Celery, declared: Iterable[Definition]) -> None:
     """Make Celery tasks of the declared ones, under their kinds."""
-    by_kind = {  # also under the kinds that a contract replaces, whose messages may still wait
+    by_kind = {  # and under the kinds that a contract replaces: their messages may still wait
         name: definition
         for definition in declared
         for name in (definition.contract.spec.kind, *definition.contract.spec.replaces)
@@ -235,7 +235,7 @@ def _settle(run: Run, definition: Definition, delivery: _Delivery, claim: Claim)
         delivery.request.settled = True
         return json.loads(outcome)
     error = json_text(outcome.document())
-    with contextlib.suppress(CancelRequested):  # this failure is then the way in which the job stopped
+    with contextlib.suppress(CancelRequested):  # the job was to stop anyway; it ends with this failure
         run.report_pending()
     if isinstance(outcome, TransientFailure) and claim.retries < claim.max_retries:
         wait_s = backoff_s(definition.contract.spec.retry, claim.retries, floor_s=outcome.retry_after_s or 0.0)
@@ -251,7 +251,7 @@ def _settle(run: Run, definition: Definition, delivery: _Delivery, claim: Claim)
 
 def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim) -> str | TaskFailure:
     """Return the body's result as JSON text, or its failure. `ClaimLost` and cancellation are raised."""
-    until = deadlines.deadline(delivery.started, broker_settings().lease_s)  # it was claimed after its arrival
+    until = deadlines.deadline(delivery.started, broker_settings().lease_s)  # the claim was made after this moment
     try:
         run.scratch.mkdir(mode=0o700)
         bounded = deadlines.bounded(run.job_id, claim.token, until=until)

@@ -1,14 +1,14 @@
 """Load a dataset into a table of a database.
 
     begin (and wait for another delivery of the same load_id)
-      -> already in celeriac_loads? give its counts
-      -> make the table, or check that the dataset fits it
+      -> already in celeriac_loads? return its counts
+      -> create the table, or check that the dataset fits it
       -> append, replace or upsert
-      -> note the load_id in celeriac_loads
+      -> record the load_id in celeriac_loads
     commit
 
 All of it is one transaction of the target database, so a worker killed at any moment leaves the table untouched or
-complete, and a second delivery finds the first one's note.
+complete, and a second delivery finds the record of the first.
 
 `replace` deletes and inserts. Readers see the old rows until the commit and never wait (PostgreSQL, SQLite in WAL
 mode), and grants, indexes, views and foreign keys stay; TRUNCATE and a swapped table would lock readers out or lose
@@ -100,7 +100,7 @@ def _deliver(transaction: Transaction, plan: TablePlan, on_progress: Progress, *
 
 
 def fitting_target(transaction: Transaction, plan: TablePlan) -> list[ExistingColumn]:
-    """Make the target if it is not there, and return its columns. Raises `TaskFailure` if the dataset does not fit."""
+    """Create the target if necessary and return its columns. Raises `TaskFailure` if the dataset does not fit."""
     if transaction.columns(plan) is None:
         transaction.change(create_table(plan))
     existing = transaction.columns(plan) or []
@@ -109,7 +109,7 @@ def fitting_target(transaction: Transaction, plan: TablePlan) -> list[ExistingCo
 
 
 def staged_value(dialect: Dialect, existing: list[ExistingColumn]) -> Callable[[str], str]:
-    """Return the function that gives the expression for a column of the stage, as the target's column needs it."""
+    """Return a function: column name -> expression for the staged column in the type of the target's column."""
     by_name = {dialect.fold(column.name): column for column in existing}
     return lambda name: dialect.cast(by_name[dialect.fold(name)])
 
@@ -135,17 +135,17 @@ def _upsert(
     existing: list[ExistingColumn],
     on_progress: Progress,
 ) -> tuple[int, int]:
-    """Update the rows whose key is there, insert the rest; return how many of each."""
+    """Update the rows whose key exists, insert the rest; return how many of each."""
     transaction.stage(plan, on_progress)
     value = staged_value(plan.dialect, existing)
     refuse_bad_keys(transaction, plan, value)
-    only_keys = set(plan.columns) == set(plan.key)  # then a row that is there is as it should be
+    only_keys = set(plan.columns) == set(plan.key)  # then an existing row needs no change
     updated = 0 if only_keys else transaction.update(plan, existing, value)
     return updated, transaction.change(insert_missing(plan, value))
 
 
 def refuse_bad_keys(transaction: Transaction, plan: TablePlan, value: Callable[[str], str]) -> None:
-    """Raise `TaskFailure` if a staged row has no key, or two have the same."""
+    """Raise `TaskFailure` if a staged row has no complete key, or two rows have the same key."""
     ((missing_count,),) = transaction.rows(find_missing_keys(plan))
     if missing_count:
         raise TaskFailure(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from worker.tables.inference import Candidate
 
 _UNKNOWN_DECIMAL = pa.decimal128(38, 10)  # for a column without values whose table does not declare a scale
-# parts of SQL in which semicolons and parentheses have no meaning; then any other single character
+# first the parts of SQL in which semicolons and parentheses mean nothing, then any other single character
 _TOKEN = re.compile(
     r"""(?P<opaque>'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|/\*.*?\*/)|(?P<sign>.)""",
     re.DOTALL,

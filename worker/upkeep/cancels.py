@@ -1,4 +1,4 @@
-"""What the ledger tells at once: which running jobs are asked to stop."""
+"""Hear at once which running jobs are cancelled."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ logger = logging.getLogger(__name__)
 
 
 class Cancels:
-    """The channel of cancels. It only saves time: a claim's renewal tells of a cancel that was not heard."""
+    """The channel of cancels. It only saves time: the next renewal of a claim reports a missed cancel."""
 
     def __init__(self, client: redis.Redis) -> None:
-        """Take a client of the ledger's Redis whose replies are text."""
+        """Use a client of the ledger's Redis that decodes replies to text."""
         self._channel = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # of redis-py
 
     def wait(self, timeout_s: float, *, concerns: Callable[[str], bool]) -> bool:
-        """Wait until a job that `concerns` the caller is asked to stop; return False after `timeout_s` without one.
+        """Wait until a job that `concerns` the caller is cancelled; return False after `timeout_s` without one.
 
-        A connection that was lost is made again with the next call.
+        After a lost connection the next call connects again.
         """
         until = time.monotonic() + timeout_s
         try:

@@ -51,10 +51,10 @@ class Custodian:
         deadlines: Deadlines,
     ) -> None:
         self._deadlines = deadlines
-        self._stopping = threading.Lock()  # guards the next three, which Celery's thread uses, too
-        self._killed_before = 0  # by the warden
-        self._stopped: Counter[str] = Counter()  # jobs whose children were killed, until Celery says that they are gone
-        self._to_release: dict[int, str] = {}  # by token: of those that the warden killed
+        self._stopping = threading.Lock()  # guards the next three attributes, which Celery's thread uses, too
+        self._killed_before = 0  # number of bodies that the warden killed, as far as noted
+        self._stopped: Counter[str] = Counter()  # jobs whose children were killed, until Celery notices their death
+        self._to_release: dict[int, str] = {}  # token of the claim -> job that the warden killed
         self._cancels = cancels
         self._scratch = scratch
         self._heartbeat = heartbeat
@@ -63,7 +63,7 @@ class Custodian:
         self._owner = owner
         self._broker = broker  # None if the broker is not Redis
         self._interrupted_at: dict[str, float] = {}
-        self._dead: set[int] = set()  # process ids of children that were killed, while Celery does not know it
+        self._dead: set[int] = set()  # process ids of killed children whose death Celery has not noticed
         self._gone_before: set[str] = set()  # claims that could not be confirmed in the previous round
         self._give_back_at: float | None = None
 
@@ -73,7 +73,7 @@ class Custodian:
         self._heartbeat.begin_shutdown()
 
     def pause(self, timeout_s: float) -> None:
-        """Wait for the next round: it comes at once where a job of this worker is asked to stop."""
+        """Wait for the next round; return early if a job of this worker is cancelled."""
         self._cancels.wait(timeout_s, concerns=lambda job_id: any(request.id == job_id for request in _requests()))
 
     def round(self) -> None:
@@ -86,12 +86,12 @@ class Custodian:
         sweep(self._scratch, requests.keys())
 
     def has_stopped(self, job_id: str) -> bool:
-        """Return whether the child of this job that has just died was killed on purpose. Tells it once."""
+        """Return whether the child of this job that has just died was killed on purpose; True once per killed child."""
         with self._stopping:
             self._note_killed()
             self._stopped[job_id] -= 1
             was_stopped = self._stopped[job_id] >= 0
-            self._stopped = +self._stopped  # without those that are not positive
+            self._stopped = +self._stopped  # drops counts that are not positive
             return was_stopped
 
     def _keep(self, requests: dict[str, Any]) -> None:
@@ -105,13 +105,13 @@ class Custodian:
                 self._interrupt(request, "shutting down", bodies.get(request.id))
             return
         replies = self._renew(requests, bodies)
-        # What cannot be confirmed; a job that waits has not been claimed yet, unless its body runs.
+        # Claims that cannot be confirmed. `waiting` means that the job is not claimed yet, unless its body runs.
         gone = {
             job_id for job_id, reply in replies.items() if reply == "lost" or (reply == "waiting" and job_id in bodies)
         }
         for job_id, reply in replies.items():
             body = bodies.get(job_id)
-            # A claim that was just refused looks lost, too; its child is ending and must not be interrupted.
+            # A claim that was just refused also looks lost once; its child is ending and must not be interrupted.
             is_gone = job_id in gone & self._gone_before or (body and body.is_suspended and reply in _NOT_OURS)
             if reply == "cancel" or is_gone:
                 self._interrupt(requests[job_id], reply, body)
@@ -122,13 +122,13 @@ class Custodian:
         self._dead &= there | {request.worker_pid for request in requests.values()}
 
     def _renew(self, requests: dict[str, Any], bodies: dict[str, Running]) -> dict[str, str]:
-        """Renew the claims, and put off the deadlines of those that were renewed."""
+        """Renew the claims, and extend the deadlines of those that were renewed."""
         asked_at, lease_s = time.monotonic(), self._settings.lease_s
         tokens = {job_id: str(body.token) for job_id, body in bodies.items()}
         try:
             replies = self._ledger.renew(list(requests), owner=self._owner, lease_s=lease_s, tokens=tokens)
         except redis.ResponseError as refused:
-            if is_full(refused):  # it gives claims to nobody, either
+            if is_full(refused):  # then no other worker can get the claims, either
                 for body in bodies.values():
                     self._deadlines.put_off(body, until=deadline(asked_at, lease_s))
             raise
@@ -138,7 +138,7 @@ class Custodian:
         return replies
 
     def _bodies(self) -> dict[str, Running]:
-        """Return the bodies that run, by their job; kill those whose job was claimed again by this same worker."""
+        """Return the running bodies by job; kill older ones of a job that this worker has claimed again."""
         newest: dict[str, Running] = {}
         for body in sorted(self._deadlines.running(), key=lambda body: body.token):
             if body.job_id in newest and newest[body.job_id].pid not in self._dead:
@@ -147,7 +147,7 @@ class Custodian:
         return newest
 
     def _release_killed(self) -> None:
-        """Give back the jobs whose children the warden has killed: that was not their fault."""
+        """Release the jobs whose children the warden has killed, without counting a crash."""
         with self._stopping:
             self._note_killed()
         for token, job_id in [*self._to_release.items()]:
@@ -179,8 +179,10 @@ class Custodian:
         """Interrupt the child, and kill it if it does not respond. One that is suspended cannot respond."""
         pid = request.worker_pid
         if not pid or pid == os.getpid() or pid in self._dead or not request.time_start:
-            return  # not started: its claim will be refused; or has ended
-        is_suspended = body is not None and body.is_suspended and why != "cancel"  # a cancel has renewed it: it goes on
+            return  # it has ended, or has not started, and then its claim will be refused
+        is_suspended = (
+            body is not None and body.is_suspended and why != "cancel"
+        )  # a cancel renews the claim, so the body continues
         first = self._interrupted_at.get(request.id)
         if first is None and not is_suspended:
             self._interrupted_at[request.id] = time.monotonic()
@@ -191,7 +193,7 @@ class Custodian:
             self._kill(request.id, pid, why)
 
     def _kill(self, job_id: str, pid: int, why: str) -> None:
-        """Kill a child. If its claim is another's by now, Celery's thread must not tell the ledger of its death."""
+        """Kill a child. If another worker may have its claim, Celery's thread must not report its death."""
         logger.warning("%s: %s, killing child %d", job_id, why, pid)
         self._dead.add(pid)
         if why in _NOT_OURS:

@@ -30,10 +30,10 @@ from worker.upkeep.outage import PAUSE_MAX_S, STEADY_S, Outage
 
 logger = logging.getLogger(__name__)
 
-_AGAIN_S = 5.0  # until the ledger is asked again to keep a letter
-_PAUSE_S = 1.0  # for which a message of an unknown kind is held: less than the keeper takes for a loss
-_LOOK_EVERY_S = 0.2  # at a request to stop, during a pause
-_HELD_AT_ONCE = 20  # of those, beside what the worker can run
+_AGAIN_S = 5.0  # before the next attempt to store a dead letter in the ledger
+_PAUSE_S = 1.0  # before a message of an unknown kind is put back; the keeper must not take it for lost
+_LOOK_EVERY_S = 0.2  # how often a pause checks whether the worker is to stop
+_HELD_AT_ONCE = 20  # of those messages, which do not count against the prefetch
 _RETURNED_SINCE = "celeriac_returned_since"  # header: seconds since 1970
 _KEPT_PROPERTIES = ("priority", "correlation_id", "reply_to", "delivery_mode")
 
@@ -41,9 +41,9 @@ _KEPT_PROPERTIES = ("priority", "correlation_id", "reply_to", "delivery_mode")
 class Intake(Consumer):
     """The consumer of a worker; Celery takes it from `worker_consumer`."""
 
-    qos: Any  # Celery's own, which its types lack
-    connection_errors: Any  # likewise
-    controller: Any  # likewise
+    qos: Any  # Celery sets these three; its types lack them
+    connection_errors: Any
+    controller: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         settings = broker_settings()
@@ -55,7 +55,7 @@ class Intake(Consumer):
         super().__init__(*args, **kwargs)
 
     def connect(self) -> Any:
-        """Connect to the broker, after a pause if the last connections broke soon."""
+        """Connect to the broker, after a pause if the last connections broke early."""
         until = time.monotonic() + self._outage.pause_s
         while (left_s := until - time.monotonic()) > 0:
             maybe_shutdown()
@@ -63,7 +63,7 @@ class Intake(Consumer):
         return super().connect()
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Wait until there is a connection, without the long pauses of kombu."""
+        """Wait until there is a connection, with shorter pauses than kombu's."""
 
         def missed(failure: BaseException, _: float) -> None:
             self._outage.missed(conn.as_uri(), failure)
@@ -73,21 +73,21 @@ class Intake(Consumer):
         return ready
 
     def on_ready(self) -> None:
-        """Take the connection for steady if it holds for a while; Celery clears its timer if it does not."""
+        """End the outage once the connection has held for a while; if it breaks before, Celery clears this timer."""
         super().on_ready()
         self.timer.call_after(STEADY_S, self._outage.over, (self._outage.losses,))
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
-        """Note that the broker took a connection and refused what makes it one of a worker."""
+        """Count a connection that broke before the worker could consume from it."""
         self._outage.missed(self.app.connection_for_read().as_uri(), exc)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Note the loss, for the pause before the next attempt."""
+        """Count the loss; the pause before the next attempt depends on it."""
         self._outage.lost()
         super().on_connection_error_after_connected(exc)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:
-        """Return what takes a message: it is looked at before Celery does."""
+        """Return the handler of messages, which checks each one before Celery gets it."""
         receive = super().create_task_handler(*args, **kwargs)
 
         def look_and_receive(message: Message) -> None:
@@ -102,14 +102,14 @@ class Intake(Consumer):
             except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as failure:
                 if message.acknowledged:
                     raise
-                logger.exception("Celery cannot take a message")
+                logger.exception("Celery failed on a message, which becomes a dead letter")
                 self._free_place_of(message)
                 self._set_aside(message, _unread(message, Unreadable(Reason.REFUSED, repr(failure))))
 
         return look_and_receive
 
     def on_close(self) -> None:
-        """Forget what is held: the connection is lost, Celery clears its timer, and the broker delivers it again."""
+        """Forget the held messages: the connection is lost, so the broker delivers them again."""
         self._held = 0
         super().on_close()
 
@@ -118,24 +118,24 @@ class Intake(Consumer):
         self._set_aside(message, _unread(message, Unreadable(Reason.BAD_BODY, repr(exc))))
 
     def on_unknown_message(self, body: Any, message: Message) -> None:  # noqa: ARG002 - Celery's signature
-        """Keep a message that is none of a task."""
-        self._set_aside(message, _unread(message, Unreadable(Reason.BAD_HEADERS, "It is not a message of a task.")))
+        """Keep a message that is not for a task."""
+        self._set_aside(message, _unread(message, Unreadable(Reason.BAD_HEADERS, "It is not a message for a task.")))
 
     def on_invalid_task(self, body: Any, message: Message, exc: Exception) -> None:  # noqa: ARG002 - likewise
         """Keep a message that Celery refuses."""
         self._set_aside(message, _unread(message, Unreadable(Reason.REFUSED, repr(exc))))
 
     def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
-        """Put a message of a kind that is not here back at the end of its queue, for a bounded time.
+        """Put a message of an unknown kind back at the end of its queue, for a bounded time.
 
-        A deployment brings new kinds to some workers first. It fails when no worker has taken it by then.
+        During a deployment some workers have new kinds before others. When the time is over, the job fails.
         """
         returned: Any = message.headers.get(_RETURNED_SINCE)
         since = returned if isinstance(returned, int) else int(time.time())
         if time.time() - since >= worker_settings().unknown_kind_s:
             super().on_unknown_task(body, message, exc)
             return
-        logger.info("a kind that is not here, put back: %s", exc)
+        logger.info("this worker does not have the kind of a message, which is put back: %s", exc)
         beside = self._held < _HELD_AT_ONCE
         if beside:  # so that it does not keep this worker from its own jobs
             self._held += 1
@@ -160,16 +160,16 @@ class Intake(Consumer):
                 )
             message.ack_log_error(logger, self.connection_errors)
         except Exception as failure:  # noqa: BLE001 - whatever the transport raises: the broker still has it
-            logger.warning("not put back, %s has it still: %r", queue, failure)
+            logger.warning("a message could not be put back and is still on %s: %r", queue, failure)
 
     def _free_place_of(self, message: Message) -> None:
-        """Give back the place in the pool that a message got before it failed; nobody else would."""
+        """Free the place in the pool that a message got before Celery failed on it; Celery does not."""
         for request in [one for one in state.reserved_requests if one.message is message]:
             state.task_ready(request)
             self.controller._quick_release()  # noqa: SLF001 - as Celery itself does for a revoked task
 
     def _set_aside(self, message: Message, unread: Unread) -> None:
-        """Keep a message as a dead letter, then acknowledge it. If the ledger does not answer, this is tried again."""
+        """Keep a message as a dead letter, then acknowledge it. Retry while the ledger does not answer."""
         why, raw, size_bytes = unread
         letter = DeadLetter(
             id=uuid7(),
@@ -187,7 +187,7 @@ class Intake(Consumer):
         try:
             bury(self._ledger, letter, retention_s=self._retention_s)
         except redis.RedisError as failure:
-            logger.warning("dead letter %s not kept yet: %r", letter.id, failure)
+            logger.warning("dead letter %s cannot be stored, trying again in %g s: %r", letter.id, _AGAIN_S, failure)
             self.timer.call_after(_AGAIN_S, self._bury, (message, letter))
             return
         logger.warning("dead letter %s from %s: %s, %s", letter.id, letter.queue, letter.reason, letter.detail)
@@ -195,7 +195,7 @@ class Intake(Consumer):
 
 
 def _headers(message: Message) -> dict[str, Any]:
-    """Return the headers that belong to its body, which kombu has decompressed."""
+    """Return the headers without the compression, because kombu has decompressed the body."""
     return {name: value for name, value in message.headers.items() if name != "compression"}
 
 
@@ -208,7 +208,7 @@ def _payload(message: Message) -> Any:
 
 
 def _unread(message: Message, why: Unreadable) -> Unread:
-    """Return what was delivered, in the form that it has on a Redis list."""
+    """Return the delivered message in the form that it has on a Redis list."""
     body = message.body or b""
     content = body.encode() if isinstance(body, str) else bytes(body)
     delivery = {"exchange": "", "routing_key": message.delivery_info.get("routing_key", "")}

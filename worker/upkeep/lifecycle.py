@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 _ROUND_S = 1.0
 _ENDS_WITHIN_S = 30.0  # after the soft shutdown; jobs are interrupted, then killed after 10 s
 _RENEWS_WITHIN_RATIO = 0.25  # of a lease: how long one call of the custodian may take, so that there are several
-_HEARS_WITHIN_S = 2.0  # of the channel of cancels, which only saves time
+_HEARS_WITHIN_S = 2.0  # time limit of the channel of cancels, which only saves time
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -225,5 +225,5 @@ def _client(url: str) -> redis.Redis:
 
 
 def _client_once(url: str, timeout_s: float) -> redis.Redis:
-    """Return a client whose calls end within `timeout_s`; only a connection that broke before is made again at once."""
+    """Return a client whose calls end within `timeout_s`; it retries only once, if its connection was broken."""
     return redis.Redis.from_url(url, **bounded(timeout_s), retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)))

@@ -1,6 +1,6 @@
-"""Pauses and log lines while the broker takes a connection and breaks it again, as one without memory does.
+"""Pauses and log lines while the broker accepts connections and breaks them, as one without memory does.
 
-Celery would connect again at once, and log each attempt with several lines, many times a second.
+Celery alone would connect again at once, and log each attempt with several lines, many times a second.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 
-STEADY_S = 5.0  # for which the connection must hold before the outage is over
+STEADY_S = 5.0  # a connection that holds for this time ends the outage
 PAUSE_MAX_S = 5.0
 _PAUSE_MIN_S = 0.5
 _TALKATIVE = ("celery.worker.consumer.consumer", "celery.worker.consumer.connection", "celery.worker.consumer.mingle")
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Outage(logging.Filter):
-    """Counts losses of the connection in a row. As a filter of Celery's loggers it lets each line pass once a row."""
+    """Counts consecutive losses of the connection. As a filter of loggers it lets each line pass once per outage."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,18 +26,18 @@ class Outage(logging.Filter):
         self._told: set[tuple[str, ...]] = set()
 
     def quiet(self) -> None:
-        """Filter what Celery logs of its connections."""
+        """Filter the log lines of Celery about its connections."""
         for name in _TALKATIVE:
             logging.getLogger(name).addFilter(self)
 
     def missed(self, url: str, failure: BaseException) -> None:
-        """Note that no connection could be made to `url`, which has no password."""
+        """Record that connecting to `url` failed, and log it. `url` must not contain a password."""
         self.lost()
         if self._is_new(type(failure).__name__):
             logger.warning("no connection to the broker %s: %r; trying until there is one", url, failure)
 
     def lost(self) -> None:
-        """Note that the connection was lost, or could not be made."""
+        """Record that the connection was lost, or could not be made."""
         if self.losses == 0:
             self._began_at = time.monotonic()
         self.losses += 1
@@ -48,7 +48,7 @@ class Outage(logging.Filter):
         return min(_PAUSE_MIN_S * 2.0 ** (self.losses - 2), PAUSE_MAX_S) if self.losses > 1 else 0.0
 
     def over(self, losses: int) -> None:
-        """Note that the connection has held that was made after so many losses."""
+        """End the outage, because the connection made after this number of losses has held."""
         if losses != self.losses:
             return
         if self.losses > 1:

@@ -1,9 +1,9 @@
 """The warden: a small process beside the children of a worker. It suspends a body whose claim is not renewed in time.
 
-The main process renews the claims. While it is frozen, or cut off from the ledger, somebody else may start the job when
-the lease is over; the body must stand still by then, whatever it does: so this is a process of its own that needs
-neither the interpreter of a child nor the main process. Once the claim is renewed again, the child goes on where it
-stood. If that takes too long, it is killed, so that it does not hold a database's locks for ever. Why it is so:
+The main process renews the claims. While it is frozen or cut off from the ledger, another worker may start the job when
+the lease is over, and the body must be suspended by then. That has to work even if the main process or the interpreter
+of the child hangs, so the warden is a separate process. Once the claim is renewed, the child continues. If that takes
+too long, the child is killed, so that it does not hold a database's locks for ever. See
 docs/decisions/0016-suspended-bodies.md.
 
 It uses only the standard library, to start quickly and to stay small.
@@ -28,8 +28,8 @@ from worker.runtime.deadlines import Deadlines, Running
 
 logger = logging.getLogger(__name__)
 
-_MODULE = "worker.upkeep.warden"  # `__name__` is another one when it runs as a program
-KILL_AFTER_S = 60.0  # of being suspended: about as long as a child tries to write its outcome to the ledger
+_MODULE = "worker.upkeep.warden"  # `__name__` is "__main__" when it runs as a program
+KILL_AFTER_S = 60.0  # a child is suspended; about as long as a child retries to write its outcome to the ledger
 _TICK_S = 0.1
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -42,7 +42,7 @@ class Warden:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, unless it runs."""
+        """Start the process, unless it runs."""
         if self._deadlines.descriptor is None or (self._process is not None and self._process.poll() is None):
             return
         if self._process is not None:
@@ -52,22 +52,22 @@ class Warden:
         self._process = subprocess.Popen(command, pass_fds=[number])
 
     def stop(self) -> None:
-        """End it; what is suspended stays so."""
+        """End the process; suspended children stay suspended."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
 
 def look(deadlines: Deadlines, now: float, *, parent: int) -> None:
-    """Suspend the bodies whose deadline has passed, let those go on that have a later one, kill those that had none.
+    """Suspend each body whose deadline has passed, continue it once it has a later one, or kill it after a while.
 
-    They run in children of `parent`.
+    The bodies run in children of `parent`.
     """
     for body in deadlines.running():
         if not body.token or now < body.until:
             if body.is_suspended:
                 deadlines.suspend(body, 0)
-                _send(body, parent, signal.SIGCONT, "its claim is renewed: it goes on")
+                _send(body, parent, signal.SIGCONT, "its claim is renewed: it continues")
         elif not body.is_suspended:
             deadlines.suspend(body, now)
             _send(body, parent, signal.SIGSTOP, "its claim was not renewed in time: it is suspended")
@@ -77,20 +77,20 @@ def look(deadlines: Deadlines, now: float, *, parent: int) -> None:
 
 
 def _send(body: Running, parent: int, number: signal.Signals, why: str) -> None:
-    """Signal a child; its process id may meanwhile be somebody else's."""
+    """Signal a child, after checking that its process id still belongs to a child of `parent`."""
     with suppress(FileNotFoundError, ProcessLookupError):
         fields = Path(f"/proc/{body.pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         if int(fields[1]) == parent:
             _say(f"{body.job_id}: {why} (child {body.pid})")
             below = _below(body.pid) if number == signal.SIGKILL else []
-            os.kill(body.pid, number)  # first, so that it starts no more of them
+            os.kill(body.pid, number)  # first, so that it starts no more processes
             for pid in below or _below(body.pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
 
 
 def _below(pid: int) -> list[int]:
-    """Return the processes that a child has started, and those that they have."""
+    """Return the descendants of a process."""
     found: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):  # it has just ended
@@ -100,7 +100,7 @@ def _below(pid: int) -> list[int]:
 
 
 def _say(event: str) -> None:
-    """Write a line as `worker.observability` does; importing that would cost more than all the rest."""
+    """Write a log line as `worker.observability` does; importing that would cost more than the rest of this process."""
     line = {"event": event, "level": "warning", "logger": _MODULE, "timestamp": datetime.now(UTC).isoformat()}
     print(event if sys.stderr.isatty() else json.dumps(line), file=sys.stderr, flush=True)  # noqa: T201
 
@@ -108,7 +108,9 @@ def _say(event: str) -> None:
 def main(descriptor: int, parent: int) -> None:
     """Look at the table until the main process ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # those of a terminal go to the whole group; the main process ends it
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # a terminal sends these to the whole group, but the main process ends the warden
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     deadlines = Deadlines(descriptor)
     while os.getppid() == parent:

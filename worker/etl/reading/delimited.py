@@ -63,8 +63,8 @@ def stage_delimited(
                 if "straddling" in str(broken) and block_bytes < _BLOCKS_BYTES[-1]:
                     continue
                 raise (_ragged(refused[0]) if refused else _failure(broken)) from None
-            except UnicodeDecodeError:  # in the names of columns, which Arrow decodes when they are asked for
-                raise _encoding("another encoding") from None
+            except UnicodeDecodeError:  # in the names of columns, which Arrow decodes only here
+                raise _encoding() from None
             return names
     raise AssertionError("the last block size returns or raises")
 
@@ -137,7 +137,7 @@ def _sample(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(_SAMPLE_BYTES)
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise _encoding("UTF-16")
+        raise _encoding(" but in UTF-16")
     if b"\0" in start:
         raise _malformed("it contains NUL bytes, so it is not a text file")
     return start.removeprefix(_BOM).decode("utf-8", errors="replace")
@@ -166,16 +166,16 @@ def _ragged(row: Any) -> TaskFailure:
 def _failure(broken: pa.ArrowInvalid) -> TaskFailure:
     text = str(broken)
     if "UTF8" in text:
-        return _encoding("another encoding")
+        return _encoding()
     if "straddling" in text:
         return _malformed(f"a row is longer than {_BLOCKS_BYTES[-1]} bytes, or a quote is never closed")
-    return _malformed("its rows cannot be separated; a quote may never be closed")
+    return _malformed("its rows cannot be told apart; check whether a quoted field lacks its closing quote")
 
 
-def _encoding(what: str) -> TaskFailure:
+def _encoding(but: str = "") -> TaskFailure:
     return TaskFailure(
         "source_encoding",
-        f"The source is encoded in {what}, not in UTF-8.",
+        f"The source is not encoded in UTF-8{but}.",
         remedy="Convert it to UTF-8, for example with iconv.",
     )
 

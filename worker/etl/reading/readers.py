@@ -87,7 +87,7 @@ def read_file(
         decompress(source.path, plain, compression, limits.plain_max_bytes, on_bytes)
         size_bytes = plain.stat().st_size
     if plain.stat().st_size == 0:
-        raise TaskFailure("source_empty", "The source has 0 bytes.", remedy="Check the program that writes it.")
+        raise TaskFailure("source_empty", "The source has 0 bytes.", remedy="Write it again, with a header or data.")
     found = format_of(plain, layout, source)
     staged = scratch / "staged.parquet"
 
@@ -129,8 +129,12 @@ def format_of(plain: Path, layout: FileLayout, source: SourceFile) -> Format:
         raise _contradiction(layout.format, by_magic)
     text = start.removeprefix(_BOM).lstrip()
     if start.startswith(_OLD_EXCEL) or text.lower().startswith(_HTML):
-        what = "a web page" if text[:1] == b"<" else "an Excel file of the old format (.xls)"
-        raise TaskFailure("source_malformed", f"The source is {what}.", remedy="Use a file of a supported format.")
+        what, remedy = (
+            ("a web page", "Use the address of the file itself; a login page is sent where credentials are missing.")
+            if text[:1] == b"<"
+            else ("an Excel file of the old format (.xls)", "Save it as .xlsx or CSV, and submit that.")
+        )
+        raise TaskFailure("source_malformed", f"The source is {what}.", remedy=remedy)
     if layout.format != "auto":
         return layout.format
     suffixes = [suffix.lower() for suffix in PurePosixPath(source.name).suffixes]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shared.jobs.data.places import FileLayout
 
 _BATCH_ROWS = 4_096
-_SHARED_TEXTS_RATIO = 8  # memory of a table of texts, about, per byte of its XML
+_SHARED_TEXTS_RATIO = 8  # approximate bytes of memory per byte of XML of the workbook's table of texts
 
 
 def stage_workbook(
@@ -61,12 +61,16 @@ def _check_size(path: Path, max_bytes: int, memory_limit_bytes: int) -> None:
     except zipfile.BadZipFile:
         raise _malformed("it is not a workbook") from None
     texts_bytes = sizes.get("xl/sharedStrings.xml", 0)
-    if sum(sizes.values()) > max_bytes or texts_bytes * _SHARED_TEXTS_RATIO > memory_limit_bytes:
-        raise TaskFailure(
-            "source_too_large",
-            "The unpacked workbook is too large.",
-            remedy="Save the sheet as CSV or Parquet, which are read piece by piece.",
-        )
+    for what, needed, limit in (
+        ("takes", sum(sizes.values()), max_bytes),
+        ("needs memory of", texts_bytes * _SHARED_TEXTS_RATIO, memory_limit_bytes),
+    ):
+        if needed > limit:
+            raise TaskFailure(
+                "source_too_large",
+                f"The unpacked workbook {what} about {needed} bytes; the maximum is {limit}.",
+                remedy="Save the sheet as CSV or Parquet, which are read piece by piece.",
+            )
 
 
 def _stage(book: Any, layout: FileLayout, staged: Path, on_rows: Callable[[int], None]) -> list[str]:
@@ -78,7 +82,7 @@ def _stage(book: Any, layout: FileLayout, staged: Path, on_rows: Callable[[int],
     first = next(rows, None)
     if first is None:
         raise TaskFailure(
-            "source_empty", f"The sheet {sheet.title!r} is empty.", remedy="Name another in 'layout.sheet'."
+            "source_empty", f"The sheet {sheet.title!r} is empty.", remedy="Name another sheet in 'layout.sheet'."
         )
     nulls = frozenset(layout.null_values)
     if layout.has_header:
@@ -104,7 +108,7 @@ def _sheet(book: Any, name: str | None) -> Any:
         raise TaskFailure(
             "unknown_sheet",
             f"layout.sheet: the workbook has no sheet {name!r}; it has {', '.join(titles)[:500]}.",
-            remedy="Name one of them, or omit it to read the first.",
+            remedy="Name one of them, or omit layout.sheet to read the first.",
         )
     return book[name]
 

@@ -75,7 +75,12 @@ def scalar(value: ex.Scalar, sql_type: str, scope: Scope, column: str) -> str:
     if kind in TEMPORAL and given.literal is not None:
         return _as_temporal(given, kind, scope).sql
     if not fits:
-        raise wrong_type(f"{scope.where}: {value!r} is not a {kind}, the type of column {column!r}", column=column)
+        raise TaskFailure(
+            "wrong_type",
+            f"{scope.where}: the value {value!r} does not fit column {column!r}, which is {kind}.",
+            remedy="Give a value of that type, or convert the column in an earlier 'cast' step.",
+            column=column,
+        )
     return f"CAST({given.sql} AS {sql_type})"
 
 
@@ -286,19 +291,19 @@ def _need(value: Compiled, fitting: set[Family] | frozenset[Family], scope: Scop
     return value.sql
 
 
-_TEMPORAL: dict[Family, tuple[str, Callable[[str], object]]] = {
-    "date": ("DATE", date.fromisoformat),
-    "timestamp": ("TIMESTAMP", datetime.fromisoformat),
-    "time": ("TIME", time.fromisoformat),
+_TEMPORAL: dict[Family, tuple[str, Callable[[str], object], str]] = {
+    "date": ("DATE", date.fromisoformat, "2026-01-31"),
+    "timestamp": ("TIMESTAMP", datetime.fromisoformat, "2026-01-31T12:00:00"),
+    "time": ("TIME", time.fromisoformat, "12:00:00"),
 }
 
 
 def _as_temporal(value: Compiled, target: Family, scope: Scope) -> Compiled:
-    sql_type, parse = _TEMPORAL[target]
+    sql_type, parse, example = _TEMPORAL[target]
     try:
         parse(value.literal or "")
     except ValueError:
-        message = f"{scope.where}: {value.literal!r} is not a {target} in ISO 8601 format"
-        raise TaskFailure("wrong_type", message, remedy="Write it like 2026-01-31 or 2026-01-31T12:00:00.") from None
+        message = f"{scope.where}: {value.literal!r} is not a {target} in ISO 8601 format."
+        raise TaskFailure("wrong_type", message, remedy=f"Write it like {example}.") from None
     sql = f"CAST({value.sql} AS TIMESTAMPTZ)" if target == "timestamp" else value.sql  # else an offset is dropped
     return Compiled(f"CAST({sql} AS {sql_type})", target)

@@ -36,7 +36,7 @@ _WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss",
 _CHUNK_BYTES = 4 * 1024 * 1024
 _BATCH_ROWS = 16_384
 _NAME_SAFE = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_CANNOT_PASS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
 def load_file(
@@ -85,7 +85,7 @@ def _refuse_taken(store: StoreConnection, destination: FileDestination, target: 
         what, remedy = "is a file", "Use mode 'replace', or the path of a folder."
     else:
         return
-    raise TaskFailure("path_taken", f"The path {destination.path!r} of {store.name!r} {what}.", remedy=remedy)
+    raise TaskFailure("path_taken", f"destination.path: {destination.path!r} of {store.name!r} {what}.", remedy=remedy)
 
 
 def _csv(dataset: Path, scratch: Path, on_progress: Callable[[int, int | None], None]) -> Path:
@@ -149,6 +149,8 @@ def _protocols(fs: Any) -> set[str]:
 
 def _failure_of(error: OSError, store: StoreConnection) -> TaskFailure:
     text = f"The store {store.name!r} cannot be written: {redact(error.strerror or type(error).__name__)}."
-    if isinstance(error, _CANNOT_PASS):
-        return TaskFailure("store_refused", text, remedy="Check that the root exists and is writable.")
+    if isinstance(error, _PERMANENT):
+        return TaskFailure(
+            "store_refused", text, remedy="Check that the store's root exists and that the workers may write to it."
+        )
     return TransientFailure("store_unavailable", text, remedy="Check that the store is reachable and has free space.")

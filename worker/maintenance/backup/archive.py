@@ -100,7 +100,7 @@ class ArchiveWriter:
             _stays_inside(path)
         except ValueError as unfit:
             raise TaskFailure(
-                "file_name_refused", f"The file {path!r} cannot be backed up: {unfit}.", remedy="Rename it."
+                "file_name_refused", f"The file {path!r} cannot be backed up: {unfit}.", remedy="Rename the file."
             ) from None
         info = zipfile.ZipInfo(_CONTENT + path)
         info.compress_type = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED

@@ -47,7 +47,7 @@ class Watermark:
         if {self.kind, other.kind} - {"integer", "decimal", "float"} and self.kind != other.kind:
             raise TaskFailure(
                 "watermark_changed",
-                f"The stored watermark is a {other.kind}; the column's values are now of the kind {self.kind}.",
+                f"The stored watermark is of the kind {other.kind}; the column's values are now {self.kind}.",
                 remedy="Synchronise once with the mode 'full', and use another column or another table name.",
             )
         higher: bool = self.value > other.value  # type: ignore[operator]  # of one kind, or numbers

@@ -89,7 +89,9 @@ def read_rows(
     known = table.filter(there)
     if known.num_rows == 0:
         raise TaskFailure(
-            "no_rows", f"No row has a value in {target!r}.", remedy="Name another target, or fill the column."
+            "no_rows",
+            f"target: no row has a value in {target!r}.",
+            remedy="Name another target, or fill the column with etl.transform_data.",
         )
     values: npt.NDArray[Any]
     if task == "classification":
@@ -129,8 +131,8 @@ def _need_target(field: pa.Field, task: LearningTask) -> None:
     if family_of(field.type) not in families:
         raise TaskFailure(
             "wrong_column_type",
-            f"target: {field.name!r} is {field.type}; {task} learns {', '.join(sorted(families))}.",
-            remedy="Choose the other task, or cast the column with etl.transform_data.",
+            f"target: {field.name!r} is {field.type}; {task} takes {', '.join(sorted(families))}.",
+            remedy="Set the other 'task', or cast the column with etl.transform_data.",
             column=field.name,
         )
 

@@ -56,13 +56,15 @@ def need_members(rows: Rows, least: int, *, stratified: bool) -> None:
         return
     counts = np.bincount(rows.target, minlength=len(rows.labels))
     if np.count_nonzero(counts) < 2:  # noqa: PLR2004 - one class is nothing to tell apart
-        raise _too_few("All rows have the same class.")
+        raise _too_few(
+            "All rows have the same class.", remedy="Choose another target, or provide rows of at least two classes."
+        )
     if stratified and (smallest := counts[counts > 0].min()) < least:
         label = rows.labels[int(np.flatnonzero(counts == smallest)[0])]
         raise _too_few(f"Class {label!r} has {smallest} rows; at least {least} of each class are needed.")
 
 
-def _too_few(message: str) -> TaskFailure:
-    return TaskFailure(
-        "too_few_rows", message, remedy="Provide more rows, use fewer folds, or set 'stratified' to false."
-    )
+def _too_few(
+    message: str, *, remedy: str = "Provide more rows, use fewer folds, or set 'stratified' to false."
+) -> TaskFailure:
+    return TaskFailure("too_few_rows", message, remedy=remedy)

@@ -95,7 +95,7 @@ def load_recipe(path: Path, *, limit_bytes: int) -> tuple[RecipeAbout, ColumnTra
 
 
 def same(one: Any, other: Any) -> bool:
-    """Return whether two estimators, or parameters of such, are of the same types with equal values throughout."""
+    """Return whether two estimators, or two of their parameters, have the same types and equal values throughout."""
     if type(one) is not type(other):
         return False
     if hasattr(one, "get_params"):

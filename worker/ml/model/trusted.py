@@ -24,9 +24,9 @@ TRUSTED_TYPES = {
 
 
 def shapes_are_sound(estimator: Any) -> bool:
-    """Return whether the arrays of a fitted SVM or k-neighbours model are as large as each other says.
+    """Return whether the sizes of the arrays of a fitted SVM or k-neighbours model agree.
 
-    Compiled code (libsvm, the pairwise distances) reads each array with the size of another, without a check.
+    Compiled code (libsvm, the pairwise distances) reads each array up to the size of another, without a check.
     """
     held = vars(estimator)
     if isinstance(estimator, SVC | SVR):

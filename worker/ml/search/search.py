@@ -78,7 +78,9 @@ class Search(Params):
         """Return a trial by its number. Raises `TaskFailure` (``no_such_trial``)."""
         if number >= len(self.trials):
             raise TaskFailure(
-                "no_such_trial", f"The search has no trial {number}.", remedy="Check the order of the steps."
+                "no_such_trial",
+                f"The search has no trial {number}.",
+                remedy="Submit ml.tune_model, which orders the steps.",
             )
         return self.trials[number]
 
@@ -106,7 +108,11 @@ class Search(Params):
         Raises `TaskFailure` (``search_ended``) if this was the last round.
         """
         if self.round + 1 >= len(self.spec.round_sizes()):
-            raise TaskFailure("search_ended", f"Round {self.round} was the last.", remedy="Submit ml.tune_model.")
+            raise TaskFailure(
+                "search_ended",
+                f"The search ended with round {self.round}.",
+                remedy="Submit ml.tune_model to start another search.",
+            )
         known = self.learnt(outcomes)
         return known.model_copy(update={"round": self.round + 1}).with_proposals()
 

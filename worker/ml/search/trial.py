@@ -60,7 +60,11 @@ def _fold_scores(
             answers = predicted(fitted.pipeline, seen.frame.iloc[judged], seen.labels)
             score = scores(seen.target[judged], answers, seen.labels)[spec.searched_metric]
             if score is None:
-                raise TaskFailure("undefined_score", f"{spec.searched_metric} is not defined in fold {len(found)}.")
+                raise TaskFailure(
+                    "undefined_score",
+                    f"{spec.searched_metric} is not defined in fold {len(found)}.",
+                    remedy="Choose another 'metric', or use fewer 'folds', so that each has rows of every class.",
+                )
             found.append(score)
             if search.is_hopeless(found):
                 return found, True

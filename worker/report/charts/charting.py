@@ -273,4 +273,8 @@ def _number(value: Any) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise TaskFailure("wrong_type", f"{value!r} is not a number.", remedy="Choose another measure.") from None
+        raise TaskFailure(
+            "wrong_type",
+            f"A measure of a chart gives {value!r}, which is not a number.",
+            remedy="Choose another function or column of the measure.",
+        ) from None

@@ -1,4 +1,4 @@
-"""What an engine can do: the face of a database, and of one transaction of it."""
+"""What every engine can do: the interface of a database, and of a transaction."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
 
 class Database(ABC):
-    """One database: what its engine knows, and where this one is. Nothing is opened before something is asked.
+    """One database. It connects only when a method is called.
 
-    What goes wrong comes out as `TransientFailure` if it is transient and as `TaskFailure` if not, never with a
-    credential.
+    Transient errors are raised as `TransientFailure`, all others as `TaskFailure`, without credentials.
     """
 
     dialect: ClassVar[Dialect]
@@ -38,8 +37,8 @@ class Database(ABC):
     ) -> dict[str, Candidate]:
         """Write the rows of one SELECT to the Parquet file `staged`, in a transaction that can only read.
 
-        `on_rows` gets the number of rows so far. Returns what the columns may become that came as text although they
-        are something else; the other columns have their types.
+        `on_rows` gets the number of rows so far. Returns the candidates of the columns that are staged as text although
+        their values may have another type; all other columns already have their types.
         """
 
     def stage_table(
@@ -52,10 +51,10 @@ class Database(ABC):
         memory_limit_bytes: int,
         on_rows: Callable[[int], None],
     ) -> dict[str, Candidate]:
-        """Write the rows of a table that meet `condition`, if that is not empty, with types that the table gives.
+        """Write the rows of a table that meet `condition` (empty: all), with the types of the table.
 
-        The types do not depend on which rows are read. Columns in `temporal` are to become dates or times also where
-        the engine knows them as text only. For the rest see `stage_query`.
+        The types do not depend on which rows are read. Columns in `temporal` become dates or times even where the
+        engine stores them as text. Otherwise it is the same as `stage_query`.
         """
         query = select(self.dialect, table, condition)
         return self.stage_query(query, staged, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows)
@@ -66,7 +65,7 @@ class Database(ABC):
     ) -> AbstractContextManager[Transaction]:
         """Open a transaction that is rolled back unless committed; others with the same `load_id` wait for its end.
 
-        The table `celeriac_loads` is there in it.
+        The table `celeriac_loads` exists in it.
         """
 
 
@@ -88,9 +87,9 @@ class Transaction(ABC):
         """Run a statement and return how many rows it changed."""
 
     def ensure(self, table: str, columns: str) -> None:
-        """Make a table of this service's own if it is not there.
+        """Create a table of this service if it does not exist.
 
-        In `columns`, `{instant}` is the type of a moment and `{short_text}` that of a text that can be a key.
+        In `columns`, `{instant}` stands for `Dialect.instant` and `{short_text}` for `Dialect.short_text`.
         """
         dialect = self.dialect
         declared = columns.format(instant=dialect.instant, short_text=dialect.short_text)
@@ -98,11 +97,11 @@ class Transaction(ABC):
 
     @abstractmethod
     def columns(self, plan: TablePlan) -> list[ExistingColumn] | None:
-        """Return the columns of the target, or None if it does not exist, locked against creation by other loads."""
+        """Return the columns of the target; None if it does not exist, and then no other load can create it."""
 
     @abstractmethod
     def keep_writers_out(self, plan: TablePlan) -> None:
-        """Make other writers of the target wait for this transaction; readers go on."""
+        """Make other writers of the target wait for this transaction; readers do not wait."""
 
     @abstractmethod
     def insert(self, plan: TablePlan, existing: list[ExistingColumn], on_progress: Progress) -> int:
@@ -114,7 +113,7 @@ class Transaction(ABC):
 
     @abstractmethod
     def drop_unchanged(self, plan: TablePlan, existing: list[ExistingColumn], value: Callable[[str], str]) -> None:
-        """Take out of the stage the rows that the target has with the same values; `value` as in `statements`."""
+        """Remove the staged rows that the target has with the same values; `value` as in `statements`."""
 
     def staged_count(self) -> int:
         """Return the number of rows in the stage."""
@@ -126,4 +125,4 @@ class Transaction(ABC):
 
     @abstractmethod
     def commit(self) -> None:
-        """Make all of it visible and lasting at once."""
+        """Commit: all changes become visible together."""

@@ -1,4 +1,4 @@
-"""How an engine spells what all engines have: names, types, values. Nothing here asks a database."""
+"""The SQL in which engines differ: names, types, values. Nothing here connects to a database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from worker.tables.databases.types import ExistingColumn
 
 Ordered = int | float | Decimal | date | datetime
-"""A value that all systems put into the same order."""
+"""A value whose order is the same in all engines."""
 
 _EMPTY = {
     "bool": pa.bool_(), "int": pa.int16(), "float": pa.int16(), "decimal": pa.int16(), "binary": pa.binary(),
@@ -26,16 +26,16 @@ _EMPTY = {
 
 
 class Dialect(ABC):
-    """The SQL of one engine, as far as it differs."""
+    """The SQL of one engine where it differs from the others."""
 
     engine: ClassVar[str]
-    """What people call it."""
+    """Its name in messages."""
     instant: ClassVar[str]
-    """The type of a moment, which CURRENT_TIMESTAMP can fill."""
+    """The type of a point in time; CURRENT_TIMESTAMP must be a value of it."""
     short_text: ClassVar[str] = "TEXT"
     """The type of a text that can be a primary key."""
     system_schemas: ClassVar[tuple[str, ...]] = ("pg_", "information_schema", "temp", "system")
-    """How the names of schemas begin that belong to the database."""
+    """Prefixes of the names of the database's own schemas."""
     primary_keys: ClassVar[bool] = True
     """Whether a table that is made for an upsert gets a primary key."""
 
@@ -53,30 +53,30 @@ class Dialect(ABC):
 
     @abstractmethod
     def represent(self, kind: pa.DataType) -> pa.DataType:
-        """Return the Arrow type in which a column goes in; raise `TaskFailure` if the engine has no exact place."""
+        """Return the Arrow type in which a column is written; raise `TaskFailure` if it cannot be stored exactly."""
 
     @abstractmethod
     def declare(self, kind: pa.DataType) -> str:
-        """Return the engine's type for a new column of a type that `represent` gave."""
+        """Return the engine's type for a new column; `kind` comes from `represent`."""
 
     def cast(self, column: ExistingColumn) -> str:
-        """Return the expression for a staged column `s.column`, converted as the target's column needs."""
+        """Return the expression that converts a staged column `s.column` to the type of the target's `column`."""
         return f"s.{self.quoted(column.name)}"
 
     def as_text(self, expression: str) -> str:
-        """Return the expression for a value as a text that people read."""
+        """Return the expression that shows a value as text in a message."""
         return f"CAST({expression} AS TEXT)"
 
     def at_least(self, column: str, value: Ordered) -> str:
-        """Return the condition that a column is not below `value`."""
+        """Return the condition that a column is at least `value`."""
         return f"{self.quoted(column)} >= {self._literal(value)}"
 
     def when_empty(self, column: ExistingColumn) -> pa.DataType:
-        """Return the type of a column without any value, so that it fits `column`."""
+        """Return the type for a dataset's column without values that fits `column`."""
         return _EMPTY.get(column.shape.family, pa.string())
 
     def unloadable(self, kind: pa.DataType) -> TaskFailure:
-        """Return the failure for a type that the engine has no exact place for."""
+        """Return the failure for a type that the engine cannot store exactly."""
         return TaskFailure(
             "type_not_loadable",
             f"A column of type {kind} cannot be stored exactly in {self.engine}.",
@@ -96,5 +96,5 @@ class Dialect(ABC):
 
 
 def fold_ascii(name: str) -> str:
-    """Return a name as engines compare it that ignore the case of ASCII letters."""
+    """Return a name in the form that an engine compares which ignores the case of ASCII letters."""
     return "".join(letter.lower() if letter.isascii() else letter for letter in name)

@@ -1,4 +1,4 @@
-"""What is to be loaded where: the dataset's columns, the target, and whether they fit each other."""
+"""The plan of a load: the dataset's columns, the target table, and whether they fit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["append", "replace", "upsert"]
 Progress = Callable[[int, "int | None"], None]
-"""Takes the rows so far and, where it is known, their number in all; what it raises ends the load and undoes it."""
+"""Takes the rows so far and the total, if known. An exception from it ends the load and rolls it back."""
 
 _BATCH_BYTES = 4 * 1024 * 1024
 _BATCH_ROWS = 16_384
@@ -32,7 +32,7 @@ _READ_BUFFER_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a load did, or had done before."""
+    """The counts of a load; `already_loaded` if an earlier delivery made it."""
 
     destination: str
     mode: str
@@ -144,7 +144,7 @@ def check_fits(
 ) -> None:
     """Raise `TaskFailure` (``columns_do_not_fit``) that names every column that does not fit, with both types.
 
-    The table may have further columns if they are nullable or have a default: they get that.
+    The table may have further columns that are nullable or have a default; they get NULL or the default.
     """
     fold = plan.dialect.fold
     known = {fold(column.name): column for column in existing}
@@ -171,9 +171,9 @@ def check_fits(
 
 
 def _batch_rows(file: pq.ParquetFile) -> int:
-    """Return how many rows make a batch of some MiB, judged by the first rows.
+    """Return how many rows make a batch of some MiB, estimated from the first rows.
 
-    The file's own figures would not do: they are of encoded pages, and a text that repeats is stored there once.
+    The sizes in the file's metadata are too small for this: a repeated text is stored only once.
     """
     for sample in file.iter_batches(batch_size=_SAMPLE_ROWS, use_threads=False):
         row_bytes: int = max(1, sample.nbytes // max(1, sample.num_rows))

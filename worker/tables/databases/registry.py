@@ -1,4 +1,4 @@
-"""Which object is the database of a connection. A new engine is a package beside this module, and a case here."""
+"""Find the engine of a connection. A new engine is a package beside this module, and a case here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def database(known: WorkerConnections, name: str) -> Database:
 
 
 def database_at(connection: SqlConnection) -> Database:
-    """Return the database of a connection. An engine that has no case here is an error of types."""
+    """Return the database of a connection. mypy reports an engine without a case."""
     match connection.info:
         case PostgresqlInfo() as info:
             return Postgresql(connection.name, info, connection.url)

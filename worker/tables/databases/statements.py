@@ -1,4 +1,4 @@
-"""The SQL that all engines understand alike. Names are quoted in the plan's dialect; values are bound."""
+"""The SQL that is the same for all engines. Names are quoted in the plan's dialect; values are bound."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ RECORD = f"""
 
 
 def select(dialect: Dialect, table: str, condition: str = "") -> str:
-    """Return the query for all rows of a table, or those that meet a condition of this worker's own."""
+    """Return the query for all rows of a table, or those that meet a condition, which is SQL of this worker."""
     return f"SELECT * FROM {dialect.target(table)}{f' WHERE {condition}' if condition else ''}"  # noqa: S608 - quoted names
 
 
 def create_table(plan: TablePlan) -> str:
-    """Return the DDL of a target with the dataset's columns; nullable but for the key of an upsert."""
+    """Return the DDL of a target with the dataset's columns; all but the key of an upsert are nullable."""
     parts = _declared(plan)
     if plan.dialect.primary_keys and plan.key:
         parts.append(f"PRIMARY KEY ({names_in(plan, plan.key)})")
@@ -40,7 +40,7 @@ def create_table(plan: TablePlan) -> str:
 
 
 def create_stage(plan: TablePlan) -> str:
-    """Return the DDL of the temporary table that a dataset passes through."""
+    """Return the DDL of the temporary table into which a dataset is staged."""
     return f"CREATE TEMPORARY TABLE {STAGE} ({', '.join(_declared(plan))})"
 
 
@@ -63,7 +63,7 @@ def update_matching(plan: TablePlan, value: Callable[[str], str]) -> str:
 def insert_missing(plan: TablePlan, value: Callable[[str], str]) -> str:
     """Return the statement that inserts the staged rows whose key is not in the table.
 
-    An outer join and not NOT EXISTS: SQLite then indexes a table that has no index on the key.
+    It is an outer join instead of NOT EXISTS, because SQLite builds an index for a join if the table has none.
     """
     names = list(plan.columns)
     return (
@@ -79,7 +79,7 @@ def find_missing_keys(plan: TablePlan) -> str:
 
 
 def find_duplicate_key(plan: TablePlan, value: Callable[[str], str]) -> str:
-    """Return the query for one key that is staged more than once, as texts, with how often."""
+    """Return the query for one key that is staged more than once: its values as texts, and the number of rows."""
     keys = [value(name) for name in plan.key]
     texts = ", ".join(plan.dialect.as_text(key) for key in keys)
     grouped = ", ".join(keys)
@@ -92,9 +92,9 @@ def matches(plan: TablePlan, value: Callable[[str], str]) -> str:
 
 
 def is_unchanged(plan: TablePlan, equal: Callable[[str], str]) -> str:
-    """Return the condition that a row `t` of the target, which has a staged row's key, has its other values too.
+    """Return the condition that a row `t` of the target equals the staged row with the same key.
 
-    `equal` gives the condition for one column, which holds for two missing values.
+    `equal` gives the condition for one column; two missing values are equal.
     """
     return " AND ".join(equal(name) for name in plan.columns if name not in plan.key) or "true"
 

@@ -34,7 +34,7 @@ Family = Literal[
     "date", "timestamp", "timestamptz", "time", "other",
 ]  # fmt: skip
 _INT64_BITS = 64
-_EXACT_IN = {64: 32, 32: 16}  # a float of so many bits holds every integer of so many
+_EXACT_IN = {64: 32, 32: 16}  # a float of the first number of bits holds every integer of the second
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class ExistingColumn:
-    """A column of a table that is there."""
+    """A column of an existing table."""
 
     name: str
     declared: str
     required: bool
-    """Whether a row cannot do without it: not nullable and without a default."""
+    """Whether every row needs a value: the column is not nullable and has no default."""
     shape: Shape
 
 
@@ -114,8 +114,8 @@ def shape_of(kind: pa.DataType) -> Shape:
 def holds(existing: Shape, new: Shape) -> bool:
     """Return whether a column of shape `existing` takes every value of `new` exactly, or the engine refuses it.
 
-    A value out of range (an int64 in an int32 column) is refused by every engine; a rounded one would not be,
-    so floats never go into decimals, nor large integers into floats.
+    A value out of range (an int64 in an int32 column) is refused by every engine. A value that must be rounded is
+    not, so floats never go into decimals, nor large integers into floats.
     """
     if existing.family == new.family:
         if new.family in {"int", "other"}:

@@ -1,1 +1,1 @@
-"""DuckDB as an engine: bounded, interruptible, closed to the outside."""
+"""DuckDB as an engine: bounded, interruptible, without access to other files or the network."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Params = dict[str, Any]
 T = TypeVar("T")
 
-_ROW_GROUPS_IN_MEMORY = 64  # a row group is one page per column: written, and read again, as a whole
+_ROW_GROUPS_IN_MEMORY = 64  # each row group is written and read as a whole, so several must fit into memory
 _FEWEST_GROUPED_ROWS = 2_048
 _MOST_GROUPED_ROWS = 122_880  # DuckDB's own default
 
@@ -59,7 +59,7 @@ class Engine:
         return int(count)
 
     def columns(self, sql: str, params: Params | None = None) -> Columns:
-        """Return name -> DuckDB type of the columns of a query, in order, without running it."""
+        """Return the columns of a query (name -> DuckDB type, in order) without running it."""
         empty = f"SELECT * FROM (\n{sql}\n) LIMIT 0"
         described = self._run(lambda: self._connection.execute(empty, params or {}).description or [])
         need_distinct((name for name, *_ in described), "the rows")
@@ -100,8 +100,8 @@ def locked_engine(
 ) -> Iterator[Engine]:
     """Yield an engine that reads the files `readable` (path -> its name in messages), writes and reads `writable`.
 
-    It spills into `scratch`, and sizes what it writes for rows of about `row_bytes`. Nothing else is within its reach:
-    no other file, no network, no extension, no setting.
+    It spills into `scratch`, and its row groups suit rows of about `row_bytes`. It cannot access anything else: no
+    other file, no network, no extension, no setting.
     """
     labels = {str(path): name for path, name in readable.items()}
     labels |= {str(path): f"the file {path.name}" for path in writable}

@@ -1,4 +1,4 @@
-"""DuckDB as every family runs it: within bounds, nothing in its reach but what it is given, stopped when told to."""
+"""DuckDB as every family runs it: bounded, interruptible, and without access to anything but the given files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """Return a connection to the file `path`, or to `:memory:`, that spills into the folder `spill`.
 
-    Without `keeps_order` a large insertion need not be held in memory to keep its rows in order.
+    Without `keeps_order` DuckDB need not hold a large insertion in memory to keep its rows in order.
     """
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{memory_limit_bytes}B",
@@ -50,30 +50,31 @@ def connect(
 
 
 def lock(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path] = ()) -> None:
-    """Leave the files `paths` in the connection's reach: no other file, no network, no extension, no setting."""
+    """Allow access to the files `paths` only: no other file, no network, no extension, no change of a setting."""
     connection.execute(f"SET allowed_paths = [{', '.join(text(str(path)) for path in paths)}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
 
 def _is_disk_full(error: duckdb.Error, connection: duckdb.DuckDBPyConnection) -> bool:
-    """Return whether DuckDB failed because a disk is full, and not because it would spill more than it may.
+    """Return whether DuckDB failed because a disk is full, and not because it reached its own limit for spilling.
 
-    It takes what is free on the disk of its temporary files for their bound where that is less, and reports that alike.
+    Where the disk has less free space than that limit, DuckDB takes the free space as the limit and reports the same
+    error; then the number in it is not the one that was set.
     """
     said = str(error)
     if "No space left on device" in said or "Disk quota exceeded" in said:
         return True
     if "max_temp_directory_size" not in said:
         return False
-    with closing(connection.cursor()) as beside:  # a transaction that has failed runs nothing more
+    with closing(connection.cursor()) as beside:  # a failed transaction refuses further queries
         (bound,) = beside.execute("SELECT current_setting('max_temp_directory_size')").fetchone() or ("",)
     return f"/{bound} used" not in said
 
 
 @contextmanager
 def disk_failures(connection: duckdb.DuckDBPyConnection, *, but: Path | None = None) -> Iterator[None]:
-    """Raise `scratch_full` where DuckDB finds no room for its temporary files or for what it writes, `but` the file."""
+    """Raise `scratch_full` where DuckDB finds the disk full; not where it is full for the file `but`."""
     try:
         yield
     except duckdb.Error as error:
@@ -101,11 +102,11 @@ def locked(
 def interruptible(
     connection: duckdb.DuckDBPyConnection, query: Callable[[], T], on_fraction: Callable[[float], None] = lambda _: None
 ) -> T:
-    """Return what `query` returns, which runs on `connection` in a thread of its own; raise what it raises.
+    """Run `query` on `connection` in a separate thread; return what it returns, and raise what it raises.
 
-    This thread waits and reports how much is done (0..1). What it is interrupted with, or what `on_fraction` raises,
-    interrupts the query. Inside DuckDB, an exception from a signal handler (the soft time limit) would come out as a
-    bare RuntimeError "Query interrupted", so the reason would be lost.
+    This thread waits and reports how much is done (0..1). An exception that interrupts it, or that `on_fraction`
+    raises, stops the query and is raised. Inside DuckDB, an exception from a signal handler (the soft time limit) would
+    become a RuntimeError "Query interrupted", and the reason would be lost.
     """
     done = threading.Event()
     answer: list[T] = []
@@ -125,7 +126,9 @@ def interruptible(
         while not done.wait(_POLL_INTERVAL_S):
             on_fraction(min(max(connection.query_progress(), 0.0), 100.0) / 100)
     except BaseException:
-        while thread.is_alive() and not done.wait(_POLL_INTERVAL_S / 10):  # again, if it was about to begin
+        while thread.is_alive() and not done.wait(
+            _POLL_INTERVAL_S / 10
+        ):  # repeated, because the query may not have begun
             connection.interrupt()
         raise
     if failure:

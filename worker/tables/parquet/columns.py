@@ -1,4 +1,4 @@
-"""Columns and their types: how names and texts are quoted, which types go together, what an unknown name is told."""
+"""Columns and their types: quoting of names and texts, families of types, failures for unknown or repeated names."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def quoted(name: str) -> str:
 
 
 def text(value: str) -> str:
-    """Return a text as a SQL literal. Only for paths and names of this worker's own; values are bound."""
+    """Return a text as a SQL literal. Only for paths and names that this worker made; values are bound."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def family(sql_type: str) -> Family:
-    """Return what kind of value a DuckDB type holds."""
+    """Return the family of a DuckDB type."""
     if sql_type in _INTEGERS:
         return "integer"
     if sql_type.startswith("DECIMAL("):
@@ -63,7 +63,7 @@ def family(sql_type: str) -> Family:
 def need_columns(names: Iterable[str], columns: Columns, where: str) -> None:
     """Raise `TaskFailure` (``unknown_column``) for the first of `names` that is not among `columns`.
 
-    `where` says what asked for it, for example ``steps[2] cast``.
+    `where` is the place in the request, for example ``steps[2] cast``.
     """
     for name in names:
         if name not in columns:
@@ -71,7 +71,7 @@ def need_columns(names: Iterable[str], columns: Columns, where: str) -> None:
 
 
 def unknown_column(name: str, columns: Columns, where: str) -> TaskFailure:
-    """Return the failure for a column that is not there; its remedy names the nearest spelled one."""
+    """Return the failure for a column that does not exist; its remedy names the one with the most similar name."""
     near = nearest(name, columns)
     known = ", ".join(repr(column) for column in list(columns)[:_MOST_NAMES])
     more = f" and {len(columns) - _MOST_NAMES} more" if len(columns) > _MOST_NAMES else ""
@@ -85,7 +85,7 @@ def unknown_column(name: str, columns: Columns, where: str) -> TaskFailure:
 
 
 def need_distinct(names: Iterable[str], where: str) -> None:
-    """Raise `TaskFailure` (``duplicate_column``) if two names are the same but for case, as SQL sees them."""
+    """Raise `TaskFailure` (``duplicate_column``) if two names differ only by case, which SQL ignores."""
     seen: dict[str, str] = {}
     for name in names:
         if name.casefold() in seen:
@@ -99,7 +99,7 @@ def need_distinct(names: Iterable[str], where: str) -> None:
 
 
 def fresh_name(wanted: str, columns: Iterable[str]) -> str:
-    """Return `wanted`, with underscores before it until no column has that name."""
+    """Return `wanted`, preceded by as many underscores as it takes until no column has that name."""
     taken = {name.casefold() for name in columns}
     while wanted.casefold() in taken:
         wanted = f"_{wanted}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS = 2_000
 _MAX_NAME = 255
-_GROUP_BYTES = 16 * 1024**2  # of memory: what a reader has to hold at once
+_GROUP_BYTES = 16 * 1024**2  # of memory: a reader has to hold a whole row group
 _BATCH_BYTES = 4 * 1024**2
 _BATCH_ROWS = 32_768
 _PAGE_BYTES = 1024**2
@@ -67,13 +67,13 @@ class ParquetSink:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        """Write what waits, unless something failed, and close the file."""
+        """Write the remaining rows, unless something failed, and close the file."""
         if failure[0] is None:
             self._flush()
         self._writer.close()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add the rows of `batch`, which is cut where it alone would make too large a row group."""
+        """Add the rows of `batch`; one that is too large for a row group is split."""
         limit = max(1, int(batch.num_rows * _GROUP_BYTES / max(batch.nbytes, 1)))
         for start in range(0, batch.num_rows, limit):
             part = batch.slice(start, limit)
@@ -95,7 +95,7 @@ def write_batches(
 ) -> list[str]:
     """Write batches of the schema `found` to a Parquet file and return its clean column names.
 
-    What an extension adds to a type is left out. `on_rows` gets the number of rows so far.
+    Extension types are written as their storage types. `on_rows` gets the number of rows so far.
     """
     names = column_names(found.names)
     kinds = [kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind for kind in found.types]
@@ -111,10 +111,11 @@ def write_batches(
 def batches_of(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a Parquet file, or some of its columns, in pieces of a few MB, whatever its row groups are.
 
-    How many rows that is, is judged by the group's first rows, too: of texts that repeat, its size counts each once.
+    The number of rows in a piece follows from the group's size and from its first rows, because the size counts a
+    repeated text only once.
     """
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=_PAGE_BYTES) as file:
-        for index in range(file.num_row_groups):  # each for itself: batches across groups could be of any size
+        for index in range(file.num_row_groups):  # one by one: the rows of two groups can differ in size
             group = file.metadata.row_group(index)
             row_bytes = max(1, group.total_byte_size // max(group.num_rows, 1))
             for sample in file.iter_batches(_SAMPLE_ROWS, row_groups=[index], columns=columns, use_threads=False):
@@ -126,7 +127,7 @@ def batches_of(path: Path, columns: list[str] | None = None) -> Iterator[pa.Reco
 
 
 def empty_columns(path: Path) -> set[str]:
-    """Return the columns of a Parquet file that have no value at all, by its own statistics."""
+    """Return the columns of a Parquet file that have no values, according to its statistics."""
     metadata = pq.read_metadata(path)
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     empty = set(metadata.schema.to_arrow_schema().names)

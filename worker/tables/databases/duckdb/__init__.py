@@ -1,1 +1,1 @@
-"""DuckDB, as a database that others keep their tables in."""
+"""DuckDB files as databases: sources and destinations of jobs."""

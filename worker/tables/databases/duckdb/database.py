@@ -1,6 +1,6 @@
-"""A DuckDB file: how it is opened, for reading and for loading. One process at a time can write it.
+"""A DuckDB file, opened for reading or for loading. Only one process at a time can write to it.
 
-Another process that has it open is waited for, up to the connection's `lock_timeout_s`, when loading.
+A load waits for a process that has it open, at most for the connection's `lock_timeout_s`.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Duckdb(Database):
     def stage_query(
         self, query: str, staged: Path, *, memory_limit_bytes: int, on_rows: Callable[[int], None]
     ) -> dict[str, Candidate]:
-        """Stage the rows of a query, which has their types and reaches nothing but this file."""
+        """Stage the rows of a query with their types. The query can access nothing but this file."""
         with (
             reading_failures(self.name),
             connect(str(self.info.path), read_only=True, memory_limit_bytes=memory_limit_bytes, threads=1) as session,
         ):
             lock(session)
-            # not execute(), which would hold all rows in memory
+            # execute() would hold all rows in memory
             reader = interruptible(session, lambda: session.sql(query).to_arrow_reader(_BATCH_ROWS))
             write_batches(_interruptibly(session, reader), reader.schema, staged, on_rows)
             return {}
@@ -59,7 +59,7 @@ class Duckdb(Database):
     @contextmanager
     def transaction(
         self,
-        load_id: str,  # noqa: ARG002 - any second process waits
+        load_id: str,  # noqa: ARG002 - every other load waits
         *,
         scratch: Path | None,
         memory_limit_bytes: int,
@@ -96,9 +96,9 @@ class Duckdb(Database):
 
 
 def _interruptibly(session: duckdb.DuckDBPyConnection, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    """Yield the batches; the first, for which a sort or an aggregate does all of its work, can be interrupted.
+    """Yield the batches; waiting for the first, in which a query does all sorting and grouping, can be interrupted.
 
-    A thread for each of the others would cost a third of the time of a plain table.
+    Waiting for each of the others in the same way would make reading a plain table a third slower.
     """
     first = interruptible(session, lambda: next(reader, None))
     if first is not None:

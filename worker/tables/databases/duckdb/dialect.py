@@ -38,7 +38,7 @@ class DuckdbDialect(Dialect):
 
     engine = "DuckDB"
     instant = "TIMESTAMPTZ"
-    primary_keys = False  # its index would be checked row by row against what the transaction itself has changed
+    primary_keys = False  # its index still holds rows that the same transaction deleted, so new ones would be refused
 
     def fold(self, name: str) -> str:
         """Return the name without the case of ASCII letters."""
@@ -69,13 +69,13 @@ class DuckdbDialect(Dialect):
         raise self.unloadable(kind)
 
     def cast(self, column: ExistingColumn) -> str:
-        """Return the staged column, cast only to types that a text must be parsed for."""
+        """Return the staged column, cast only to types for which its text must be parsed."""
         staged = super().cast(column)
         return f"CAST({staged} AS {column.declared})" if column.shape.family == "checked_text" else staged
 
 
 def shape_in(declared: str) -> Shape:
-    """Return what a column holds that `duckdb_columns()` calls `declared`."""
+    """Return the shape of a column whose type in `duckdb_columns()` is `declared`."""
     if declared.startswith("DECIMAL("):
         return Shape("decimal", int(declared.rstrip(")").split(",")[1]))
     return Shape("checked_text") if declared.startswith("ENUM(") else _SHAPES.get(declared, Shape("other"))

@@ -46,7 +46,7 @@ class DuckdbTransaction(Transaction):
         return _count(interruptible(self._link, lambda: self._link.execute(sql, list(values)).fetchall()))
 
     def columns(self, plan: TablePlan) -> list[ExistingColumn] | None:
-        """Return the columns of the target, or None if it is not there."""
+        """Return the columns of the target, or None if it does not exist."""
         *schema, table = plan.table.split(".")
         found = self.rows(
             "SELECT column_name, data_type, NOT is_nullable AND column_default IS NULL FROM duckdb_columns() "
@@ -85,7 +85,7 @@ class DuckdbTransaction(Transaction):
         self.change(f"CREATE TEMPORARY VIEW {STAGE} AS SELECT {columns} FROM read_parquet({text(str(plan.dataset))})")  # noqa: S608 - quoted
 
     def drop_unchanged(self, plan: TablePlan, _existing: list[ExistingColumn], value: Callable[[str], str]) -> None:
-        """Put the rows that differ aside and let the view show them."""
+        """Copy the rows that differ into a table, and let the stage show that."""
         same = is_unchanged(plan, lambda name: f"t.{self.dialect.quoted(name)} IS NOT DISTINCT FROM {value(name)}")
         differs = f"t.{self.dialect.quoted(plan.key[0])} IS NULL OR NOT ({same})"
         self.change(
@@ -96,9 +96,9 @@ class DuckdbTransaction(Transaction):
         self.change(f"CREATE TEMPORARY VIEW {STAGE} AS SELECT * FROM {_DIFFERING}")  # noqa: S608 - constants of ours
 
     def update(self, plan: TablePlan, existing: list[ExistingColumn], value: Callable[[str], str]) -> int:
-        """Put the changed rows aside, delete the old ones and insert the changed ones.
+        """Copy the changed rows into a table, delete the old ones and insert the changed ones.
 
-        DuckDB keeps what an UPDATE overwrites in memory until the commit; this can go to the disk.
+        DuckDB keeps what an UPDATE overwrites in memory until the commit; the rows of a table can spill to the disk.
         """
         given = {self.dialect.fold(name): name for name in plan.columns}
         columns = ", ".join(
