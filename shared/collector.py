@@ -1,23 +1,23 @@
-"""Keep Python's garbage collector away from what a process has loaded once and keeps.
+"""Exclude what a process has loaded at its start from Python's garbage collection.
 
-A full collection looks at every object that may be part of a circle, and those of the modules, contracts and schemas of
-a process are hundreds of thousands: 70 ms in the gateway, twice a second under load, during which it answers nobody.
-They never become garbage, so they are set aside at the end of the start. Before a fork, that also keeps the children's
-memory shared: a collection writes into the head of each object that it looks at.
+A full collection visits every object that may be part of a reference cycle: hundreds of thousands for the modules,
+contracts and schemas. That takes 70 ms in the gateway, twice a second under load, and no request is answered meanwhile.
+They never become garbage, so they are excluded at the end of the start. Before a fork, this also keeps memory shared
+with the children, because a collection writes into the header of each object that it visits.
 """
 
 from __future__ import annotations
 
 import gc
 
-# The new objects that are still there when there are so many of them are looked at; every so many times those that were
-# looked at once, too; and all. Nearly everything that a request makes goes by its count of references alone, so a
-# collection finds next to nothing: with Python's 700, a batch of a thousand jobs had 17 of them, a quarter of its time.
+# Collect the youngest generation after this number of new objects, the next one every 20th time, and so on. Reference
+# counting alone frees nearly everything that a request creates, so a collection finds next to nothing: with Python's
+# default of 700, a batch of a thousand jobs had 17 collections, a quarter of its time.
 _THRESHOLDS = (20_000, 20, 20)
 
 
 def set_aside_what_is_loaded() -> None:
-    """Free what the start left behind, and let later collections look only at what is made from now on.
+    """Free the garbage of the start, and let later collections visit only objects created from now on.
 
     Call it once, at the end of the start and before any fork.
     """

@@ -3,7 +3,7 @@
     CeleriacError
     ├── DefinitionError          a contract or a setting is wrong; raised at import or at start
     ├── LedgerUnavailable        the ledger does not respond, and nothing was accepted or changed
-    ├── OutcomeUnknown           the ledger did not respond in time, and may have done what it was asked to do
+    ├── OutcomeUnknown           the ledger did not respond in time, and may have carried out the call
     ├── DamagedRecord            the ledger's record of a job cannot be read
     ├── LedgerFull               the ledger has no room: nothing was accepted or changed
     ├── ClaimLost                this worker no longer holds the claim; its writes are refused
@@ -22,7 +22,7 @@ from typing import Any
 
 from shared.texts import finite, plain, said
 
-LONGEST_WAIT_S = 7 * 86_400.0  # that another side may ask for with retry_after_s
+LONGEST_WAIT_S = 7 * 86_400.0  # the maximum of retry_after_s
 _CODE_LENGTH = 100
 
 
@@ -39,7 +39,7 @@ class LedgerUnavailable(CeleriacError):
 
 
 class OutcomeUnknown(CeleriacError):
-    """The ledger did not respond in time. What it was asked to do may be done."""
+    """The ledger did not respond in time, and may have carried out the call."""
 
 
 class LedgerFull(CeleriacError):
@@ -66,7 +66,7 @@ class TaskFailure(CeleriacError):
     """
 
     retryable = False
-    # of a subclass whose author forgot super().__init__()
+    # defaults for a subclass whose author forgot super().__init__()
     code: str = "task_failed"
     message: str = ""
     remedy: str = ""
@@ -107,12 +107,12 @@ class TransientFailure(TaskFailure):
     ) -> None:
         super().__init__(code, message, remedy=remedy, **details)
         #: The delay that the other side requested (HTTP Retry-After), in seconds; the minimum of the backoff. It is 0
-        #: to a week; what is not a number counts as not given.
+        #: to a week; anything but a number counts as not given.
         self.retry_after_s = _seconds(retry_after_s)
 
 
 def as_raised(failure: TaskFailure) -> TaskFailure:
-    """Return `failure` as this module would have built it, whatever its class or its raiser has made of it."""
+    """Return `failure` with valid, bounded values, whatever its subclass or the code that raised it has set."""
     given: object = failure.details
     details = given if isinstance(given, Mapping) else {"details": given}
     made: TaskFailure = TransientFailure("", "") if isinstance(failure, TransientFailure) else TaskFailure("", "")

@@ -71,8 +71,8 @@ class Checks:
             yield FieldError(pointer="/params", message=most)
         elif self._laid_out > _MOST_LAID_OUT:
             what = (
-                "It has too many groups of parallel steps in a row: each step of a group contains all later steps. Put "
-                "single steps between the groups, or split it into several jobs."
+                "It has too many groups of parallel steps in a row: planning each group repeats everything after it. "
+                "Put single steps between the groups, or split it into several jobs."
             )
             yield FieldError(pointer="/params", message=what)
         elif self._bytes > _MOST_BYTES:

@@ -1,8 +1,7 @@
-"""Whether a message can be read, and why not: what is not checked here can end a worker's main process.
+"""Check that a message can be read, because an unreadable one can end a worker's main process.
 
-`check_envelope` is for what comes off a Redis list, before kombu makes a message of it; `check_task` for what any
-broker delivered, before Celery makes a request of it. Other Celery clients publish here, too, so whatever Celery itself
-can run is let through.
+`check_envelope` checks an item of a Redis list before kombu parses it; `check_task` checks a message of any broker
+before Celery parses it. Other Celery clients publish to the same queues, so everything that Celery can run is accepted.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
-"""Kombu's Redis transport, made to survive a broken connection while jobs run, and messages that cannot be read.
+"""Kombu's Redis transport, extended to survive broken connections and messages that cannot be read.
 
 A job outlives the connection that its message came through. When the job ends, or the worker closes the channel, kombu
-talks to a transport that is already detached, and the `AttributeError` of that ends the worker's main process.
+uses a transport that is already detached, and the resulting `AttributeError` would end the worker's main process.
 
 Nothing is lost by leaving such a message with the broker. A job that runs keeps its claim; a message that nobody
 claimed is published again by the keeper; a finished job's message comes back after the visibility timeout, and its
 claim is answered with the stored result.
 
-What lies on a list may be anything, and kombu ends the process on what it does not expect. So a message that cannot be
-read is delivered as what a right message says of it, and whoever consumes the queue sets it aside: see
-`worker.upkeep.intake`.
+A Redis list can contain anything, and kombu ends the process on unexpected content. So a message that cannot be read is
+delivered inside a valid message, and the consumer of the queue keeps it as a dead letter: see `worker.upkeep.intake`.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class QoS(redis.QoS):
-    """The account of delivered messages; without a connection it changes nothing on the broker."""
+    """The record of delivered messages; without a connection it changes nothing on the broker."""
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message."""
@@ -63,7 +62,7 @@ class QoS(redis.QoS):
 
 
 class Channel(redis.Channel):
-    """A channel with that account, on which only messages arrive that kombu can read."""
+    """A channel with that record, which passes only readable messages to kombu."""
 
     QoS = QoS
 

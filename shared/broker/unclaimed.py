@@ -1,6 +1,6 @@
-"""Messages of other Celery clients that no worker has claimed yet: the job of one is made when somebody asks for it.
+"""Messages of other Celery clients that no worker has claimed yet: a request for such a job creates its record.
 
-A Redis broker that is also the ledger's is looked at, within a bound; what waits on another broker is not known.
+This needs a Redis broker in the ledger's database, of which a bounded number of messages is searched.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from shared.contract.definition import known_queues
 from shared.ledger.aclient import AsyncLedger
 
 MOST_LOOKED_AT = 10_000  # messages
-_AT_ONCE = 500  # in one call, which takes some milliseconds
+_AT_ONCE = 500  # messages per call, which takes some milliseconds
 _LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class NotThere:
-    """The ledger has no such job. `why` says what is known of a message of it; `may_wait` whether there may be one."""
+    """The ledger has no such job. `why` says what is known of a message with its id; `may_wait`: there may be one."""
 
     why: str
     may_wait: bool
 
 
-_NONE = NotThere("No message of it waits on the broker, either. Check the id.", may_wait=False)
-_HOLDS = "It becomes a job when a worker takes it; cancelling it now holds for then."
-_OTHER_BROKER = NotThere(f"Whether a message of it waits on the broker cannot be looked up. {_HOLDS}", may_wait=True)
+_NONE = NotThere("No message with this id waits on the broker, either. Check the id.", may_wait=False)
+_HOLDS = "If there is one, it becomes a job when a worker takes it, and a cancel sent now takes effect then."
+_OTHER_BROKER = NotThere(f"The broker cannot be searched for a message with this id. {_HOLDS}", may_wait=True)
 _TOO_MANY = NotThere(
-    f"More messages wait on the broker than are looked at ({MOST_LOOKED_AT:,}), so one of it may be there. {_HOLDS}",
+    f"Only {MOST_LOOKED_AT:,} of the messages on the broker were searched for this id, and there are more. {_HOLDS}",
     may_wait=True,
 )
 
 
 async def adopt_unclaimed(ledger: AsyncLedger, settings: BrokerSettings, job_id: str) -> NotThere | None:
-    """Make a job of the message with this id; return None if that was done, or else why not."""
+    """Create the job of the message with this id; return None if that was done, or why not."""
     if not settings.shares_redis:
         return _OTHER_BROKER
     try:
@@ -54,9 +54,11 @@ async def adopt_unclaimed(ledger: AsyncLedger, settings: BrokerSettings, job_id:
     except TimeoutError:
         return _TOO_MANY
     except UnknownTask as task:
-        return NotThere(f"A message with its id waits, of the task {str(task)[:100]!r}, not a kind.", may_wait=False)
+        return NotThere(
+            f"A message with this id waits, but its task {str(task)[:100]!r} is not a kind.", may_wait=False
+        )
     except Unreadable as why:
-        return NotThere(f"A message with its id waits, but it cannot be read: {why.detail}", may_wait=False)
+        return NotThere(f"A message with this id waits, but it cannot be read: {why.detail}", may_wait=False)
     await ledger.call("adopt", {"record": entry.record(), "score": score})
     return None
 

@@ -1,6 +1,6 @@
-"""A message that cannot be read, as a header of one that can.
+"""Wrap a message that cannot be read into a header of a readable one.
 
-So it passes through kombu, is acknowledged like any other message, and comes back if the worker dies.
+In this form kombu delivers it, acknowledges it like any other message, and redelivers it if the worker dies.
 """
 
 from __future__ import annotations

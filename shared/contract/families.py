@@ -21,7 +21,7 @@ class Family:
 
     name: str
     tables: tuple[str, ...] = ()  # what its tasks use of worker/tables; "." is all of it
-    also_runs: tuple[str, ...] = ()  # families that had this one's queue once, where messages of them may lie
+    also_runs: tuple[str, ...] = ()  # families that once used this one's queue, where messages of them may still wait
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def with_those_also_run(names: Iterable[str]) -> list[str]:
-    """Return these families and those whose messages may lie in their queues, each once."""
+    """Return these families and those whose messages may wait in their queues, each once."""
     named = list(names)
     also = (other for name in named if name in FAMILIES for other in FAMILIES[name].also_runs)
     return list(dict.fromkeys((*named, *also)))

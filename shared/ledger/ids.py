@@ -11,11 +11,11 @@ from uuid import UUID
 
 _LENGTH = 36  # of a UUID as text
 _RANDOM_BITS = 74  # 12 of rand_a and 62 of rand_b
-_DRAWN = 4_096  # bytes that are drawn from the system at once: a call for each id took longer than all the rest
+_DRAWN = 4_096  # bytes read from the system at once, because a call per id took most of the time
 
 
 class _Random:
-    """The system's random bytes, of which each is given out once; a forked child draws its own."""
+    """Random bytes of the system, each used once; a forked child reads new ones."""
 
     def __init__(self) -> None:
         self._bytes = b""
@@ -74,9 +74,10 @@ def uuid7_of(at_ms: int, seed: str) -> str:
 
 
 def id_listed(member: str) -> str:
-    """Return the id of a job in a list. One that another Celery client chose has an id of its adoption before it.
+    """Return the id of a job from its entry in a list.
 
-    So lists are in the order of time, whatever the ids are.
+    Before an id that another Celery client chose, the entry has a UUID of the time of adoption, so that lists are in
+    the order of time.
     """
     return member[_LENGTH + 1 :] if member[_LENGTH : _LENGTH + 1] == "/" else member
 

@@ -20,7 +20,7 @@ EVENTS_KEPT = 2_000  # of a job and its steps, at least
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def _frozen(cls: type[T]) -> type[T]:
-    """Make a dataclass whose objects mypy lets nobody change; with Python's `frozen`, one takes six times as long."""
+    """Make a dataclass that is frozen for mypy only: creating a really frozen object takes six times as long."""
     return dataclass(slots=True, kw_only=True)(cls)
 
 
@@ -104,7 +104,7 @@ class Submission:
     def arguments(self, until_ms: int | None = None) -> tuple[dict[str, Any], list[str]]:
         """Return the submission as arguments of the script, valid until `until_ms` by the clock of the server.
 
-        The texts are columns: what plain jobs do not share with those that are alike and follow one another.
+        Consecutive plain jobs that are alike share one set of fields; the texts are the values in which they differ.
         """
         arguments: dict[str, Any] = {"jobs": []}
         columns: list[str] = []
@@ -183,11 +183,11 @@ class Record(_Written):
     queue_position: int | None = None  # number of jobs before it in its queue
     retried_as: str | None = None  # the latest rerun of this job
     reused_from: str | None = None  # of a step: the step of an earlier job whose result it has
-    listed_as: str | None = None  # of an adopted job: what stands for it in lists; see `ids.id_listed`
+    listed_as: str | None = None  # of an adopted job: its entry in lists, see `ids.id_listed`
 
     @property
     def place(self) -> str:
-        """What stands for the job in lists, which sort by it."""
+        """The job's entry in lists, by which they are sorted."""
         return self.listed_as or self.id
 
 
@@ -244,9 +244,9 @@ _NO_WISHES = tuple(_PLAIN[name] for name in _WISHES)
 
 
 def _alike(job: Entry) -> tuple[Any, ...] | None:
-    """Return what a job shares with others that are written with it, last its envelope; None if it is not plain.
+    """Return the values that a plain job can share with the jobs next to it, its envelope last; None for other jobs.
 
-    It is not if it has steps, waits for its time, names files, or has another wish.
+    A plain job has no steps, no start time, no files in its parameters, and no other special option.
     """
     if job.message is None or "artifact://" in job.params or _wishes(job) != _NO_WISHES:
         return None

@@ -144,7 +144,7 @@ class Crontab(BaseModel):
                 return max(latest, *passed)
             latest = max(passed, default=None)
         if latest is None:
-            raise AssertionError("a crontab comes at least once in the days that are searched")
+            raise AssertionError("a crontab has a time within the days that are searched")
         return latest
 
     def _days(self, at_ms: int, time_zone: str, direction: int) -> Iterator[tuple[date, tuple[int, ...]]]:
@@ -171,7 +171,7 @@ def _check_part(part: str, field: str, allowed: _FieldRange) -> None:
     least, most = numbers if len(numbers) == 2 else (allowed.least, allowed.most)  # noqa: PLR2004 - a range's ends
     if matched[3] and not 1 <= int(matched[3][1:]) <= max(1, most - least):
         raise ValueError(
-            f"{field}: the step of {part!r} is not from 1 to {most - least}, so only its first value comes."
+            f"{field}: the step of {part!r} is not from 1 to {most - least}, so only its first value would be used."
         )
 
 

@@ -98,7 +98,7 @@ def test_rabbitmq_runs_jobs_and_chords_and_the_most_urgent_first(valkey: Server,
                 wait_for(lambda: ledger.zcard(key("outbox")) == 0, "publishing of everything")
             theirs = _sent_by_others(broker_url, tmp_path / "n")
             urls = [f"{gateway.url}/jobs/{job_id.replace('/', '%2F')}" for job_id in theirs]
-            assert "cannot be looked up" in http_client.get(urls[0]).json()["detail"]
+            assert "cannot be searched" in http_client.get(urls[0]).json()["detail"]
             assert http_client.post(f"{urls[0]}/cancel").json()["state"] == "cancel_noted"
             try:
                 workers.start()

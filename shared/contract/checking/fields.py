@@ -27,7 +27,7 @@ def name_faults(contract: type[BaseModel], names: Iterable[str]) -> Iterator[Fau
     """Yield parameters whose name a method or an attribute of a contract has."""
     for name in names:
         if name == "self" or (name not in _STEPS_BACK and any(_has(base, name) for base in contract.__mro__[1:])):
-            yield f"the parameter {name!r} hides what a contract has under this name", "Give it another name."
+            yield f"the parameter {name!r} hides an attribute that every contract has", "Give it another name."
 
 
 def unresolved_faults(model: type[BaseModel]) -> Iterator[Fault]:
@@ -48,7 +48,7 @@ def parameter_faults(contract: type[BaseModel], base: type[BaseModel]) -> Iterat
         if contract.model_config.get(key) != base.model_config.get(key):
             yield (
                 f"its configuration sets {key}={contract.model_config.get(key)!r}",
-                "Remove that: parameters are strict, finite and frozen. One may be converted: Field(strict=False).",
+                "Remove it: parameters are strict, finite and frozen. To convert one field, use Field(strict=False).",
             )
     yield from _field_faults(contract)
     yield from _feeding_faults(contract)
@@ -86,7 +86,7 @@ def _faults_of(path: str, field: FieldInfo) -> Iterator[Fault]:
     if field.alias or field.validation_alias or field.serialization_alias:
         yield (
             f"the field {path} has an alias: it is written under one name and read under another",
-            "Remove the alias; name the field as clients shall write it.",
+            "Remove the alias; give the field the name that clients write.",
         )
     if field.exclude:
         yield f"the field {path} has exclude, so no worker would get it", "Remove exclude, or the field."
@@ -104,7 +104,7 @@ def _default_faults(path: str, field: FieldInfo) -> Iterator[Fault]:
     default = field.get_default(call_default_factory=True)
     if field.default_factory is not None and field.get_default(call_default_factory=True) != default:
         yield (
-            f"the field {path} has a default that is another one each time, so each attempt would get another",
+            f"the field {path} has a default that differs each time, so each attempt would get another value",
             "Make the parameter optional, with the default None, and choose the value in the task.",
         )
     if _is_plainly(default, field):
@@ -119,7 +119,7 @@ def _default_faults(path: str, field: FieldInfo) -> Iterator[Fault]:
         if checked == default:
             return
         wrong = f"it becomes {checked!r}"
-    yield f"the default {default!r} of the field {path} is not one of its values: {wrong}", "Correct it."
+    yield f"the default {default!r} of the field {path} is not valid: {wrong}", "Correct the default."
 
 
 def _is_plainly(default: Any, field: FieldInfo) -> bool:
@@ -135,7 +135,7 @@ def _feeding_faults(contract: type[BaseModel]) -> Iterator[Fault]:
         path = f"{contract.__name__}.{name}"
         if any(isinstance(leaf, FedFromUpstream) for leaf in _leaves(field.annotation)):
             yield (
-                f"the mark FedFromUpstream of {path} is inside of its type, where it is not seen",
+                f"the mark FedFromUpstream of {path} is inside its type, where it has no effect",
                 'Put it outside: Annotated[ArtifactUri | None, FedFromUpstream("dataset")].',
             )
         for marker in field.metadata:

@@ -18,7 +18,7 @@ ContractT = TypeVar("ContractT", bound=BaseModel)
 
 
 class ExampleFault(DefinitionError):
-    """An example does not come through. The text says what and what to do."""
+    """An example does not reach the worker unchanged. The text says what is wrong and what to do."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what, hint)

@@ -1,7 +1,7 @@
 """Expressions of filter and derive steps: a small typed tree, never a string of SQL.
 
-If an operand is missing, most results are missing. So is a result that cannot be computed: a division by zero, a
-number out of range. In a float column, not-a-number counts as missing.
+If an operand is missing, most results are missing. A result that cannot be computed is missing, too: a division by
+zero, or a number out of range. In a float column, not-a-number counts as missing.
 """
 
 from __future__ import annotations

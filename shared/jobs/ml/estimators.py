@@ -1,4 +1,4 @@
-"""What can be trained: estimators with typed hyperparameters, named as in scikit-learn, within bounds."""
+"""Estimators with typed, bounded hyperparameters, named as in scikit-learn."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ class RandomForest(Params):
     kind: Literal["random_forest"] = Field(description="Discriminator.")
     n_estimators: int = Field(default=100, ge=1, le=2_000, description="Trees.")
     max_depth: int | None = Field(default=None, ge=1, le=200, description="Deepest tree; default: no bound.")
-    min_samples_split: int = Field(default=2, ge=2, le=100_000, description="Rows that a node needs to be split.")
+    min_samples_split: int = Field(
+        default=2, ge=2, le=100_000, description="Minimum number of rows for splitting a node."
+    )
     min_samples_leaf: int = Field(default=1, ge=1, le=100_000, description="Rows of a leaf, at least.")
     max_features: Literal["sqrt", "log2"] | Ratio | None = Field(
         default=None,
-        description="Features that a split looks at: a ratio, or a function of their number; default: `sqrt` for "
+        description="Features considered at a split: a ratio, or a function of their number; default: `sqrt` for "
         "classification, all (1.0) for regression.",
     )
-    bootstrap: bool = Field(default=True, description="Whether each tree sees a sample of the rows, or all.")
+    bootstrap: bool = Field(
+        default=True, description="Whether each tree is fitted on a sample of the rows instead of all."
+    )
 
 
 class HistGradientBoosting(Params):
@@ -42,7 +46,7 @@ class HistGradientBoosting(Params):
 
 
 class LogisticRegression(Params):
-    """A linear classifier with probabilities. Wants scaled features."""
+    """A linear classifier with probabilities. It needs scaled features."""
 
     kind: Literal["logistic_regression"] = Field(description="Discriminator.")
     c: float = Field(default=1.0, ge=1e-8, le=1e8, description="Inverse strength of the penalty.")
@@ -69,7 +73,7 @@ class SupportVectors(Params):
         default="scale", description="Width of the kernel: a number, or a function of the features."
     )
     degree: int = Field(default=3, ge=1, le=6, description="Degree of `poly`.")
-    epsilon: float = Field(default=0.1, ge=0, le=1e9, description="Error that costs nothing; for regression.")
+    epsilon: float = Field(default=0.1, ge=0, le=1e9, description="Error that is not penalised; for regression.")
     max_iter: int = Field(default=100_000, ge=1, le=10_000_000, description="Iterations of the solver, at most.")
 
 
@@ -83,7 +87,7 @@ class KNeighbors(Params):
 
 
 class DummyBaseline(Params):
-    """What one can say without looking at the features: the commonest class, or the mean."""
+    """A baseline that ignores the features: it predicts the most frequent class, or the mean."""
 
     kind: Literal["dummy"] = Field(description="Discriminator.")
 

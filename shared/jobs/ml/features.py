@@ -1,4 +1,4 @@
-"""How columns become features: one role a column, each with its options."""
+"""Roles of columns: how each becomes features, with its options."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class NumberFeature(Params):
     kind: Literal["number"] = Field(description="Discriminator.")
     impute: Literal["median", "mean", "most_frequent", "constant", "none"] = Field(
         default="median",
-        description="What stands in for a missing value. `none` leaves it missing, which trees can take.",
+        description="Replacement of a missing value. `none` leaves it missing, which trees accept.",
     )
-    fill_value: float = Field(default=0.0, description="What `constant` puts in.")
+    fill_value: float = Field(default=0.0, description="Value that `constant` uses.")
     missing_indicator: bool = Field(
-        default=False, description="Whether a further feature says (1 or 0) that the value was missing."
+        default=False, description="Whether to add a feature that is 1 where the value was missing, else 0."
     )
     scale: Scale = Field(
         default="standard",
@@ -39,12 +39,12 @@ class CategoryFeature(Params):
 
     kind: Literal["category"] = Field(description="Discriminator.")
     impute: Literal["own", "most_frequent"] = Field(
-        default="own", description="Missing values are a category of their own, or the most frequent one."
+        default="own", description="Treat missing values as a separate category, or as the most frequent one."
     )
     max_categories: int = Field(
-        default=50, ge=2, le=500, description="Features at most; rarer values share the last of them."
+        default=50, ge=2, le=500, description="Maximum number of features; rarer values share the last one."
     )
-    min_count: int = Field(default=1, ge=1, le=1_000_000, description="Rows below which a value is infrequent.")
+    min_count: int = Field(default=1, ge=1, le=1_000_000, description="A value in fewer rows than this is infrequent.")
 
 
 class OrdinalFeature(Params):
@@ -59,12 +59,12 @@ class OrdinalFeature(Params):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         if len(set(self.order)) < len(self.order):
-            raise ValueError("a value stands in 'order' twice")
+            raise ValueError("'order' has a value twice; remove one")
         return self
 
 
 class DateFeature(Params):
-    """A date or time, as one feature a part, in UTC. Missing values become the part's median."""
+    """A date or time: one feature per part, in UTC. Missing values become the part's median."""
 
     kind: Literal["date"] = Field(description="Discriminator.")
     parts: list[DatePart] = Field(
@@ -78,7 +78,7 @@ class DateFeature(Params):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         if len(set(self.parts)) < len(self.parts):
-            raise ValueError("a part stands in 'parts' twice")
+            raise ValueError("'parts' has a part twice; remove one")
         return self
 
 
@@ -96,13 +96,13 @@ class TextFeature(Params):
         default=None,
         ge=1,
         le=300,
-        description="Reduce to so many features by truncated singular value decomposition; default: not at all.",
+        description="Reduce to this number of features (truncated singular value decomposition); default: keep all.",
     )
 
     @model_validator(mode="after")
     def _reduces(self) -> Self:
         if self.components is not None and self.components >= self.max_features:
-            raise ValueError("'components' has to be less than 'max_features'; leave it out to keep them all")
+            raise ValueError("'components' must be less than 'max_features'; omit it to keep all features")
         return self
 
 
@@ -112,7 +112,7 @@ Feature = Annotated[
 
 
 class FeatureSpec(Params):
-    """Which columns become features, and how. What is not said follows from a column's type.
+    """Which columns become features, and how. By default it follows from a column's type.
 
     Numbers and truth values: `number`; dates and times: `date`; strings: `category`.
     """
@@ -134,5 +134,5 @@ class FeatureSpec(Params):
     @model_validator(mode="after")
     def _one_wish_a_column(self) -> Self:
         if both := sorted(set(self.columns) & set(self.drop)):
-            raise ValueError(f"{both[0]!r} stands in 'columns' and in 'drop'")
+            raise ValueError(f"{both[0]!r} is in 'columns' and in 'drop'; remove it from one of them")
         return self

@@ -30,7 +30,7 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 class BuildSpec(Params):
     """How to build a table of features."""
 
-    target: ColumnName | None = Field(default=None, description="Target column: kept unchanged, never a feature.")
+    target: ColumnName | None = Field(default=None, description="Target column: kept unchanged, and never a feature.")
     features: FeatureSpec = Field(default=FeatureSpec(), description="Roles of the columns.")
     recipe: ArtifactUri | None = Field(
         default=None, description="Apply this fitted recipe instead of fitting `features`."
@@ -59,7 +59,7 @@ class BuildFeatures(
         {"dataset": _DATASET, "recipe": "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/recipe.skops"},
     ],
 ):
-    """Turn a dataset into numeric features, and store how as a recipe.
+    """Turn a dataset into numeric features, and store the recipe for them.
 
     The recipe is fitted on all rows of the dataset: means, categories, vocabularies. Training uses only its roles of
     the columns and fits the rest again on its training rows, so nothing leaks from held-out rows.

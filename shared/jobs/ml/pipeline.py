@@ -42,7 +42,7 @@ class TunePart(SearchSpec):
 
 
 class PredictPart(PredictSpec):
-    """What is predicted."""
+    """What to predict."""
 
     dataset: ArtifactUri | None = Field(default=None, description="Rows to predict; default: those held out.")
 
@@ -81,16 +81,16 @@ class RunMlPipeline(
     A failed step names itself; the steps after it are skipped. The model is that of the step `train` or `refit`.
     """
 
-    source: Source = Field(description="Where the data is.")
-    transform: TransformSpec | None = Field(default=None, description="What to do with it before; default: nothing.")
+    source: Source = Field(description="Source of the data.")
+    transform: TransformSpec | None = Field(default=None, description="Transformation of the data; default: none.")
     features: FeatureSpec = Field(default=FeatureSpec(), description="Roles of the columns.")
-    learn: Annotated[TrainPart | TunePart, Field(discriminator="kind")] = Field(description="What is learnt, and how.")
-    predict: PredictPart | None = Field(default=None, description="What is predicted; default: nothing.")
+    learn: Annotated[TrainPart | TunePart, Field(discriminator="kind")] = Field(description="What to learn, and how.")
+    predict: PredictPart | None = Field(default=None, description="What to predict; default: nothing.")
 
     @model_validator(mode="after")
     def _steps_fit(self) -> Self:
         if self.learn.features is not None:
-            raise ValueError("learn: the pipeline's own 'features' say what becomes of the columns")
+            raise ValueError("learn.features: omit it; the pipeline's own 'features' set the roles of the columns")
         if isinstance(self.learn, TrainPart) and self.learn.validation.kind != "hold_out":
             raise ValueError("learn.validation: the pipeline evaluates on held-out rows; use 'hold_out'")
         return self
@@ -117,7 +117,7 @@ class RunMlPipeline(
 
 
 def _stated(predict: PredictPart) -> PredictSpec:
-    """Return what the step is told: the dataset only if it is given, since else the step before feeds it."""
+    """Return the parameters of the step, with the dataset only if it is given: otherwise the step before feeds it."""
     if predict.dataset is not None:
         return predict
     return PredictSpec.model_validate(predict.model_dump(exclude={"dataset"}, exclude_unset=True))

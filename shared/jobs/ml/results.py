@@ -1,4 +1,4 @@
-"""What the jobs of the ML family return."""
+"""Results of the ML family."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Setting = bool | int | float | str | None
 
 
 class Measured(BaseModel):
-    """Base of results: nothing extra, and no number that JSON does not have."""
+    """Base of results: no extra fields, and no number that JSON cannot represent."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -24,24 +24,24 @@ class FeatureResult(Measured):
     """A table of features, and the recipe that made it."""
 
     dataset: Dataset = Field(description="The features as numbers, and the target, if one is named.")
-    recipe: RecipeFile = Field(description="How columns become features, as learnt.")
+    recipe: RecipeFile = Field(description="The fitted recipe that makes the features.")
     recipe_version: int = Field(description="Version of the recipe's format.")
     feature_count: int = Field(ge=0, description="Features.")
     roles: dict[str, str] = Field(description="Role of each column that became features.")
-    dropped: list[str] = Field(description="Columns that became no feature.")
+    dropped: list[str] = Field(description="Columns of which no feature was made.")
 
 
 class ConfusionMatrix(Measured):
-    """How often each class was taken for which."""
+    """Number of rows per true and predicted class."""
 
     labels: list[Label] = Field(description="Classes, in order.")
-    counts: list[list[int]] = Field(description="`counts[i][j]`: rows of class i that were taken for class j.")
+    counts: list[list[int]] = Field(description="`counts[i][j]`: rows of class i that were predicted as class j.")
 
 
 class ResidualSummary(Measured):
     """Distribution of true value minus predicted value, in units of the target."""
 
-    mean: float | None = Field(description="Mean; far from 0 is a bias.")
+    mean: float | None = Field(description="Mean; far from 0 it shows a bias.")
     standard_deviation: float | None = Field(description="Standard deviation of the residuals.")
     quantiles: dict[str, float | None] = Field(description="Quantiles, by their ratio.", examples=[{"0.5": 0.1}])
 
@@ -50,7 +50,7 @@ class FoldScores(Measured):
     """Scores of one fold."""
 
     fold: int = Field(ge=0, description="Number of the fold, from 0.")
-    row_count: int = Field(ge=1, description="Rows that the fold was judged on.")
+    row_count: int = Field(ge=1, description="Test rows of the fold.")
     scores: Scores = Field(description="Scores on those rows.")
 
 
@@ -63,17 +63,17 @@ class Importance(Measured):
 
 
 class Evaluation(Measured):
-    """How good predictions are on rows that were not trained on, beside the baseline's."""
+    """Scores of predictions on rows that were not trained on, compared with the baseline."""
 
     scores: Scores = Field(description="Scores of the model; null where one is not defined.")
-    baseline: Scores = Field(description="Scores of the dummy baseline (commonest class, mean) on the same rows.")
-    row_count: int = Field(ge=1, description="Rows that were judged.")
+    baseline: Scores = Field(description="Scores of the dummy baseline (most frequent class, mean) on the same rows.")
+    row_count: int = Field(ge=1, description="Rows evaluated on.")
     confusion: ConfusionMatrix | None = Field(description="For classification.")
     residuals: ResidualSummary | None = Field(description="For regression.")
 
 
 class Timings(Measured):
-    """How long the parts took, in seconds."""
+    """Durations in seconds."""
 
     load_s: float = Field(ge=0, description="Reading the rows.")
     fit_s: float = Field(ge=0, description="Fitting features and estimator, in all folds.")
@@ -81,39 +81,41 @@ class Timings(Measured):
 
 
 class TrainingSummary(Measured):
-    """What was trained, on what, and how good it is. The model card says the same."""
+    """The training, its data and its scores, as in the model card."""
 
-    task: LearningTask = Field(description="What was learnt.")
+    task: LearningTask = Field(description="Learning task.")
     estimator: str = Field(description="Kind of estimator.")
-    target: str = Field(description="Column that was learnt.")
-    evaluation: Evaluation = Field(description="On held-out rows; with cross-validation on all, out of fold.")
+    target: str = Field(description="Target column.")
+    evaluation: Evaluation = Field(
+        description="Scores on rows not trained on: held-out rows, or with cross-validation all rows."
+    )
     folds: list[FoldScores] = Field(description="Scores per fold; empty without cross-validation.")
     importances: list[Importance] = Field(description="The 30 columns that matter most, on rows not trained on.")
-    train_row_count: int = Field(ge=1, description="Rows that the model was fitted on.")
+    train_row_count: int = Field(ge=1, description="Rows that the final model was fitted on.")
     dropped_row_count: int = Field(ge=0, description="Rows left out because their target is missing.")
-    feature_count: int = Field(ge=0, description="Features that the estimator sees.")
+    feature_count: int = Field(ge=0, description="Number of features.")
     class_counts: dict[str, int] | None = Field(description="Rows per class, for classification.")
     seed: int = Field(description="Seed of split, folds and estimator.")
     notes: list[str] = Field(description="Warnings, such as a solver that did not converge.")
-    timings: Timings = Field(description="How long it took.")
+    timings: Timings = Field(description="Durations.")
 
 
 class TrainResult(Measured):
-    """A trained model, with what was measured."""
+    """A trained model and its scores."""
 
     model: ModelFile = Field(description="The model: recipe and estimator.")
     card: ReportFile = Field(description="Model card for people: one HTML file.")
     card_json: Artifact = Field(description="Model card for programs.")
-    dataset: Dataset | None = Field(description="The held-out rows as they were; null with cross-validation.")
-    summary: TrainingSummary = Field(description="What was measured.")
+    dataset: Dataset | None = Field(description="The held-out rows, unchanged; null with cross-validation.")
+    summary: TrainingSummary = Field(description="The training and its scores.")
 
 
 class EvaluationResult(Measured):
-    """A model judged on a dataset."""
+    """A model evaluated on a dataset."""
 
-    model: ModelFile = Field(description="The model that was judged.")
-    dataset: Dataset = Field(description="The rows that it was judged on.")
-    evaluation: Evaluation = Field(description="How good it is.")
+    model: ModelFile = Field(description="The evaluated model.")
+    dataset: Dataset = Field(description="The rows that it was evaluated on.")
+    evaluation: Evaluation = Field(description="The scores.")
     dropped_row_count: int = Field(ge=0, description="Rows left out because their target is missing.")
 
 
@@ -138,14 +140,14 @@ class TrialResult(Measured):
     number: int = Field(ge=0, description="Number of the trial.")
     state: TrialState = Field(description="`pruned`: stopped early because it was worse than the median so far.")
     params: dict[str, Setting] = Field(description="The hyperparameters that were tried.")
-    score: float | None = Field(description="Mean of the folds; of those that were run, if pruned.")
+    score: float | None = Field(description="Mean score of the folds; of those that were run, if pruned.")
     fold_scores: list[float] = Field(description="Score per fold.")
     error: str | None = Field(description="Why it failed.")
-    fit_s: float = Field(ge=0, description="Seconds in all folds.")
+    fit_s: float = Field(ge=0, description="Seconds spent on fitting, in all folds.")
 
 
 class TrialSummary(Measured):
-    """One line of a search."""
+    """A trial in a list."""
 
     number: int = Field(ge=0, description="Number of the trial.")
     state: Literal["completed", "pruned", "failed", "lost", "proposed"] = Field(
@@ -156,7 +158,7 @@ class TrialSummary(Measured):
 
 
 class SearchResult(Measured):
-    """What a search knows, and what it tries next."""
+    """A search: its outcomes so far and its next trials."""
 
     search: SearchFile = Field(description="The search, for the steps that follow.")
     round: int = Field(ge=0, description="Number of the round that comes next.")
@@ -165,19 +167,19 @@ class SearchResult(Measured):
 
 
 class TuneResult(TrainResult):
-    """The best model of a search, refitted on all training rows and judged on rows that no trial saw."""
+    """The best model of a search, refitted on all training rows and evaluated on rows that no trial saw."""
 
     metric: str = Field(description="Score that was searched for.")
     best: TrialSummary = Field(description="The best trial.")
     trials: list[TrialSummary] = Field(description="All trials, in their order.")
-    search: SearchFile = Field(description="The whole search, for programs.")
+    search: SearchFile = Field(description="The complete search, for programs.")
 
 
 class MlPipelineResult(BaseModel):
-    """What the last step of the pipeline made: predictions, or the evaluation if none are asked for."""
+    """The output of the pipeline's last step: predictions, or the evaluation if none were requested."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    dataset: Dataset = Field(description="Predictions; without prediction, the rows that the model was judged on.")
+    dataset: Dataset = Field(description="Predictions; without predictions, the rows that the model was evaluated on.")
     model: ModelFile | None = Field(default=None, description="The model, if the pipeline ends with its evaluation.")
     evaluation: Evaluation | None = Field(default=None, description="Likewise.")

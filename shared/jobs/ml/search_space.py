@@ -1,4 +1,4 @@
-"""What a search for hyperparameters may try: typed ranges, checked against the estimator when the job is submitted."""
+"""The search space of hyperparameters: typed ranges, checked against the estimator when the job is submitted."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _MOST_CHOICES = 50
 
 
 class IntRange(Params):
-    """Whole numbers."""
+    """A range of integers."""
 
     kind: Literal["int"] = Field(description="Discriminator.")
     low: int = Field(ge=-(2**53), le=2**53, description="Least value.")
     high: int = Field(ge=-(2**53), le=2**53, description="Greatest value.")
     log: bool = Field(default=False, description="Whether to draw evenly by magnitude.")
-    step: int = Field(default=1, ge=1, le=2**53, description="Distance of values from `low`.")
+    step: int = Field(default=1, ge=1, le=2**53, description="Distance between values, counted from `low`.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         _need_range(self.low, self.high, log=self.log)
         if self.log and self.step != 1:
-            raise ValueError("'step' has no meaning with 'log'; leave one of them out")
+            raise ValueError("'step' has no meaning with 'log'; omit one of them")
         return self
 
     def values(self) -> range:
@@ -36,7 +36,7 @@ class IntRange(Params):
 
 
 class FloatRange(Params):
-    """Numbers."""
+    """A range of numbers."""
 
     kind: Literal["float"] = Field(description="Discriminator.")
     low: float = Field(description="Least value.")
@@ -50,7 +50,7 @@ class FloatRange(Params):
 
 
 class Choices(Params):
-    """Some values."""
+    """A list of values."""
 
     kind: Literal["categorical"] = Field(description="Discriminator.")
     choices: list[Setting] = Field(min_length=1, max_length=_MOST_CHOICES, description="The values.")
@@ -58,7 +58,7 @@ class Choices(Params):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         if len({(type(value), value) for value in self.choices}) < len(self.choices):
-            raise ValueError("a value stands in 'choices' twice")
+            raise ValueError("'choices' has a value twice; remove one")
         return self
 
 
@@ -79,7 +79,7 @@ Space = Annotated[
 
 
 def with_settings(estimator: AnyEstimator, settings: dict[str, Setting]) -> AnyEstimator:
-    """Return `estimator` with other hyperparameters. Raises pydantic's `ValidationError` if it takes none such."""
+    """Return `estimator` with other hyperparameters. Raises pydantic's `ValidationError` if it does not take one."""
     return type(estimator).model_validate({**estimator.model_dump(), **settings})
 
 
@@ -99,7 +99,7 @@ def need_space_fits(space: dict[str, IntRange | FloatRange | Choices], estimator
 
 
 def grid_size(space: dict[str, IntRange | FloatRange | Choices]) -> int:
-    """Return how many points a grid over `space` has. Raises `ValueError` if it has no end."""
+    """Return the number of points of a grid over `space`. Raises `ValueError` if it is infinite."""
     sizes = []
     for name, dimension in space.items():
         if dimension.kind == "float":

@@ -1,4 +1,4 @@
-"""The search for hyperparameters: a workflow of rounds of trials, and the steps that it is made of.
+"""The search for hyperparameters: a workflow of rounds of trials, and its steps.
 
 start -> (hold_0 | trial_0 | trial_1 ...) -> propose_1 -> (hold_1 | trial_4 ...) -> ... -> refit
 """
@@ -73,23 +73,23 @@ class TpeSearch(_Rounds):
 
 
 class SearchSpec(LearningSpec):
-    """What is searched, and how trials are judged."""
+    """What to search, and how to evaluate trials."""
 
     space: Space = Field(description="Ranges of hyperparameters; the others are those of `estimator`.")
     method: Annotated[GridSearch | RandomSearch | TpeSearch, Field(discriminator="kind")] = Field(
-        default=TpeSearch(kind="tpe"), description="How trials are chosen."
+        default=TpeSearch(kind="tpe"), description="How to choose trials."
     )
     metric: ClassificationMetric | RegressionMetric | None = Field(
         default=None, description="Score to search for; default: `accuracy` or `r2`."
     )
-    folds: int = Field(default=3, ge=2, le=10, description="Folds of the training rows that judge a trial.")
+    folds: int = Field(default=3, ge=2, le=10, description="Folds of the training rows on which a trial is evaluated.")
     prune: bool = Field(
         default=True,
         description="Whether a trial stops after a fold in which its mean so far is worse than the median of the "
         "trials completed in earlier rounds (of three at least).",
     )
     hold_out: HoldOut = Field(
-        default=HoldOut(kind="hold_out"), description="Rows that no trial sees, on which the best model is judged."
+        default=HoldOut(kind="hold_out"), description="Rows that no trial sees, on which the best model is evaluated."
     )
 
     @property
@@ -127,7 +127,7 @@ class StartSearch(
     retry=ML_RETRY,
     examples=[{"dataset": _DATASET, **_SPEC}],
 ):
-    """Check that there is something to learn, and propose the first round of trials. A step of `ml.tune_model`."""
+    """Check the training rows, and propose the first round of trials. A step of `ml.tune_model`."""
 
     dataset: FedDataset = Field(description="The rows to learn from; in a workflow the step before gives them.")
     recipe: FedRecipe = Field(default=None, description="Recipe of `build_features` instead of `features`.")
@@ -140,7 +140,7 @@ class StartSearch(
 
 
 class TrialSpec(Params):
-    """Which trial."""
+    """The trial to run."""
 
     number: int = Field(ge=0, lt=MAX_TRIALS, description="Number of the trial, from 0.")
 
@@ -155,9 +155,9 @@ class RunTrial(
     max_crashes=2,
     examples=[{"search": _SEARCH, "number": 0}],
 ):
-    """Judge one combination of hyperparameters by cross-validation of the training rows. A step of `ml.tune_model`.
+    """Evaluate one combination of hyperparameters by cross-validation on the training rows. A step of `ml.tune_model`.
 
-    A trial that cannot be fitted has its failure as its result; one that is worse than the median stops early.
+    If a trial cannot be fitted, its result is the failure; a trial that is worse than the median stops early.
     """
 
     search: FedSearch = Field(description="The search that proposed it.")
@@ -171,7 +171,7 @@ class HoldSearch(
     retry=ML_RETRY,
     examples=[{"search": _SEARCH}],
 ):
-    """Carry what a search knows past a round, even if every trial of it is lost. A step of `ml.tune_model`."""
+    """Pass the search on to the next round, even if every trial of this one is lost. A step of `ml.tune_model`."""
 
     search: FedSearch = Field(description="The search.")
 
@@ -198,14 +198,14 @@ class RefitBest(
     retry=ML_RETRY,
     examples=[{"search": _SEARCH, "trials": [_TRIAL]}],
 ):
-    """Fit the best trial on all training rows, and judge it on rows that no trial saw. A step of `ml.tune_model`."""
+    """Fit the best trial on all training rows, and evaluate it on rows that no trial saw. A step of `ml.tune_model`."""
 
     search: FedSearch = Field(description="The search before its last round.")
     trials: FedTrials = Field(max_length=MAX_TRIALS, description="Outcomes of the last round.")
 
 
 def search_nodes(start: StepPlan, spec: SearchSpec) -> list[Node]:
-    """Return the steps of a search one after another: `start`, a chord a round, the last of which refits."""
+    """Return the steps of a search in order: `start`, then a chord per round; the last one refits."""
     nodes: list[Node] = [start]
     sizes, nothing = spec.round_sizes(), Params()
     for index, size in enumerate(sizes):
@@ -238,7 +238,7 @@ class TuneModel(
         },
     ],
 ):
-    """Search hyperparameters in parallel, refit the best, and judge it on rows that no trial saw.
+    """Search hyperparameters in parallel, refit the best, and evaluate it on rows that no trial saw.
 
     Every trial is a step with its score. A trial that fails, crashes its worker or runs out of time does not fail
     the search; the search fails if no trial completes.

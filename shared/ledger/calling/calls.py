@@ -60,14 +60,14 @@ asked: ContextVar[Asked | None] = ContextVar("asked", default=None)
 
 
 def note_change() -> None:
-    """Note that the current request has changed something."""
+    """Record that the current request has changed something."""
     if current := asked.get():
         current.has_changed = True
 
 
 @contextmanager
 def noted(change: Change) -> Iterator[None]:
-    """Let the current request know of a change until there is a reply. If the block fails, it stays known."""
+    """Register a change with the current request until there is a reply. If the block fails, it stays registered."""
     current = asked.get()
     if current is None:
         yield

@@ -1,4 +1,4 @@
-"""The time of the ledger's server, as far as it is known here."""
+"""The estimated time of the ledger's server."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import math
 import time
 from dataclasses import dataclass
 
-_FRESH_S = 10.0  # clocks drift apart by less than a millisecond in this time, and may be set at any time
+_FRESH_S = 10.0  # in this time clocks drift apart by less than a millisecond; but they can be set at any time
 
 
 @dataclass
 class ServerClock:
-    """What the server's clock showed when it was last heard of. Here time is that of `time.monotonic`, in seconds."""
+    """The server's clock as of its last reply. Local times are those of `time.monotonic`, in seconds."""
 
     _server_ms: int = 0
     _heard_at: float = -math.inf
 
     def heard(self, server_ms: int) -> None:
-        """Note what a reply that has just come said of the server's time, in milliseconds since 1970."""
+        """Record the server's time in a reply that has just arrived, in milliseconds since 1970."""
         self._server_ms, self._heard_at = server_ms, time.monotonic()
 
     @property
     def is_known(self) -> bool:
-        """Whether it was heard of lately."""
+        """Whether the last reply is recent."""
         return time.monotonic() - self._heard_at < _FRESH_S
 
     def at(self, moment: float) -> int:
-        """Return what the server's clock shows at `moment`, or earlier: a reply is older than its arrival."""
+        """Return the server's time at `moment`, or somewhat less, because a reply takes time to arrive."""
         return self._server_ms + int((moment - self._heard_at) * 1000)
 
 

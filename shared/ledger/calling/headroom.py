@@ -1,4 +1,4 @@
-"""How much room the ledger has: read once a second apart from the requests, so that submissions need not wait for it.
+"""How much room the ledger has: read once a second in the background, so that submissions need not wait for it.
 
 Submissions are refused before the memory is full, because claims, ends and cancels need memory, too: without them the
 queues would never drain.
@@ -23,7 +23,7 @@ from shared.ledger.states import State
 _WAITING = (State.SCHEDULED, State.QUEUED)
 _EVERY_S = 1.0
 _BOUND_S = 2.0
-_MEMORY_TO_END = 5_500  # bytes that a waiting job takes until it has ended, roughly: attempts, events, result
+_MEMORY_TO_END = 5_500  # approximate bytes that a waiting job still adds until it has ended: attempts, events, result
 _MEMORY_PER_JOB = 2_000 + _MEMORY_TO_END  # of a job or step, without what grows with its parameters
 _MEMORY_PER_BYTE = 2  # of JSON in its submission
 _log = structlog.get_logger(__name__)
@@ -44,7 +44,7 @@ class Room:
         if self._disk_fails:
             return "its append-only file cannot be written"
         if self._left_bytes <= 0:
-            return f"its memory is used up but for {self.reserve_ratio:.0%} of maxmemory and what waiting jobs need"
+            return f"its memory is used up, except for {self.reserve_ratio:.0%} of maxmemory and what waiting jobs need"
         return None
 
     def ask(self, pipeline: Any) -> None:

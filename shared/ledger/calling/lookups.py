@@ -24,7 +24,7 @@ class Found(NamedTuple):
 
 @dataclass
 class Lookups:
-    """Looks jobs up on one connection: while the server is silent, hundreds of requests look at the same time."""
+    """Looks jobs up on one connection, because hundreds of requests may do so while the server does not respond."""
 
     client: redis.asyncio.Redis
     keys: Keys
@@ -41,7 +41,7 @@ class Lookups:
             return await future
 
     async def _look(self) -> None:
-        await asyncio.sleep(0)  # so that all whose time ended at this moment share the round trip
+        await asyncio.sleep(0)  # so that all requests whose time limit ended now share the round trip
         while batch := [(job_id, future) for job_id, future in self._asked if not future.done()]:
             self._asked = []
             try:

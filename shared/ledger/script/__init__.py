@@ -1,8 +1,7 @@
-"""The ledger's script, put together from its parts.
+"""The ledger's script, assembled from its parts.
 
-It is one library of functions of the server, so that what two transitions share is written once, and is set up once and
-not with every call. A part begins with what it takes from which other part, in the words of luacheck, and takes only
-from those before it.
+It is one library of functions of the server, so that transitions share code, and the server loads it only once. A part
+begins by declaring, for luacheck, what it uses of which other part; it uses only parts before it.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ PARTS = {
     ),
     "service": ("callbacks", "schedules", "forgetting", "keeper", "pauses", "workers", "metrics", "unclaimed"),
 }
-#: The transitions that only read: the server runs them also while it has no room or no disk for changes.
+#: The transitions that only read: the server runs them even while its memory or disk is full.
 READS = frozenset(
     {
         "list",
@@ -53,14 +52,14 @@ READS = frozenset(
         "workers",
     }
 )
-#: How an error reply of the server begins that does not have the function; it says no code.
+#: How the error reply begins if the server does not have the function; this reply has no error code.
 NOT_LOADED = "Function not found"
 _FAMILY = "celeriac_"
 _MOST_LIBRARIES = 16  # of all versions and prefixes on a server
 
 
 class Library(NamedTuple):
-    """The script as the server takes it. Another version or prefix has another name, so they do not meet."""
+    """The script in the form that the server loads. Its name differs between versions and prefixes."""
 
     name: str
     code: str
@@ -68,17 +67,17 @@ class Library(NamedTuple):
     def call(self, transition: str, *arguments: Any) -> tuple[Any, ...]:
         """Return the command that runs a transition.
 
-        With `until` among its arguments it does nothing later: the reply is then the error `LATE` with the time. Both
-        are milliseconds by the server's clock.
+        With `until` among the arguments it does nothing after that time: the reply is then the error `LATE` with the
+        current time. Both are milliseconds by the server's clock.
         """
         reads = transition in READS
         return ("FCALL", f"{self.name}_read" if reads else self.name, 0, transition, *arguments)
 
     def loading(self) -> Generator[tuple[Any, ...], Any]:
-        """Yield the commands that load it, each to be sent, and its reply sent back.
+        """Yield the commands that load it; send the reply of each command back into the generator.
 
-        Libraries outlive those who loaded them, so where there are many the others are deleted. Who needs one of them
-        loads it again.
+        Libraries outlive the processes that loaded them, so if there are many, the others are deleted. A process that
+        still needs one of them loads it again.
         """
         listed = yield ("FUNCTION", "LIST", "LIBRARYNAME", f"{_FAMILY}*")
         others = sorted(set(map(_name, listed)) - {self.name})
@@ -88,7 +87,7 @@ class Library(NamedTuple):
 
 
 def _name(listed: Any) -> str:
-    """Return the name of a library in the reply of FUNCTION LIST, which has a form for each protocol and client."""
+    """Return the name of a library in the reply of FUNCTION LIST, whose form depends on protocol and client."""
     of = listed if isinstance(listed, dict) else dict(zip(listed[::2], listed[1::2], strict=True))
     name = of.get("library_name") or of[b"library_name"]
     return name.decode() if isinstance(name, bytes) else name
@@ -115,7 +114,7 @@ def library(keys: Keys) -> Library:
 
 
 def lua_limits() -> str:
-    """Return limits that callers know, too, as Lua."""
+    """Return the limits that the callers share with the script, as Lua."""
     return f"local EVENTS_KEPT = {EVENTS_KEPT}"
 
 

@@ -207,7 +207,7 @@ def test_what_the_service_cannot_run_is_not_made_a_job(gateway: httpx.Client, bo
     answer = gateway.get(url("theirs"))
     assert (answer.status_code, "somebody.elses" in answer.json()["detail"]) == (404, True)
     none = gateway.get(url("nobodys"))
-    assert (none.status_code, "No message of it waits" in none.json()["detail"]) == (404, True)
+    assert (none.status_code, "No message with this id waits" in none.json()["detail"]) == (404, True)
     assert gateway.post(url("nobodys", "/cancel")).status_code == 404
     assert list(book.client.scan_iter(key("job", "*"))) == []
 
@@ -232,7 +232,7 @@ def test_on_another_broker_it_is_not_known_what_waits(own_valkey: Server, book: 
     other = own_valkey.redis_url.rsplit("/", 1)[0] + "/1"
     with gateway_server(tmp_path, CELERY_BROKER_URL=other, CELERIAC_LEDGER_URL=own_valkey.redis_url) as server:
         answer = httpx.get(server.url + url("theirs"), timeout=30)
-        assert (answer.status_code, "cannot be looked up" in answer.json()["detail"]) == (404, True)
+        assert (answer.status_code, "cannot be searched" in answer.json()["detail"]) == (404, True)
         assert httpx.post(server.url + url("theirs", "/cancel"), timeout=30).status_code == 202
     assert take(book, "theirs") == Refusal("cancelled", "")
 

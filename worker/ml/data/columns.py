@@ -113,7 +113,7 @@ def need_fit(schema: pa.Schema, inputs: Sequence[InputColumn]) -> None:
         said += [f"wrongly typed: {'; '.join(wrong[:20])}"] if wrong else []
         raise TaskFailure(
             "columns_do_not_fit",
-            f"The dataset does not have the columns that the model was trained on. {'. '.join(said)}.",
+            f"The columns of the dataset do not fit those of the training; {'; '.join(said)}.",
             remedy="Rename or cast them with etl.transform_data.",
             missing=missing[:100],
             wrong=wrong[:100],
