@@ -9,6 +9,7 @@ import typer
 
 from cli.client.calls import Exit, announce, follow_to_end, gateway_at, show
 from cli.client.gateway import DEFAULT_URL, segment
+from cli.commands.authoring import check, contracts, new_kind
 from cli.commands.fields import with_options
 from cli.commands.jobs import cancel, delete, rerun
 from cli.commands.operations import dead_letters, queues, workers
@@ -153,6 +154,9 @@ def up(
         int | None, typer.Option(min=1, max=65_535, help="Port of the embedded Valkey; default: any free one.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not show the programs' logs.")] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start again what uses the code of your kinds, when that changes.")
+    ] = False,
 ) -> None:
     """Run broker, gateway, workers and beat on 127.0.0.1 until Ctrl-C.
 
@@ -163,16 +167,17 @@ def up(
     from shared.errors import DefinitionError  # noqa: PLC0415 - the same
 
     try:
-        code = run(port=port, folder=data, valkey_port=valkey_port, say=Console().say, quiet=quiet)
+        code = run(port=port, folder=data, valkey_port=valkey_port, say=Console().say, quiet=quiet, reload=reload)
     except (CannotStart, DefinitionError) as obstacle:
         typer.echo(str(obstacle), err=True)
         raise typer.Exit(Exit.WRONG_REQUEST) from None
     raise typer.Exit(code)
 
 
-for _command in (cancel, rerun, delete, workers):
+for _command in (check, new_kind, cancel, rerun, delete, workers):
     app.command()(_command)
 app.command("retry", hidden=True)(rerun)  # the old name
+app.add_typer(contracts)
 app.add_typer(queues)
 app.add_typer(dead_letters)
 app.add_typer(schedules)

@@ -2,7 +2,8 @@
 
 `WORKER_FAMILIES` (comma-separated) names the families whose tasks it loads and whose queues it consumes (a family may
 also run what lies in its queue of another: see `shared.contract.families`);
-`CELERIAC_TASKS` names further modules with tasks.
+that of an installed package is the name of its entry point in `celeriac.tasks`. `CELERIAC_TASKS` names further
+modules with tasks.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from celery import Celery  # noqa: E402
 from celeriac import extras  # noqa: E402
 from shared.broker.celery import configure, make_celery  # noqa: E402
 from shared.broker.settings import broker_settings  # noqa: E402
-from shared.contract.catalogue import catalogue  # noqa: E402
+from shared.contract.catalogue import catalogue, import_tree  # noqa: E402
 from shared.contract.definition import AnyContract  # noqa: E402
 from shared.contract.families import FAMILIES, with_those_also_run  # noqa: E402
+from shared.contract.installed import TASKS, installed  # noqa: E402
 from shared.errors import DefinitionError  # noqa: E402
 from shared.workflows.definition import WorkflowContract  # noqa: E402
 from worker.runtime.task import definitions, register  # noqa: E402
@@ -42,6 +44,9 @@ def load_tasks(families: list[str], modules: list[str]) -> dict[str, AnyContract
     Raises `DefinitionError` if a family has no tasks or lacks packages here, or a kind of a loaded family has no task.
     """
     for family in families:
+        if family in installed(TASKS):
+            list(import_tree(installed(TASKS)[family], named_by=f"the entry point {family!r} of {TASKS}"))
+            continue
         if absent := extras.missing(family):
             raise DefinitionError(
                 f"WORKER_FAMILIES names {family!r}, which needs {', '.join(absent)}. "
@@ -57,7 +62,7 @@ def load_tasks(families: list[str], modules: list[str]) -> dict[str, AnyContract
                 "Use the image of that family, or correct the name."
             ) from missing
     for module in modules:
-        importlib.import_module(module)
+        list(import_tree(module, named_by="CELERIAC_TASKS"))
     declared = definitions()
     for kind, contract in catalogue().families(families).items():
         if kind not in declared and not issubclass(contract, WorkflowContract):

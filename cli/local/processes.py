@@ -37,6 +37,8 @@ class Program:
     grace_s: float  # from SIGTERM until SIGKILL
     when_orphaned: signal.Signals = signal.SIGKILL
     keep_open: tuple[int, ...] = ()  # file descriptors that it inherits
+    reloads: bool = False  # it is started again when the code changes, and may end meanwhile
+    is_only_one: bool = False  # its successor starts when it has ended: it has a port
 
 
 class StopRequested(Exception):
@@ -140,6 +142,8 @@ class Ensemble:
         self._signals = signals
         self._say = say
         self._children: list[Child] = []
+        self._leaving: list[Child] = []  # asked to end by a reload
+        self._ended: list[Program] = []  # that wait for a reload
 
     def start(self, program: Program) -> Child:
         """Start a program in a new session, so that a terminal's Ctrl-C reaches only this process."""
@@ -172,16 +176,36 @@ class Ensemble:
                 told = True
             self._look()
 
-    def watch(self) -> None:
-        """Run until a stop is requested or a program ends. Raises `StopRequested` or `Died`."""
+    def watch(self, changed: Callable[[], Sequence[str]] = tuple) -> None:
+        """Run until a stop is requested or a program ends. Raises `StopRequested` or `Died`.
+
+        When `changed` names files, the programs that are to be reloaded are started again.
+        """
         while True:
-            self._look()
+            self._look(watching=True)
+            if files := changed():
+                self._say("up", f"{', '.join(files)} changed: starting again what uses it")
+                self._reload()
+
+    def _reload(self) -> None:
+        """Ask the programs to end that are to be reloaded, and start each again: jobs that run end meanwhile."""
+        leaving = [child for child in self._children if child.program.reloads]
+        for child in leaving:
+            child.signal(signal.SIGTERM)
+            self._children.remove(child)
+            self._leaving.append(child)
+        programs, self._ended = [*self._ended, *(child.program for child in leaving)], []
+        for program in sorted(programs, key=lambda program: program.is_only_one):
+            for child in leaving:
+                if program.is_only_one and child.program is program:
+                    self._stop_group([child], len(self._signals.received))
+            self.start(program)
 
     def stop(self) -> None:
         """Stop all programs, stage by stage. A second signal shortens the grace periods."""
         before = len(self._signals.received)
-        for stage in sorted({child.program.stop_stage for child in self._children}):
-            group = [child for child in self._children if child.program.stop_stage == stage]
+        for stage in sorted({child.program.stop_stage for child in self._all()}):
+            group = [child for child in self._all() if child.program.stop_stage == stage]
             running = [child for child in group if child.process.poll() is None]
             if running:
                 self._say("up", f"stopping {', '.join(child.program.name for child in running)}")
@@ -210,15 +234,29 @@ class Ensemble:
             self._show_new_lines()
             self._signals.pause(_TICK_S)
 
-    def _look(self) -> None:
+    def _all(self) -> list[Child]:
+        return [*self._children, *self._leaving]
+
+    def _look(self, *, watching: bool = False) -> None:
         self._signals.pause(_TICK_S)
         self._show_new_lines()
         if self._signals.received:
             raise StopRequested(self._signals.received[0])
-        for child in self._children:
-            if child.process.poll() is not None:
-                self._show_new_lines()
+        for child in [child for child in self._leaving if child.process.poll() is not None]:
+            child.signal(signal.SIGKILL)  # remaining processes of its session
+            self._leaving.remove(child)
+        for child in [child for child in self._children if child.process.poll() is not None]:
+            self._show_new_lines()
+            if not (watching and child.program.reloads):
                 raise Died(child)
+            child.signal(signal.SIGKILL)
+            self._children.remove(child)
+            self._ended.append(child.program)
+            self._say(
+                "up", f"{child.program.name} ended ({child.how_it_ended}). Correct the code: it is started again."
+            )
+            for line in child.last_lines:
+                self._say("up", f"  {line}")
 
     def _show_new_lines(self) -> None:
         for child in self._children:

@@ -19,11 +19,13 @@ from cli.client.gateway import Gateway, Refused, Unreachable
 from cli.local.folder import claimed_folder, connections_of
 from cli.local.ports import CannotStart, refuse_taken_port
 from cli.local.processes import Child, Died, Ensemble, NotReady, Program, StopRequested, StopSignals
+from cli.local.sources import Sources
 from cli.local.valkey import answers, valkey_program
 from cli.local.workers import WorkerPlan, families_without_packages, plan_workers
 from shared.broker.safety import refuse_unsafe, safe_url
 from shared.broker.settings import BrokerSettings
 from shared.contract.families import FAMILIES
+from shared.contract.installed import KINDS, TASKS, installed
 from shared.errors import DefinitionError
 from shared.ledger.client import Ledger
 from shared.ledger.operations import workers_of
@@ -55,10 +57,17 @@ class Service:
 
 
 def run(
-    *, port: int, folder: Path, valkey_port: int | None, say: Callable[[str, str], None], quiet: bool = False
+    *,
+    port: int,
+    folder: Path,
+    valkey_port: int | None,
+    say: Callable[[str, str], None],
+    quiet: bool = False,
+    reload: bool = False,
 ) -> int:
     """Run the service until a signal arrives or a program ends, stop it in order, and return the exit code.
 
+    With `reload`, what uses the code of somebody's kinds is started again when that changes.
     `say(name, line)` takes the messages of this function as `up` and, unless `quiet`, the programs' output.
     Raises `CannotStart` and `DefinitionError` before any program starts.
     """
@@ -81,15 +90,16 @@ def run(
                 "No family's packages are installed, so no job could run. Install those whose jobs you need: "
                 f"{how_to_install(*families_without_packages() or FAMILIES)}"
             )
+        sources = _sources(environment) if reload else None
         ensemble = Ensemble(folder / "logs", signals, tell)
         try:
             service = Service(f"http://{HOST}:{port}", settings.broker_url, folder)
             if not external:
                 _start_valkey(ensemble, settings, folder, environment, lock)
             _refuse_unsafe_broker(settings)
-            _start_the_rest(ensemble, service, settings, environment, workers)
+            _start_the_rest(ensemble, service, settings, environment, workers, reload=reload)
             _announce(service, external=external is not None, say=tell)
-            ensemble.watch()
+            ensemble.watch(*([sources.changed] if sources else []))
         except StopRequested as stop:
             tell("up", f"{stop.received.name} received")
             return 0
@@ -102,6 +112,18 @@ def run(
         finally:
             ensemble.stop()
     raise AssertionError  # unreachable: watching ends with an exception
+
+
+def _sources(environment: Mapping[str, str]) -> Sources:
+    named = ",".join(environment.get(name, "") for name in ("CELERIAC_CONTRACTS", "CELERIAC_TASKS")).split(",")
+    points = [module for group in (KINDS, TASKS) for module in installed(group).values()]
+    sources = Sources([*(name.strip() for name in named if name.strip()), *points])
+    if not sources.roots:
+        raise CannotStart(
+            "--reload looks at the packages in CELERIAC_CONTRACTS, CELERIAC_TASKS and the entry points of "
+            f"{KINDS}, and there is none but the service's own. Set them, or leave --reload out."
+        )
+    return sources
 
 
 def _refuse_missing_packages(*extras: str) -> None:
@@ -173,6 +195,8 @@ def _start_the_rest(
     settings: BrokerSettings,
     environment: Mapping[str, str],
     workers: list[WorkerPlan],
+    *,
+    reload: bool,
 ) -> None:
     port = urlsplit(service.url).port
     uvicorn = f"uvicorn --factory api.app:create_app --host {HOST} --port {port} --no-access-log"
@@ -180,17 +204,19 @@ def _start_the_rest(
     celery = start.command("celery", "--quiet", "-A", "worker.app")
     grace_s = settings.soft_shutdown_s + 15  # see worker.upkeep.custodian: requeue, then kill after 10 s
     gateway = start.command(*uvicorn.split(), *ending.split())
-    ensemble.start(Program("gateway", gateway, environment, _GATEWAY, grace_s=10))
+    ensemble.start(Program("gateway", gateway, environment, _GATEWAY, grace_s=10, reloads=reload, is_only_one=True))
     awaited: dict[int, str] = {}  # workers by their process ids
     for worker in workers:
         node = f"{worker.name.removeprefix('worker-')}@%h"
         command = [*celery, "worker", "--hostname", node, "--loglevel", "INFO"]
         quick = ["--without-mingle", "--without-gossip"]  # no feature here uses the messages between workers
-        child = ensemble.start(Program(worker.name, [*command, *quick], worker.environment, _WORKERS, grace_s))
+        reloads = reload and worker.runs_added
+        program = Program(worker.name, [*command, *quick], worker.environment, _WORKERS, grace_s, reloads=reloads)
+        child = ensemble.start(program)
         awaited[child.process.pid] = worker.name
     beat = [*celery, "beat", "--loglevel", "INFO"]
     plain = {name: value for name, value in environment.items() if name != "CELERIAC_TASKS"}
-    ensemble.start(Program("beat", beat, plain, _BEAT, grace_s=10))
+    ensemble.start(Program("beat", beat, plain, _BEAT, grace_s=10, reloads=reload))
     limits = {"within_s": _READY_WITHIN_S, "slow_after_s": _SLOW_AFTER_S}
     ensemble.wait_until(lambda: _is_ready(service.url), "gateway", **limits)
 

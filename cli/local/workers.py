@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from celeriac.extras import missing
 from shared.contract.catalogue import catalogue
+from shared.contract.installed import TASKS, installed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,7 @@ class WorkerPlan:
 
     name: str
     environment: Mapping[str, str]
+    runs_added: bool = False  # kinds that are not the service's own
 
 
 def plan_workers(environment: Mapping[str, str]) -> list[WorkerPlan]:
@@ -49,7 +51,11 @@ def plan_workers(environment: Mapping[str, str]) -> list[WorkerPlan]:
     ]
     if added:
         names = joined or sorted({kind.spec.family for kind in added})
-        plans.append(WorkerPlan(f"worker-{'-'.join(names)}", {**environment, "WORKER_FAMILIES": ",".join(joined)}))
+        plans.append(
+            WorkerPlan(
+                f"worker-{'-'.join(names)}", {**environment, "WORKER_FAMILIES": ",".join(joined)}, runs_added=True
+            )
+        )
     return plans
 
 
@@ -60,6 +66,8 @@ def families_without_packages() -> list[str]:
 
 
 def _has_tasks(family: str) -> bool:
+    if family in installed(TASKS):
+        return True
     try:
         return find_spec(f"worker.{family}.tasks") is not None
     except ModuleNotFoundError:

@@ -86,3 +86,13 @@ def _types(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator
         yield f'{{"kind": "{tag}", {inner}}}' if tag else f"{{{inner}}}"
     else:
         yield field.get("type", "any value")
+
+
+def show_checked(kinds: Iterable[tuple[str, str, str]], out: Console) -> None:
+    """Print kinds that were checked, with the function that runs each and its queue."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("kind", "task", "queue"):
+        table.add_column(name)
+    for row in kinds:
+        table.add_row(*row)
+    show_table(table, out)

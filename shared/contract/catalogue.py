@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from shared.contract.definition import AnyContract, Contract, check_rest
+from shared.contract.installed import KINDS, installed
 from shared.errors import DefinitionError
 
 
@@ -34,10 +35,8 @@ class Catalogue(Mapping[str, AnyContract]):
         """
         found: dict[str, AnyContract] = {}
         for name in modules:
-            for module in _import_tree(name):
-                for value in vars(module).values():
-                    if _is_contract(value) and value.__module__ == module.__name__:
-                        found[value.spec.kind] = value
+            for module in import_tree(name):
+                found |= {contract.spec.kind: contract for contract in contracts_in(module)}
             if not any(c.__module__ == name or c.__module__.startswith(f"{name}.") for c in found.values()):
                 raise DefinitionError(
                     f"CELERIAC_CONTRACTS: {name!r} defines no contract. Correct the name, or remove it."
@@ -63,22 +62,43 @@ class Catalogue(Mapping[str, AnyContract]):
 
 @lru_cache
 def catalogue() -> Catalogue:
-    """Return the catalogue of this process: the modules named in `CELERIAC_CONTRACTS` (default `shared.jobs`)."""
-    names = os.environ.get("CELERIAC_CONTRACTS", "shared.jobs")
-    return Catalogue.load(name.strip() for name in names.split(",") if name.strip())
+    """Return the catalogue of this process.
+
+    It has the kinds of the modules in `CELERIAC_CONTRACTS` (default `shared.jobs`) and those of installed packages.
+    Raises `DefinitionError`.
+    """
+    named = os.environ.get("CELERIAC_CONTRACTS", "shared.jobs").split(",")
+    names = dict.fromkeys((*(name.strip() for name in named if name.strip()), *installed(KINDS).values()))
+    found = Catalogue.load(names)
+    for family, module in installed(KINDS).items():
+        for contract in Catalogue.load([module]).values():
+            if contract.spec.family != family:
+                raise DefinitionError(
+                    f"The entry point {family!r} of {KINDS} has the kind {contract.spec.kind}, whose family is "
+                    f"{contract.spec.family!r}. Name the entry point like the family."
+                )
+    return found
+
+
+def contracts_in(module: types.ModuleType) -> Iterator[AnyContract]:
+    """Yield the contracts that a module defines."""
+    for value in vars(module).values():
+        if _is_contract(value) and value.__module__ == module.__name__:
+            yield value
 
 
 def _is_contract(value: Any) -> typing.TypeGuard[AnyContract]:
     return isinstance(value, type) and issubclass(value, Contract) and "spec" in vars(value)
 
 
-def _import_tree(name: str) -> Iterator[types.ModuleType]:
+def import_tree(name: str, *, named_by: str = "CELERIAC_CONTRACTS") -> Iterator[types.ModuleType]:
+    """Import a module, of a package all modules, and yield them. Raises `DefinitionError` if one does not exist."""
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as missing:
         raise DefinitionError(
-            f"CELERIAC_CONTRACTS: {name!r} cannot be imported: {missing}. Install it or add it to PYTHONPATH."
+            f"{named_by}: {name!r} cannot be imported: {missing}. Install it or add it to PYTHONPATH."
         ) from missing
     yield module
     for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
-        yield from _import_tree(f"{name}.{found.name}")
+        yield from import_tree(f"{name}.{found.name}", named_by=named_by)

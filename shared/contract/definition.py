@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from shared.contract.checking.fields import name_faults, parameter_faults, result_faults, unresolved_faults
 from shared.contract.checking.journey import MAX_JSON_DEPTH, ExampleFault, arrive
 from shared.contract.families import FAMILIES
+from shared.contract.installed import KINDS, installed
 from shared.contract.spec import (
     KIND_PATTERN,
     Concurrency,
@@ -170,9 +171,9 @@ AnyContract = type[Contract[Any]]
 
 
 def known_queues() -> tuple[str, ...]:
-    """Return the queues that a contract may name: one per family, and those in `CELERIAC_QUEUES`."""
+    """Return the queues that a contract may name: one per family, also of installed ones, and `CELERIAC_QUEUES`."""
     extra = (name.strip() for name in os.environ.get("CELERIAC_QUEUES", "").split(","))
-    return (*FAMILIES, *(name for name in extra if name and name not in FAMILIES))
+    return tuple(dict.fromkeys((*FAMILIES, *installed(KINDS), *(name for name in extra if name))))
 
 
 _kinds: dict[str, AnyContract] = {}

@@ -67,7 +67,17 @@ def run(page: Path, folder: Path, url: str, kinds: str) -> None:
     script = f"\necho; echo '{_END}'\n".join(["set -euo pipefail", *(commands for commands, _ in told)])
     bin_folder = ROOT / ".venv" / "bin"
     path = f"{bin_folder}:{os.environ['PATH']}"
-    environment = {**os.environ, "CELERIAC_URL": url, "PATH": path, "PYTHONPATH": kinds}
+    installed = folder / "installed"  # for `pip install .`, which reaches no index
+    environment = {
+        **os.environ,
+        "CELERIAC_URL": url,
+        "PATH": path,
+        "PYTHONPATH": f"{kinds}:{installed}",
+        "PIP_TARGET": str(installed),
+        "PIP_NO_BUILD_ISOLATION": "false",
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_INDEX": "1",
+    }
     shell = subprocess.run(
         ["bash", "-c", script.replace("http://127.0.0.1:8000", url)],
         cwd=folder,

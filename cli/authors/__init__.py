@@ -1,0 +1,1 @@
+"""Tools for authors of kinds: check a package, compare contracts, write a new kind."""
