@@ -3,12 +3,10 @@
     python -P .../celeriac/start.py celery -A worker.app worker
 
 `python -m`, uvicorn and celery put the current directory first on the path, and PYTHONPATH precedes installed packages:
-a folder `api/` or `worker/` there would shadow ours. Our root at the front of the path would prevent that, but for an
-installed wheel it is site-packages, and all packages there would precede the standard library. So only these names are
-found at our root, whatever the path is. Everything else, including packages in the current directory, is found as by
-`python -m`.
-
-`-P` (or PYTHONSAFEPATH) keeps the folder of this file off the path.
+a folder `api/` or `worker/` there would shadow ours. Our root at the front of the path would prevent that. However, for
+an installed wheel it is site-packages, and all packages there would precede the standard library. So only these names
+are found at our root, whatever the path is. Everything else, including packages in the current directory, is found as
+by `python -m`.
 """
 
 from __future__ import annotations

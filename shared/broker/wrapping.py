@@ -54,5 +54,5 @@ def unwrapped(headers: Mapping[str, Any]) -> Unread | None:
     try:
         why = Unreadable(Reason(about["reason"]), str(about["detail"]))
         return Unread(why, base64.b64decode(about["message"]), int(about["size_bytes"]))
-    except (TypeError, LookupError, ValueError):  # somebody else's header
+    except (TypeError, LookupError, ValueError):  # the header is not of this service
         return None

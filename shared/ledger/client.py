@@ -66,7 +66,7 @@ class Ledger:
                 reply = client.execute_command(*loading.send(reply))
 
     def raised(self, failure: redis.RedisError) -> bool:
-        """Return whether `failure` came from this ledger's connections, and not from somebody else's Redis client."""
+        """Return whether `failure` came from this ledger's connections, and not from a Redis client of the task."""
         used = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(failure.__traceback__))
         return any(isinstance(one, redis.Redis) and one.connection_pool is self.client.connection_pool for one in used)
 

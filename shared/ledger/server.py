@@ -24,5 +24,5 @@ def bounded(timeout_s: float = SOCKET_TIMEOUT_S) -> dict[str, Any]:
 
 
 def is_full(reply: ResponseError) -> bool:
-    """Return whether an error reply says that the server takes no writes, from anybody: its memory or disk is full."""
+    """Return whether an error reply says that the server refuses all writes because its memory or disk is full."""
     return isinstance(reply, OutOfMemoryError) or any(code in str(reply) for code in ("OOM ", "MISCONF "))

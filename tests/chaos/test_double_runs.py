@@ -43,7 +43,7 @@ class House:
         return self.jobs.submit("chaos.leave_trace", job)
 
     def runs(self, number: int) -> bool:
-        """Return whether so many bodies have begun."""
+        """Return whether this number of bodies has begun."""
         return len(Facts.read(self.journal).all_runs()) >= number
 
     def outcomes(self, job_id: str) -> list[str]:

@@ -60,7 +60,7 @@ class Service:
         return list(self.call("GET", f"/jobs?schedule={schedule}&page_size=200")["jobs"])
 
     def fires(self, schedule: str, notebook: str | None = None, *, times: int = 1) -> None:
-        """Wait until the schedule makes so many more jobs than it has now; `notebook`: of the last one."""
+        """Wait until the schedule makes this number of further jobs; `notebook`: of the last one."""
         seen = {job["id"] for job in self.jobs(schedule)}
 
         def again() -> bool:

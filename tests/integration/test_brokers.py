@@ -112,7 +112,7 @@ def test_rabbitmq_runs_jobs_and_chords_and_the_most_urgent_first(valkey: Server,
 
 
 def _sent_by_others(broker_url: str, notebook: Path) -> list[str]:
-    """Send jobs with somebody else's Celery application; return their ids."""
+    """Send jobs with another Celery application; return their ids."""
     ids = ["their/0", "their/1"]
     with Celery("somebody", broker=broker_url) as app:
         app.conf.task_queues = [Queue("etl", queue_arguments={"x-max-priority": 10})]
@@ -175,6 +175,6 @@ def _publish_poison(broker_url: str) -> None:
 
 
 def _letters(gateway: Server, count: int) -> list[dict[str, Any]] | None:
-    """Return the dead letters as soon as there are so many."""
+    """Return the dead letters as soon as there is this number of them."""
     found: list[dict[str, Any]] = http_client.get(f"{gateway.url}/dead-letters").json()["dead_letters"]
     return found if len(found) == count else None

@@ -60,7 +60,7 @@ def ledger(client: redis.Redis) -> Ledger:
 
 
 def numbered(message: str | None, publication: int = 1) -> str:
-    """Return a message as it lies on a list after so many publications."""
+    """Return a message as it lies on a list after this number of publications."""
     parts = json.loads(message or "")
     return json.dumps(parts | {"headers": {"celeriac_publication": publication, **parts["headers"]}})
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: What a column of text may become: anything, a number (exact for `decimal`), a boolean, a time, or only text.
 Candidate = Literal["any", "number", "decimal", "boolean", "temporal", "text"]
 
-_EXACT_DIGITS = 15  # any decimal of so many digits survives a float64 and back
+_EXACT_DIGITS = 15  # a decimal with this number of digits is unchanged after a conversion to float64 and back
 _WIDTHS = (18, 38)  # digits that a 64 and a 128 bit decimal hold in DuckDB
 
 

@@ -58,7 +58,7 @@ def book(own_valkey: Server) -> Iterator[Ledger]:
 
 @pytest.fixture
 def celery(own_valkey: Server) -> Iterator[Celery]:
-    """Return somebody else's Celery application, which knows nothing of the service."""
+    """Return another Celery application, which knows nothing of the service."""
     app = Celery("somebody", broker=own_valkey.redis_url, backend=own_valkey.redis_url)
     yield app
     app.close()

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 
 def test_a_client_that_hangs_up_gives_its_place_back_at_once(api: httpx.Client, extraction: dict[str, Any]) -> None:
-    """50 clients ask to wait for a minute and go; the gateway counts none of them any more, long before that."""
+    """50 clients ask to wait for a minute and go; the gateway no longer counts them, long before that."""
     path = api.post("/jobs", json=extraction).headers["location"]
     address = urlsplit(str(api.base_url))
     clients = [socket.create_connection((address.hostname or "", address.port or 0)) for _ in range(50)]

@@ -26,7 +26,7 @@ def settle(
     bound_s: float = 300,
     also_false: Callable[[Facts], Iterable[str]] = lambda _: (),
 ) -> Row:
-    """Wait until everything has ended or nothing moves any more, and return what came of it. Nobody helps.
+    """Wait until everything has ended or nothing moves, and return what came of it. Nobody helps.
 
     `also_false` finds in the facts what else was promised and is not so.
     """
@@ -68,7 +68,7 @@ def settle(
 
 
 def _drained(stage: Stage, bound_s: float) -> dict[str, str]:
-    """Wait until nothing is left to end, or nothing moves any more; return the state of every job."""
+    """Wait until nothing is left to end, or nothing moves; return the state of every job."""
     give_up_at = time.monotonic() + bound_s
     seen, changed_at = None, time.monotonic()
     while time.monotonic() < min(give_up_at, changed_at + QUIET_S):

@@ -38,7 +38,7 @@ class Clients:
 
     url: str
     gateway: Program
-    give_up_at: float  # when nothing is repeated any more, by the monotonic clock
+    give_up_at: float  # after this nothing is repeated, by the monotonic clock
     answers: list[Answer] = field(default_factory=list)
     accepted: dict[str, tuple[str, ...]] = field(default_factory=dict)  # job id: labels that it runs under
     denied: dict[str, str] = field(default_factory=dict)  # label: what the answer said, and that nothing was accepted
@@ -121,7 +121,7 @@ class Clients:
 
 @contextmanager
 def crowd(number: int, visit: Callable[[], object], *, rest_s: float) -> Iterator[None]:
-    """Let so many clients call `visit` again and again, resting for `rest_s` between, until the block ends."""
+    """Let this number of clients call `visit` again and again, resting for `rest_s` between, until the block ends."""
     over = threading.Event()
 
     def come() -> None:

@@ -26,7 +26,7 @@ NEW = {"CELERIAC_CONTRACTS": "tests.chaos.kinds.contracts", "CELERIAC_TASKS": "t
 OLD = {"CELERIAC_CONTRACTS": "tests.chaos.kinds.older", "CELERIAC_TASKS": "tests.chaos.kinds.older_tasks"}
 CONCURRENCY = 2
 PATIENCE_S = 600.0  # of clients whose requests are not answered
-BACK_WITHIN_S = 3.0  # after an outage, until no answer may say any more that there is one
+BACK_WITHIN_S = 3.0  # after an outage; then no answer may still report it
 
 
 def scaled(number: int, scale: float) -> int:

@@ -19,7 +19,7 @@ from tests.support.servers.services import wait_for
 
 FROZEN_S = LEASE_S + 3
 AWAY_S = 3 * LEASE_S
-EVERY_LONG = 15  # a job in so many outlives its lease
+EVERY_LONG = 15  # one in 15 jobs outlives its lease
 
 
 def run(folder: Path, scale: float = 1) -> Row:

@@ -69,7 +69,7 @@ def write_packages(folder: Path, names: Iterable[str]) -> None:
     """Write packages that must not be imported."""
     for name in names:
         (folder / name).mkdir()
-        (folder / name / "__init__.py").write_text(f"raise RuntimeError('this is the {name} of somebody else')\n")
+        (folder / name / "__init__.py").write_text(f"raise RuntimeError('this is the {name} of another project')\n")
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def new_kind() -> str:
 
 
 def define(name: str = "Shout", *, result: type[BaseModel] | None = Shouted, **changes: Any) -> Any:
-    """Define a contract that is right but for `changes`: class keywords, `doc`, or a replacement for `text`."""
+    """Define a contract that is right except for `changes`: class keywords, `doc`, or a replacement for `text`."""
     text, annotation = changes.pop("text", Field(description="What to shout.")), changes.pop("annotation", str)
     doc = changes.pop("doc", "Return the text in capitals.")
     keywords = {"kind": new_kind(), "limits": LIMITS, "examples": [{"text": "hi"}]} | changes

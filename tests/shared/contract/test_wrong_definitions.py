@@ -91,7 +91,7 @@ def rows() -> Iterator[Row]:
 
 
 def source(section: str, code: str) -> str:
-    """Return a module that is right but for what a row of `section` says."""
+    """Return a module that is right except for what a row of `section` says."""
     keywords, field, result_field, more = dict(KEYWORDS), FIELD, RESULT_FIELD, ""
     match section:
         case "Class keywords":

@@ -245,7 +245,7 @@ def test_a_renewed_claim_does_not_lapse(accept: Any, ledger: Ledger, client: Any
 
 
 def test_what_an_owner_finished_itself_is_not_lost_to_it(accept: Any, ledger: Ledger, client: Any) -> None:
-    """Its child is about to exit. A job that somebody else ended is reported as lost."""
+    """Its child is about to exit. A job that another worker ended is reported as lost."""
     own, other = entry(), entry()
     accept(own, other)
     ledger.succeed(own.id, token=claimed(ledger, own.id, owner="w1").token, result=RESULT)

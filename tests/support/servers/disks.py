@@ -13,7 +13,7 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, size_bytes: int, *, files: int = 10_000) -> Iterator[Path]:
-    """Yield `folder` as a file system of its own, with room for so many bytes and files.
+    """Yield `folder` as a file system of its own, with room for this number of bytes and files.
 
     Skips the test where nothing can be mounted.
     """

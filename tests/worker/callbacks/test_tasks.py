@@ -102,7 +102,7 @@ def test_a_failure_is_told_with_its_error_and_a_large_result_is_left_out() -> No
     [({"state": "running", "finished_at": None}, "job_not_ended"), ({"options": "{}"}, "no_callback_url")],
 )
 def test_what_has_not_ended_or_asked_is_not_told(changes: dict[str, Any], code: str) -> None:
-    """The task can be submitted by anybody, so it checks."""
+    """Anyone can submit the task, so it checks."""
     with pytest.raises(TaskFailure) as failure:
         callback_of(ended(**changes))
     assert failure.value.code == code

@@ -1,4 +1,4 @@
-"""Jobs that somebody else's Celery application sends to real workers, under ids of any form."""
+"""Jobs that another Celery application sends to real workers, under ids of any form."""
 
 from __future__ import annotations
 

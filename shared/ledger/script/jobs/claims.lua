@@ -13,7 +13,7 @@
 
 local MOST_CHILDREN = 1000
 
--- Whether the ledger was away, if there was no round of a keeper for so long. Another worker becomes the keeper sooner.
+-- Whether the ledger was away: it had no round of a keeper for a lease, and another worker becomes the keeper sooner.
 local function was_away(silent_ms, lease_ms) return silent_ms > lease_ms end
 
 -- Handle a job that lost its claim owner: stop, quarantine, or queue it again, before all jobs that have waited less.
@@ -44,7 +44,7 @@ local function is_amnesty(lease_ms)
 end
 
 -- Make a job of a message that another Celery client sent without the gateway; the caller enters its state. Returns
--- whether somebody has cancelled it before.
+-- whether it was cancelled before.
 local function adopt(record)
   record.listed_as = time_id(NOW, record.id) .. '/' .. record.id
   create(record)

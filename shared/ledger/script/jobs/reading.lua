@@ -4,7 +4,7 @@
 -- luacheck: read globals field_of id_listed record_key (records)
 -- luacheck: read globals shown (queues)
 
--- A record for clients, or of a damaged one its id and the damage: it must not hide the others.
+-- A record for clients; for a damaged one, its id and the damage, so that the others are still shown.
 local function legible(id)
   local done, record = pcall(shown, id)
   if not done then return { 'id', id, 'damage', type(record) == 'table' and record.err or tostring(record) } end
@@ -38,7 +38,7 @@ local function has_tag(tags, wanted)
   return false
 end
 
--- Whether a job is to be in a list: a damaged one is, whatever it is asked for.
+-- Whether a job belongs to a list; a damaged one belongs to every list.
 local function is_wanted(id, a)
   local read = redis.pcall('HMGET', record_key(id), 'state', 'kind', 'queue', 'tags', 'schedule')
   if read.err then return true end

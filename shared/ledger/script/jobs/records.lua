@@ -213,9 +213,8 @@ local function remove_record(id)
   change('DEL', record_key(id), KEY.result .. id, KEY.checkpoint .. id, KEY.children .. id)
 end
 
--- What stands for a job in the lists of clients, which are in the order of time: its id, or for an adopted job,
--- whose id
--- another Celery client chose, an id of the time of its adoption before it.
+-- The entry of a job in the lists of clients, which are in the order of time: its id or, for an adopted job, a UUID of
+-- the time of its adoption before the id that another Celery client chose.
 local function listed(record) return record.listed_as or record.id end
 
 local function id_listed(member)

@@ -53,9 +53,8 @@ local function clean(id, a)
 end
 
 -- clean: {ids, older_than_ms, dry_run}: delete the jobs that ended longer ago. Replies, one per job:
--- {'forgotten', file owner...} (job and steps) | {'live'} | {'young'} | {'referred'} (a live job references its
--- files, or
--- its callback is not submitted yet) | {'unknown'} | {'damaged'}.
+-- {'forgotten', file owner...} (job and steps) | {'live'} | {'young'} | {'referred'} (a live job references its files,
+-- or its callback is not submitted yet) | {'unknown'} | {'damaged'}.
 function T.clean(a)
   local replies = {}
   for i, id in ipairs(a.ids) do

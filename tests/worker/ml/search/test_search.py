@@ -51,7 +51,7 @@ NEIGHBORS: dict[str, Any] = {
 
 
 def searched(folder: Path, job: dict[str, Any], *, lost: Collection[str] = ()) -> dict[str, BaseModel]:
-    """Run the steps of a search as the canvas does, but for those that are `lost`; return results by step."""
+    """Run the steps of a search as the canvas does, except for those that are `lost`; return results by step."""
     planned = lay_out(TuneModel.model_validate(job).plan(), uuid7)
     results: dict[str, BaseModel] = {}
     names = {one.id: one.plan.name for one in planned}
@@ -187,7 +187,7 @@ def completed(number: int, *fold_scores: float, **params: Any) -> Trial:
 def test_a_trial_is_hopeless_when_its_mean_so_far_is_worse_than_the_median(
     metric: str, so_far: list[float], verdict: str
 ) -> None:
-    """Medians of the first fold: 0.25, of the first two: 0.375; the last fold stops nothing any more."""
+    """Medians of the first fold: 0.25, of the first two: 0.375; after the last fold nothing is stopped."""
     trials = [completed(0, 0.125, 0.375, 0.9), completed(1, 0.25, 0.5, 0.9), completed(2, 0.375, 0.625, 0.9)]
     known = search(metric=metric).model_copy(update={"trials": trials})
     assert known.is_hopeless(so_far) is (verdict == "hopeless")

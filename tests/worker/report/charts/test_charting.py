@@ -202,7 +202,7 @@ def test_columns_may_have_any_name_and_any_type(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("days", "points"), [(900, 900), (1_200, 400)])
 def test_dates_are_positions(tmp_path: Path, days: int, points: int) -> None:
-    """Plain dates make a line, also where there are so many that they are put into intervals."""
+    """Plain dates make a line, also where there are too many to draw, and they are put into intervals."""
     frame = pd.DataFrame({"day": pd.date_range("2020-01-01", periods=days).date, "n": 1})
     drawn = figure(tmp_path, frame, kind="line", x="day", y={"n": {"function": "sum", "column": "n"}})
     assert isinstance(drawn.shape, Lines)
