@@ -79,6 +79,7 @@ KEYS: dict[str, Key] = {
     "due": Key("due", "zset", _SCRIPT, _EMPTY),
     "expiring": Key("expiring", "zset", _SCRIPT, _EMPTY),
     "claims": Key("claims", "zset", _SCRIPT, _EMPTY),
+    "open_steps": Key("open_steps", "zset", _SCRIPT, _EMPTY),
     "outbox": Key("outbox", "zset", _SCRIPT, _EMPTY),
     "callbacks": Key("callbacks", "zset", _SCRIPT, _EMPTY),
     "ended": Key("ended", "zset", _SCRIPT, _EMPTY),

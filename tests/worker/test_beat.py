@@ -318,7 +318,7 @@ def test_a_full_ledger_gets_no_jobs_of_schedules_until_it_has_room(
         client.config_set("maxmemory", 0)
     scheduler.tick()
     assert (len(late.jobs()), skipping.jobs(), skipping.planned().skipped_why) == (1, [], "missed")
-    why = "its memory is used up, except for 10% of maxmemory and what waiting jobs need"
+    why = "its memory is used up, except for 10% of maxmemory and what its jobs need"
     assert [message for message in caplog.messages if "full" in message or "room" in message] == [
         f"beat: the ledger is full ({why}): no jobs",
         "beat: there is room again",

@@ -38,7 +38,7 @@ _STRAYS = {
     "job": "steps",
 }  # kinds of keys, and how those without a job are counted
 _INDEXES = ("kind", "queue", "state", "tag", "schedule")
-_WHOLE_INDEXES = ("jobs", "ended")
+_WHOLE_INDEXES = ("jobs", "ended", "open_steps")
 
 
 @dataclass

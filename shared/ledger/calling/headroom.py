@@ -23,7 +23,9 @@ from shared.ledger.states import State
 _WAITING = (State.SCHEDULED, State.QUEUED)
 _EVERY_S = 1.0
 _BOUND_S = 2.0
-_MEMORY_TO_END = 5_500  # approximate bytes that a waiting job still adds until it has ended: attempts, events, result
+_MEMORY_TO_END = (
+    5_500  # approximate bytes that a waiting job, or a step, adds until it has ended: attempts, events, result
+)
 _MEMORY_PER_JOB = 2_000 + _MEMORY_TO_END  # of a job or step, without what grows with its parameters
 _MEMORY_PER_BYTE = 2  # of JSON in its submission
 _log = structlog.get_logger(__name__)
@@ -33,7 +35,7 @@ _log = structlog.get_logger(__name__)
 class Room:
     """How much memory the ledger has left for submissions, and whether it can write to its disk."""
 
-    reserve_ratio: float  # of maxmemory; submissions leave this free, beside what waiting jobs will need
+    reserve_ratio: float  # of maxmemory; submissions leave this free, beside what accepted jobs will need
     keys: Keys
     _left_bytes: float = math.inf
     _disk_fails: bool = False
@@ -44,7 +46,7 @@ class Room:
         if self._disk_fails:
             return "its append-only file cannot be written"
         if self._left_bytes <= 0:
-            return f"its memory is used up, except for {self.reserve_ratio:.0%} of maxmemory and what waiting jobs need"
+            return f"its memory is used up, except for {self.reserve_ratio:.0%} of maxmemory and what its jobs need"
         return None
 
     def ask(self, pipeline: Any) -> None:
@@ -52,13 +54,14 @@ class Room:
         pipeline.info("server", "memory", "persistence")
         for state in _WAITING:
             pipeline.zcard(self.keys("state", state))
+        pipeline.zcard(self.keys("open_steps"))
 
-    def told(self, info: Mapping[str, Any], *waiting: int) -> None:
+    def told(self, info: Mapping[str, Any], *to_end: int) -> None:
         """Take the replies."""
         self._disk_fails = info.get("aof_last_write_status") == "err"
         used = info["used_memory"] - info.get("mem_not_counted_for_evict", 0)
         most = info["maxmemory"]
-        needed = used + sum(waiting) * _MEMORY_TO_END
+        needed = used + sum(to_end) * _MEMORY_TO_END
         self._left_bytes = most * (1 - self.reserve_ratio) - needed if most else math.inf
 
     def wrote(self, jobs: int, size_bytes: int) -> None:
@@ -78,9 +81,9 @@ class Headroom(Room):
         async with asyncio.timeout(_BOUND_S):
             async with self.client.pipeline(transaction=False) as pipeline:
                 self.ask(pipeline)
-                info, *waiting = await pipeline.execute()
+                info, *to_end = await pipeline.execute()
         self.clock.heard(info["server_time_usec"] // 1000)
-        self.told(info, *waiting)
+        self.told(info, *to_end)
 
     async def watch(self) -> None:
         """Look once a second until cancelled."""

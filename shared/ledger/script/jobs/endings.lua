@@ -66,6 +66,7 @@ settle = function(record, state, outcome, alone)
     unrefer(record)
   end
   if record.job_id then
+    change('ZREM', KEY.open_steps, record.id)
     if not alone then step_ended(record) end
     return
   end

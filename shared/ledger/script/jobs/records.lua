@@ -210,6 +210,7 @@ local function take_in_hand(record) loaded[record.id] = record end
 local function remove_record(id)
   loaded[id] = false
   fields_of[record_key(id)] = nil
+  change('ZREM', KEY.open_steps, id) -- of a step that did not end
   change('DEL', record_key(id), KEY.result .. id, KEY.checkpoint .. id, KEY.children .. id)
 end
 

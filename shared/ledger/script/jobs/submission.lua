@@ -27,6 +27,7 @@ local function create(record)
   record.created_at = int(NOW)
   take_in_hand(record)
   set(record, record)
+  if record.job_id and not record.reused_from then change('ZADD', KEY.open_steps, 0, record.id) end
   if not record.steps and not record.reused_from then count('sent|' .. record.kind .. '|' .. record.queue) end
   if not record.job_id then count('submitted|' .. record.kind) end
 end

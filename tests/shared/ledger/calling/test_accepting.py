@@ -6,23 +6,30 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import redis
 import redis.asyncio
 
 from shared.errors import LedgerFull, LedgerUnavailable, OutcomeUnknown
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.calling.calls import Asked, asked
-from shared.ledger.records import Accepted, Record, Submission
-from tests.support.ledgers import entry
+from shared.ledger.client import Ledger
+from shared.ledger.ids import uuid7
+from shared.ledger.keys import key
+from shared.ledger.records import Accepted, Claim, Entry, Record, Submission
+from tests.support.ledgers import RESULT, entry, record
 from tests.support.servers.cpu_waits import Stopwatch
 from tests.support.servers.outages import frozen
 from tests.support.servers.services import Server, valkey_server
 
 T = TypeVar("T")
 BOUND_S = 0.6
+PROGRESS = '{"current": 1, "total": 2, "unit": "rows", "message": ""}'
+LINE = '{"at": "2026-01-31T12:00:00+00:00", "level": "info", "message": "half of it is done", "fields": {}}'
 
 
 @pytest.fixture
@@ -282,6 +289,42 @@ def test_a_full_ledger_says_so_before_it_refuses_to_write(own: Server) -> None:
         assert (await ledger.accept(Submission([refused]))).outcome == "accepted"
 
     with_ledger(own.port, fill)
+
+
+def group(count: int) -> Entry:
+    """Return a workflow of parallel steps."""
+    job_id = uuid7()
+    steps = [entry(job_id=job_id, step=f"part_{n}", after=(), before=()) for n in range(count)]
+    return entry(id=job_id, kind="workflow.group", message=None, steps=tuple(steps))
+
+
+@pytest.mark.parametrize("job", [entry, partial(group, 40)], ids=["jobs", "workflows"])
+def test_what_was_accepted_has_room_to_end(own: Server, job: Callable[[], Entry]) -> None:
+    """Submissions are refused before the memory is used up that the attempts, events and results need until then."""
+
+    async def fill(ledger: AsyncLedger) -> list[Entry]:
+        used = int((await ledger.client.info("memory"))["used_memory"])
+        await ledger.client.config_set("maxmemory", used + (3 << 20))
+        ledger.headroom.reserve_ratio = 0.05  # so that it is not this reserve that suffices
+        accepted: list[Entry] = []
+        count = -1
+        while len(accepted) > count:
+            count = len(accepted)
+            await ledger.headroom.look()
+            while isinstance((await outcome(ledger, Submission([made := job()])))[0], Accepted):
+                accepted.append(made)
+        return accepted
+
+    jobs = with_ledger(own.port, fill)
+    with redis.Redis(port=own.port, decode_responses=True) as client:
+        ledger = Ledger(client)
+        for each in [step for job in jobs for step in job.steps or [job]]:
+            right = ledger.claim(each.id, owner="w", worker="w@host", lease_s=60, message=each.message or "")
+            assert isinstance(right, Claim)
+            ledger.progress(each.id, token=right.token, progress=PROGRESS, logs=[LINE] * 2)
+            ledger.succeed(each.id, token=right.token, result=RESULT)
+        assert {record(ledger, job.id).state for job in jobs} == {"succeeded"}
+        assert client.exists(key("open_steps")) == 0
 
 
 def test_what_was_accepted_since_the_last_look_counts(own: Server) -> None:

@@ -79,6 +79,8 @@ def work_lists_agree(found: Snapshot) -> None:
     assert set(found.zsets.get(key("outbox"), ())) <= {
         each for each, record in with_broker.items() if "outbox" in record
     }
+    steps = {each: 0.0 for each, record in records.items() if _is_step(record) and record["state"] not in _FINAL}
+    assert found.zsets.get(key("open_steps"), {}) == steps
     running = {each: float(tasks[each]["claim_until"]) for each in _ids(tasks, "running")}
     assert found.zsets.get(key("claims"), {}) == running
     assert {each for each, record in records.items() if "token" in record} == set(running)
