@@ -80,7 +80,7 @@ def test_a_worker_that_dies_costs_no_row_and_no_count(jobs: Jobs, workers: Crew,
     """The job goes on after the last committed part; its counts are those of both attempts."""
     job_id = jobs.submit("maintenance.sync_data", {**SYNC, "batch_rows": 20})
     wait_for(lambda: len(rows(folder, "orders")) > ROWS // 10, "the first parts")
-    (child,) = workers.workers[0].children
+    (child,) = workers.workers[0].pool
     os.kill(child, signal.SIGKILL)
     job = jobs.ended(job_id)
     assert (job["state"], len(job["attempts"])) == ("succeeded", 2)

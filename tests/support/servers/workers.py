@@ -34,10 +34,15 @@ class Worker:
 
     @property
     def children(self) -> list[int]:
-        """Process ids of its pool."""
+        """Process ids of its pool and of its warden."""
         return [
             int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         ]
+
+    @property
+    def pool(self) -> list[int]:
+        """Process ids of its pool, whose processes run jobs."""
+        return [pid for pid in self.children if b"warden" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def kill(self) -> None:
         """End it as the kernel would: no handler runs."""
