@@ -54,8 +54,8 @@ class WorkerSettings(CallbackSettings):
     unknown_kind_s: float = Field(
         default=600,
         ge=0,
-        description="Seconds for which a message of a kind that this worker does not have is put back for another "
-        "worker; then its job fails.",
+        description="Seconds for which a job of a kind that this worker does not have, or has in another version, is "
+        "left to another worker; then it fails.",
     )
     connections_file: Path | None = Field(
         default=None, description="TOML file that names the connections; see examples/connections.toml."

@@ -17,7 +17,8 @@ WaitingReason = Literal[
 _WHY_IT_WAITS = (
     "Why it does not run yet: `scheduled`, its start or next attempt is at `due_at`; `queue_paused`; "
     "`concurrency_limited`, the limit of its concurrency key is reached; `no_consumer`, no worker consumes its queue; "
-    "`no_worker_for_kind`, no worker that consumes its queue can run its kind; "
+    "`no_worker_for_kind`, no worker that consumes its queue can run its kind, or the version of it that accepted the "
+    "job; "
     "`behind`, `queue_position` jobs are before it. Null if it is not waiting. For a workflow, the reason of its first "
     "waiting step."
 )

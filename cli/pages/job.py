@@ -60,7 +60,7 @@ def waiting_text(part: Mapping[str, Any]) -> str:
     return {
         None: "",
         "no_consumer": f"no worker takes jobs from queue {queue}",
-        "no_worker_for_kind": f"no worker of queue {queue} runs this kind",
+        "no_worker_for_kind": f"no worker of queue {queue} runs this kind, or this version of it",
         "queue_paused": f"queue {queue} is paused",
         "concurrency_limited": "the concurrency limit of its key is reached",
     }.get(reason, str(reason))

@@ -201,6 +201,37 @@ class Ledger:
         if self._call("retry", id=job_id, token=token, delay_ms=int(delay_s * 1000), error=error) == "refused":
             raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
 
+    def give_back(
+        self,
+        job_id: str,
+        *,
+        token: str,
+        contract: str,
+        error: str,
+        for_s: float,
+        least_s: float = 2,
+        most_s: float = 30,
+    ) -> bool:
+        """Leave a job to a worker with another version of its contract than the one with the fingerprint `contract`.
+
+        The next attempt comes between `least_s` and `most_s` later, the later the longer it has waited. Returns False
+        if the job must fail: its parameters were accepted by this version, or by none, or it was first given back
+        `for_s` seconds ago. Raises `ClaimLost`.
+        """
+        reply = self._call(
+            "give_back",
+            id=job_id,
+            token=token,
+            contract=contract,
+            error=error,
+            for_ms=int(for_s * 1000),
+            least_ms=int(least_s * 1000),
+            most_ms=int(most_s * 1000),
+        )
+        if reply == "refused":
+            raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
+        return cast("str", reply) == "ok"
+
     def release(self, job_id: str, *, owner: str, crashed: bool = False, token: str | None = None) -> str:
         """Release a job, because the worker shuts down or its child `crashed`. Returns the outcome.
 

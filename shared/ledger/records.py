@@ -41,6 +41,7 @@ class _Written:
     max_crashes: int  # after this number of lost workers it is quarantined
     max_retries: int  # after transient failures
     message: str | None = None  # the Celery message; None for a workflow itself and for steps that Celery publishes
+    contract: str | None = None  # fingerprint of the contract that accepted the parameters
     options: str = "{}"  # JSON object, as submitted
     tags: tuple[str, ...] = ()
     due_at: int | None = None  # earliest start
@@ -233,7 +234,7 @@ def _writer(*names: str) -> Callable[[_Written], dict[str, str]]:
 
 
 _entry_fields = _writer(*(field.name for field in fields(_Written)))
-_SHARED = ("kind", "queue", "priority", "retention_ms", "max_crashes", "max_retries", "options", "tags")
+_SHARED = ("kind", "contract", "queue", "priority", "retention_ms", "max_crashes", "max_retries", "options", "tags")
 _alike_fields = _writer(*_SHARED)
 _shared = attrgetter(*_SHARED)
 _PLAIN = {field.name: field.default for field in fields(Entry)}

@@ -3,7 +3,7 @@
     accept ──► scheduled ──due──► queued ──claim──► running ──finish──► succeeded
        └──────────────────────────►│ ▲                │ ├──finish──► failed
                                    │ │◄─release/lost──┘ ├──cancel──► cancelled
-                                   │ └──due── retrying ◄┤retry
+                                   │ └──due── retrying ◄┤retry, give_back
                                    │                    └──lost too often──► quarantined
     cancel: scheduled, queued, retrying ──► cancelled      expire: the same three ──► expired
 

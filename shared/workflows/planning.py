@@ -16,6 +16,7 @@ from pydantic_core import to_json, to_jsonable_python
 from shared.broker.messages import Composer, MessageOptions
 from shared.broker.settings import BrokerSettings
 from shared.contract.definition import AnyContract, Contract
+from shared.contract.fingerprints import fingerprint
 from shared.contract.options import RunOptions, SubmissionOptions
 from shared.ledger.ids import uuid7
 from shared.ledger.records import Entry, Record
@@ -87,7 +88,8 @@ class Planner:
         return self._workflow(prepared, prepared.node, job_id or uuid7(), lineage, done)
 
     def warm_up(self, contract: AnyContract) -> None:
-        """Create the message template of a kind; this takes milliseconds."""
+        """Create the message template and the fingerprint of a kind; this takes milliseconds."""
+        fingerprint(contract)
         self._composer.message(contract, uuid7(), "{}", limits_of(contract, RunOptions()), queue=contract.spec.queue)
 
     def _single(self, job: Contract[Any], options: RunOptions, job_id: str, lineage: dict[str, Any]) -> Entry:
@@ -98,6 +100,7 @@ class Planner:
             queue=queue,
             params=params,
             message=self._composer.message(contract, job_id, params, limits_of(contract, options), queue=queue),
+            contract=fingerprint(contract),
             **self._policy(contract, options),
             **(_wishes(options) | _places(contract, job.model_dump(mode="json", include=_by(contract)))),
             **lineage,
@@ -121,6 +124,7 @@ class Planner:
                 queue=step.plan.contract.spec.queue,
                 params=to_json(step.plan.params).decode(),
                 message=messages.get(step.id),
+                contract=fingerprint(step.plan.contract),
                 due_at=None if waited_for.intersection(step.after) else wishes.get("due_at"),
                 job_id=job_id,
                 step=step.plan.name,

@@ -24,6 +24,10 @@ Body = Callable[[Any, Run], BaseModel]
 Upstream = Sequence[Mapping[str, Any] | None]
 
 
+class ParametersRefused(TaskFailure):
+    """The contract of this worker refuses the parameters; no body has begun."""
+
+
 def perform(contract: AnyContract, body: Body, run: Run, kwargs: dict[str, Any], upstream: Upstream) -> str:
     """Run `body` once with the parameters `kwargs` and the results of the steps before it."""
     try:
@@ -42,10 +46,10 @@ def perform(contract: AnyContract, body: Body, run: Run, kwargs: dict[str, Any],
 def perform_each(contract: AnyContract, body: Body, run: Run, items: Sequence[dict[str, Any]]) -> str:
     """Run `body` on each item in order; the first failure ends the run and names the item."""
     results = []
-    for index, params in enumerate(items):
+    jobs = [_checked(contract, params, index) for index, params in enumerate(items)]
+    for index, job in enumerate(jobs):
         item = _ItemRun(run, index, len(items))
         try:
-            job = _checked(contract, params)
             item.idempotency_key = job.idempotency_key(f"{run.job_id}:{index}")
             results.append(_result(contract, body(job, item)))
         except TaskFailure as raised:
@@ -118,7 +122,7 @@ class _ItemRun(Run):
         self._whole.report()
 
 
-def _checked(contract: AnyContract, params: dict[str, Any]) -> Contract[Any]:
+def _checked(contract: AnyContract, params: dict[str, Any], item: int | None = None) -> Contract[Any]:
     try:
         return contract.model_validate_json(json.dumps(params))
     except ValidationError as invalid:
@@ -126,10 +130,12 @@ def _checked(contract: AnyContract, params: dict[str, Any]) -> Contract[Any]:
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
             for problem in invalid.errors(include_url=False, include_input=False)
         )
-        raise TaskFailure(
+        where, details = ("", {}) if item is None else (f"item {item}: ", {"item": item})
+        raise ParametersRefused(
             "invalid_parameters",
-            f"{contract.spec.kind} got invalid parameters: {problems}",
-            remedy="Deploy the same version of the contract on gateway and workers.",
+            f"{where}{contract.spec.kind} got invalid parameters: {problems}",
+            remedy="Correct them; if the gateway accepted them, deploy its version of the contract on the workers.",
+            **details,
         ) from None
 
 

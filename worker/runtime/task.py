@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from shared.broker.adoption import adopted
 from shared.broker.settings import broker_settings
 from shared.contract.definition import AnyContract, Contract, Retry
+from shared.contract.fingerprints import fingerprint
 from shared.contract.tasks import tasks
 from shared.errors import ClaimLost, DefinitionError, TaskFailure, TimeLimitReached, TransientFailure, as_raised
 from shared.ledger.backend import claim_owner
@@ -37,11 +38,12 @@ from shared.workflows.nodes import MapStep
 from worker.runtime import deadlines
 from worker.runtime.alone import Notes, alone
 from worker.runtime.delivery import message_of
-from worker.runtime.perform import Body, Upstream, perform, perform_each
+from worker.runtime.perform import Body, ParametersRefused, Upstream, perform, perform_each
 from worker.runtime.printing import printed_to
 from worker.runtime.run import CancelRequested, Run, entered
 from worker.runtime.scratch import attempt_folder, comes_of_full_disk, scratch_full
 from worker.runtime.surroundings import restored
+from worker.settings import worker_settings
 
 __all__ = ["Definition", "Run", "backoff_s", "definitions", "register", "runs"]
 
@@ -242,11 +244,25 @@ def _settle(run: Run, definition: Definition, delivery: _Delivery, claim: Claim)
         run.ledger.retry(run.job_id, token=run.token, delay_s=wait_s, error=error)
         delivery.request.settled = True
         raise CeleryRetry(message=str(outcome), exc=outcome, when=wait_s)  # type: ignore[arg-type]  # a float is a Real
+    if isinstance(outcome, ParametersRefused) and _given_back(run, definition.contract, error):
+        delivery.request.settled = True
+        raise CeleryRetry(message=str(outcome), exc=outcome)
     may_fail = run.ledger.fail(run.job_id, token=run.token, error=error, artifacts=artifacts)
     delivery.request.settled = True
     if may_fail:  # Celery must continue with the next steps
         return None
     raise outcome from None
+
+
+def _given_back(run: Run, contract: AnyContract, error: str) -> bool:
+    """Leave the job to a worker with the version of the contract that accepted it; return whether it is."""
+    return run.ledger.give_back(
+        run.job_id,
+        token=run.token,
+        contract=fingerprint(contract),
+        for_s=worker_settings().unknown_kind_s,
+        error=error,
+    )
 
 
 def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim) -> str | TaskFailure:
@@ -259,6 +275,8 @@ def _outcome(run: Run, definition: Definition, delivery: _Delivery, claim: Claim
             return definition.perform(run, delivery, claim)
     except (ClaimLost, CancelRequested):
         raise
+    except ParametersRefused as refused:
+        return refused
     except TaskFailure as failure:
         return as_raised(failure)
     except SoftTimeLimitExceeded:

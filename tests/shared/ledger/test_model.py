@@ -39,6 +39,7 @@ SEEN = {  # what must have happened at least once: a rule that never applies is 
     *(f"fail: {what}" for what in ("job", "step, job failed", "tolerated step, job running")),
     *(f"fail as owner: {state}" for state in ("queued", "running")),
     "retry: retrying",
+    *(f"give back: {what}" for what in ("retrying", "cancelled", "kept")),
     *(f"end again: {call}" for call in ("finish, succeeded", "finish, failed", "retry, retrying")),
     *(f"release: {answer}" for answer in ("released", "republished", "refused")),
     *(f"renew: {answer}" for answer in ("ok", "lost", "ended")),

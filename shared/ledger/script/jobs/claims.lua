@@ -1,4 +1,4 @@
--- The transitions of workers: claim, renew, progress, submit, finish, retry, release.
+-- The transitions of workers: claim, renew, progress, submit, finish, retry, give_back, release.
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals FINAL (states)
@@ -220,29 +220,52 @@ function T.stopped(a)
   return 'ok'
 end
 
--- retry: {id, token, delay_ms, error}. Replies 'ok' | 'refused'.
-function T.retry(a)
-  local record = load(a.id)
-  if repeated(record, 'retry ', a) then return 'ok' end
-  if not holds(record, a) then return 'refused' end
+-- End an attempt of a job that is to be tried again later; `fields` are what else changes.
+local function delay(record, call, a, outcome, delay_ms, fields)
+  local last_call = call .. a.token
   if record.cancel_requested_at then
     local owner = record.owner
     stop(record)
-    set(record, { last_call = 'retry ' .. a.token, ended_by = owner })
+    set(record, { last_call = last_call, ended_by = owner })
     return 'ok'
   end
-  close_attempt(record, 'retrying')
+  close_attempt(record, outcome)
   unlist(record)
   enter(record, 'retrying')
   set(record, {
-    due_at = NOW + a.delay_ms, error = a.error, retries = tonumber(record.retries or '0') + 1,
-    last_call = 'retry ' .. a.token, token = false, owner = false, claim_until = false,
+    due_at = NOW + delay_ms, error = a.error, last_call = last_call, token = false, owner = false, claim_until = false,
   })
+  set(record, fields)
   change('ZADD', KEY.due, record.due_at, record.id)
   emit_state(record, '"due_at_ms": ' .. record.due_at .. ', "error": ' .. a.error)
   local exception = celery_exception('TransientFailure', 'shared.errors', cjson.decode(a.error).message)
   note_celery_result(record, 'RETRY', exception)
   return 'ok'
+end
+
+-- retry: {id, token, delay_ms, error}. Replies 'ok' | 'refused'.
+function T.retry(a)
+  local record = load(a.id)
+  if repeated(record, 'retry ', a) then return 'ok' end
+  if not holds(record, a) then return 'refused' end
+  local retries = tonumber(record.retries or '0') + 1
+  return delay(record, 'retry ', a, 'retrying', a.delay_ms, { retries = retries, given_back_at = false })
+end
+
+-- give_back: {id, token, contract, for_ms, least_ms, most_ms, error}. A worker with this version of the contract
+-- refuses the parameters, which another version has accepted: leave the job to a worker with that one, without blame.
+-- The next attempt is half the time later that has passed since the first, within the bounds. Replies 'ok' |
+-- 'refused', or 'kept' if the caller must fail the job: the first was `for_ms` ago, the versions are the same, or no
+-- version has accepted the job, because it is of another Celery client.
+function T.give_back(a)
+  local record = load(a.id)
+  if repeated(record, 'give_back ', a) then return 'ok' end
+  if not holds(record, a) then return 'refused' end
+  local since = tonumber(record.given_back_at or NOW)
+  local waited_ms = NOW - since
+  if not record.contract or record.contract == a.contract or waited_ms >= a.for_ms then return 'kept' end
+  local delay_ms = math.floor(math.min(math.max(a.least_ms, waited_ms / 2), a.most_ms))
+  return delay(record, 'give_back ', a, 'released', delay_ms, { given_back_at = since })
 end
 
 -- release: {id, owner, crashed, token?}. The claim owner releases a job: it shuts down, or its child died.

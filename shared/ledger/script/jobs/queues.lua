@@ -330,6 +330,7 @@ end
 -- Why a job is waiting, and how many are before it in its queue. Nothing if it is not waiting.
 local function waiting(record)
   if not WAITS[record.state] then return end
+  if record.state == 'retrying' and record.given_back_at then return 'no_worker_for_kind' end
   if record.state ~= 'queued' then return 'scheduled' end
   if record.steps then
     for n, id in ipairs(cjson.decode(record.steps)) do -- the first step that waits for a worker stands for the job

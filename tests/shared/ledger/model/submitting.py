@@ -44,6 +44,7 @@ class Wishes:
     def fields(self) -> dict[str, Any]:
         return {
             "kind": KINDS[self.priority % 2],
+            "contract": "v2",
             "queue": self.queue,
             "priority": self.priority,
             "retention_ms": RETENTION_MS,

@@ -133,6 +133,19 @@ class Working(LedgerMachine):
         self.world.retry(task, CODE)
         self.saw(f"retry: {task.state}")
 
+    @action(2, when=lambda self: self.tasks("running"))
+    def give_back(self, data: st.DataObject) -> None:
+        """Leave it to a worker with another version; what no version has accepted is kept."""
+        task = self.pick(data, self.tasks("running"), rather=lambda task: task.cancel_requested)
+        self.begin()
+        is_left = self._give_back(task, task.token or "")
+        assert is_left == self.world.leave_to_others(task, CODE)
+        self.saw(f"give back: {task.state if is_left else 'kept'}")
+
+    def _give_back(self, task: Task, token: str) -> bool:
+        waits = {"for_s": 2 * LONG_S, "least_s": LONG_S, "most_s": LONG_S}
+        return self.ledger.give_back(task.id, token=token, contract="v1", error=ERROR, **waits)
+
     @action(2, when=lambda self: any(task.last_call for task in self.tasks()))
     def end_again(self, data: st.DataObject) -> None:
         """Ask again for an end whose answer was lost on its way; the other end is refused."""
@@ -144,7 +157,10 @@ class Working(LedgerMachine):
             with pytest.raises(ClaimLost):
                 self.ledger.retry(task.id, token=token, delay_s=1, error=ERROR)
         else:
-            self.ledger.retry(task.id, token=token, delay_s=1, error=ERROR)
+            if call == "retry":
+                self.ledger.retry(task.id, token=token, delay_s=1, error=ERROR)
+            else:
+                assert self._give_back(task, token)
             with pytest.raises(ClaimLost):
                 self.ledger.succeed(task.id, token=token, result=RESULT)
         self.saw(f"end again: {call}, {task.state}")
@@ -161,6 +177,8 @@ class Working(LedgerMachine):
                     self.ledger.succeed(task.id, token=token, result=RESULT)
                 with pytest.raises(ClaimLost):
                     self.ledger.retry(task.id, token=token, delay_s=1, error=ERROR)
+                with pytest.raises(ClaimLost):
+                    self._give_back(task, token)
         self.saw("end too late")
 
     @action(3, when=lambda self: self.tasks("running"))

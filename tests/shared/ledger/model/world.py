@@ -174,16 +174,27 @@ class World(Places):
         task.last_call = (call, token or "")
 
     def retry(self, task: Task, code: str) -> None:
+        if self._delay(task, code, "retry", "retrying"):
+            task.retries += 1
+
+    def leave_to_others(self, task: Task, code: str) -> bool:
+        """Leave it to a worker with the version that accepted it; return whether there is such a version."""
+        if task.entry.contract is not None:
+            self._delay(task, code, "give_back", "released")
+        return task.entry.contract is not None
+
+    def _delay(self, task: Task, code: str, call: str, outcome: str) -> bool:
         if task.cancel_requested:
-            self._end_claim(task, "retry", "cancelled", error="cancelled")
-            return
-        self._close_attempt(task, "retrying")
+            self._end_claim(task, call, "cancelled", error="cancelled")
+            return False
+        self._close_attempt(task, outcome)
         self.unlist(task)
         self.enter(task, "retrying")
-        task.last_call = ("retry", task.token or "")
+        task.last_call = (call, task.token or "")
         self._give_up_claim(task)
-        task.due, task.retries, task.error, task.celery = "later", task.retries + 1, (code, None), "RETRY"
+        task.due, task.error, task.celery = "later", (code, None), "RETRY"
         self.tell(task)
+        return True
 
     def release(self, task: Task, *, crashed: bool) -> str:
         if crashed or task.cancel_requested:

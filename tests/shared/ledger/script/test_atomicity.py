@@ -93,7 +93,7 @@ def house(ledger: Ledger, client: redis.Redis) -> Iterator[House]:
 
     beat = {"owner": "w1", "about": "{}", "queues": ["etl"], "lease_ms": 60_000, "keep_ms": 60_000}
     uri = f"artifact://{entry().id}/x"
-    runs, holds = accepted(concurrency_key="crm", tags=("t",)), accepted(concurrency_key="crm")
+    runs, holds = accepted(contract="v2", concurrency_key="crm", tags=("t",)), accepted(concurrency_key="crm")
     runs_token = claimed(ledger, runs).token
     claim(ledger, holds)
     stops = accepted()
@@ -148,6 +148,17 @@ def house(ledger: Ledger, client: redis.Redis) -> Iterator[House]:
         ],
         "stopped": [{"id": stops, "token": stops_token, "artifacts": "[]"}],
         "retry": [{"id": runs, "token": runs_token, "delay_ms": 1, "error": ERROR}],
+        "give_back": [
+            {
+                "id": runs,
+                "token": runs_token,
+                "contract": "v1",
+                "error": ERROR,
+                "for_ms": 9,
+                "least_ms": 1,
+                "most_ms": 1,
+            }
+        ],
         "release": [{"id": runs, "owner": "w1", "crashed": crashed} for crashed in (True, False)],
         "cancel": [{"id": job, "reason": "no more"} for job in (waits, runs, flow.id, paused, later)],
         "published": [{"ids": [waits, holds]}],
