@@ -1,7 +1,7 @@
 """What versions of the service have written to Redis, as readable files beside this module.
 
 A file has jobs in several states (`jobs`: their ids) and the whole database, with the bodies of messages decoded.
-`python -m tests.shared.ledger.golden.database PORT FILE` writes that of this version, on an empty Valkey: do it for each release.
+`python -m tests.shared.ledger.golden.database PORT FILE` writes that of this version, on an empty Valkey on 127.0.0.1.
 """
 
 from __future__ import annotations
