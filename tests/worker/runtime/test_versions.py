@@ -23,7 +23,10 @@ pytestmark = pytest.mark.integration
 
 KIND = "chaos.leave_trace"
 NEW = {"CELERIAC_CONTRACTS": "tests.chaos.kinds.contracts", "CELERIAC_TASKS": "tests.chaos.kinds.tasks"}
-OLD = {"CELERIAC_CONTRACTS": "tests.chaos.kinds.older", "CELERIAC_TASKS": "tests.chaos.kinds.older_tasks"}
+OLD: dict[str, Any] = {
+    "CELERIAC_CONTRACTS": "tests.chaos.kinds.older",
+    "CELERIAC_TASKS": "tests.chaos.kinds.older_tasks",
+}
 
 
 @dataclass(frozen=True)
