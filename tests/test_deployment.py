@@ -304,15 +304,16 @@ def test_what_tasks_write_aside_goes_to_a_disk() -> None:
 def test_the_settings_that_compose_makes_exist() -> None:
     """Every CELERIAC_ variable that a container gets is a field of some settings."""
     fields = [*BrokerSettings.model_fields, *WorkerSettings.model_fields, *GatewaySettings.model_fields]
-    known = {f"CELERIAC_{field}".upper() for field in fields}
+    known = {f"CELERIAC_{field}".upper() for field in fields} | {"CELERIAC_CONTRACTS", "CELERIAC_QUEUES"}
     given = {name for service in SERVICES.values() for name in service.get("environment", {})}
     given |= set(re.findall(r"CELERIAC_\w+(?==)", "".join((ROOT / name).read_text() for name in DOCKERFILES)))
     assert {name for name in given if name.startswith("CELERIAC_")} - known - {FILE_VARIABLE} == set()
 
 
 def test_env_example_names_every_variable_of_the_compose_file() -> None:
-    """What docker-compose.yml reads from .env is in .env.example, and nothing else."""
-    read = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+    """What docker-compose.yml and deploy/own/compose.yml read from .env is in .env.example, and nothing else."""
+    files = (ROOT / "docker-compose.yml", ROOT / "deploy/own/compose.yml")
+    read = {name for file in files for name in re.findall(r"\$\{(\w+)", file.read_text())}
     assert set(re.findall(r"^#?(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)) == read
 
 

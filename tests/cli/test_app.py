@@ -27,7 +27,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run a whole service, one for all tests of this module; yield its gateway's URL."""
     folder = tmp_path_factory.mktemp("service")
     own_kind = write_own_kind(folder / "own", among="shared.jobs.etl,shared.jobs.workflow")
-    with running_up(folder / "data", own_kind) as up:
+    with running_up(folder / "data", own_kind | {"CELERIAC_QUEUES": "acme,loud"}) as up:
         yield up.url
 
 
@@ -93,14 +93,14 @@ def test_a_workflow_of_many_steps_is_followed_as_a_whole(celeriac: Celeriac) -> 
 def test_options_reach_the_job(celeriac: Celeriac) -> None:
     """Every option is sent as the gateway calls it."""
     options = ("--priority", "9", "--tag", "a", "--tag", "b", "--expires-in-s", "60", "--max-retries", "1")
-    job = celeriac.json("get", submitted(celeriac, *options, "--time-limit-s", "30", "--queue", "etl"))
+    job = celeriac.json("get", submitted(celeriac, *options, "--time-limit-s", "30", "--queue", "loud"))
     expected = {
         "priority": 9,
         "tags": ["a", "b"],
         "expires_in_s": 60,
         "max_retries": 1,
         "time_limit_s": 30,
-        "queue": "etl",
+        "queue": "loud",
     }
     assert {name: job["options"][name] for name in expected} == expected
 

@@ -24,7 +24,7 @@ _FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\n+```\w+\n(?P<text>.*?)```", r
 
 
 def write_own_kind(
-    folder: Path, *, among: str = "shared.jobs.etl", pages: Sequence[Path] = (ROOT / "README.md",)
+    folder: Path, *, among: str = "shared.jobs.workflow", pages: Sequence[Path] = (ROOT / "README.md",)
 ) -> dict[str, str]:
     """Write the files with which `pages` add kinds to `folder`; return the environment that names them.
 
@@ -40,6 +40,7 @@ def write_own_kind(
     return {
         "CELERIAC_CONTRACTS": ",".join([among, *(name for name in names if name.endswith("contracts"))]),
         "CELERIAC_TASKS": ",".join(name for name in names if name.endswith("tasks")),
+        "CELERIAC_QUEUES": "acme",
         "PYTHONPATH": str(folder),
     }
 

@@ -115,7 +115,7 @@ def test_the_command_is_ours_whatever_pythonpath_names(installed: Installed, tmp
 @pytest.mark.integration
 def test_the_readmes_kind_runs_in_a_folder_that_has_all_our_names(installed: Installed, tmp_path: Path) -> None:
     """`celeriac up` starts gateway, worker and beat with our packages, and the worker has the kind of that folder."""
-    names = {"CELERIAC_CONTRACTS": "shared.jobs.etl,acme.contracts", "CELERIAC_TASKS": "acme.tasks"}
+    names = {"CELERIAC_CONTRACTS": "acme.contracts", "CELERIAC_TASKS": "acme.tasks", "CELERIAC_QUEUES": "acme"}
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     told = re.search(r"```sh\n(celeriac submit acme\.shout_text .*\n)```\n+<!-- prints -->\n```text\n(.*\n)```", readme)
     assert told is not None

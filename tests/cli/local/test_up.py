@@ -63,7 +63,7 @@ def test_an_external_broker_is_used_as_it_is(tmp_path: Path, own_kind: dict[str,
             gone(pids)
         with redis.Redis(port=external.port) as client:
             assert client.zcard(key("jobs")) == 1
-    assert stopped_in_order(up) == ["gateway", "beat", "worker-etl"]
+    assert stopped_in_order(up) == ["gateway", "beat", "worker-acme"]
 
 
 def test_a_broker_without_remote_control_is_waited_for_and_left_in_time(
@@ -84,7 +84,7 @@ def test_a_broker_without_remote_control_is_waited_for_and_left_in_time(
             assert up.process.wait(STOP_BOUND_S) == 0, up.said
             assert time.monotonic() - asked_at < 20
             gone(pids)
-    assert stopped_in_order(up) == ["gateway", "beat", "worker-etl"]
+    assert stopped_in_order(up) == ["gateway", "beat", "worker-acme"]
     assert "Traceback" not in up.said
 
 
@@ -125,9 +125,9 @@ def test_kill_9_loses_no_job_and_ctrl_c_stops_everything_in_order(tmp_path: Path
         gone(pids)
     assert held == {"pid": again.process.pid, "url": again.url}
     assert f"(process {again.process.pid}, {again.url}) uses {again.folder}" in said
-    assert stopped_in_order(again) == ["gateway", "beat", "worker-etl", "valkey"]
+    assert stopped_in_order(again) == ["gateway", "beat", "worker-acme", "valkey"]
     logs = {log.name for log in (again.folder / "logs").iterdir()}
-    assert logs == {"gateway.log", "worker-etl.log", "beat.log", "valkey.log"}
+    assert logs == {"gateway.log", "worker-acme.log", "beat.log", "valkey.log"}
     assert {line.split()[0] for line in again.said.splitlines()} == {"up"}
 
 
