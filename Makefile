@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos check format hooks openapi bench images lock clean
+.PHONY: help demo up test chaos check format hooks openapi reference bench images lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
@@ -23,7 +23,7 @@ chaos: $(INSTALLED) ## hurt real processes for about 15 minutes, print what came
 	@$(if $(SCENARIO),true,FUZZED=5000 $(BIN)/python -m pytest -q -n 0 tests/worker/upkeep/test_intake.py -k mutation)
 	@$(BIN)/python -m tests.chaos $(SCENARIO) $(if $(SCALE),--scale $(SCALE))
 
-check: $(INSTALLED) ## formatting, lint (Python and Lua), spelling, types, import rules, drift of openapi.json
+check: $(INSTALLED) ## formatting, lint (Python and Lua), spelling, types, import rules, drift of openapi.json and docs/authors/reference.md
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell
@@ -35,6 +35,9 @@ check: $(INSTALLED) ## formatting, lint (Python and Lua), spelling, types, impor
 	else echo "luacheck is missing, the ledger's script is not checked: install the Debian package lua-check" >&2; fi
 	@fresh=$$(mktemp) && trap 'rm -f "$$fresh"' EXIT && $(BIN)/python -m api.document "$$fresh" \
 	  && diff -u openapi.json "$$fresh" || { echo "openapi.json is not what the code says: make openapi" >&2; exit 1; }
+	@fresh=$$(mktemp) && trap 'rm -f "$$fresh"' EXIT && $(BIN)/python -m deploy.reference "$$fresh" \
+	  && diff -u docs/authors/reference.md "$$fresh" \
+	  || { echo "docs/authors/reference.md is not what the docstrings say: make reference" >&2; exit 1; }
 
 format: $(INSTALLED) ## format, and fix what lint can fix
 	$(BIN)/ruff check --fix .
@@ -45,6 +48,9 @@ hooks: $(INSTALLED) ## format, lint and spell-check what is committed, before ea
 
 openapi: $(INSTALLED) ## write openapi.json from the code
 	$(BIN)/python -m api.document openapi.json
+
+reference: $(INSTALLED) ## write docs/authors/reference.md from the docstrings
+	$(BIN)/python -m deploy.reference docs/authors/reference.md
 
 bench: $(INSTALLED) ## measure the gateway against a no-op endpoint, task.delay and (PEERS=1) peers; ROUNDS=5
 	PEERS=$(PEERS) ROUNDS=$(or $(ROUNDS),5) $(BIN)/python -m bench
