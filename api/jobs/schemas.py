@@ -126,7 +126,9 @@ class JobStep(Out):
     queued_at: AwareDatetime | None = Field(description="When it was last queued, except after losing its worker.")
     started_at: AwareDatetime | None = Field(description="When it first started.")
     finished_at: AwareDatetime | None = Field(description="When it ended.")
-    progress: Progress | None = Field(description="Its progress.")
+    progress: Progress | None = Field(
+        description="Its progress: complete once it has succeeded; if it ended otherwise, where it stopped."
+    )
     result: dict[str, Any] | None = Field(description="Its result.")
     error: JobError | None = Field(description="Why it did not succeed.")
 

@@ -192,6 +192,8 @@ def _progress(record: Record) -> Progress | None:
         return None
     reported = json.loads(record.progress)
     current, total = finite(reported["current"]) or 0, finite(reported.get("total"))
+    if record.state == State.SUCCEEDED and total is not None:  # whatever its body said last
+        current = max(current, total)
     return Progress(
         current=current,
         total=total,

@@ -17,7 +17,8 @@ from shared.ledger.envelopes import composed, numbered
 from shared.ledger.ids import uuid7
 from shared.ledger.keys import key
 from shared.ledger.records import Claim
-from tests.support.by_hand import waiting_requests
+from tests.support.by_hand import HandRun, waiting_requests
+from tests.support.ledgers import ERROR
 from tests.support.servers.services import wait_for
 
 if TYPE_CHECKING:
@@ -44,6 +45,54 @@ def succeed(valkey: Server, job_id: str, result: dict[str, Any]) -> None:
     claim = book.claim(job_id, owner="me", worker="me@here", lease_s=30, message="{}", delivery=uuid7())
     assert isinstance(claim, Claim)
     book.succeed(job_id, token=claim.token, result=json.dumps(result))
+
+
+@pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
+def test_progress_is_complete_or_says_where_the_job_stopped(
+    end: str, api: httpx.Client, extraction: dict[str, Any], valkey: Server
+) -> None:
+    """Of a body that last said 3 of 10, alone and as a step, and in lists."""
+    pair = {"kind": "workflow.group", "params": {"steps": [extraction]}}
+    job_id, workflow = (api.post("/jobs", json=body).json()["id"] for body in (extraction, pair))
+    book = ledger(valkey)
+    step = api.get(f"/jobs/{workflow}").json()["steps"][0]["id"]
+    for each in (job_id, step):
+        run = HandRun(book, each)
+        run.claim()
+        run.progress(3, 10)
+        if end == "succeeded":
+            run.succeed()
+        elif end == "failed":
+            book.fail(each, token=run.token, error=ERROR)
+        else:
+            api.post(f"/jobs/{job_id if each == job_id else workflow}/cancel")
+            book.stopped(each, token=run.token)
+    (of_step,) = api.get(f"/jobs/{workflow}").json()["steps"]
+    (in_list,) = [job for job in api.get("/jobs").json()["jobs"] if job["id"] == job_id]
+    expected = (10, 10, 1.0) if end == "succeeded" else (3, 10, 0.3)
+    for job in (api.get(f"/jobs/{job_id}").json(), in_list, of_step):
+        progress = job["progress"]
+        assert (job["state"], progress["current"], progress["total"], progress["ratio"]) == (end, *expected)
+
+
+def test_a_cancel_that_came_too_late_says_so(api: httpx.Client, extraction: dict[str, Any], valkey: Server) -> None:
+    """With `wait_s` it waits for the end, and 409 says that the job ended otherwise; one that held is a 200."""
+    for succeeds in (True, False):
+        job_id = api.post("/jobs", json=extraction).json()["id"]
+        run = HandRun(ledger(valkey), job_id)
+        run.claim()
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(api.post, f"/jobs/{job_id}/cancel", params={"wait_s": 30})
+            wait_for(lambda: waiting_requests(f"{api.base_url}") == 1, "the request that waits")
+            if succeeds:
+                run.succeed()
+                answer = asked.result()
+                assert (answer.status_code, answer.json()["code"]) == (409, "job_ended")
+                assert "has ended as succeeded before its worker could stop it" in answer.json()["detail"]
+            else:
+                run.ledger.stopped(job_id, token=run.token)
+                answer = asked.result()
+                assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
 
 
 def test_submitted_job_is_found_where_location_says(api: httpx.Client, extraction: dict[str, Any]) -> None:
