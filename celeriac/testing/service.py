@@ -15,11 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from celeriac import start
 from celeriac.ports import HOST, free_port
+from shared.contract.artifacts import Artifact
 from shared.contract.definition import Contract
 from shared.ledger.states import FINAL_STATES
+from shared.storage import ArtifactStore
 
 _TETHER = start.ROOT / "cli" / "local" / "tether.py"
 _BROKER_VARIABLES = {"CELERY_BROKER_URL", "CELERIAC_BROKER_URL"}  # with these, it would start no broker
@@ -62,11 +65,23 @@ class Service:
         """Submit a job and return it once it has ended."""
         return self.ended(self.submit(job, **options), within_s=within_s)
 
+    def store_file(self, content: bytes | str, name: str) -> Artifact:
+        """Upload a file, and return its reference: `.uri` is what a job names it by."""
+        body = content.encode() if isinstance(content, str) else content
+        return Artifact(**self._answer("POST", f"/uploads?name={quote(name)}", body, "application/octet-stream"))
+
+    def read_file(self, uri: str) -> bytes:
+        """Return the content of a file that a job has published, or that was uploaded."""
+        with ArtifactStore(str(self.folder / "artifacts")).open(uri) as stream:
+            return stream.read()
+
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """Make any call of the HTTP interface; return its JSON. Raises `Refused`."""
-        data = None if body is None else json.dumps(body).encode()
+        return self._answer(method, path, None if body is None else json.dumps(body).encode(), "application/json")
+
+    def _answer(self, method: str, path: str, body: bytes | None, media_type: str) -> dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310 - the address is our own
-            self.url + path, data, {"Content-Type": "application/json"}, method=method
+            self.url + path, body, {"Content-Type": media_type}, method=method
         )
         try:
             with _http.open(request, timeout=_ANSWER_WITHIN_S) as answer:

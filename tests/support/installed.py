@@ -29,10 +29,17 @@ def build_wheel(folder: Path) -> Path:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
+    wheel = wheel_of(source, folder)
+    assert wheel.name.startswith(f"celeriac-{__version__}-")
+    return wheel
+
+
+def wheel_of(source: Path, folder: Path) -> Path:
+    """Build the wheel of the project in `source`, where this leaves files, into `folder`, which has no other wheel."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
     offline = ["--no-build-isolation", "--no-deps", "--no-index"]
     subprocess.run([*pip, *offline, "--wheel-dir", str(folder), str(source)], check=True)
-    (wheel,) = folder.glob(f"celeriac-{__version__}-*.whl")
+    (wheel,) = folder.glob("*.whl")
     return wheel
 
 
@@ -43,16 +50,17 @@ def install_wheel(folder: Path, wheel: Path) -> Path:
     return folder
 
 
-def make_environment(folder: Path, installed: Path, extras: Iterable[str]) -> Path:
+def make_environment(folder: Path, installed: Path, extras: Iterable[str], others: Iterable[str] = ()) -> Path:
     """Make an environment with the installed wheel but without the checkout.
 
-    Of what is installed here it has what `pip install celeriac[extras]` would install, and nothing else.
+    Of what is installed here it has what `pip install celeriac[extras] others...` would install, and nothing else.
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (site_packages,) = folder.glob("lib/python*/site-packages")
     for part in installed.iterdir():
         (site_packages / part.name).symlink_to(part)
-    _link(site_packages, _required(f"celeriac[{','.join(extras)}]") - {"celeriac"})
+    asked = [f"celeriac[{','.join(extras)}]", *others]
+    _link(site_packages, set[str]().union(*map(_required, asked)) - {"celeriac"})
     script = folder / "bin" / "celeriac"
     script.write_text(f"#!{folder}/bin/python\n" + (installed / "bin" / "celeriac").read_text().partition("\n")[2])
     script.chmod(0o755)
