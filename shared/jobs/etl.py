@@ -36,6 +36,17 @@ class Rejected(BaseModel):
     )
 
 
+class BadRowsFound(BaseModel):
+    """Rows of a source that had too few or too many fields and were left out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    row_count: int = Field(ge=0, description="Rows that were left out.")
+    artifact: Dataset | None = Field(
+        description="Their lines, texts and reasons, with `layout.on_bad_rows: reject`; null if there are none."
+    )
+
+
 class ExtractResult(BaseModel):
     """Result of an extraction."""
 
@@ -44,6 +55,11 @@ class ExtractResult(BaseModel):
     dataset: Dataset = Field(description="The staged table.")
     read_bytes: int = Field(ge=0, description="Bytes read from the source, before decompression; 0 for SQL.")
     source: str = Field(description="Origin of the data, without credentials.")
+    missing: dict[str, int] = Field(
+        default={}, description="Missing values (NULL) per column, for the columns that have any."
+    )
+    bad_rows: BadRowsFound | None = Field(default=None, description="Rows that were left out; null if there are none.")
+    warnings: list[str] = Field(default=[], description="What the source has that a reader should know.")
 
 
 class TransformResult(BaseModel):

@@ -29,7 +29,7 @@ def read(tmp_path: Path) -> Callable[..., pa.Table]:
         scratch.mkdir()
         path, output = scratch / "source", scratch / "output.parquet"
         path.write_bytes(content)
-        rows = read_file(
+        found = read_file(
             SourceFile(path, name),
             FileLayout(**layout),
             output=output,
@@ -38,7 +38,8 @@ def read(tmp_path: Path) -> Callable[..., pa.Table]:
             on_progress=lambda *_: None,
         )
         table = pq.read_table(output)
-        assert table.num_rows == rows
+        assert table.num_rows == found.row_count
+        run.bad_rows, run.warnings = found.bad_rows, found.warnings  # type: ignore[attr-defined] # of the last file
         return table
 
     return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -14,7 +14,7 @@ from worker.reach.breaker import Breaker
 from worker.reach.fetch import FetchLimits, fetch
 from worker.tables.databases.registry import database
 from worker.tables.inference import settle
-from worker.tables.parquet.staging import columns_of
+from worker.tables.parquet.staging import columns_of, missing_in
 from worker.tables.read import stage_sql
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from shared.contract.artifacts import Column
     from shared.jobs.data.places import Source
     from shared.storage import ArtifactStore
+    from worker.etl.reading.delimited import BadRow
     from worker.reach.connections import StoreConnection, WorkerConnections
     from worker.settings import WorkerSettings
 
@@ -41,6 +42,9 @@ class Extracted:
     columns: list[Column]
     read_bytes: int
     source: str
+    missing: dict[str, int] = field(default_factory=dict)
+    bad_rows: list[BadRow] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ class Extractor:
         self, file: SourceFile, source: HttpSource | ArtifactSource | StoreSource, output: Path, where: str
     ) -> Extracted:
         read_bytes = file.path.stat().st_size
-        row_count = read_file(
+        table = read_file(
             file,
             source.layout,
             output=output,
@@ -145,7 +149,15 @@ class Extractor:
             ),
             on_progress=self.on_progress,
         )
-        return Extracted(row_count, columns_of(output), read_bytes, where)
+        return Extracted(
+            table.row_count,
+            columns_of(output),
+            read_bytes,
+            where,
+            missing_in(output),
+            table.bad_rows,
+            table.warnings,
+        )
 
     def _from_sql(self, source: SqlSource, output: Path) -> Extracted:
         source_database = database(self.connections, source.connection)
@@ -167,7 +179,8 @@ class Extractor:
             settle(staged, output, candidates, lambda _: self.on_progress(rows, None, "rows"))
         else:
             staged.rename(output)
-        return Extracted(rows, columns_of(output), 0, f"{source.connection}:{source.table or 'query'}")
+        where = f"{source.connection}:{source.table or 'query'}"
+        return Extracted(rows, columns_of(output), 0, where, missing_in(output))
 
     def _guarded(self, name: str, attempt: Callable[[], T]) -> T:
         breaker = Breaker(

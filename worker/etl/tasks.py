@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from shared.contract.artifacts import Dataset
-from shared.jobs.data.places import TableDestination
+from shared.jobs.data.places import SqlSource, TableDestination
 from shared.jobs.etl import (
+    BadRowsFound,
     CombineDatasets,
     ExtractData,
     ExtractResult,
@@ -32,7 +37,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shared.contract.artifacts import Column, Role
+    from shared.jobs.data.places import Source
     from shared.jobs.etl import TransformSpec
+    from worker.etl.reading.delimited import BadRow
     from worker.etl.transform import Transformed
 
 _PARQUET = "application/vnd.apache.parquet"
@@ -56,7 +63,14 @@ def extract_data(job: ExtractData, run: Run) -> ExtractResult:
     extracted = extractor.extract(job.source, output)
     run.log("extracted", source=extracted.source, rows=extracted.row_count, read_bytes=extracted.read_bytes)
     dataset = _published(run, output, "dataset", extracted.row_count, extracted.columns, name="data.parquet")
-    return ExtractResult(dataset=dataset, read_bytes=extracted.read_bytes, source=extracted.source)
+    return ExtractResult(
+        dataset=dataset,
+        read_bytes=extracted.read_bytes,
+        source=extracted.source,
+        missing=extracted.missing,
+        bad_rows=_bad_rows(run, extracted.bad_rows, job.source) if extracted.bad_rows else None,
+        warnings=extracted.warnings,
+    )
 
 
 @runs(TransformData)
@@ -123,6 +137,15 @@ def _transformed(spec: TransformSpec | None, datasets: Sequence[str], run: Run) 
     return TransformResult(
         dataset=dataset, input_row_count=outcome.input_row_count, rejected=_rejected(run, outcome, rejects)
     )
+
+
+def _bad_rows(run: Run, found: list[BadRow], source: Source) -> BadRowsFound:
+    artifact = None
+    if not isinstance(source, SqlSource) and source.layout.on_bad_rows == "reject":
+        rejects = run.scratch / "bad_rows.parquet"
+        pq.write_table(pa.Table.from_pylist([asdict(row) for row in found]), rejects)
+        artifact = _published(run, rejects, "rejects", len(found), columns_of(rejects), name="rejects.parquet")
+    return BadRowsFound(row_count=len(found), artifact=artifact)
 
 
 def _rejected(run: Run, outcome: Transformed, rejects: Path) -> Rejected:

@@ -56,6 +56,7 @@ def _unitable(one: str, other: str) -> bool:
         or (len(families) == 1 and families != {"other"})
         or families <= NUMBERS
         or families == {"date", "timestamp"}
+        or "missing" in families
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from shared.contract.artifacts import ArtifactUri
 from shared.contract.names import (
@@ -20,7 +20,17 @@ from shared.jobs.data.steps import SqlText
 from shared.jobs.data.urls import PublicHttpUrl
 
 FileFormat = Literal["auto", "csv", "tsv", "json", "ndjson", "parquet", "excel"]
-Compression = Literal["auto", "none", "gzip", "zstd"]
+Compression = Literal["auto", "none", "gzip", "zstd", "zip"]
+ColumnType = Literal["integer", "float", "decimal", "string", "boolean", "date", "timestamp", "timestamptz", "time"]
+_Sign = Annotated[str, Field(min_length=1, max_length=1)]
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except (LookupError, UnicodeError):
+        raise ValueError(f"{name!r} is no known text encoding; use for example 'utf-8', 'cp1252' or 'utf-16'") from None
+    return name
 
 
 class FileLayout(Params):
@@ -30,16 +40,62 @@ class FileLayout(Params):
         default="auto", description="File format; `auto` detects it from name, media type and first bytes."
     )
     compression: Compression = Field(default="auto", description="Compression; `auto` detects it from the first bytes.")
-    delimiter: str | None = Field(
-        default=None, min_length=1, max_length=1, description="CSV field separator; default: detected (TSV: tab)."
+    member: str | None = Field(
+        default=None, min_length=1, max_length=1_024, description="File inside a `.zip`; default: the only one."
+    )
+    delimiter: _Sign | None = Field(default=None, description="CSV field separator; default: detected (TSV: tab).")
+    encoding: Annotated[str, AfterValidator(_known_encoding)] | None = Field(
+        default=None,
+        max_length=64,
+        description="CSV: a text encoding of Python, for example `cp1252`; default: what the byte order mark says, "
+        "else UTF-8.",
+    )
+    skip_rows: int = Field(default=0, ge=0, le=100_000, description="Lines (CSV) or rows (Excel) above the header.")
+    quote: _Sign | None = Field(default='"', description="CSV quote; null: quotes have no meaning.")
+    escape: _Sign | None = Field(
+        default=None,
+        description="CSV: a sign that makes the next one part of the value; default: a backslash if the file shows it.",
+    )
+    comment: _Sign | None = Field(default=None, description="CSV: lines that begin with this sign are no rows.")
+    decimal: Literal[".", ","] = Field(default=".", description="CSV and Excel texts: decimal sign of numbers.")
+    thousands: Literal[",", ".", " ", "'", "_", "\u00a0", "\u202f"] | None = Field(
+        default=None, description="CSV and Excel texts: sign between groups of three digits."
+    )
+    on_bad_rows: Literal["fail", "skip", "reject"] = Field(
+        default="fail",
+        description="CSV rows with too few or too many fields: `fail` the job, `skip` and count them, or `reject` them "
+        "into an artifact with their line numbers.",
     )
     has_header: bool = Field(default=True, description="Whether the first CSV line, or Excel row, names the columns.")
     sheet: str | None = Field(default=None, max_length=31, description="Excel sheet name; default: the first.")
     null_values: list[Annotated[str, Field(max_length=64)]] = Field(
-        default=["", "NA", "NULL", "null", "None", "nan", "NaN"],
+        default=[""],
         max_length=32,
-        description="CSV and Excel texts that stand for a missing value.",
+        description="CSV and Excel texts that stand for a missing value, for example `NA`; default: an empty field.",
     )
+    quoted_nulls: bool = Field(
+        default=False, description="CSV: whether a quoted field can stand for a missing value, too."
+    )
+    types: dict[ColumnName, ColumnType] = Field(
+        default={},
+        max_length=2_000,
+        description="CSV, Excel, JSON: types of columns, which every value must have; default: what all values fit.",
+    )
+    infer_types: bool = Field(
+        default=True,
+        description="CSV, Excel, JSON: whether columns that `types` does not name get a type, or are text.",
+    )
+
+    @model_validator(mode="after")
+    def _signs_differ(self) -> Self:
+        if self.decimal == self.thousands:
+            raise ValueError("'decimal' and 'thousands' must differ; set both, for example ',' and '.'")
+        signs = [one for one in (self.delimiter, self.quote, self.escape, self.comment) if one is not None]
+        if len(set(signs)) < len(signs):
+            raise ValueError("'delimiter', 'quote', 'escape' and 'comment' must differ")
+        if any(one in "\r\n\0" or not one.isascii() for one in signs):
+            raise ValueError("'delimiter', 'quote', 'escape' and 'comment' are ASCII characters, but no line ends")
+        return self
 
 
 class HttpSource(Params):
@@ -103,6 +159,9 @@ class TableDestination(Params):
     )
     key: list[ColumnName] = Field(
         default=[], max_length=16, description="Columns that identify a row; for `upsert` only."
+    )
+    new_columns: Literal["refuse", "add"] = Field(
+        default="refuse", description="Policy for columns of the dataset that the table lacks: `refuse` or `add` them."
     )
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ _SPECIFIER = re.compile(r"%(?:[aAbBcdfgGHIjmMnpSuUVwWxXyYzZT%]|-[dHIjmMSy])")  #
 
 BadRows = Literal["fail", "null", "reject"]
 SqlText = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
-CastType = Literal["integer", "float", "decimal", "string", "boolean", "date", "timestamp", "time"]
+CastType = Literal["integer", "float", "decimal", "string", "boolean", "date", "timestamp", "timestamptz", "time"]
 MeasureFunction = Literal[
     "sum", "mean", "min", "max", "count", "count_distinct", "median", "quantile", "stddev", "first", "last"
 ]
@@ -80,7 +80,7 @@ class CastTo(_Part):
         default=None,
         min_length=1,
         max_length=64,
-        description="Format of a `date` or `timestamp` (strptime); default: ISO 8601.",
+        description="Format of a `date` or `timestamp` (strptime); default: ISO 8601 with a year of four digits.",
         examples=["%d.%m.%Y"],
     )
     precision: int | None = Field(default=None, ge=1, le=38, description="Digits of a `decimal`; default: 18.")
@@ -89,6 +89,16 @@ class CastTo(_Part):
         ge=0,
         le=38,
         description="Digits of a `decimal` after the point; it is rounded to them; default: 3.",
+    )
+
+    drop_time: bool = Field(
+        default=False,
+        description="Whether a `date` is made of values with a time, too (of instants: the day in UTC); default: only "
+        "of midnights.",
+    )
+    drop_offset: bool = Field(
+        default=False,
+        description="Whether a `timestamp` is made of instants and texts with an offset, too: their time in UTC.",
     )
 
     @property
@@ -102,6 +112,9 @@ class CastTo(_Part):
             raise ValueError(f"'format' has no meaning for type {self.type!r}; it is for 'date' and 'timestamp'")
         if self.type != "decimal" and (self.precision, self.scale) != (None, None):
             raise ValueError(f"'precision' and 'scale' have no meaning for type {self.type!r}; they are for 'decimal'")
+        for name, kind in (("drop_time", "date"), ("drop_offset", "timestamp")):
+            if getattr(self, name) and self.type != kind:
+                raise ValueError(f"{name!r} has no meaning for type {self.type!r}; it is for {kind!r}")
         precision, scale = self.digits
         if scale > precision:
             raise ValueError(f"'scale' ({scale}) is larger than 'precision' ({precision})")

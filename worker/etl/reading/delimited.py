@@ -2,21 +2,26 @@
 
 Arrow's reader streams and is strict about the number of fields, but it accepts a quote that is never closed, which
 puts all later rows into one value. So a last record of random text is added while reading: if it is not read back
-as the last row, an open quote contains it. (DuckDB's reader drops such rows silently.)
+as the last row, an open quote contains it. (DuckDB's reader drops such rows silently.) It also accepts what follows a
+closing quote: where quotes stand at odd places, the file is checked record by record afterwards.
 Blank lines are skipped.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 import secrets
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from shared.errors import TaskFailure
+from worker.etl.reading.dialect import Dialect, Sample, recognise, separator_line
+from worker.etl.reading.encodings import opened_as_utf8, wrong_encoding
+from worker.etl.reading.quotes import QuoteWatch, check_records
+from worker.etl.reading.records import records
 from worker.tables.parquet.staging import ParquetSink, column_names
 
 if TYPE_CHECKING:
@@ -26,75 +31,162 @@ if TYPE_CHECKING:
     from shared.jobs.data.places import FileLayout
 
 _SAMPLE_BYTES = 256 * 1024
-_SAMPLE_RECORDS = 50
-_DELIMITERS = (",", ";", "\t", "|")
 # Arrow reads 32 blocks ahead; a record longer than a block is tried again with larger ones
 _BLOCKS_BYTES = (1024**2, 8 * 1024**2)
-_BOM = b"\xef\xbb\xbf"
+_MOST_BAD_ROWS = 100_000
+_MOST_BAD_CHARACTERS = 64 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row with too few or too many fields, and the line where it begins."""
+
+    line: int
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delimited:
+    """What was staged: the names of the columns, and the rows that were left out."""
+
+    names: list[str]
+    bad_rows: list[BadRow]
 
 
 def stage_delimited(
     path: Path, layout: FileLayout, staged: Path, *, delimiter: str | None, on_bytes: Callable[[int], None]
-) -> list[str]:
-    """Write the rows of a plain CSV file to `staged`, all columns as text; return the column names.
+) -> Delimited:
+    """Write the rows of a plain CSV file to `staged`, all columns as text.
 
-    Raises `TaskFailure`: ``source_malformed`` names the row and what is wrong; ``source_encoding`` if it is not
-    UTF-8; ``source_empty`` if there is not even a header.
+    `delimiter` is that of files with this name. Raises `TaskFailure`: ``source_malformed`` names the row and what is
+    wrong; ``source_encoding``; ``source_ambiguous``; ``source_empty`` if there is not even a header.
     """
-    sample = _sample(path)
-    delimiter = delimiter or _delimiter(sample)
-    width = len(next(_records(sample, delimiter), []))
+    text = _recognised(path, layout, delimiter)
+    for block_bytes in _BLOCKS_BYTES:
+        try:
+            return _stage(text, staged, block_bytes, on_bytes)
+        except pa.ArrowInvalid as broken:
+            if "straddling" not in str(broken) or block_bytes == _BLOCKS_BYTES[-1]:
+                raise _failure(broken, layout) from None
+    raise AssertionError("the last block size returns or raises")
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A file, how it is written, and how many lines are above its header."""
+
+    path: Path
+    layout: FileLayout
+    dialect: Dialect
+    width: int
+    skipped: int
+
+    def lines(self, file: IO[bytes]) -> IO[bytes]:
+        """Return the open file at its header."""
+        for _ in range(self.skipped):
+            file.readline()
+        return file
+
+
+def _recognised(path: Path, layout: FileLayout, delimiter: str | None) -> _Text:
+    with opened_as_utf8(path, layout.encoding) as (text, _):
+        for _ in range(layout.skip_rows):
+            text.readline()
+        start = text.read(_SAMPLE_BYTES)
+        is_whole = not text.read(1)
+    if b"\0" in start:
+        raise _malformed("it contains NUL bytes, so it is not a text file, or layout.encoding is missing")
+    sample = start.decode("utf-8", errors="replace")
+    stated, length = separator_line(sample)
+    dialect, width = recognise(Sample(sample[length:], is_whole), layout, stated or delimiter)
     if width == 0:
         raise TaskFailure(
             "source_empty", "The source is empty: it has no header row.", remedy="Provide a file with a header row."
         )
-    token = secrets.token_hex(16)
-    sentinel = f"\n{delimiter.join([token] * width)}\n".encode()
-    for block_bytes in _BLOCKS_BYTES:
-        with path.open("rb") as file:
-            content, refused = _WithSentinel(file, sentinel), list[Any]()
-            try:
-                reader = _open(content, layout, delimiter, block_bytes, refused)
-                names = column_names(reader.schema.names if layout.has_header else [""] * width)
-                schema = pa.schema([(name, pa.string()) for name in names])
-                with ParquetSink(staged, schema) as sink:
-                    _copy(_reported(reader, content, on_bytes), sink, schema, token)
-            except pa.ArrowInvalid as broken:
-                if "straddling" in str(broken) and block_bytes < _BLOCKS_BYTES[-1]:
-                    continue
-                raise (_ragged(refused[0]) if refused else _failure(broken)) from None
-            except UnicodeDecodeError:  # in the names of columns, which Arrow decodes only here
-                raise _encoding() from None
-            return names
-    raise AssertionError("the last block size returns or raises")
+    return _Text(path, layout, dialect, width, layout.skip_rows + (length > 0))
 
 
-def _open(content: _WithSentinel, layout: FileLayout, delimiter: str, block_bytes: int, refused: list[Any]) -> Any:
-    """Open a streaming reader of text columns that stops at the first ragged row and puts it into `refused`."""
+def _stage(text: _Text, staged: Path, block_bytes: int, on_bytes: Callable[[int], None]) -> Delimited:
+    layout, token = text.layout, secrets.token_hex(16)
+    sentinel = f"\n{text.dialect.delimiter.join([token] * text.width)}\n".encode()
+    with opened_as_utf8(text.path, layout.encoding) as (utf8, file):
+        watch = QuoteWatch(text.dialect)
+        content, refused = _WithSentinel(_uncommented(text, utf8), sentinel, watch), _Refused(layout.on_bad_rows)
+        try:
+            reader = _open(content, text, block_bytes, refused)
+            names = column_names(reader.schema.names if layout.has_header else [""] * text.width)
+            schema = pa.schema([(name, pa.string()) for name in names])
+            with ParquetSink(staged, schema) as sink:
+                _copy(_reported(reader, file, on_bytes), sink, schema, token)
+        except pa.ArrowInvalid:
+            if refused.rows and layout.on_bad_rows == "fail":
+                raise _ragged(refused.rows[0]) from None
+            raise
+        except UnicodeDecodeError:  # in the names of columns, which Arrow decodes when they are asked for
+            raise wrong_encoding("utf-8") from None
+    if refused.too_many:
+        raise _malformed(f"more than {_MOST_BAD_ROWS} rows have another number of fields than the header")
+    if watch.suspicious:
+        with opened_as_utf8(text.path, layout.encoding) as (utf8, _):
+            check_records(
+                records(text.lines(utf8), text.dialect, layout.comment, first_line=text.skipped + 1), text.dialect
+            )
+    return Delimited(names, _with_lines(text, refused.rows))
 
-    def refuse(row: Any) -> str:
-        refused.append(row)
-        return "error"
 
+def _uncommented(text: _Text, utf8: IO[bytes]) -> IO[bytes]:
+    lines = text.lines(utf8)
+    if text.layout.comment is None:
+        return lines
+    kept = records(lines, text.dialect, text.layout.comment)
+    return io.BufferedReader(_Joined(record.content for record in kept))
+
+
+@dataclass(slots=True)
+class _Refused:
+    """The rows with another number of fields, as Arrow's reader shows them."""
+
+    policy: str
+    rows: list[Any] = field(default_factory=list)
+    too_many: bool = False
+    _characters: int = 0
+
+    def __call__(self, row: Any) -> str:
+        self.rows.append(row)
+        self._characters += len(row.text)
+        self.too_many = len(self.rows) > _MOST_BAD_ROWS or self._characters > _MOST_BAD_CHARACTERS
+        return "error" if self.policy == "fail" or self.too_many else "skip"
+
+
+def _open(content: _WithSentinel, text: _Text, block_bytes: int, refused: _Refused) -> Any:
+    """Open a streaming reader of text columns that shows ragged rows to `refused`."""
+    layout, dialect = text.layout, text.dialect
     return arrow_csv.open_csv(
         pa.PythonFile(content, mode="r"),
         read_options=arrow_csv.ReadOptions(
             use_threads=False, block_size=block_bytes, autogenerate_column_names=not layout.has_header
         ),
-        parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=refuse),
+        parse_options=arrow_csv.ParseOptions(
+            delimiter=dialect.delimiter,
+            quote_char=dialect.quote or False,
+            escape_char=dialect.escape or False,
+            newlines_in_values=dialect.quote is not None or dialect.escape is not None,
+            invalid_row_handler=refused,
+        ),
         convert_options=arrow_csv.ConvertOptions(
             default_column_type=pa.string(),
             null_values=layout.null_values,
             strings_can_be_null=True,
-            quoted_strings_can_be_null=True,
+            quoted_strings_can_be_null=layout.quoted_nulls,
         ),
     )
 
 
-def _reported(reader: Any, content: _WithSentinel, on_bytes: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
+def _reported(reader: Any, file: IO[bytes], on_bytes: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
     """Pass batches on and report progress here, because Arrow reads the file in its own thread."""
     for batch in reader:
-        on_bytes(content.position)
+        on_bytes(file.tell())
         yield batch
 
 
@@ -112,14 +204,30 @@ def _copy(batches: Iterator[pa.RecordBatch], sink: ParquetSink, schema: pa.Schem
     sink.write(held.slice(0, held.num_rows - 1))
 
 
-class _WithSentinel(io.RawIOBase):
-    """The bytes of a file, then the sentinel."""
+def _with_lines(text: _Text, rows: list[Any]) -> list[BadRow]:
+    """Return refused rows with their line numbers, for which the file is read once more."""
+    if not rows:
+        return []
+    wanted, found = {row.number: row for row in rows}, []
+    with opened_as_utf8(text.path, text.layout.encoding) as (utf8, _):
+        kept = records(text.lines(utf8), text.dialect, text.layout.comment, first_line=text.skipped + 1)
+        for number, record in enumerate(kept, start=1):
+            if (row := wanted.pop(number, None)) is not None:
+                reason = f"{row.actual_columns} fields, but there are {row.expected_columns} columns"
+                found.append(BadRow(record.line, row.text, reason))
+            if not wanted:
+                break
+    return found
 
-    def __init__(self, file: IO[bytes], sentinel: bytes) -> None:
+
+class _WithSentinel(io.RawIOBase):
+    """The bytes of a file, which are shown to a watch, then the sentinel."""
+
+    def __init__(self, file: IO[bytes], sentinel: bytes, watch: QuoteWatch) -> None:
         super().__init__()
         self._file = file
         self._sentinel = sentinel
-        self.position = 0
+        self._watch = watch
 
     def readable(self) -> bool:
         return True
@@ -127,57 +235,47 @@ class _WithSentinel(io.RawIOBase):
     def read(self, size: int = -1, /) -> bytes:
         chunk = self._file.read(size)
         if chunk:
-            self.position += len(chunk)
+            self._watch.see(chunk)
             return chunk
         chunk, self._sentinel = self._sentinel[:size], self._sentinel[size:]
         return chunk
 
 
-def _sample(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(_SAMPLE_BYTES)
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise _encoding(" but in UTF-16")
-    if b"\0" in start:
-        raise _malformed("it contains NUL bytes, so it is not a text file")
-    return start.removeprefix(_BOM).decode("utf-8", errors="replace")
+class _Joined(io.RawIOBase):
+    """Pieces of bytes as a file."""
 
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._ready = b""
 
-def _delimiter(sample: str) -> str:
-    """Return the separator with which the first records have the same number of fields, and most of them."""
+    def readable(self) -> bool:
+        return True
 
-    def score(delimiter: str) -> tuple[bool, int]:
-        widths = [len(record) for record, _ in zip(_records(sample, delimiter), range(_SAMPLE_RECORDS), strict=False)]
-        complete = widths[:-1] if len(widths) > 1 and len(sample) >= _SAMPLE_BYTES else widths
-        return len(set(complete)) == 1 and complete[0] > 1, complete[0] if complete else 0
-
-    return max(_DELIMITERS, key=score)  # the first of equal scores
-
-
-def _records(sample: str, delimiter: str) -> Any:
-    csv.field_size_limit(max(csv.field_size_limit(), _SAMPLE_BYTES))
-    return (record for record in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter) if record)
+    def readinto(self, target: bytearray | memoryview, /) -> int:  # type: ignore[override] # of bytes
+        self._ready = self._ready or next(self._pieces, b"")
+        count = min(len(target), len(self._ready))
+        target[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
 
 
 def _ragged(row: Any) -> TaskFailure:
-    return _malformed(f"row {row.number} has {row.actual_columns} fields, but there are {row.expected_columns} columns")
+    return TaskFailure(
+        "source_malformed",
+        f"The source is not well-formed CSV: row {row.number} has {row.actual_columns} fields, but there are "
+        f"{row.expected_columns} columns.",
+        remedy="Fix the file, set layout.on_bad_rows to 'skip' or 'reject', layout.skip_rows to the number of lines "
+        "above the header, or layout.delimiter if it was detected wrongly.",
+    )
 
 
-def _failure(broken: pa.ArrowInvalid) -> TaskFailure:
+def _failure(broken: pa.ArrowInvalid, layout: FileLayout) -> TaskFailure:
     text = str(broken)
     if "UTF8" in text:
-        return _encoding()
+        return wrong_encoding(layout.encoding or "utf-8")
     if "straddling" in text:
         return _malformed(f"a row is longer than {_BLOCKS_BYTES[-1]} bytes, or a quote is never closed")
-    return _malformed("its rows cannot be told apart; check whether a quoted field lacks its closing quote")
-
-
-def _encoding(but: str = "") -> TaskFailure:
-    return TaskFailure(
-        "source_encoding",
-        f"The source is not encoded in UTF-8{but}.",
-        remedy="Convert it to UTF-8, for example with iconv.",
-    )
+    return _malformed("its rows cannot be separated; a quote may never be closed")
 
 
 def _malformed(what: str) -> TaskFailure:

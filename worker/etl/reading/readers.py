@@ -6,18 +6,19 @@ Formats without types (CSV, Excel, JSON) are staged as text and get the types th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
 from shared.errors import TaskFailure
-from worker.etl.reading.compression import compression_of, decompress
-from worker.etl.reading.delimited import stage_delimited
+from worker.etl.reading.compression import compression_of, decompress, member_of
+from worker.etl.reading.delimited import BadRow, stage_delimited
 from worker.etl.reading.documents import stage_documents
 from worker.etl.reading.workbook import stage_workbook
 from worker.runtime.scratch import comes_of_full_disk
+from worker.tables.checks import Spelling
 from worker.tables.inference import settle
 from worker.tables.parquet.staging import ParquetSink, batches_of, column_names, schema_of
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from shared.jobs.data.places import FileLayout
+    from shared.jobs.data.places import ColumnType, FileLayout
     from worker.tables.inference import Candidate
 
 Format = Literal["csv", "tsv", "json", "ndjson", "parquet", "excel"]
@@ -61,6 +62,15 @@ class SourceFile:
     media_type: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ReadTable:
+    """What was read: rows, rows that were left out, and what the reader of the file should know."""
+
+    row_count: int
+    bad_rows: list[BadRow] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
 def read_file(
     source: SourceFile,
     layout: FileLayout,
@@ -69,11 +79,12 @@ def read_file(
     scratch: Path,
     limits: ReadLimits,
     on_progress: Callable[[int, int | None, str], None],
-) -> int:
-    """Write the table in `source` to the new Parquet file `output`; return its row count.
+) -> ReadTable:
+    """Write the table in `source` to the new Parquet file `output`.
 
     `on_progress` takes the amount so far, the total and the unit (bytes or rows). Raises `TaskFailure`
-    (``source_malformed``, ``source_empty``, ``source_encoding``, ``source_too_large``, ``unknown_sheet``).
+    (``source_malformed``, ``source_empty``, ``source_encoding``, ``source_ambiguous``, ``source_too_large``,
+    ``unknown_sheet``, ``unknown_member``, ``wrong_type``).
     """
     size_bytes = source.path.stat().st_size
 
@@ -84,8 +95,10 @@ def read_file(
     compression = compression_of(source.path, layout.compression)
     if compression != "none":
         plain = scratch / "plain"
-        decompress(source.path, plain, compression, limits.plain_max_bytes, on_bytes)
+        member = member_of(source.path, layout.member) if compression == "zip" else ""
+        decompress(source.path, plain, compression, limits.plain_max_bytes, on_bytes, member=member)
         size_bytes = plain.stat().st_size
+        source = replace(source, name=member or source.name)
     if plain.stat().st_size == 0:
         raise TaskFailure("source_empty", "The source has 0 bytes.", remedy="Write it again, with a header or data.")
     found = format_of(plain, layout, source)
@@ -95,12 +108,14 @@ def read_file(
         on_progress(count, None, "rows")
 
     if found == "parquet":
-        return _rewrite_parquet(plain, output, on_rows)
+        return ReadTable(_rewrite_parquet(plain, output, on_rows))
     candidates: dict[str, Candidate]
+    bad_rows: list[BadRow] = []
+    warnings: list[str] = []
     if found in {"csv", "tsv"}:
-        delimiter = layout.delimiter or ("\t" if found == "tsv" else None)
-        names = stage_delimited(plain, layout, staged, delimiter=delimiter, on_bytes=on_bytes)
-        candidates = dict.fromkeys(names, "any")
+        delimiter = "\t" if found == "tsv" else None
+        delimited = stage_delimited(plain, layout, staged, delimiter=delimiter, on_bytes=on_bytes)
+        candidates, bad_rows = dict.fromkeys(delimited.names, "any"), delimited.bad_rows
     elif found == "excel":
         names = stage_workbook(
             plain,
@@ -113,7 +128,11 @@ def read_file(
         candidates = dict.fromkeys(names, "any")
     else:
         candidates = stage_documents(plain, staged, on_bytes=on_bytes)
-    return settle(staged, output, candidates, on_rows)
+    told: dict[str, ColumnType] = dict.fromkeys([] if layout.infer_types else candidates, "string")
+    told |= layout.types
+    spelling = Spelling(layout.decimal, layout.thousands)
+    row_count = settle(staged, output, candidates, on_rows, told=told, spelling=spelling)
+    return ReadTable(row_count, bad_rows, warnings)
 
 
 def format_of(plain: Path, layout: FileLayout, source: SourceFile) -> Format:

@@ -22,7 +22,7 @@ _SHOWN_CHARACTERS = 200  # of a value in a message
 
 _SQL_TYPES = {
     "integer": "BIGINT", "float": "DOUBLE", "string": "VARCHAR", "boolean": "BOOLEAN",
-    "date": "DATE", "timestamp": "TIMESTAMP", "time": "TIME",
+    "date": "DATE", "timestamp": "TIMESTAMP", "timestamptz": "TIMESTAMPTZ", "time": "TIME",
 }  # fmt: skip
 _FROM: dict[str, set[Family]] = {
     "integer": {*NUMBERS, "string", "boolean"},
@@ -31,7 +31,21 @@ _FROM: dict[str, set[Family]] = {
     "boolean": {*NUMBERS, "string", "boolean"},
     "date": {"string", "date", "timestamp"},
     "timestamp": {"string", "date", "timestamp"},
+    "timestamptz": {"string", "date", "timestamp"},
     "time": {"string", "time", "timestamp"},
+}
+_ZONED = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ"}
+# What a text has to look like; DuckDB also takes hexadecimal numbers, underscores, short years, and drops offsets.
+_FORMS = {
+    "integer": r"\s*[+-]?[0-9]+(\.0*)?\s*",
+    "decimal": r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*",
+    "float": r"(?i)\s*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?)\s*",
+    "date": r"\s*[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}([ T]00:00(:00(\.0+)?)?)?\s*",
+    "dated": r"\s*[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?)?\s*",
+    "timestamp": r"\s*[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?)?\s*",
+    "timestamptz": r"\s*[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}"
+    r"([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?\s*",
+    "time": r"\s*[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?\s*",
 }
 
 
@@ -73,38 +87,60 @@ def conversions(step: CastStep, source: Source) -> list[Conversion]:
 def _conversion(column: str, target: CastTo, source: Source) -> Conversion:
     sql_type = source.columns[column]
     kind, name = family(sql_type), quoted(column)
-    if kind not in _FROM.get(target.type, {kind}):
+    if kind not in {"missing", *_FROM.get(target.type, {kind})}:
         raise wrong_type(
             f"{source.where}: column {column!r} is {kind}, which cannot become {target.type}", column=column
         )
-    if target.format and kind != "string":
+    if target.format and kind not in {"string", "missing"}:
         raise wrong_type(f"{source.where}: 'format' reads text, and column {column!r} is {kind}", column=column)
+    if sql_type in _ZONED and target.type == "timestamp" and not target.drop_offset:
+        raise TaskFailure(
+            "wrong_type",
+            f"{source.where}: column {column!r} has instants, which lose their offset as a timestamp.",
+            remedy="Cast it to 'timestamptz', or set 'drop_offset' to get the time in UTC.",
+            column=column,
+        )
     wanted = _SQL_TYPES.get(target.type, "DECIMAL({},{})".format(*target.digits))
-    sql = _reading(name, kind, wanted, target, source.bindings)
-    return Conversion(column, target.type, sql, fallible=_is_fallible(kind, sql_type, wanted))
+    sql = f"CAST({name} AS {wanted})" if kind == "missing" else _reading(name, kind, wanted, target, source.bindings)
+    return Conversion(column, target.type, sql, fallible=_is_fallible(kind, sql_type, wanted, target))
 
 
 def _reading(name: str, kind: Family, wanted: str, target: CastTo, bindings: Bindings) -> str:
-    if target.format:
-        return f"CAST(try_strptime({name}, {bindings.bind(target.format)}) AS {wanted})"
+    if target.format:  # with %Y, DuckDB reads 24 as the year 24
+        read = f"try_strptime({name}, {bindings.bind(target.format)})"
+        return f"CASE WHEN {read} >= TIMESTAMP '1000-01-01' THEN CAST({read} AS {wanted}) END"
     converted = f"TRY_CAST({name} AS {wanted})"
-    if target.type == "integer" and kind == "string":  # DuckDB would round '1.5'; only few texts need the slow pattern
-        plain = f"NOT (contains({name}, '.') OR contains({name}, 'e') OR contains({name}, 'E'))"
-        return rf"CASE WHEN {plain} OR regexp_full_match({name}, '\s*[+-]?[0-9]+\.0*\s*') THEN {converted} END"
+    if kind == "string" and target.type in _FORMS:
+        return _from_text(name, converted, target)
     if target.type == "integer" and kind in {"float", "decimal"}:
         return f"CASE WHEN {name} % 1 = 0 THEN {converted} END"
-    if target.type == "timestamp" and kind == "string":  # through UTC, else DuckDB drops an offset in the text
-        return f"CAST(TRY_CAST({name} AS TIMESTAMPTZ) AS TIMESTAMP)"
+    if target.type == "date" and kind == "timestamp" and not target.drop_time:
+        return f"CASE WHEN date_trunc('day', {name}) = {name} THEN {converted} END"
     if target.type == "float":
         return f"nullif({converted}, CAST('nan' AS DOUBLE))"
     return converted
 
 
-def _is_fallible(kind: Family, sql_type: str, wanted: str) -> bool:
-    if wanted in {sql_type, "VARCHAR"}:
+def _from_text(name: str, converted: str, target: CastTo) -> str:
+    form: str = target.type
+    if target.drop_time:
+        form = "dated"
+    if target.drop_offset or target.type == "timestamptz":
+        form = "timestamptz"
+        converted = f"CAST(TRY_CAST({name} AS TIMESTAMPTZ) AS {_SQL_TYPES[target.type]})"
+    matches = f"regexp_full_match({name}, '{_FORMS[form]}')"
+    if target.type in {"integer", "float", "decimal"}:  # most texts are plain, and patterns are slow
+        matches = f"(ltrim({name}, '0123456789') = '' OR {matches})"
+    return f"CASE WHEN {matches} THEN {converted} END"
+
+
+def _is_fallible(kind: Family, sql_type: str, wanted: str, target: CastTo) -> bool:
+    if kind == "missing" or wanted in {sql_type, "VARCHAR"}:
         return False
     if kind == "string" or wanted.startswith("DECIMAL"):
         return True
+    if target.type == "date" and kind == "timestamp":
+        return not target.drop_time
     return wanted == "BIGINT" and (kind in {"float", "decimal"} or sql_type in {"UBIGINT", "HUGEINT", "UHUGEINT"})
 
 

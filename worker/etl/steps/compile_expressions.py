@@ -71,6 +71,8 @@ def scalar(value: ex.Scalar, sql_type: str, scope: Scope, column: str) -> str:
     """Return the SQL of a fixed value for a column of type `sql_type`. Raises ``wrong_type`` if it does not fit."""
     kind = family(sql_type)
     given = _literal(value, scope)
+    if kind == "missing":  # a column without any value takes the type of the value
+        return given.sql
     fits = given.family == kind or (kind in {"float", "decimal"} and given.family in NUMBERS)
     if kind in TEMPORAL and given.literal is not None:
         return _as_temporal(given, kind, scope).sql
@@ -285,8 +287,16 @@ def _widest(families: Sequence[Family]) -> Family:
     return next((one for one in order if one in families), "missing")
 
 
+_MISSING: dict[Family, str] = {
+    "boolean": "BOOLEAN", "string": "VARCHAR", "integer": "BIGINT", "timestamp": "TIMESTAMP", "date": "DATE",
+}  # fmt: skip
+
+
 def _need(value: Compiled, fitting: set[Family] | frozenset[Family], scope: Scope, op: str) -> str:
-    if value.family not in fitting and value.family != "missing":
+    if value.family == "missing":
+        sql_type = next(sql_type for kind, sql_type in _MISSING.items() if kind in fitting)
+        return f"CAST({value.sql} AS {sql_type})"
+    if value.family not in fitting:
         raise wrong_type(f"{scope.where}: '{op}' takes {' or '.join(sorted(fitting))}, not {value.family}")
     return value.sql
 

@@ -164,7 +164,7 @@ def _(step: st.JoinStep, source: Source) -> str:
     need_columns(step.on.values(), right, where)
     for ours, theirs in step.on.items():
         kinds = {family(source.columns[ours]), family(right[theirs])}
-        if not (len(kinds) == 1 or kinds <= NUMBERS or kinds == {"date", "timestamp"}):
+        if not ("missing" in kinds or len(kinds) == 1 or kinds <= NUMBERS or kinds == {"date", "timestamp"}):
             raise wrong_type(
                 f"{where}: columns {ours!r} ({family(source.columns[ours])}) and {theirs!r} "
                 f"({family(right[theirs])}) cannot be compared",
@@ -265,13 +265,13 @@ def _windowed(column: st.WindowColumn, over: str, source: Source) -> str:
 def _sum(column: str, source: Source, over: str = "") -> str:
     """Return the sum of a column; of integers as an integer, where DuckDB gives 128 bits, which Parquet rounds."""
     total = f"sum({quoted(column)}) {over}"
-    return f"CAST({total} AS BIGINT)" if family(source.columns[column]) == "integer" else total
+    return f"CAST({total} AS BIGINT)" if family(source.columns[column]) in {"integer", "missing"} else total
 
 
 def _numeric_column(function: str, column: str, source: Source, *, numeric: bool) -> str:
     source.need([column])
     kind = family(source.columns[column])
-    if numeric and kind not in NUMBERS:
+    if numeric and kind not in NUMBERS | {"missing"}:
         raise wrong_type(f"{source.where}: {function!r} takes a number, and column {column!r} is {kind}", column=column)
     return quoted(column)
 

@@ -30,7 +30,7 @@ _INTEGERS = frozenset(
     }
 )
 _PLAIN: dict[str, Family] = {
-    "FLOAT": "float", "DOUBLE": "float", "VARCHAR": "string", "BOOLEAN": "boolean", "DATE": "date",
+    '"NULL"': "missing", "FLOAT": "float", "DOUBLE": "float", "VARCHAR": "string", "BOOLEAN": "boolean", "DATE": "date",
 }  # fmt: skip
 _MOST_NAMES = 50
 

@@ -130,12 +130,29 @@ def empty_columns(path: Path) -> set[str]:
     """Return the columns of a Parquet file that have no values, according to its statistics."""
     metadata = pq.read_metadata(path)
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    empty = set(metadata.schema.to_arrow_schema().names)
+    schema = metadata.schema.to_arrow_schema()
+    empty = set(schema.names)
+    typeless = {one.name for one in schema if pa.types.is_null(one.type)}
     for group in groups:
         for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema in typeless:
+                continue
             if column.statistics is None or column.statistics.null_count < group.num_rows:
                 empty.discard(column.path_in_schema.split(".")[0])
     return empty
+
+
+def missing_in(path: Path) -> dict[str, int]:
+    """Return how many values are missing (NULL), for the columns of a Parquet file that miss any."""
+    with pq.ParquetFile(path) as file:
+        metadata, schema = file.metadata, file.schema_arrow
+    counts = {field.name: metadata.num_rows for field in schema if pa.types.is_null(field.type)}
+    flat = {name for name, kind in zip(schema.names, schema.types, strict=True) if kind.num_fields == 0} - counts.keys()
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema in flat and column.statistics is not None:
+                counts[column.path_in_schema] = counts.get(column.path_in_schema, 0) + column.statistics.null_count
+    return {name: counts[name] for name in schema.names if counts.get(name)}
 
 
 def schema_of(path: Path) -> pa.Schema:

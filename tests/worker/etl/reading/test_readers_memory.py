@@ -29,10 +29,10 @@ folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 for name in ("half.csv", "whole.csv"):
     scratch = folder / (name + ".scratch")
     scratch.mkdir()
-    rows = read_file(SourceFile(folder / name, name), FileLayout(), output=scratch / "output", scratch=scratch,
+    table = read_file(SourceFile(folder / name, name), FileLayout(), output=scratch / "output", scratch=scratch,
         limits=ReadLimits(memory_limit_bytes=limit, plain_max_bytes=10**12), on_progress=lambda *_: None)
     # not ru_maxrss: that takes over the peak of the process that started this one
-    print(rows, int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024)
+    print(table.row_count, int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024)
 """
 
 

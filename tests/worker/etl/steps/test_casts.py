@@ -33,11 +33,42 @@ STAMP = pd.Timestamp
         ([1, 0], "boolean", [True, False]),
         (["2026-01-31", "2026-02-30", "31.01.2026"], "date", [dt.date(2026, 1, 31), None, None]),
         (["31.01.2026", "2026-01-31"], {"type": "date", "format": "%d.%m.%Y"}, [dt.date(2026, 1, 31), None]),
-        (["2026-01-31T10:00:00+02:00", "soon"], "timestamp", [STAMP("2026-01-31T08:00:00"), None]),
+        (
+            ["2026-01-31T10:00:00", "2026-01-31", "soon"],
+            "timestamp",
+            [STAMP("2026-01-31T10:00"), STAMP("2026-01-31"), None],
+        ),
+        (["2026-01-31T10:00:00+02:00", "2026-01-31T10:00Z"], "timestamp", [None, None]),
+        (
+            ["2026-01-31T10:00:00+02:00", "2026-01-31 10:00"],
+            {"type": "timestamp", "drop_offset": True},
+            [STAMP("2026-01-31T08:00:00"), STAMP("2026-01-31T10:00:00")],
+        ),
+        (
+            ["2026-01-31T10:00:00+02:00", "2026-01-31T10:00Z", "soon"],
+            "timestamptz",
+            [STAMP("2026-01-31T08:00:00Z"), STAMP("2026-01-31T10:00:00Z"), None],
+        ),
+        (["12/11/10", "15/01/24", "24-01-15", "0024-01-15", "2024-1-5", "10:00"], "timestamp", [None] * 6),
+        (["2024-01-15", "15/01/2024", "15/01/24", "03/04/24", "12-11-10"], "date", [dt.date(2024, 1, 15)] + [None] * 4),
+        (
+            ["2024-01-15T10:00:00", "2024-01-15T00:00:00", "2024-01-15T00:00:00Z"],
+            "date",
+            [None, dt.date(2024, 1, 15), None],
+        ),
+        (["2024-01-15T10:00:00"], {"type": "date", "drop_time": True}, [dt.date(2024, 1, 15)]),
+        (["15/01/24", "15/01/2024"], {"type": "date", "format": "%d/%m/%Y"}, [None, dt.date(2024, 1, 15)]),
+        (["0x10", "0b11", "1_000", "1e3", "+5", "0010"], "integer", [None, None, None, None, 5, 10]),
+        (["0x10", "1_000", "1_0.5", "+.5", "1."], "float", [None, None, None, 0.5, 1.0]),
+        (["0x10", "1_000", "+.5"], "decimal", [None, None, decimal.Decimal("0.500")]),
+        (["10:30:00+02", "10:30"], "time", [None, dt.time(10, 30)]),
         (["31/01/26 10h", "x"], {"type": "timestamp", "format": "%d/%m/%y %Hh"}, [STAMP("2026-01-31T10:00:00"), None]),
         (["10:30:00", "25:00:00"], "time", [dt.time(10, 30), None]),
         ([dt.date(2026, 1, 31)], "timestamp", [STAMP("2026-01-31")]),
-        ([STAMP("2026-01-31T10:00:00")], "date", [dt.date(2026, 1, 31)]),
+        ([STAMP("2026-01-31T10:00:00"), STAMP("2026-01-31")], "date", [None, dt.date(2026, 1, 31)]),
+        ([STAMP("2026-01-31T10:00:00")], {"type": "date", "drop_time": True}, [dt.date(2026, 1, 31)]),
+        ([STAMP("2026-01-31T10:00:00")], "timestamptz", [STAMP("2026-01-31T10:00:00Z")]),
+        ([STAMP("2026-01-31T10:00:00+02:00")], {"type": "timestamp", "drop_offset": True}, [STAMP("2026-01-31T08:00")]),
         ([True, False], "integer", [1, 0]),
     ],
 )
@@ -49,6 +80,14 @@ def test_what_converts(tmp_path: Path, values: list[Any], to: Any, expected: lis
     assert [row["v"] for row in outcome.records] == expected
     missing = sum(value is None for value in expected) - sum(value is None for value in values)
     assert outcome.transformed.nulled_count == missing
+
+
+def test_instants_lose_no_offset_unless_asked(tmp_path: Path) -> None:
+    """The remedy says how to ask."""
+    frame = pd.DataFrame({"v": [STAMP("2026-01-31T10:00:00Z")]})
+    with pytest.raises(TaskFailure, match="lose their offset") as failed:
+        run(tmp_path, frame, {"steps": [{"op": "cast", "columns": {"v": "timestamp"}}]})
+    assert "'drop_offset'" in (failed.value.remedy or "")
 
 
 @pytest.mark.parametrize(("values", "to"), [([1], "date"), ([dt.date(2026, 1, 1)], "integer"), ([True], "timestamp")])

@@ -1,0 +1,71 @@
+"""Notice CSV whose quotes would mangle values, while it is read, and say where they are."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from shared.errors import TaskFailure
+from worker.etl.reading.records import stray_quotes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from worker.etl.reading.dialect import Dialect
+    from worker.etl.reading.records import Record
+
+_OTHER_ESCAPES = re.compile(rb'\\(?:["\\]|(?P<other>.|\Z))', re.DOTALL)
+
+
+class QuoteWatch:
+    """Looks at the bytes of a file as they pass. In most files it only counts quotes."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        """Watch for the quotes of `dialect`; with escapes, every record has to be looked at afterwards."""
+        self.suspicious = dialect.escape is not None
+        self._quote = (dialect.quote or "").encode()
+        sign = dialect.delimiter.encode()
+        self._edges = [edge for one in (sign, b"\n", b"\r") for edge in (one + self._quote, self._quote + one)]
+        ends = (sign, b"\n", b"\r")
+        self._between = [before + self._quote + after for before in ends for after in ends]
+        self._pattern = stray_quotes(dialect) if dialect.quote else None
+        self._rest = b"\n"
+
+    def see(self, chunk: bytes) -> None:
+        """Look at the next bytes."""
+        if self.suspicious or self._pattern is None:
+            return
+        if self._quote not in chunk and not self._rest.endswith(self._quote):
+            self._rest = chunk[-1:]
+            return
+        content = self._rest + chunk
+        self.suspicious = not self._are_edges(content) and self._pattern.search(content) is not None
+        quotes = len(content) - len(content.rstrip(self._quote))
+        self._rest = content[-quotes - 1 :]
+
+    def _are_edges(self, content: bytes) -> bool:
+        """Return whether each quote begins or ends a field."""
+        if any(one in content for one in self._between):
+            return False
+        return content.count(self._quote) == sum(map(content.count, self._edges))
+
+
+def check_records(found: Iterable[Record], dialect: Dialect) -> None:
+    """Raise `TaskFailure` (``source_malformed``) for the first record whose values the quotes would mangle."""
+    for record in found:
+        if not record.whole:
+            raise TaskFailure(
+                "source_malformed",
+                f"The source is not well-formed CSV: in line {record.line} something follows a closing quote.",
+                remedy="Double the quotes inside of quoted fields, or set layout.escape (for example to a backslash) "
+                "or layout.quote.",
+            )
+        if dialect.recognised_escape and any(
+            one["other"] is not None for one in _OTHER_ESCAPES.finditer(record.content)
+        ):
+            raise TaskFailure(
+                "source_ambiguous",
+                f"Backslashes stand before quotes, and in line {record.line} before something else.",
+                remedy="Set layout.escape to a backslash if it makes the next sign part of the value, or double the "
+                "quotes inside of quoted fields.",
+            )
