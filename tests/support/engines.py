@@ -97,6 +97,7 @@ class Engine:
         into: str = "sales",
         mode: str = "append",
         key: list[str] | None = None,
+        new_columns: str = "refuse",
         load_id: str = "first",
         on_progress: Callable[[int, int | None], None] = ignore_progress,
         memory_limit_bytes: int = 512 * 1024**2,
@@ -108,7 +109,14 @@ class Engine:
         else:
             dataset = table
         destination = TableDestination.model_validate(
-            {"kind": "table", "connection": "warehouse", "table": into, "mode": mode, "key": key or []}
+            {
+                "kind": "table",
+                "connection": "warehouse",
+                "table": into,
+                "mode": mode,
+                "key": key or [],
+                "new_columns": new_columns,
+            }
         )
         return load_table(
             self.database,

@@ -36,15 +36,20 @@ def _without_nan(name: str, sql_type: str) -> str:
 
 def _need_unitable(parts: Sequence[Columns]) -> None:
     first = parts[0]
+    typed = {
+        name: next((part[name] for part in parts if name in part and family(part[name]) != "missing"), kind)
+        for name, kind in first.items()
+    }
     for number, part in enumerate(parts[1:], start=2):
         if missing := [name for name in first if name not in part]:
             raise _differ(f"dataset {number} of {len(parts)} lacks column {missing[0]!r} of dataset 1", missing[0])
         if added := [name for name in part if name not in first]:
             raise _differ(f"dataset {number} of {len(parts)} has column {added[0]!r}, which dataset 1 lacks", added[0])
         for name, sql_type in part.items():
-            if not _unitable(first[name], sql_type):
+            if not _unitable(typed[name], sql_type):
                 raise _differ(
-                    f"column {name!r} is {first[name]} in dataset 1 and {sql_type} in dataset {number} of {len(parts)}",
+                    f"column {name!r} is {typed[name]} in one dataset and {sql_type} in dataset {number} of "
+                    f"{len(parts)}",
                     name,
                 )
 

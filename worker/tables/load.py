@@ -20,10 +20,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shared.errors import TaskFailure
-from worker.tables.databases.plan import Loaded, check_fits, plan_table
+from worker.tables.databases.plan import Loaded, adapted, check_fits, plan_table
 from worker.tables.databases.statements import (
     RECORD,
     RECORDED,
+    add_columns,
     create_table,
     find_duplicate_key,
     find_missing_keys,
@@ -83,7 +84,7 @@ def _deliver(transaction: Transaction, plan: TablePlan, on_progress: Progress, *
             remedy="Use a new table name, or the mode 'replace'.",
         )
     on_progress(0, plan.row_count)
-    existing = fitting_target(transaction, plan)
+    plan, existing = fitting_target(transaction, plan)
     inserted = updated = deleted = 0
     if plan.mode != "append":
         transaction.keep_writers_out(plan)
@@ -99,13 +100,23 @@ def _deliver(transaction: Transaction, plan: TablePlan, on_progress: Progress, *
     return Loaded(plan.destination, plan.mode, inserted, updated, deleted)
 
 
-def fitting_target(transaction: Transaction, plan: TablePlan) -> list[ExistingColumn]:
-    """Create the target if necessary and return its columns. Raises `TaskFailure` if the dataset does not fit."""
+def fitting_target(transaction: Transaction, plan: TablePlan) -> tuple[TablePlan, list[ExistingColumn]]:
+    """Create the target if necessary; return the plan for it and its columns.
+
+    Raises `TaskFailure` if the dataset does not fit.
+    """
     if transaction.columns(plan) is None:
         transaction.change(create_table(plan))
     existing = transaction.columns(plan) or []
+    if plan.adds_columns:
+        fold = plan.dialect.fold
+        known = {fold(column.name) for column in existing}
+        for statement in add_columns(plan, [name for name in plan.columns if fold(name) not in known]):
+            transaction.change(statement)
+        existing = transaction.columns(plan) or []
+    plan = adapted(plan, existing, transaction.fits)
     check_fits(plan, existing, transaction.fits)
-    return existing
+    return plan, existing
 
 
 def staged_value(dialect: Dialect, existing: list[ExistingColumn]) -> Callable[[str], str]:

@@ -275,7 +275,7 @@ def _failure(broken: pa.ArrowInvalid, layout: FileLayout) -> TaskFailure:
         return wrong_encoding(layout.encoding or "utf-8")
     if "straddling" in text:
         return _malformed(f"a row is longer than {_BLOCKS_BYTES[-1]} bytes, or a quote is never closed")
-    return _malformed("its rows cannot be separated; a quote may never be closed")
+    return _malformed("its rows cannot be told apart; check whether a quoted field lacks its closing quote")
 
 
 def _malformed(what: str) -> TaskFailure:

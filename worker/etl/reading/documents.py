@@ -1,8 +1,9 @@
 """Stage JSON: an array of objects, one object, or one object per line.
 
-The columns are the union of all objects' keys. Numbers and booleans get types; strings stay strings, even those that
-look like dates; nested values, and columns with values of several types, are kept as JSON text. The file is read
-twice, object by object: once for the keys, once for the values. (DuckDB's reader holds many wide objects at once.)
+The columns are the union of all objects' keys. Numbers and booleans get types, and columns of nothing but dates or
+times in ISO 8601; other strings stay strings; nested values, and columns with values of several types, are kept as
+JSON text. The file is read twice, object by object: once for the keys, once for the values. (DuckDB's reader holds
+many wide objects at once.)
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ def _candidates(objects: Iterator[Row]) -> dict[str, Candidate]:
 def _candidate(kinds: set[type]) -> Candidate:
     if kinds == {_Number}:
         return "number"
+    if kinds == {str}:
+        return "temporal"
     return "boolean" if kinds == {bool} else "text"
 
 

@@ -117,7 +117,7 @@ def read_file(
         delimited = stage_delimited(plain, layout, staged, delimiter=delimiter, on_bytes=on_bytes)
         candidates, bad_rows = dict.fromkeys(delimited.names, "any"), delimited.bad_rows
     elif found == "excel":
-        names = stage_workbook(
+        sheet = stage_workbook(
             plain,
             layout,
             staged,
@@ -125,7 +125,7 @@ def read_file(
             memory_limit_bytes=limits.memory_limit_bytes,
             on_rows=on_rows,
         )
-        candidates = dict.fromkeys(names, "any")
+        candidates, warnings = dict.fromkeys(sheet.names, "any"), sheet.warnings
     else:
         candidates = stage_documents(plain, staged, on_bytes=on_bytes)
     told: dict[str, ColumnType] = dict.fromkeys([] if layout.infer_types else candidates, "string")

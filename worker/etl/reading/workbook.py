@@ -1,18 +1,23 @@
 """Stage one sheet of an Excel workbook (.xlsx), row by row.
 
 Dates are written as ISO 8601 text, so that the types of the columns are inferred as for any text. Empty rows are
-skipped.
+skipped. Cells with an error (#N/A) are missing values, and counted in a warning; a formula without a stored value is
+refused.
 """
 
 from __future__ import annotations
 
+import re
 import zipfile
-from datetime import date, datetime, time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import openpyxl
 import pyarrow as pa
+from openpyxl.cell.cell import ERROR_CODES
 from openpyxl.utils.exceptions import InvalidFileException
 
 from shared.errors import TaskFailure
@@ -26,6 +31,23 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 4_096
 _SHARED_TEXTS_RATIO = 8  # approximate bytes of memory per byte of XML of the workbook's table of texts
+_CHUNK_BYTES = 1024**2
+_STRICT = b"http://purl.oclc.org/ooxml/"
+_ERRORS = frozenset({*ERROR_CODES, "#GETTING_DATA", "#SPILL!", "#CALC!", "#FIELD!", "#BLOCKED!", "#CONNECT!"})
+_ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
+_WITHOUT_VALUE = re.compile(
+    rb'<c (?![^>]*\bt="str")[^>]*\br="(?P<cell>[A-Z]+[0-9]+)"(?![^>]*\bt="str")[^>]*>\s*<f(?:\s[^>]*)?'
+    rb"(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v>\s*</v>)?\s*</c>"
+)
+_LONGEST_CELL = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """What was staged: the names of the columns, and what is to be known about the sheet."""
+
+    names: list[str]
+    warnings: list[str]
 
 
 def stage_workbook(
@@ -36,11 +58,11 @@ def stage_workbook(
     max_bytes: int,
     memory_limit_bytes: int,
     on_rows: Callable[[int], None],
-) -> list[str]:
-    """Write the rows of a sheet to `staged`, all columns as text; return the column names.
+) -> Sheet:
+    """Write the rows of a sheet to `staged`, all columns as text.
 
     Raises `TaskFailure`: ``source_malformed``, ``source_too_large`` (unpacked beyond `max_bytes`, or texts that
-    would not fit into memory), ``unknown_sheet``, ``source_empty``.
+    would not fit into memory), ``unknown_sheet``, ``source_empty``, ``formula_without_value``.
     """
     _check_size(path, max_bytes, memory_limit_bytes)
     try:
@@ -58,8 +80,15 @@ def _check_size(path: Path, max_bytes: int, memory_limit_bytes: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+            strict = "xl/workbook.xml" in sizes and _STRICT in archive.open("xl/workbook.xml").read(_CHUNK_BYTES)
     except zipfile.BadZipFile:
         raise _malformed("it is not a workbook") from None
+    if strict:
+        raise TaskFailure(
+            "source_malformed",
+            "The source is a workbook in the format Strict Open XML.",
+            remedy="Save it as 'Excel Workbook (.xlsx)'.",
+        )
     texts_bytes = sizes.get("xl/sharedStrings.xml", 0)
     for what, needed, limit in (
         ("takes", sum(sizes.values()), max_bytes),
@@ -73,11 +102,17 @@ def _check_size(path: Path, max_bytes: int, memory_limit_bytes: int) -> None:
             )
 
 
-def _stage(book: Any, layout: FileLayout, staged: Path, on_rows: Callable[[int], None]) -> list[str]:
+def _stage(book: Any, layout: FileLayout, staged: Path, on_rows: Callable[[int], None]) -> Sheet:
     sheet = _sheet(book, layout.sheet)
+    _refuse_formulas_without_value(sheet)
+    warnings = []
+    if layout.sheet is None and sheet.sheet_state != "visible":
+        warnings.append(f"The first sheet, {sheet.title!r}, was read, and it is hidden; layout.sheet can name another.")
     sheet.reset_dimensions()  # the size stated in the file is often wrong
     rows: Iterator[tuple[int, list[Any]]] = (
-        row for row in enumerate(map(_trimmed, sheet.iter_rows(values_only=True)), start=1) if row[1]
+        row
+        for row in enumerate(map(_trimmed, sheet.iter_rows(values_only=True)), start=1)
+        if row[1] and row[0] > layout.skip_rows
     )
     first = next(rows, None)
     if first is None:
@@ -90,14 +125,39 @@ def _stage(book: Any, layout: FileLayout, staged: Path, on_rows: Callable[[int],
     else:
         names = column_names("" for _ in first[1])
         rows = _chained(first, rows)
-    schema = pa.schema([(name, pa.string()) for name in names])
+    schema, errors = pa.schema([(name, pa.string()) for name in names]), Counter[tuple[str, str]]()
     with ParquetSink(staged, schema) as sink:
         while batch := list(islice(rows, _BATCH_ROWS)):
+            errors.update(
+                (names[at], value)
+                for _, row in batch
+                for at, value in enumerate(row[: len(names)])
+                if isinstance(value, str) and value in _ERRORS
+            )
             texts = [[_text(value, nulls) for value in _padded(row, at, len(names))] for at, row in batch]
             columns = [pa.array(column, pa.string()) for column in zip(*texts, strict=True)]
             sink.write(pa.RecordBatch.from_arrays(columns, schema=schema))
             on_rows(sink.row_count)
-    return names
+    for (name, error), count in errors.items():
+        warnings.append(f"{count} cells of column {name!r} have the error {error} and are missing values.")
+    return Sheet(names, warnings)
+
+
+def _refuse_formulas_without_value(sheet: Any) -> None:
+    """Raise `TaskFailure` for a formula that no program has computed; openpyxl shows it as an empty cell."""
+    rest = b""
+    with sheet.parent._archive.open(sheet._worksheet_path) as xml:  # noqa: SLF001 - not told otherwise
+        while chunk := xml.read(_CHUNK_BYTES):
+            content = rest + chunk
+            if b"<f" in content and (found := _WITHOUT_VALUE.search(content)):
+                cell = found["cell"].decode()
+                raise TaskFailure(
+                    "formula_without_value",
+                    f"The cell {cell} of the sheet {sheet.title!r} has a formula without a stored value.",
+                    remedy="Open the workbook in a spreadsheet program, which computes it, save it and submit it again.",
+                    cell=cell,
+                )
+            rest = content[-_LONGEST_CELL:]
 
 
 def _sheet(book: Any, name: str | None) -> Any:
@@ -133,15 +193,32 @@ def _padded(row: list[Any], number: int, width: int) -> list[Any]:
 
 def _text(value: Any, nulls: frozenset[str]) -> str | None:
     """Return a cell's value as text; Excel stores a date without a time as 0:00 of that day."""
-    if value is None or (isinstance(value, str) and value in nulls):
-        return None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, datetime):
-        return value.date().isoformat() if value.time() == time() else value.isoformat(sep=" ")
-    if isinstance(value, (date, time)):
-        return value.isoformat()
-    return repr(value) if isinstance(value, float) else str(value)
+    if isinstance(value, str):
+        if value in nulls or value in _ERRORS:
+            return None
+        return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value) if "_x" in value else value
+    match value:
+        case None:
+            text = None
+        case bool():
+            text = "true" if value else "false"
+        case datetime():
+            text = value.date().isoformat() if value.time() == time() else value.isoformat(sep=" ")
+        case date() | time():
+            text = value.isoformat()
+        case timedelta():
+            text = _duration(value)
+        case _:
+            text = repr(value) if isinstance(value, float) else str(value)
+    return text
+
+
+def _duration(value: timedelta) -> str:
+    """Return hours, which may be more than 24, minutes and seconds."""
+    sign, size = ("-", -value) if value < timedelta() else ("", value)
+    minutes, seconds = divmod(size.days * 86_400 + size.seconds, 60)
+    fraction = f".{size.microseconds:06d}".rstrip("0") if size.microseconds else ""
+    return f"{sign}{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}{fraction}"
 
 
 def _malformed(what: str) -> TaskFailure:

@@ -25,7 +25,7 @@ class Merged(NamedTuple):
 
 def merge(transaction: Transaction, plan: TablePlan, on_progress: Callable[[int, int | None], None]) -> Merged:
     """Merge the plan's dataset into its target. Raises `TaskFailure` for keys or columns that do not fit."""
-    existing = fitting_target(transaction, plan)
+    plan, existing = fitting_target(transaction, plan)
     transaction.keep_writers_out(plan)
     transaction.stage(plan, on_progress)
     value = staged_value(plan.dialect, existing)

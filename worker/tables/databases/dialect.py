@@ -23,6 +23,7 @@ _EMPTY = {
     "date": pa.date32(), "timestamp": pa.timestamp("us"), "timestamptz": pa.timestamp("us", "UTC"),
     "time": pa.time64("us"),
 }  # fmt: skip
+_SINGLE_BITS = 32
 
 
 class Dialect(ABC):
@@ -74,6 +75,12 @@ class Dialect(ABC):
     def when_empty(self, column: ExistingColumn) -> pa.DataType:
         """Return the type for a dataset's column without values that fits `column`."""
         return _EMPTY.get(column.shape.family, pa.string())
+
+    def floating(self, column: ExistingColumn) -> pa.DataType | None:
+        """Return the type of a floating column, None for others."""
+        if column.shape.family != "float":
+            return None
+        return pa.float32() if column.shape.size == _SINGLE_BITS else pa.float64()
 
     def unloadable(self, kind: pa.DataType) -> TaskFailure:
         """Return the failure for a type that the engine cannot store exactly."""

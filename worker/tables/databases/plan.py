@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -56,6 +56,10 @@ class TablePlan:
     row_count: int
     batch_rows: int
     dialect: Dialect
+    typeless: frozenset[str] = frozenset()
+    """The columns without any value, which fit every type."""
+    adds_columns: bool = False
+    """Whether the table gets the columns that it lacks."""
 
     @property
     def destination(self) -> str:
@@ -102,6 +106,8 @@ def plan_table(
         row_count=metadata.num_rows,
         batch_rows=batch_rows,
         dialect=dialect,
+        typeless=frozenset(field.name for field in schema if pa.types.is_null(field.type)),
+        adds_columns=destination.new_columns == "add",
     )
 
 
@@ -137,6 +143,35 @@ def read_batches(plan: TablePlan, on_progress: Progress) -> Iterator[pa.RecordBa
             on_progress(done, plan.row_count)
 
 
+def adapted(
+    plan: TablePlan,
+    existing: Sequence[ExistingColumn],
+    fits: Callable[[ExistingColumn, pa.DataType], bool],
+) -> TablePlan:
+    """Return the plan with types of the table where nothing is lost: for columns without values, and whole numbers.
+
+    Raises `TaskFailure` (``value_not_exact``) for a whole number that a floating column cannot hold.
+    """
+    known = {plan.dialect.fold(column.name): column for column in existing}
+    columns = dict(plan.columns)
+    for name, kind in plan.columns.items():
+        column = known.get(plan.dialect.fold(name))
+        if column is None:
+            continue
+        if name in plan.typeless:
+            columns[name] = plan.dialect.when_empty(column)
+        elif pa.types.is_integer(kind) and not fits(column, kind) and (floating := plan.dialect.floating(column)):
+            _need_exact(plan, name, floating)
+            columns[name] = floating
+    return replace(plan, columns=columns)
+
+
+def _need_exact(plan: TablePlan, name: str, kind: pa.DataType) -> None:
+    with open_streaming(plan.dataset) as file:
+        for batch in file.iter_batches(batch_size=plan.batch_rows, columns=[name], use_threads=False):
+            _exact(batch.column(0), kind, name)
+
+
 def check_fits(
     plan: TablePlan,
     existing: Sequence[ExistingColumn],
@@ -165,7 +200,8 @@ def check_fits(
         raise TaskFailure(
             "columns_do_not_fit",
             f"The dataset does not fit the table {plan.destination}: {'; '.join(problems[:20])}.",
-            remedy="Rename, cast, select or derive these columns in a transform step, or change the table.",
+            remedy="Rename, cast, select or derive these columns in a transform step, name their types in "
+            "layout.types, set destination.new_columns to 'add', or change the table.",
             problem_count=len(problems),
         )
 

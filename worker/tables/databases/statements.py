@@ -39,6 +39,15 @@ def create_table(plan: TablePlan) -> str:
     return f"CREATE TABLE {plan.target} ({', '.join(parts)})"
 
 
+def add_columns(plan: TablePlan, names: Iterable[str]) -> list[str]:
+    """Return the DDL that adds columns of the dataset to the target, one statement each."""
+    dialect = plan.dialect
+    return [
+        f"ALTER TABLE {plan.target} ADD COLUMN {dialect.quoted(name)} {dialect.declare(plan.columns[name])}"
+        for name in names
+    ]
+
+
 def create_stage(plan: TablePlan) -> str:
     """Return the DDL of the temporary table into which a dataset is staged."""
     return f"CREATE TEMPORARY TABLE {STAGE} ({', '.join(_declared(plan))})"

@@ -229,3 +229,25 @@ def test_the_job_may_tell_types(read: Callable[..., pa.Table]) -> None:
         read(b"a,b\n1,2\nx,3\n", "a.csv", types={"a": "integer"})
     assert code_of(lambda: read(body, "a.csv", types={"nope": "integer"})) == "unknown_column"
     assert set(types(read(body, "a.csv", infer_types=False)).values()) == {"string"}
+
+
+def test_a_formula_without_a_value_is_refused_by_name(read: Callable[..., pa.Table]) -> None:
+    """Not a column of NULL."""
+    with pytest.raises(TaskFailure, match=r"cell D2 .* has a formula without a stored value") as refused:
+        read(case("formulas_without_values.xlsx"), "f.xlsx")
+    assert refused.value.code == "formula_without_value"
+
+
+def test_cells_with_errors_are_missing_and_counted(read: Callable[..., pa.Table]) -> None:
+    """The column is one of numbers, and the result says which errors it had."""
+    assert read(case("error_cells.xlsx"), "e.xlsx")["ratio"].to_pylist() == [0.25, None, None, 0.5]
+    assert sorted(read.warnings) == [  # type: ignore[attr-defined]
+        "1 cells of column 'ratio' have the error #DIV/0! and are missing values.",
+        "1 cells of column 'ratio' have the error #N/A and are missing values.",
+    ]
+
+
+def test_dates_in_json_are_dates_as_in_csv(read: Callable[..., pa.Table]) -> None:
+    """If all of a column are; digits in quotes stay text."""
+    table = read(b'[{"d": "2026-01-01", "t": "2026-01-01T10:00:00Z", "s": "12"}, {"d": null, "s": "13"}]', "a.json")
+    assert types(table) == {"d": "date32[day]", "t": "timestamp[us, tz=UTC]", "s": "string"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import openpyxl
@@ -62,3 +62,21 @@ def test_an_excel_bomb_is_refused(read: Callable[..., pa.Table]) -> None:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("xl/sharedStrings.xml", b" " * 20_000_000)
     assert code_of(lambda: read(out.getvalue(), "a.xlsx")) == "source_too_large"
+
+
+def test_excel_escapes_durations_and_rows_above_the_header(read: Callable[..., pa.Table]) -> None:
+    """`_x000D_` is a carriage return; 26 hours are no time of the day."""
+    body = workbook([["Report"], [], ["t", "d"], ["a_x000D_\nb_x005F_x000D_", timedelta(hours=26, minutes=1)]])
+    assert read(body, "a.xlsx", skip_rows=2).to_pylist() == [{"t": "a\r\nb_x000D_", "d": "26:01:00"}]
+
+
+def test_a_hidden_first_sheet_is_said(read: Callable[..., pa.Table]) -> None:
+    """It is read, as before, with a warning."""
+    book = openpyxl.load_workbook(io.BytesIO(workbook([["a"], [1]], "Secret")))
+    book.create_sheet("Shown").append(["b"])
+    book["Secret"].sheet_state = "hidden"
+    book.active = 1
+    out = io.BytesIO()
+    book.save(out)
+    read(out.getvalue(), "a.xlsx")
+    assert "'Secret'" in read.warnings[0]  # type: ignore[attr-defined]

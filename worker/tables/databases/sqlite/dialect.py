@@ -61,6 +61,10 @@ class SqliteDialect(Dialect):
             return super().at_least(column, value)
         return f"{self.quoted(column)} >= '{_shortest(value)}'"
 
+    def floating(self, column: ExistingColumn) -> pa.DataType | None:
+        """Return the type of a column with the affinity of floats, None for others."""
+        return pa.float64() if affinity(column.declared) == "REAL" else None
+
     def when_empty(self, column: ExistingColumn) -> pa.DataType:
         """Return the type that fits the affinity of the column."""
         return _EMPTY.get(affinity(column.declared), pa.string())
