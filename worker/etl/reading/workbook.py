@@ -154,7 +154,7 @@ def _refuse_formulas_without_value(sheet: Any) -> None:
                 raise TaskFailure(
                     "formula_without_value",
                     f"The cell {cell} of the sheet {sheet.title!r} has a formula without a stored value.",
-                    remedy="Open the workbook in a spreadsheet program, which computes it, save it and submit it again.",
+                    remedy="Open the workbook in a spreadsheet program, which computes it, save and submit it again.",
                     cell=cell,
                 )
             rest = content[-_LONGEST_CELL:]

@@ -52,7 +52,7 @@ def test_in_every_mode(engine: Engine, day: Callable[[str], pa.Table], mode: str
     engine.load(day("day1"), mode=mode, key=["id"] if mode == "upsert" else [])
     for name in DAYS[1:]:
         engine.load(day(name), mode=mode, key=["id"] if mode == "upsert" else [], load_id=name)
-    expected = [(9, 12.5), (10, 3.5), (11, 4.75)]
+    expected: list[tuple[int, float | None]] = [(9, 12.5), (10, 3.5), (11, 4.75)]
     if mode == "upsert":
         expected = [(1, 10.5), (2, 20.25), (3, None), (4, None), (5, 7.0), (6, 8.0), *expected]
     assert engine.run("SELECT id, amount FROM sales ORDER BY id") == expected
