@@ -148,10 +148,7 @@ def adapted(
     existing: Sequence[ExistingColumn],
     fits: Callable[[ExistingColumn, pa.DataType], bool],
 ) -> TablePlan:
-    """Return the plan with types of the table where nothing is lost: for columns without values, and whole numbers.
-
-    Raises `TaskFailure` (``value_not_exact``) for a whole number that a floating column cannot hold.
-    """
+    """Return the plan with types of the table where nothing is lost: for columns without values, and whole numbers."""
     known = {plan.dialect.fold(column.name): column for column in existing}
     columns = dict(plan.columns)
     for name, kind in plan.columns.items():
@@ -161,15 +158,18 @@ def adapted(
         if name in plan.typeless:
             columns[name] = plan.dialect.when_empty(column)
         elif pa.types.is_integer(kind) and not fits(column, kind) and (floating := plan.dialect.floating(column)):
-            _need_exact(plan, name, floating)
-            columns[name] = floating
+            columns[name] = floating if _are_exact_in(plan, name, floating) else kind
     return replace(plan, columns=columns)
 
 
-def _need_exact(plan: TablePlan, name: str, kind: pa.DataType) -> None:
+def _are_exact_in(plan: TablePlan, name: str, kind: pa.DataType) -> bool:
     with open_streaming(plan.dataset) as file:
-        for batch in file.iter_batches(batch_size=plan.batch_rows, columns=[name], use_threads=False):
-            _exact(batch.column(0), kind, name)
+        try:
+            for batch in file.iter_batches(batch_size=plan.batch_rows, columns=[name], use_threads=False):
+                pc.cast(batch.column(0), kind, safe=True)
+        except pa.ArrowInvalid:
+            return False
+    return True
 
 
 def check_fits(

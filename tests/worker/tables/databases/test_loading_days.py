@@ -82,7 +82,7 @@ def test_a_whole_number_that_a_float_cannot_hold_is_refused(engine: Engine) -> N
     engine.load(pa.table({"x": pa.array([2**53])}), load_id="fits")
     with pytest.raises(TaskFailure) as refused:
         engine.load(pa.table({"x": pa.array([2**53 + 1])}), load_id="does not")
-    assert refused.value.code == "value_not_exact"
+    assert refused.value.code == "columns_do_not_fit"
     assert engine.run("SELECT x FROM sales ORDER BY x") == [(0.5,), (float(2**53),)]
 
 
