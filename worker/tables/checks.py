@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_EXACT_DIGITS = 15  # any decimal of so many digits survives a float64 and back
+_EXACT_DIGITS = 15  # a decimal with this number of digits is unchanged after a conversion to float64 and back
 _WIDTHS = (18, 38)  # digits that a 64 and a 128 bit decimal hold in DuckDB
 _DAY = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}"
 _CLOCK = r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"

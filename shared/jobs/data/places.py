@@ -29,7 +29,9 @@ def _known_encoding(name: str) -> str:
     try:
         "".encode(name)
     except (LookupError, UnicodeError):
-        raise ValueError(f"{name!r} is no known text encoding; use for example 'utf-8', 'cp1252' or 'utf-16'") from None
+        raise ValueError(
+            f"{name!r} is not a known text encoding; use for example 'utf-8', 'cp1252' or 'utf-16'"
+        ) from None
     return name
 
 
@@ -56,7 +58,7 @@ class FileLayout(Params):
         default=None,
         description="CSV: a sign that makes the next one part of the value; default: a backslash if the file shows it.",
     )
-    comment: _Sign | None = Field(default=None, description="CSV: lines that begin with this sign are no rows.")
+    comment: _Sign | None = Field(default=None, description="CSV: lines that begin with this sign are skipped.")
     decimal: Literal[".", ","] = Field(default=".", description="CSV and Excel texts: decimal sign of numbers.")
     thousands: Literal[",", ".", " ", "'", "_", "\u00a0", "\u202f"] | None = Field(
         default=None, description="CSV and Excel texts: sign between groups of three digits."

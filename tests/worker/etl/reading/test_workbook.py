@@ -65,7 +65,7 @@ def test_an_excel_bomb_is_refused(read: Callable[..., pa.Table]) -> None:
 
 
 def test_excel_escapes_durations_and_rows_above_the_header(read: Callable[..., pa.Table]) -> None:
-    """`_x000D_` is a carriage return; 26 hours are no time of the day."""
+    """`_x000D_` is a carriage return; 26 hours are not a time of the day."""
     body = workbook([["Report"], [], ["t", "d"], ["a_x000D_\nb_x005F_x000D_", timedelta(hours=26, minutes=1)]])
     assert read(body, "a.xlsx", skip_rows=2).to_pylist() == [{"t": "a\r\nb_x000D_", "d": "26:01:00"}]
 
