@@ -24,12 +24,12 @@ from celeriac import extras  # noqa: E402
 from shared.broker.celery import configure, make_celery  # noqa: E402
 from shared.broker.settings import broker_settings  # noqa: E402
 from shared.contract.catalogue import catalogue, import_tree  # noqa: E402
-from shared.contract.definition import AnyContract  # noqa: E402
 from shared.contract.families import FAMILIES, with_those_also_run  # noqa: E402
 from shared.contract.installed import TASKS, installed  # noqa: E402
 from shared.errors import DefinitionError  # noqa: E402
 from shared.workflows.definition import WorkflowContract  # noqa: E402
-from worker.runtime.task import definitions, register  # noqa: E402
+from worker.runtime.expansion import expansions  # noqa: E402
+from worker.runtime.task import Definition, definitions, register  # noqa: E402
 from worker.settings import worker_settings  # noqa: E402
 from worker.upkeep import lifecycle  # noqa: E402
 
@@ -38,8 +38,8 @@ def _names(variable: str) -> list[str]:
     return [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
 
 
-def load_tasks(families: list[str], modules: list[str]) -> dict[str, AnyContract]:
-    """Import the tasks of `families` and of `modules`; return the contracts they run, by kind.
+def load_tasks(families: list[str], modules: list[str]) -> list[Definition]:
+    """Import the tasks of `families` and of `modules`, and return them with those of their workflows that have one.
 
     Raises `DefinitionError` if a family has no tasks or lacks packages here, or a kind of a loaded family has no task.
     """
@@ -67,7 +67,8 @@ def load_tasks(families: list[str], modules: list[str]) -> dict[str, AnyContract
     for kind, contract in catalogue().families(families).items():
         if kind not in declared and not issubclass(contract, WorkflowContract):
             raise DefinitionError(f"{kind} has no task: write a function with @runs({contract.__name__}).")
-    return {kind: definition.contract for kind, definition in declared.items()}
+    loaded = {*families, *(definition.contract.spec.family for definition in declared.values())}
+    return [*declared.values(), *expansions(loaded)]
 
 
 def make_app() -> Celery:
@@ -76,10 +77,11 @@ def make_app() -> Celery:
     app = make_celery(broker_settings())
     configure(app, {"worker_consumer": "worker.upkeep.intake:Intake"})
     loaded = with_those_also_run(families)
-    contracts = load_tasks(loaded, _names("CELERIAC_TASKS"))
-    register(app, definitions().values())
+    tasks = load_tasks(loaded, _names("CELERIAC_TASKS"))
+    register(app, tasks)
     guests = set(loaded) - set(families)
-    own = {contract.spec.queue for contract in contracts.values() if contract.spec.family not in guests}
+    specs = [task.contract.spec for task in tasks]
+    own = {spec.queue for spec in specs if spec.family not in guests}
     if queues := own | (FAMILIES.keys() & families):
         app.amqp.queues.select(sorted(queues))
     if loaded == ["callbacks"]:  # these wait for the network, so more than one processor would suggest

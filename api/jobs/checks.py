@@ -15,12 +15,10 @@ from shared.contract.definition import Contract, known_queues
 from shared.contract.options import RunOptions, SubmissionOptions
 from shared.contract.spelling import did_you_mean
 from shared.workflows.definition import WorkflowContract
-from shared.workflows.nodes import Path, laying_out_cost, message_bytes
+from shared.workflows.nodes import MOST_LAID_OUT, MOST_MESSAGE_BYTES, Path, laying_out_cost, message_bytes
 from shared.workflows.planning import Prepared
 
 _MOST_STEPS = 5_000  # of all workflows of one request
-_MOST_LAID_OUT = 30_000  # signatures; one takes 0.1 ms
-_MOST_BYTES = 16 << 20  # of their messages
 
 
 @dataclass
@@ -69,15 +67,15 @@ class Checks:
         if self._steps > _MOST_STEPS:
             most = f"The workflows of one request may have at most {_MOST_STEPS} steps in total. Split the request."
             yield FieldError(pointer="/params", message=most)
-        elif self._laid_out > _MOST_LAID_OUT:
+        elif self._laid_out > MOST_LAID_OUT:
             what = (
                 "It has too many groups of parallel steps in a row: planning each group repeats everything after it. "
                 "Put single steps between the groups, or split it into several jobs."
             )
             yield FieldError(pointer="/params", message=what)
-        elif self._bytes > _MOST_BYTES:
+        elif self._bytes > MOST_MESSAGE_BYTES:
             what = (
-                f"With it, the messages of this request have more than {_MOST_BYTES >> 20} MiB: the message of each "
+                f"With it, the messages of this request have more than {MOST_MESSAGE_BYTES >> 20} MiB: the message of each "
                 "parallel step contains all later steps. Use fewer parallel or later steps, or smaller parameters."
             )
             yield FieldError(pointer="/params", message=what)

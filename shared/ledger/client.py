@@ -29,6 +29,7 @@ from shared.ledger.records import (
     Unknown,
     parse_accepted,
     parse_read,
+    step_records,
 )
 from shared.ledger.script import NOT_LOADED, library
 from shared.ledger.states import State
@@ -157,6 +158,17 @@ class Ledger:
         if reply == "refused":
             raise ClaimLost(f"{parent_id} is claimed by another worker or has ended")
         return {"ok": True, "full": False, "cancel": None}[reply]
+
+    def expand(self, step_id: str, *, token: str, steps: Sequence[Entry], counts_steps: bool) -> bool:
+        """Add steps to the job of a running step, unless it has been done. Returns False if it must stop.
+
+        With `counts_steps` the result of the job is the numbers of its steps. Raises `ClaimLost`.
+        """
+        records = step_records(steps)
+        reply = self._call("expand", id=step_id, token=token, steps=records, counts_steps=counts_steps)
+        if reply == "refused":
+            raise ClaimLost(f"{step_id} is claimed by another worker or has ended")
+        return cast("str", reply) == "ok"
 
     def created_at_ms(self, job_id: str) -> int:
         """Return when a job was created, in milliseconds since 1970; 0 if it is unknown."""

@@ -76,21 +76,25 @@ class Entry(_Written):
         if self.reused is not None:
             record |= _reused_fields(self.reused) | {"reused_from": self.reused.id}
         if self.steps:
-            to_do = {step.id for step in self.steps if step.reused is None}
+            reused = sum(step.reused is not None for step in self.steps)
             record |= {
                 "steps": json.dumps([step.id for step in self.steps]),
                 "total": str(len(self.steps)),
-                "done": str(len(self.steps) - len(to_do)),
+                "done": str(reused),
                 "ends": json.dumps([step.id for step in self.steps if not step.before]),
-                "with_steps": [
-                    step.record() | {"waits_for": str(len(to_do.intersection(step.after or ())))} for step in self.steps
-                ],
+                "with_steps": step_records(self.steps),
             }
             if self.counts_steps:
                 record["counts_steps"] = "1"
-            if len(to_do) < len(self.steps):
+            if reused:
                 record["reuses"] = "1"
         return record
+
+
+def step_records(steps: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Return the records of steps that are written together; each waits for those of them that it is after."""
+    to_do = {step.id for step in steps if step.reused is None}
+    return [step.record() | {"waits_for": str(len(to_do.intersection(step.after or ())))} for step in steps]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from shared.contract.definition import AnyContract, Contract
 from shared.contract.spec import Fault
 from shared.contract.spelling import did_you_mean
 from shared.ledger.ids import uuid7
-from shared.workflows.definition import WorkflowContract
+from shared.workflows.definition import WorkflowContract, expands
 from shared.workflows.elements import Element, named
 from shared.workflows.feeding import feeding_problems
 from shared.workflows.nodes import (
@@ -134,6 +134,9 @@ class Elements:
     def _nested(self, contract: type[WorkflowContract[Any]], element: Element) -> Node:
         if element.may_fail:
             self._wrong("a nested workflow does not support it. Set it on the steps.", "may_fail")
+        if expands(contract):
+            self._wrong(f"{contract.spec.kind} adds steps while it runs. Submit it as a job of its own.", "kind")
+            return Group()
         if len(self._names) > MAX_DEPTH:
             self._wrong(f"workflows may be nested at most {MAX_DEPTH} deep. Flatten them.")
             return Group()

@@ -1,25 +1,43 @@
-"""The contract of a workflow: a kind whose `plan()` says which steps run."""
+"""The contract of a workflow: a kind whose `plan()` says which steps run, and whose `expand()` may add some later."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Never, Self
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Never, Self, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.contract.checking.journey import problems_in
-from shared.contract.definition import Contract, ResultT, RunT
+from shared.contract.definition import AnyContract, Contract, ResultT, RunT
 from shared.contract.spec import Fault, refusal
 from shared.ledger.ids import uuid7
 from shared.workflows.feeding import feeding_problems
-from shared.workflows.nodes import MapStep, Node, PlannedStep, PlanRefused, ends_in_parallel, lay_out, without_steps
+from shared.workflows.nodes import (
+    MAX_STEPS,
+    MOST_LAID_OUT,
+    MOST_MESSAGE_BYTES,
+    Chain,
+    Expansion,
+    MapStep,
+    Node,
+    PlannedStep,
+    PlanRefused,
+    ends_in_parallel,
+    lay_out,
+    laying_out_cost,
+    message_bytes,
+    without_steps,
+)
 from shared.workflows.openings import what_is_wrong, with_stand_ins
 
 logger = logging.getLogger(__name__)
+
+EXPANSION = "expand"  # the name of the step that calls `expand()`
 
 
 class GroupResult(BaseModel):
@@ -34,6 +52,8 @@ class GroupResult(BaseModel):
 class WorkflowContract(Contract[ResultT]):
     """A contract that runs as several steps. Its result is that of the last step, or `GroupResult` after parallel ones.
 
+    If it has an `expand()`, one more step calls that after those of `plan()`, in a worker, and adds what it returns.
+
     `plan()` is tried on the examples when the class is defined; if it uses what its module defines further down, when
     the catalogue is loaded.
     """
@@ -41,6 +61,15 @@ class WorkflowContract(Contract[ResultT]):
     @abstractmethod
     def plan(self) -> Node:
         """Return the steps of this job. Raises `PlanRefused` for problems beyond the schema."""
+
+    def expand(self, results: Mapping[str, Any]) -> Node | None:  # noqa: ARG002 - for those who override it
+        """Return the steps that follow those of `plan()`; None if there are none.
+
+        `results` has the result of each step by its name: an object of the result type of its contract, a list of them
+        for a map, and None for a step that failed and may. It may be called again after a lost worker; what counts is
+        what the first attempt to end well returns. It raises `TaskFailure` to fail the job.
+        """
+        return None
 
     @classmethod
     def declare_task(cls, body: Callable[[Self, RunT], ResultT]) -> Never:
@@ -69,23 +98,40 @@ class WorkflowContract(Contract[ResultT]):
 
     def laid_out(self) -> tuple[Node, Sequence[PlannedStep]]:
         """Return the steps, and the same in order with their ids. Raises `PlanRefused`."""
-        node = self.planned()
-        return node, self._steps(node)
-
-    def _steps(self, node: Node) -> Sequence[PlannedStep]:
+        node = _with_expansion(type(self), self.planned())
         steps = lay_out(node, uuid7)
-        if faults := list(_step_faults(steps)):
-            raise PlanRefused([((), f"plan() of {self.spec.kind} gives {what}. {hint}") for what, hint in faults])
-        return steps
+        self._refuse("plan()", _step_faults(steps))
+        return node, steps
+
+    def expanded(self, results: Mapping[str, Any], taken: Collection[str]) -> tuple[Node, Sequence[PlannedStep]] | None:
+        """Return the steps of `expand()`, and the same in order with their ids; None if there are none.
+
+        `taken` are the names of the steps of the job so far. Raises `PlanRefused`.
+        """
+        node = self.expand(results)
+        if node is None:
+            self._refuse("plan()", _ending_faults(self.planned(), self.spec.result))
+            return None
+        if empty := without_steps(node):
+            self._refuse("expand()", [(empty, "Return steps, or None if there are none.")])
+        steps = lay_out(node, uuid7)
+        self._refuse("expand()", [*_step_faults(steps), *_size_faults(node, steps, taken)])
+        self._refuse("expand()", _ending_faults(node, self.spec.result))
+        return node, steps
+
+    def _refuse(self, method: str, faults: Iterable[Fault]) -> None:
+        if problems := [((), f"{method} of {self.spec.kind} gives {what}. {hint}") for what, hint in faults]:
+            raise PlanRefused(problems)
 
     def _faults_when_run(self) -> Iterator[Fault]:
         hint = "Fix plan(), or the example."
+        yield from _signature_faults(type(self))
         try:
             node = self.plan()
             if empty := without_steps(node):
                 yield f"makes plan() give {empty}", "Return a step, Chain, Group or Chord."
                 return
-            steps = lay_out(node, uuid7)
+            steps = lay_out(_with_expansion(type(self), node), uuid7)
         except NameError:
             raise
         except PlanRefused as refused:
@@ -97,11 +143,18 @@ class WorkflowContract(Contract[ResultT]):
         else:
             yield from ((f"makes plan() give {what}", hint) for what, hint in _step_faults(steps))
             yield from _parameter_faults(steps)
-            if ends_in_parallel(node) and not _is_outcome_of_a_group(self.spec.result):
-                yield (
-                    f"makes plan() end in parallel steps, whose result is not {self.spec.result.__name__}",
-                    "Derive it from WorkflowContract[GroupResult], or end with one step.",
+            if not expands(type(self)):
+                yield from (
+                    (f"makes plan() end in {what}", hint) for what, hint in _ending_faults(node, self.spec.result)
                 )
+
+
+def _ending_faults(node: Node, result: type[BaseModel]) -> Iterator[Fault]:
+    if ends_in_parallel(node) and not _is_outcome_of_a_group(result):
+        yield (
+            f"parallel steps, whose result is not {result.__name__}",
+            "Derive it from WorkflowContract[GroupResult], or end with one step.",
+        )
 
 
 def _is_outcome_of_a_group(result: type[BaseModel]) -> bool:
@@ -112,12 +165,47 @@ def _is_outcome_of_a_group(result: type[BaseModel]) -> bool:
     return True
 
 
+def expands(contract: AnyContract) -> TypeGuard[type[WorkflowContract[Any]]]:
+    """Return whether a contract is that of a workflow with an `expand()` of its own."""
+    return issubclass(contract, WorkflowContract) and contract.expand is not WorkflowContract.expand
+
+
+def _with_expansion(contract: AnyContract, node: Node) -> Node:
+    return Chain(node, Expansion(EXPANSION, contract, {})) if expands(contract) else node
+
+
+def _signature_faults(contract: type[WorkflowContract[Any]]) -> Iterator[Fault]:
+    hint = "Write def expand(self, results), which returns a step, Chain, Group, Chord or None."
+    if any(is_it(contract.expand) for is_it in (inspect.iscoroutinefunction, inspect.isgeneratorfunction)):
+        yield "has an expand() that is async or a generator, which nothing would run", hint
+        return
+    try:
+        inspect.signature(contract.expand).bind(None, {})
+    except TypeError as wrong:
+        yield f"has an expand() that does not take the results: {wrong}", hint
+
+
+def _size_faults(node: Node, steps: Sequence[PlannedStep], taken: Collection[str]) -> Iterator[Fault]:
+    for name in sorted({step.plan.name for step in steps}.intersection(taken)):
+        yield f"another step the name {name!r}", "Give each step of a job another name."
+    if len(taken) + len(steps) > MAX_STEPS:
+        yield (
+            f"{len(steps):,} steps to a job that has {len(taken):,}; a job may have at most {MAX_STEPS:,}",
+            "Give each step more to do, or use maps.",
+        )
+    if laying_out_cost(node) > MOST_LAID_OUT or message_bytes(node) > MOST_MESSAGE_BYTES:
+        yield (
+            "too many parallel steps before others, each of whose messages has all that follow",
+            "Use fewer of either.",
+        )
+
+
 def _step_faults(steps: Sequence[PlannedStep]) -> Iterator[Fault]:
     for name, count in Counter(step.plan.name for step in steps).items():
         if count > 1:
             yield f"{count} steps the name {name!r}", "Give each another name."
     for step in steps:
-        if issubclass(step.plan.contract, WorkflowContract):
+        if issubclass(step.plan.contract, WorkflowContract) and not isinstance(step.plan, Expansion):
             yield f"a workflow as the step {step.plan.name!r}", "Put what its plan() returns in its place."
     for _, problem in feeding_problems(steps):
         what, _, hint = problem.partition(". ")
@@ -125,7 +213,7 @@ def _step_faults(steps: Sequence[PlannedStep]) -> Iterator[Fault]:
 
 
 def _parameter_faults(steps: Sequence[PlannedStep]) -> Iterator[Fault]:
-    for plan in (step.plan for step in steps):
+    for plan in (step.plan for step in steps if not isinstance(step.plan, Expansion)):
         for given in plan.item_params() if isinstance(plan, MapStep) else [plan.params]:
             try:
                 plan.contract.model_validate_json(json.dumps(with_stand_ins(plan.contract, given)))

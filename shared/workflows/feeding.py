@@ -13,7 +13,7 @@ from annotated_types import MinLen
 
 from shared.contract.artifacts import Artifact, Role
 from shared.contract.definition import AnyContract, FedFromUpstream
-from shared.workflows.nodes import MapStep, PlannedStep, StepPlan
+from shared.workflows.nodes import Expansion, MapStep, PlannedStep, StepPlan
 
 MAPPED = "results"  # the only field of the result of a map
 _SHOWN = 5  # maximum number of steps in a message
@@ -106,6 +106,8 @@ def feeding_problems(planned: Sequence[PlannedStep]) -> Iterator[tuple[str, str]
     by_id: Mapping[str, StepPlan] = {step.id: step.plan for step in planned}
     offers: dict[tuple[str, ...], Counter[Role]] = {}  # by the ids of the previous steps, which parallel steps share
     for later in planned:
+        if isinstance(later.plan, Expansion):
+            continue
         contract = later.plan.contract
         for name, marker in contract.fed_parameters().items():
             if name in later.plan.params or not contract.model_fields[name].is_required():

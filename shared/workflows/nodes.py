@@ -18,6 +18,8 @@ from shared.contract.definition import AnyContract, Contract
 
 MAX_STEPS = 1_000
 MAX_DEPTH = 8
+MOST_LAID_OUT = 30_000  # signatures; one takes 0.1 ms
+MOST_MESSAGE_BYTES = 16 << 20
 _STEP_BYTES = 1_024  # of the part of a step in a message, without its parameters; measured: 750
 
 Path = tuple[str | int, ...]
@@ -48,6 +50,11 @@ class MapStep(StepPlan):
         if self.names is None:
             return [{**self.params, **item} for item in self.items]
         return [{**self.params, **dict(zip(self.names, item, strict=True))} for item in self.items]
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion(StepPlan):
+    """The step after all others of a workflow with `expand()`, which it calls; its parameters are those of the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +154,8 @@ def ends_in_parallel(node: Node) -> bool:
     match node:
         case StepPlan():
             return False
+        case Chain(nodes=(*_, before, Expansion())):
+            return ends_in_parallel(before)  # unless the expansion adds steps
         case Chain():
             return ends_in_parallel(node.nodes[-1])
         case Chord():

@@ -6,9 +6,11 @@ A job is planned once: `prepare` lays its steps out, and all later checks and th
 from __future__ import annotations
 
 import hashlib
+import json
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_core import to_json, to_jsonable_python
@@ -24,7 +26,18 @@ from shared.ledger.states import State
 from shared.workflows.assembly import CanvasContract
 from shared.workflows.canvas import workflow_messages
 from shared.workflows.definition import WorkflowContract
-from shared.workflows.nodes import Node, Path, PlannedStep, PlanProblem, PlanRefused, ends_in_parallel, without
+from shared.workflows.nodes import (
+    Expansion,
+    MapStep,
+    Node,
+    Path,
+    PlannedStep,
+    PlanProblem,
+    PlanRefused,
+    StepPlan,
+    ends_in_parallel,
+    without,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +97,8 @@ class Planner:
         if prepared.node is None:
             return self._single(prepared.job, prepared.options, job_id or uuid7(), lineage)
         earlier = reusing.steps if reusing else ()
-        done = {step.step or "": step for step in earlier if step.state == State.SUCCEEDED}
+        again = {step.plan.name for step in prepared.steps if not isinstance(step.plan, Expansion)}
+        done = {name: step for step in earlier if step.state == State.SUCCEEDED and (name := step.step or "") in again}
         return self._workflow(prepared, prepared.node, job_id or uuid7(), lineage, done)
 
     def warm_up(self, contract: AnyContract) -> None:
@@ -110,12 +124,48 @@ class Planner:
         self, prepared: Prepared, node: Node, job_id: str, lineage: dict[str, Any], done: Mapping[str, Record]
     ) -> Entry:
         planned, options = prepared.steps, prepared.options
+        wishes = _wishes(options)
+        return Entry(
+            id=job_id,
+            queue=planned[0].plan.contract.spec.queue,
+            params=prepared.job.model_dump_json(exclude_unset=True),
+            steps=self._steps(node, planned, options, job_id, done, due_at=wishes.get("due_at")),
+            counts_steps=ends_in_parallel(node),
+            **self._policy(type(prepared.job), options),
+            **wishes,
+            **lineage,
+        )
+
+    def expansion(
+        self, node: Node, planned: Sequence[PlannedStep], step: Record, job: Record, reusing: Sequence[Record]
+    ) -> tuple[Entry, ...]:
+        """Return the entries of the steps that the step `step` adds to its job. Blocks: see `workflow_messages`.
+
+        A step of the same name, kind and parameters that succeeded among those of `reusing` does not run again.
+        """
+        given = json.loads(job.options)
+        options = RunOptions.model_validate({name: given[name] for name in RunOptions.model_fields if name in given})
+        earlier = {one.step: one for one in reusing if one.state == State.SUCCEEDED}
+        plans = (one.plan for one in planned)
+        done = {plan.name: found for plan in plans if (found := earlier.get(plan.name)) and _is_of(found, plan)}
+        after = [one if one.after else replace(one, after=(step.id,)) for one in planned]
+        return self._steps(node, after, options, job.id, done, due_at=None)
+
+    def _steps(
+        self,
+        node: Node,
+        planned: Sequence[PlannedStep],
+        options: RunOptions,
+        job_id: str,
+        done: Mapping[str, Record],
+        *,
+        due_at: int | None,
+    ) -> tuple[Entry, ...]:
         to_do = [step for step in planned if step.plan.name not in done]
         limits = {step.id: limits_of(step.plan.contract, options) for step in to_do}
         left = without(node, done.keys())
         messages = workflow_messages(self._composer, left, to_do, limits, job_id=job_id) if left else {}
         followers = _followers(planned)
-        wishes = _wishes(options)
         waited_for = {step.id for step in to_do}
 
         def entry(step: PlannedStep) -> Entry:
@@ -125,7 +175,7 @@ class Planner:
                 params=to_json(step.plan.params).decode(),
                 message=messages.get(step.id),
                 contract=fingerprint(step.plan.contract),
-                due_at=None if waited_for.intersection(step.after) else wishes.get("due_at"),
+                due_at=None if waited_for.intersection(step.after) else due_at,
                 job_id=job_id,
                 step=step.plan.name,
                 after=step.after,
@@ -136,16 +186,7 @@ class Planner:
                 **_places(step.plan.contract, step.plan.params),
             )
 
-        return Entry(
-            id=job_id,
-            queue=planned[0].plan.contract.spec.queue,
-            params=prepared.job.model_dump_json(exclude_unset=True),
-            steps=tuple(entry(step) for step in planned),
-            counts_steps=ends_in_parallel(node),
-            **self._policy(type(prepared.job), options),
-            **wishes,
-            **lineage,
-        )
+        return tuple(entry(step) for step in planned)
 
     def _policy(self, contract: AnyContract, options: RunOptions) -> dict[str, Any]:
         spec = contract.spec
@@ -214,8 +255,14 @@ def _wishes(options: RunOptions) -> dict[str, Any]:
     return wishes
 
 
+def _is_of(step: Record, plan: StepPlan) -> bool:
+    """Return whether a step of an earlier job is what is planned; no record has the items of a map."""
+    same = step.kind == plan.contract.spec.kind and json.loads(step.params) == plan.params
+    return same and not isinstance(plan, MapStep)
+
+
 def _followers(planned: Sequence[PlannedStep]) -> dict[str, list[str]]:
-    followers: dict[str, list[str]] = {step.id: [] for step in planned}
+    followers: dict[str, list[str]] = defaultdict(list)  # also of a step that the steps of an expansion follow
     for step in planned:
         for before in step.after:
             followers[before].append(step.id)

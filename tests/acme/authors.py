@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shared.errors import TransientFailure
-from tests.acme.authors_contracts import Done, Use
+from tests.acme.authors_contracts import Done, Use, first_time
 from worker.runtime.task import Run, runs
 
 WHAT: dict[str, Callable[[Use, Run], Any]] = {}
@@ -27,7 +27,8 @@ WHAT: dict[str, Callable[[Use, Run], Any]] = {}
 @runs(Use)
 def use_run(job: Use, run: Run) -> Done:
     """Do what the parameter says; the result is JSON text."""
-    return Done(said=json.dumps(WHAT[job.what](job, run)))
+    told = WHAT[job.what](job, run)
+    return told if isinstance(told, Done) else Done(said=json.dumps(told))
 
 
 def use(body: Callable[[Use, Run], Any]) -> Callable[[Use, Run], Any]:
@@ -135,6 +136,40 @@ def writes_a_line(job: Use, run: Run) -> None:
     path, _, line = job.uri.partition(" ")
     with Path(path).open("a") as stream:
         stream.write(f"{line}\n")
+
+
+@use
+def lists(job: Use, run: Run) -> Done:
+    """Return the names of the files of a folder."""
+    del run
+    return Done(said=" ".join(sorted(path.name for path in Path(job.uri).iterdir() if path.name[0] != ".")))
+
+
+@use
+def writes_end(job: Use, run: Run) -> list[str]:
+    """Return the lines that others have written."""
+    del run
+    return sorted(Path(job.uri, ".lines").read_text().split())
+
+
+@use
+def waits_for_go(job: Use, run: Run) -> None:
+    """Report until it is stopped."""
+    Path(job.uri, ".holds").touch()
+    while True:
+        run.progress(1)
+        time.sleep(0.05)
+
+
+@use
+def fails_once(job: Use, run: Run) -> None:
+    """Fail the first time, after the others have written."""
+    lines = Path(job.uri, ".lines")
+    while not (lines.exists() and len(lines.read_text().split()) >= 2):
+        run.progress(1)
+        time.sleep(0.05)
+    if first_time(job.uri):
+        raise ValueError("the first time")
 
 
 def _written(run: Run, name: str) -> Any:

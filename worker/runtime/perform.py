@@ -38,7 +38,7 @@ def perform(contract: AnyContract, body: Body, run: Run, kwargs: dict[str, Any],
             str(mismatch),
             remedy="Correct the order of the steps before it, or fix those that failed.",
         ) from None
-    job = _checked(contract, params)
+    job = checked(contract, params)
     run.idempotency_key = job.idempotency_key(run.job_id)
     return _bounded(_result(contract, body(job, run)), MAX_RESULT_BYTES)
 
@@ -46,7 +46,7 @@ def perform(contract: AnyContract, body: Body, run: Run, kwargs: dict[str, Any],
 def perform_each(contract: AnyContract, body: Body, run: Run, items: Sequence[dict[str, Any]]) -> str:
     """Run `body` on each item in order; the first failure ends the run and names the item."""
     results = []
-    jobs = [_checked(contract, params, index) for index, params in enumerate(items)]
+    jobs = [checked(contract, params, index) for index, params in enumerate(items)]
     for index, job in enumerate(jobs):
         item = _ItemRun(run, index, len(items))
         try:
@@ -122,7 +122,8 @@ class _ItemRun(Run):
         self._whole.report()
 
 
-def _checked(contract: AnyContract, params: dict[str, Any], item: int | None = None) -> Contract[Any]:
+def checked(contract: AnyContract, params: dict[str, Any], item: int | None = None) -> Contract[Any]:
+    """Return the job with these parameters. Raises `ParametersRefused`."""
     try:
         return contract.model_validate_json(json.dumps(params))
     except ValidationError as invalid:

@@ -31,7 +31,7 @@ from shared.ledger.client import Ledger
 from shared.ledger.server import bounded
 from shared.storage import ArtifactStore
 from shared.texts import redact
-from shared.workflows.definition import WorkflowContract
+from shared.workflows.definition import WorkflowContract, expands
 from worker.observability import configure_logging
 from worker.runtime import deadlines, scratch
 from worker.runtime.task import definitions
@@ -77,7 +77,7 @@ class Lifecycle:
                 "This worker has no tasks, so it would fail every job of its queues. "
                 "Set its families in WORKER_FAMILIES, or modules with tasks in CELERIAC_TASKS."
             )
-        refuse_foreign(sender.app.amqp.queues.consume_from, runs=definitions().keys())
+        refuse_foreign(sender.app.amqp.queues.consume_from, runs=sender.app.tasks.keys())
         os.environ[OWNER_VARIABLE] = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._pid = os.getpid()
         self._scratch = scratch.make_root()
@@ -168,7 +168,9 @@ def refuse_foreign(queues: Collection[str], *, runs: Collection[str]) -> None:
     foreign = [
         contract.spec
         for kind, contract in catalogue().items()
-        if contract.spec.queue in queues and kind not in runs and not issubclass(contract, WorkflowContract)
+        if contract.spec.queue in queues
+        and kind not in runs
+        and (expands(contract) or not issubclass(contract, WorkflowContract))
     ]
     if foreign:
         kinds, own = ", ".join(spec.kind for spec in foreign), sorted({spec.queue for spec in foreign})

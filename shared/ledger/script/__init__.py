@@ -31,6 +31,7 @@ PARTS = {
         "endings",
         "submission",
         "claims",
+        "expanding",
         "cancelling",
         "reading",
     ),

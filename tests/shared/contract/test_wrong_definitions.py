@@ -102,6 +102,9 @@ def source(section: str, code: str) -> str:
             result_field = code
         case "Workflows":
             more = WORKFLOW.format(body=textwrap.indent(code, " " * 8))
+        case "Workflows with `expand()`":
+            plan = "    return step('one', ShoutText(text=self.text))"
+            more = WORKFLOW.format(body=textwrap.indent(plan, " " * 4)) + textwrap.indent(code, " " * 4)
         case _:
             more = code
     given = ", ".join(line for line in keywords.values() if not line.endswith("=..."))

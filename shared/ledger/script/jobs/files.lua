@@ -4,18 +4,24 @@
 --   references:<id>   the live jobs that reference a file of this job, step or upload; `schedule:<id>` for a schedule
 
 -- luacheck: read globals KEY (keys)
--- luacheck: read globals NOW change load record_key (records)
+-- luacheck: read globals NOW change field_of load record_key (records)
 
 local POSTPONED_MS = 3600000
 
 local function owners_named_by(record)
-  local owners, params = {}, record.params or ''
-  if not string.find(params, 'artifact://', 1, true) then return owners end
-  for id in string.gmatch(params, 'artifact://(%x+%-%x+%-%x+%-%x+%-%x+)/') do owners[id] = true end
+  local owners, texts = {}, { record.params or '' }
+  for _, id in ipairs(record.expanded and cjson.decode(record.steps) or {}) do
+    texts[#texts + 1] = field_of(id, 'params') or ''
+  end
+  for _, params in ipairs(texts) do
+    if string.find(params, 'artifact://', 1, true) then
+      for id in string.gmatch(params, 'artifact://(%x+%-%x+%-%x+%-%x+%-%x+)/') do owners[id] = true end
+    end
+  end
   return owners
 end
 
--- A job is accepted; its parameters include those of its steps.
+-- A job is accepted, or has more steps: its parameters include those of the steps that it was accepted with.
 local function refer(record)
   for id in pairs(owners_named_by(record)) do change('SADD', KEY.references .. id, record.id) end
 end

@@ -46,6 +46,11 @@ local function workflow_result(job, last)
   return '{"succeeded_count": ' .. int(tonumber(job.done) - failed) .. ', "failed_count": ' .. int(failed) .. '}'
 end
 
+local function emit_progress(job)
+  local progress = { current = tonumber(job.done), total = tonumber(job.total), unit = 'steps', message = '' }
+  emit(job, 'progress', cjson.encode(progress))
+end
+
 -- Apply the end of a step to its job and to the steps after it.
 local function step_ended(step)
   local job = load(step.job_id)
@@ -67,9 +72,8 @@ local function step_ended(step)
       end
     end
     if FINAL[job.state] then return end
-    local progress = { current = tonumber(job.done), total = tonumber(job.total), unit = 'steps', message = '' }
-    emit(job, 'progress', cjson.encode(progress))
-    if progress.current == progress.total then settle(job, 'succeeded', { result = workflow_result(job, step) }) end
+    emit_progress(job)
+    if job.done == job.total then settle(job, 'succeeded', { result = workflow_result(job, step) }) end
   elseif not FINAL[job.state] then
     settle(job, step.state, { error = '{"step": ' .. cjson.encode(step.step) .. ', ' .. string.sub(step.error, 2) })
     close_steps(job, 'skipped', 'The step ' .. step.step .. ' ' .. step.state .. '.')

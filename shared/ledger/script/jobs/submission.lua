@@ -44,6 +44,23 @@ local function start_waiting(record)
   if record.expires_at then change('ZADD', KEY.expiring, record.expires_at, record.id) end
 end
 
+-- Write steps of a job, and publish or schedule those that wait for none of the others. Returns these.
+local function write_steps(steps)
+  local started = {}
+  for _, step in ipairs(steps) do
+    create(step)
+    if step.reused_from then
+      store_celery_result(step, 'SUCCESS', step.result)
+    elseif step.waits_for == '0' then
+      start_waiting(step)
+      started[#started + 1] = step
+    else
+      enter(step, 'waiting')
+    end
+  end
+  return started
+end
+
 -- Write a job, and publish or schedule it. `with_steps` of a record has the records of its steps.
 local function write(record)
   local steps = record.with_steps
@@ -55,18 +72,7 @@ local function write(record)
   if record.retried_from and redis.call('EXISTS', record_key(record.retried_from)) == 1 then
     set(hand_of(record.retried_from), { retried_as = record.id })
   end
-  if steps then
-    for _, step in ipairs(steps) do
-      create(step)
-      if step.reused_from then
-        store_celery_result(step, 'SUCCESS', step.result)
-      elseif step.waits_for == '0' then
-        start_waiting(step)
-      else
-        enter(step, 'waiting')
-      end
-    end
-  end
+  if steps then write_steps(steps) end
   start_waiting(record)
   begin_events(record)
 end

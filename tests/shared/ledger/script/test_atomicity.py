@@ -16,7 +16,7 @@ import redis
 
 from shared.ledger.client import Ledger
 from shared.ledger.keys import key
-from shared.ledger.records import Claim, Submission
+from shared.ledger.records import Claim, Submission, step_records
 from shared.ledger.script import all_parts, part
 from tests.support.ledgers import (
     ERROR,
@@ -131,6 +131,7 @@ def house(ledger: Ledger, client: redis.Redis) -> Iterator[House]:
     plain = [entry(tags=("t",)), entry(tags=("t",)), entry(id=waits, tags=("t",))]
     submission = Submission([entry(retried_from=ends), flow, *plain], idempotency_key="n", fingerprint="f")
     accepting, columns = submission.arguments()
+    added = step_records([entry(job_id=flow.id, step="more", after=(first,), params=json.dumps({"source": uri}))])
     asked: dict[str, list[Any]] = {
         "accept": [[accepting]],
         "claim": [
@@ -141,6 +142,7 @@ def house(ledger: Ledger, client: redis.Redis) -> Iterator[House]:
         "renew": [{"owner": "w1", "ids": [runs, first], "tokens": ["", ""], "lease_ms": 1_000}],
         "progress": [{"id": runs, "token": runs_token, "progress": "{}", "logs": ["{}"], "checkpoint": "{}"}],
         "submit": [{"id": runs, "token": runs_token, "job": entry().record()}],
+        "expand": [{"id": first, "token": first_token, "steps": added, "counts_steps": n} for n in (True, False)],
         "finish": [
             {"id": runs, "token": runs_token, "state": "succeeded", "result": "1", "artifacts": "[]"},
             {"id": first, "token": first_token, "state": "succeeded", "result": "1", "artifacts": "[]"},
@@ -212,7 +214,7 @@ def variants(arguments: Any) -> Iterator[Any]:
         for name, value in arguments.items():
             yield {other: kept for other, kept in arguments.items() if other != name}
             yield from ({**arguments, name: other} for other in HOSTILE_VALUES)
-            if name in {"job", "jobs", "alike"}:
+            if name in {"job", "jobs", "alike", "steps"}:
                 yield from ({**arguments, name: other} for other in variants(value))
 
 

@@ -1,0 +1,103 @@
+"""The step of a workflow that calls its `expand()`, and adds the steps that this returns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any, Never
+
+from pydantic import BaseModel, Field
+
+from shared.contract.catalogue import catalogue
+from shared.contract.definition import AnyContract
+from shared.errors import ClaimLost, TaskFailure
+from shared.ledger.client import Ledger
+from shared.ledger.records import Entry, Record
+from shared.workflows.definition import WorkflowContract, expands
+from shared.workflows.feeding import MAPPED
+from shared.workflows.nodes import PlanRefused, ends_in_parallel
+from worker.runtime.children import planner
+from worker.runtime.perform import checked
+from worker.runtime.run import CancelRequested, Run
+from worker.runtime.task import Definition
+
+
+class Expanded(BaseModel):
+    """The result of the step."""
+
+    step_count: int = Field(ge=0, description="Steps that were added.")
+
+
+class _Expanding(Definition):
+    """Call `expand()` of the job of a step; its parameters are those of the job, which are not written down twice."""
+
+    def perform(self, run: Run, *delivered: Any) -> str:
+        """Add the steps; return their number as JSON text."""
+        step = _read(run.ledger, run.job_id)
+        if step.job_id is None:
+            return super().perform(run, *delivered)
+        whole = _read(run.ledger, step.job_id)
+        return _expand(checked(self.contract, json.loads(whole.params)), run, step, whole).model_dump_json()
+
+
+def _refuse(job: WorkflowContract[Any], run: Run) -> Never:
+    """Refuse a message of another Celery client: it has no steps whose results there could be."""
+    del run
+    raise TaskFailure(
+        "workflow_without_steps",
+        f"{job.spec.kind} is a workflow, and this message is not one of its steps.",
+        remedy="Submit it to the gateway, which plans its steps.",
+    )
+
+
+def expansions(families: Collection[str]) -> list[Definition]:
+    """Return the tasks of the workflows of these families that add steps while they run."""
+    return [_Expanding(contract, _refuse) for contract in catalogue().families(families).values() if expands(contract)]
+
+
+def _expand(job: Any, run: Run, step: Record, whole: Record) -> Expanded:
+    before = whole.steps[: [one.id for one in whole.steps].index(step.id)]  # an earlier attempt may have added others
+    try:
+        found = job.expanded(_results(before), {one.step for one in (*before, step)})
+    except PlanRefused as refused:
+        raise TaskFailure("invalid_expansion", str(refused), remedy="Fix expand(), or the steps before it.") from None
+    steps: Sequence[Entry] = ()
+    counts_steps = False
+    if found is not None:
+        node, planned = found
+        steps = planner().expansion(node, planned, step, whole, _reused(run.ledger, whole))
+        counts_steps = ends_in_parallel(node)
+    if not run.ledger.expand(run.job_id, token=run.token, steps=steps, counts_steps=counts_steps):
+        raise CancelRequested(f"{whole.id} is cancelled")
+    return Expanded(step_count=len(steps))
+
+
+def _reused(ledger: Ledger, whole: Record) -> Sequence[Record]:
+    """Return the steps of the job whose steps this one uses again."""
+    earlier: Any = whole
+    while earlier.retried_from and any(step.reused_from for step in earlier.steps):
+        earlier = ledger.read(earlier.retried_from)
+        if not isinstance(earlier, Record):
+            break
+        if len(earlier.steps) > len(whole.steps):  # it came as far as its expansion
+            return earlier.steps
+    return ()
+
+
+def _results(steps: Sequence[Record]) -> dict[str, Any]:
+    return {str(step.step): None if step.result is None else _result(step.kind, step.result) for step in steps}
+
+
+def _result(kind: str, text: str) -> BaseModel | list[BaseModel]:
+    contract: AnyContract = catalogue()[kind]
+    result, given = contract.spec.result, json.loads(text)
+    if given.keys() == {MAPPED} and MAPPED not in result.model_fields:
+        return [result.model_validate_json(json.dumps(one)) for one in given[MAPPED]]
+    return result.model_validate_json(text)
+
+
+def _read(ledger: Ledger, job_id: str) -> Record:
+    found = ledger.read(job_id)
+    if not isinstance(found, Record):
+        raise ClaimLost(f"{job_id} is deleted")
+    return found
