@@ -75,8 +75,8 @@ class Checks:
             yield FieldError(pointer="/params", message=what)
         elif self._bytes > MOST_MESSAGE_BYTES:
             what = (
-                f"With it, the messages of this request have more than {MOST_MESSAGE_BYTES >> 20} MiB: the message of each "
-                "parallel step contains all later steps. Use fewer parallel or later steps, or smaller parameters."
+                f"With it, the messages of this request have more than {MOST_MESSAGE_BYTES >> 20} MiB: the message of "
+                "each parallel step contains all later steps. Use fewer parallel or later steps, or smaller parameters."
             )
             yield FieldError(pointer="/params", message=what)
 

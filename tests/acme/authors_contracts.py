@@ -84,7 +84,7 @@ class FanOut(
             "another thing": lambda: names,
             "group": lambda: Group(*parts),
             "a part fails": lambda: Chain(
-                Group(*parts, step("flaky", self._use("fails_once"))), step("end", self._line("end"))
+                Group(*parts), step("flaky", self._use("fails_once")), step("end", self._line("end"))
             ),
         }
         if self.how in others:

@@ -11,10 +11,10 @@ from shared.contract.definition import AnyContract
 from shared.ledger.client import Ledger
 from shared.ledger.records import Entry
 from shared.storage import ArtifactStore
-from worker.runtime.printing import printed_to
+from worker.runtime.bodies.printing import printed_to
+from worker.runtime.bodies.surroundings import restored
 from worker.runtime.run import JobLogHandler, Run, entered
 from worker.runtime.scratch import attempt_folder
-from worker.runtime.surroundings import restored
 
 
 class Notes(Ledger):

@@ -25,10 +25,10 @@ from shared.errors import CeleriacError
 from shared.ledger.client import Ledger
 from shared.storage import ArtifactStore
 from shared.texts import finite, json_text, plain, redact_field, said
+from worker.runtime.bodies.pools import pool_of
 from worker.runtime.checkpoints import written
 from worker.runtime.children import child_of, too_many_children
 from worker.runtime.files import PARQUET, described, media_type_of, refuse_unfit
-from worker.runtime.pools import pool_of
 
 _REPORT_EVERY_S = 0.5
 _LOG_LINES_BUFFERED = 50

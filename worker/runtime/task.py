@@ -37,12 +37,12 @@ from shared.workflows.canvas import PARAMETERS
 from shared.workflows.nodes import MapStep
 from worker.runtime import deadlines
 from worker.runtime.alone import Notes, alone
+from worker.runtime.bodies.printing import printed_to
+from worker.runtime.bodies.surroundings import restored
 from worker.runtime.delivery import message_of
 from worker.runtime.perform import Body, ParametersRefused, Upstream, perform, perform_each
-from worker.runtime.printing import printed_to
 from worker.runtime.run import CancelRequested, Run, entered
 from worker.runtime.scratch import attempt_folder, comes_of_full_disk, scratch_full
-from worker.runtime.surroundings import restored
 from worker.settings import worker_settings
 
 __all__ = ["Definition", "Run", "backoff_s", "definitions", "register", "runs"]
