@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from shared.jobs.data.places import TableDestination
     from worker.tables.databases.base import Database, Transaction
-    from worker.tables.databases.dialect import Dialect
     from worker.tables.databases.plan import Progress, TablePlan
     from worker.tables.databases.types import ExistingColumn
 
@@ -85,6 +84,7 @@ def _deliver(transaction: Transaction, plan: TablePlan, on_progress: Progress, *
         )
     on_progress(0, plan.row_count)
     plan, existing = fitting_target(transaction, plan)
+    plan = plan.without(column.name for column in existing if column.generated)
     inserted = updated = deleted = 0
     if plan.mode != "append":
         transaction.keep_writers_out(plan)
@@ -119,10 +119,11 @@ def fitting_target(transaction: Transaction, plan: TablePlan) -> tuple[TablePlan
     return plan, existing
 
 
-def staged_value(dialect: Dialect, existing: list[ExistingColumn]) -> Callable[[str], str]:
+def staged_value(plan: TablePlan, existing: list[ExistingColumn]) -> Callable[[str], str]:
     """Return a function: column name -> expression for the staged column in the type of the target's column."""
+    dialect = plan.dialect
     by_name = {dialect.fold(column.name): column for column in existing}
-    return lambda name: dialect.cast(by_name[dialect.fold(name)])
+    return lambda name: dialect.cast(by_name[dialect.fold(name)], plan.columns[name])
 
 
 def _recorded(transaction: Transaction, plan: TablePlan) -> Loaded | None:
@@ -148,7 +149,8 @@ def _upsert(
 ) -> tuple[int, int]:
     """Update the rows whose key exists, insert the rest; return how many of each."""
     transaction.stage(plan, on_progress)
-    value = staged_value(plan.dialect, existing)
+    transaction.refuse_inexact(plan, existing)
+    value = staged_value(plan, existing)
     refuse_bad_keys(transaction, plan, value)
     only_keys = set(plan.columns) == set(plan.key)  # then an existing row needs no change
     updated = 0 if only_keys else transaction.update(plan, existing, value)

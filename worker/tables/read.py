@@ -40,13 +40,19 @@ def stage_sql(
     """Write the rows of a table or a query to the Parquet file `staged`.
 
     Returns the columns staged as text whose type is still to be inferred from their values; the other columns have
-    their final types. Raises `TaskFailure` (``query_refused``, ``query_failed``, ``unsupported_type``) and
-    `TransientFailure` (``database_unavailable``).
+    their final types. Raises `TaskFailure` (``query_refused``, ``query_failed``, ``unsupported_type``,
+    ``date_out_of_range``) and `TransientFailure` (``database_unavailable``).
     """
     whole_table = select(database.dialect, source.table or "")
     query = whole_table if source.query is None else single_select(source.query)
     with _storable():
-        return database.stage_query(query, staged, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows)
+        return database.stage_query(
+            query,
+            staged,
+            memory_limit_bytes=memory_limit_bytes,
+            on_rows=on_rows,
+            out_of_range=source.dates_out_of_range,
+        )
 
 
 def read_table(

@@ -26,9 +26,11 @@ class Merged(NamedTuple):
 def merge(transaction: Transaction, plan: TablePlan, on_progress: Callable[[int, int | None], None]) -> Merged:
     """Merge the plan's dataset into its target. Raises `TaskFailure` for keys or columns that do not fit."""
     plan, existing = fitting_target(transaction, plan)
+    plan = plan.without(column.name for column in existing if column.generated)
     transaction.keep_writers_out(plan)
     transaction.stage(plan, on_progress)
-    value = staged_value(plan.dialect, existing)
+    transaction.refuse_inexact(plan, existing)
+    value = staged_value(plan, existing)
     refuse_bad_keys(transaction, plan, value)
     transaction.drop_unchanged(plan, existing, value)
     differing = transaction.staged_count()
@@ -49,7 +51,7 @@ def delete_others(
     transaction.keep_writers_out(plan)
     ((before,),) = transaction.rows(f"SELECT count(*) FROM {plan.target}")  # noqa: S608 - a quoted name
     transaction.stage(plan, on_progress)
-    deleted = transaction.change(delete_missing(plan, staged_value(plan.dialect, existing)))
+    deleted = transaction.change(delete_missing(plan, staged_value(plan, existing)))
     if deleted > before * most_ratio:
         raise TaskFailure(
             "too_many_deletions",

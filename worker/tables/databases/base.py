@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from worker.tables.databases.plan import Progress, TablePlan
     from worker.tables.databases.types import ExistingColumn
     from worker.tables.inference import Candidate
+    from worker.tables.parquet.calendar import OutOfRange
 
 
 class Database(ABC):
@@ -33,12 +34,19 @@ class Database(ABC):
 
     @abstractmethod
     def stage_query(
-        self, query: str, staged: Path, *, memory_limit_bytes: int, on_rows: Callable[[int], None]
+        self,
+        query: str,
+        staged: Path,
+        *,
+        memory_limit_bytes: int,
+        on_rows: Callable[[int], None],
+        out_of_range: OutOfRange = "fail",
     ) -> dict[str, Candidate]:
         """Write the rows of one SELECT to the Parquet file `staged`, in a transaction that can only read.
 
-        `on_rows` gets the number of rows so far. Returns the candidates of the columns that are staged as text although
-        their values may have another type; all other columns already have their types.
+        `out_of_range` says what becomes of dates and times that are infinite or beyond the years 1 to 9999. `on_rows`
+        gets the number of rows so far. Returns what the columns may become that came as text although they are
+        something else; the other columns have their types.
         """
 
     def stage_table(
@@ -50,6 +58,7 @@ class Database(ABC):
         temporal: Collection[str],  # noqa: ARG002 - for engines that have no types of their own
         memory_limit_bytes: int,
         on_rows: Callable[[int], None],
+        out_of_range: OutOfRange = "fail",
     ) -> dict[str, Candidate]:
         """Write the rows of a table that meet `condition` (empty: all), with the types of the table.
 
@@ -57,7 +66,9 @@ class Database(ABC):
         engine stores them as text. Otherwise it is the same as `stage_query`.
         """
         query = select(self.dialect, table, condition)
-        return self.stage_query(query, staged, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows)
+        return self.stage_query(
+            query, staged, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows, out_of_range=out_of_range
+        )
 
     @abstractmethod
     def transaction(
@@ -77,6 +88,9 @@ class Transaction(ABC):
     def fits(self, column: ExistingColumn, kind: pa.DataType) -> bool:
         """Return whether a column of the target takes every value of `kind` exactly, or refuses it."""
         return self.dialect.declare(kind) == column.declared or holds(column.shape, shape_of(kind))
+
+    def refuse_inexact(self, plan: TablePlan, existing: list[ExistingColumn]) -> None:  # noqa: B027 - most need nothing
+        """Raise `TaskFailure` (``value_not_exact``) for a staged value that the target's column would round."""
 
     @abstractmethod
     def rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:

@@ -37,6 +37,8 @@ class Dialect(ABC):
     """The type of a text that can be a primary key."""
     system_schemas: ClassVar[tuple[str, ...]] = ("pg_", "information_schema", "temp", "system")
     """Prefixes of the names of the database's own schemas."""
+    overriding: ClassVar[str] = ""
+    """What makes an INSERT give its own values to a column that the database would number."""
     primary_keys: ClassVar[bool] = True
     """Whether a table that is made for an upsert gets a primary key."""
 
@@ -60,8 +62,8 @@ class Dialect(ABC):
     def declare(self, kind: pa.DataType) -> str:
         """Return the engine's type for a new column; `kind` comes from `represent`."""
 
-    def cast(self, column: ExistingColumn) -> str:
-        """Return the expression that converts a staged column `s.column` to the type of the target's `column`."""
+    def cast(self, column: ExistingColumn, kind: pa.DataType) -> str:  # noqa: ARG002 - for engines that convert
+        """Return the expression for a staged column `s.column` of the type `kind`, as the target's column needs it."""
         return f"s.{self.quoted(column.name)}"
 
     def as_text(self, expression: str) -> str:

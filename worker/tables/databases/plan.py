@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shared.errors import TaskFailure
+from worker.tables.parquet.calendar import within_calendar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from shared.jobs.data.places import TableDestination
     from worker.tables.databases.dialect import Dialect
@@ -70,6 +71,12 @@ class TablePlan:
     def target(self) -> str:
         """The quoted name of the table, with its schema if one was given."""
         return self.dialect.target(self.table)
+
+    def without(self, names: Iterable[str]) -> TablePlan:
+        """Return the plan without some columns of the target, which keep their own values."""
+        left_out = set(map(self.dialect.fold, names)) - set(map(self.dialect.fold, self.key))
+        kept = {name: kind for name, kind in self.columns.items() if self.dialect.fold(name) not in left_out}
+        return replace(self, columns=kept)
 
 
 def plan_table(
@@ -128,17 +135,15 @@ def open_streaming(dataset: Path) -> pq.ParquetFile:
 def read_batches(plan: TablePlan, on_progress: Progress) -> Iterator[pa.RecordBatch]:
     """Yield the dataset in batches of the plan's types and report the rows once each batch has been taken.
 
-    Raises `TaskFailure` (``value_not_exact``) for a value that the type cannot hold exactly.
+    Raises `TaskFailure`: ``value_not_exact`` for a value that the type cannot hold, ``date_out_of_range`` for a date
+    beyond the years 1 to 9999.
     """
     schema = pa.schema(list(plan.columns.items()))
     done = 0
     with open_streaming(plan.dataset) as file:
-        for batch in file.iter_batches(batch_size=plan.batch_rows, use_threads=False):
-            arrays = [
-                _exact(column, kind, name)
-                for column, (name, kind) in zip(batch.columns, plan.columns.items(), strict=True)
-            ]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        for batch in file.iter_batches(batch_size=plan.batch_rows, columns=list(plan.columns), use_threads=False):
+            arrays = [_exact(batch.column(name), kind, name) for name, kind in plan.columns.items()]
+            yield within_calendar(pa.RecordBatch.from_arrays(arrays, schema=schema))
             done += batch.num_rows
             on_progress(done, plan.row_count)
 

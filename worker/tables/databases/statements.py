@@ -57,7 +57,7 @@ def insert_staged(plan: TablePlan, value: Callable[[str], str]) -> str:
     """Return the statement that appends the staged rows; `value` gives the expression for a column."""
     names = list(plan.columns)
     return (
-        f"INSERT INTO {plan.target} ({names_in(plan, names)}) "  # noqa: S608 - quoted names
+        f"INSERT INTO {plan.target} ({names_in(plan, names)}) {plan.dialect.overriding}"  # noqa: S608 - quoted names
         f"SELECT {', '.join(map(value, names))} FROM {STAGE} AS s"
     )
 
@@ -76,7 +76,7 @@ def insert_missing(plan: TablePlan, value: Callable[[str], str]) -> str:
     """
     names = list(plan.columns)
     return (
-        f"INSERT INTO {plan.target} ({names_in(plan, names)}) "  # noqa: S608 - quoted names
+        f"INSERT INTO {plan.target} ({names_in(plan, names)}) {plan.dialect.overriding}"  # noqa: S608 - quoted names
         f"SELECT {', '.join(map(value, names))} FROM {STAGE} AS s "
         f"LEFT JOIN {plan.target} AS t ON {matches(plan, value)} WHERE t.{plan.dialect.quoted(plan.key[0])} IS NULL"
     )

@@ -17,7 +17,8 @@
 | timestamp with zone     | timestamp with time zone   | TIMESTAMPTZ (ISO 8601, UTC)  | TIMESTAMP WITH TIME ZONE  |
 | time                    | time without time zone     | TIME (HH:MM:SS.ffffff)       | TIME                      |
 | null                    | text                       | TEXT                         | VARCHAR                   |
-| list, struct, map       | refused                    | refused                      | LIST, STRUCT, MAP         |
+| list of simple values   | array                      | refused                      | LIST                      |
+| struct, map             | refused                    | refused                      | STRUCT, MAP               |
 
 Everything is exact or refused: a timestamp with nanoseconds that microseconds cannot hold fails the job.
 """
@@ -31,7 +32,7 @@ import pyarrow as pa
 
 Family = Literal[
     "bool", "int", "float", "decimal", "text", "checked_text", "binary",
-    "date", "timestamp", "timestamptz", "time", "other",
+    "date", "timestamp", "timestamptz", "time", "list", "other",
 ]  # fmt: skip
 _INT64_BITS = 64
 _EXACT_IN = {64: 32, 32: 16}  # a float of the first number of bits holds every integer of the second
@@ -42,11 +43,13 @@ class Shape:
     """What a column can hold, whatever the engine calls it.
 
     `size` is the bits of an int or float, the scale of a decimal, the fraction digits of a time; None: any.
-    `checked_text` is a type that takes texts and refuses wrong ones (uuid, json, an enumeration).
+    `checked_text` is a type that takes texts and refuses wrong ones (uuid, json, an enumeration). `element` is what
+    each value of a list holds, where the engine has lists of one kind.
     """
 
     family: Family
     size: int | None = None
+    element: Shape | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,12 @@ class ExistingColumn:
     required: bool
     """Whether every row needs a value: the column is not nullable and has no default."""
     shape: Shape
+    limited: str = ""
+    """The type without its domain, where the engine has such."""
+    bare: str = ""
+    """The type without domain, length and digits."""
+    generated: bool = False
+    """Whether the database computes the values, and takes none."""
 
 
 def plain(kind: pa.DataType) -> pa.DataType:

@@ -9,10 +9,13 @@ import pyarrow.parquet as pq
 
 from shared.contract.artifacts import Column
 from shared.errors import TaskFailure
+from worker.tables.parquet.calendar import within_calendar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+    from worker.tables.parquet.calendar import OutOfRange
 
 MAX_COLUMNS = 2_000
 _MAX_NAME = 255
@@ -91,11 +94,17 @@ class ParquetSink:
 
 
 def write_batches(
-    batches: Iterable[pa.RecordBatch], found: pa.Schema, path: Path, on_rows: Callable[[int], None]
+    batches: Iterable[pa.RecordBatch],
+    found: pa.Schema,
+    path: Path,
+    on_rows: Callable[[int], None],
+    *,
+    out_of_range: OutOfRange = "fail",
 ) -> list[str]:
     """Write batches of the schema `found` to a Parquet file and return its clean column names.
 
-    Extension types are written as their storage types. `on_rows` gets the number of rows so far.
+    What an extension adds to a type is left out. `out_of_range` says what becomes of dates beyond the years 1 to 9999.
+    `on_rows` gets the number of rows so far.
     """
     names = column_names(found.names)
     kinds = [kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind for kind in found.types]
@@ -103,7 +112,7 @@ def write_batches(
     with ParquetSink(path, schema) as sink:
         for batch in batches:
             columns = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in batch.columns]
-            sink.write(pa.RecordBatch.from_arrays(columns, schema=schema))
+            sink.write(within_calendar(pa.RecordBatch.from_arrays(columns, schema=schema), out_of_range))
             on_rows(sink.row_count)
     return names
 

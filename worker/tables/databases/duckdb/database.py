@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from shared.connections.settings import DuckdbInfo
     from worker.tables.inference import Candidate
+    from worker.tables.parquet.calendar import OutOfRange
 
 _BATCH_ROWS = 10_000
 _POLL_INTERVAL_S = 0.1
@@ -43,7 +44,13 @@ class Duckdb(Database):
     dialect = DuckdbDialect()
 
     def stage_query(
-        self, query: str, staged: Path, *, memory_limit_bytes: int, on_rows: Callable[[int], None]
+        self,
+        query: str,
+        staged: Path,
+        *,
+        memory_limit_bytes: int,
+        on_rows: Callable[[int], None],
+        out_of_range: OutOfRange = "fail",
     ) -> dict[str, Candidate]:
         """Stage the rows of a query with their types. The query can access nothing but this file."""
         with (
@@ -53,7 +60,7 @@ class Duckdb(Database):
             lock(session)
             # execute() would hold all rows in memory
             reader = interruptible(session, lambda: session.sql(query).to_arrow_reader(_BATCH_ROWS))
-            write_batches(_interruptibly(session, reader), reader.schema, staged, on_rows)
+            write_batches(_interruptibly(session, reader), reader.schema, staged, on_rows, out_of_range=out_of_range)
             return {}
 
     @contextmanager

@@ -68,9 +68,9 @@ class DuckdbDialect(Dialect):
             return f"MAP({self.declare(plain(kind.key_type))}, {self.declare(plain(kind.item_type))})"
         raise self.unloadable(kind)
 
-    def cast(self, column: ExistingColumn) -> str:
+    def cast(self, column: ExistingColumn, kind: pa.DataType) -> str:
         """Return the staged column, cast only to types for which its text must be parsed."""
-        staged = super().cast(column)
+        staged = super().cast(column, kind)
         return f"CAST({staged} AS {column.declared})" if column.shape.family == "checked_text" else staged
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from worker.tables.databases.base import Transaction
 from worker.tables.databases.duckdb.dialect import DuckdbDialect, shape_in
 from worker.tables.databases.statements import STAGE, insert_staged, is_unchanged, matches, names_in
 from worker.tables.databases.types import ExistingColumn, holds, shape_of
 from worker.tables.duck.session import interruptible
+from worker.tables.parquet.calendar import within_calendar
 from worker.tables.parquet.columns import text
+from worker.tables.parquet.staging import batches_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import duckdb
-    import pyarrow as pa
 
     from worker.tables.databases.plan import Progress, TablePlan
 
@@ -77,7 +80,10 @@ class DuckdbTransaction(Transaction):
         return count
 
     def stage(self, plan: TablePlan, _on_progress: Progress) -> None:
-        """Make a view over the Parquet file; nothing is copied."""
+        """Make a view over the Parquet file; nothing is copied. Its dates are looked at, for DuckDB takes any."""
+        dated = [name for name, kind in plan.columns.items() if pa.types.is_temporal(kind)]
+        for batch in batches_of(plan.dataset, dated) if dated else ():
+            within_calendar(batch)
         columns = ", ".join(
             f"CAST({self.dialect.quoted(name)} AS {self.dialect.declare(kind)}) AS {self.dialect.quoted(name)}"
             for name, kind in plan.columns.items()

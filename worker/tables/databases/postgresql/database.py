@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
-import pyarrow as pa
 from adbc_driver_postgresql import dbapi as postgresql
 
 from worker.tables.databases.base import Database
 from worker.tables.databases.postgresql.dialect import PostgresqlDialect
 from worker.tables.databases.postgresql.failures import loading_failures, reading_failures
+from worker.tables.databases.postgresql.reading import stage_rows
 from worker.tables.databases.postgresql.transaction import PostgresqlTransaction
 from worker.tables.databases.statements import LEDGER, LEDGER_COLUMNS
-from worker.tables.parquet.staging import write_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 
     from shared.connections.settings import PostgresqlInfo
     from worker.tables.inference import Candidate
-
-_BATCH_BYTES = 4 * 1024**2
+    from worker.tables.parquet.calendar import OutOfRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +43,14 @@ class Postgresql(Database):
         *,
         memory_limit_bytes: int,  # noqa: ARG002 - batches of some MiB stay far below it
         on_rows: Callable[[int], None],
+        out_of_range: OutOfRange = "fail",
     ) -> dict[str, Candidate]:
         """Stage the rows of a query in batches. Numerics are staged as text to keep all digits."""
         with reading_failures(self.name, self.url), closing(self._connected()) as link, link.cursor() as cursor:
             cursor.execute("SET TRANSACTION READ ONLY")
             cursor.execute(f"SET LOCAL statement_timeout = {int(self.info.statement_timeout_s * 1_000)}")
             cursor.execute(f"SET LOCAL lock_timeout = {int(self.info.lock_timeout_s * 1_000)}")
-            cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
-            cursor.execute(f"{query}\n")  # the driver wraps it; the newline ends a trailing comment
-            reader = cursor.fetch_record_batch()
-            names = write_batches(reader, reader.schema, staged, on_rows)
-            return {name: "decimal" for name, column in zip(names, reader.schema, strict=True) if _is_numeric(column)}
+            return stage_rows(cursor, query, staged, out_of_range=out_of_range, on_rows=on_rows)
 
     @contextmanager
     def transaction(
@@ -97,8 +92,3 @@ class Postgresql(Database):
         bounded = urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
         link: adbc.Connection = postgresql.connect(bounded)
         return link
-
-
-def _is_numeric(column: pa.Field) -> bool:
-    """Return whether a column is a PostgreSQL numeric; the driver returns them as text to keep all digits."""
-    return isinstance(column.type, pa.OpaqueType) and column.type.type_name == "numeric"

@@ -9,7 +9,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from adbc_driver_manager import OperationalError
+from adbc_driver_manager import DataError, NotSupportedError, OperationalError, ProgrammingError
 from adbc_driver_manager import dbapi as adbc
 
 from shared.errors import TaskFailure, TransientFailure
@@ -77,7 +77,7 @@ def loading_failures(name: str, url: str) -> Iterator[None]:
 
 
 def _loading_failure(error: adbc.Error, name: str, url: str) -> TaskFailure:
-    """Return the failure of the job for an error of the driver. Without a SQLSTATE it is a network error."""
+    """Return the failure of the job for an error of the driver. Without a SQLSTATE it is of the network or the data."""
     state = error.sqlstate or ""
     text = str(error)
     if _NOT_CONNECTED in text:
@@ -90,6 +90,8 @@ def _loading_failure(error: adbc.Error, name: str, url: str) -> TaskFailure:
             remedy="Look for long transactions that hold locks on the table, or raise the timeouts of the connection.",
             sqlstate=state,
         )
+    if not state and isinstance(error, DataError | NotSupportedError | ProgrammingError) and not _LOST.search(text):
+        return TaskFailure("value_refused", message, remedy="Cast or correct the values in a transform step.")
     if state.startswith(_UNAVAILABLE) or not state:
         return TransientFailure(
             "database_unavailable",

@@ -16,6 +16,7 @@ from shared.errors import TaskFailure
 from worker.tables.databases.base import Transaction
 from worker.tables.databases.plan import read_batches
 from worker.tables.databases.postgresql.dialect import PostgresqlDialect, shape_in
+from worker.tables.databases.postgresql.reading import SPELLING
 from worker.tables.databases.statements import STAGE, create_stage, insert_staged, is_unchanged, matches
 from worker.tables.databases.types import ExistingColumn
 
@@ -27,6 +28,21 @@ if TYPE_CHECKING:
 
 _NAME_BYTES = 63
 _DEAD_PEER_CHECK_S = 10
+_COLUMNS = """
+    WITH RECURSIVE held (position, type, modifier) AS (
+        SELECT attnum, atttypid, atttypmod FROM pg_catalog.pg_attribute
+        WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped
+        UNION ALL
+        SELECT held.position, t.typbasetype, t.typtypmod
+        FROM held JOIN pg_catalog.pg_type t ON t.oid = held.type WHERE t.typtype = 'd'
+    )
+    SELECT a.attname::text, format_type(a.atttypid, a.atttypmod),
+           a.attnotnull AND NOT a.atthasdef AND a.attidentity::text = '', a.attgenerated::text <> '',
+           format_type(held.type, held.modifier), format_type(held.type, -1)
+    FROM held JOIN pg_catalog.pg_type t ON t.oid = held.type
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = to_regclass(?) AND a.attnum = held.position
+    WHERE t.typtype <> 'd' ORDER BY a.attnum
+"""
 
 
 class PostgresqlTransaction(Transaction):
@@ -55,6 +71,8 @@ class PostgresqlTransaction(Transaction):
                 f"{int(seconds * 1000)}ms",
                 name,
             )
+        for setting in SPELLING:
+            self.change(setting)
 
     def lock(self, what: str) -> None:
         """Wait for the advisory lock named `what`, and hold it until the transaction ends."""
@@ -88,17 +106,31 @@ class PostgresqlTransaction(Transaction):
             self.lock(f"table {plan.table}")
             if not self.has(plan.target):
                 return None
-        found = self.rows(
-            "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), t.typtype::text, "
-            "a.attnotnull AND NOT a.atthasdef AND a.attidentity::text = '' "
-            "FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
-            "WHERE a.attrelid = to_regclass(?) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-            plan.target,
-        )
         return [
-            ExistingColumn(name, declared, bool(required), shape_in(declared, is_enumeration=typtype == "e"))
-            for name, declared, typtype, required in found
+            ExistingColumn(name, declared, bool(required), shape_in(limited), limited, bare, bool(generated))
+            for name, declared, required, generated, limited, bare in self.rows(_COLUMNS, plan.target, plan.target)
         ]
+
+    def fits(self, column: ExistingColumn, kind: pa.DataType) -> bool:
+        """Return whether a column of the target takes the values of `kind`, or `refuse_inexact` refuses them."""
+        return self.dialect.declare(kind) == column.declared or self.dialect.takes(column, kind)
+
+    def refuse_inexact(self, plan: TablePlan, existing: list[ExistingColumn]) -> None:
+        """Raise `TaskFailure` (``value_not_exact``) for a staged value that PostgreSQL would round."""
+        by_name = {column.name: column for column in existing}
+        conditions = {name: self.dialect.inexact(by_name[name], kind) for name, kind in plan.columns.items()}
+        for name, condition in conditions.items():
+            if not condition:
+                continue
+            value = f"s.{self.dialect.quoted(name)}::text"
+            for (example,) in self.rows(f"SELECT {value} FROM {STAGE} AS s WHERE {condition} LIMIT 1"):  # noqa: S608 - quoted names
+                declared = by_name[name].declared
+                raise TaskFailure(
+                    "value_not_exact",
+                    f"A value of column {name!r}, {example}, does not fit {declared} without a change.",
+                    remedy="Round the column in a transform step, or change the column of the table.",
+                    column=name,
+                )
 
     def keep_writers_out(self, plan: TablePlan) -> None:
         """Lock the table against other writers, so that no row is added while rows are matched or deleted."""
@@ -111,7 +143,8 @@ class PostgresqlTransaction(Transaction):
             *schema, table = plan.table.split(".")
             return self._copy(table, plan, on_progress, db_schema_name=schema[0] if schema else None)
         self.stage(plan, on_progress)
-        return self.change(insert_staged(plan, lambda name: self.dialect.cast(by_name[name])))
+        self.refuse_inexact(plan, existing)
+        return self.change(insert_staged(plan, lambda name: self.dialect.cast(by_name[name], plan.columns[name])))
 
     def stage(self, plan: TablePlan, on_progress: Progress) -> None:
         """Copy the dataset into a temporary table, which PostgreSQL drops with the session."""
@@ -121,11 +154,11 @@ class PostgresqlTransaction(Transaction):
 
     def drop_unchanged(self, plan: TablePlan, existing: list[ExistingColumn], value: Callable[[str], str]) -> None:
         """Delete the staged rows that are unchanged in the target."""
-        without_equality = {column.name for column in existing if column.declared == "json"}
+        as_texts = {column.name for column in existing if column.shape.family in {"checked_text", "list"}}
 
         def equal(name: str) -> str:
-            as_text = "::text" if name in without_equality else ""
-            return f"t.{self.dialect.quoted(name)}{as_text} IS NOT DISTINCT FROM {value(name)}{as_text}"
+            as_text = "::text" if name in as_texts else ""  # some have no equality, and some equal what is not the same
+            return f"t.{self.dialect.quoted(name)}{as_text} IS NOT DISTINCT FROM ({value(name)}){as_text}"
 
         self.change(
             f"DELETE FROM {STAGE} AS s USING {plan.target} AS t "  # noqa: S608 - quoted names
@@ -163,7 +196,8 @@ def _numbered(sql: str) -> str:
 
 def _refuse_nul(batch: pa.RecordBatch) -> None:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if pa.types.is_string(column.type) and pc.any(pc.match_substring(column, "\0")).as_py():
+        texts = column.flatten() if pa.types.is_list(column.type) else column
+        if pa.types.is_string(texts.type) and pc.any(pc.match_substring(texts, "\0")).as_py():
             raise TaskFailure(
                 "value_not_storable",
                 f"The column {name!r} has text with a NUL character, which PostgreSQL cannot store.",

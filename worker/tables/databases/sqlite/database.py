@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from shared.connections.settings import SqliteInfo
     from worker.tables.inference import Candidate
+    from worker.tables.parquet.calendar import OutOfRange
 
 _CHECK_EVERY = 100_000  # instructions of the virtual machine of SQLite
 _LONGEST_QUERY_S = 1_800.0
@@ -41,6 +42,7 @@ class Sqlite(Database):
         *,
         memory_limit_bytes: int,  # noqa: ARG002 - batches of some rows stay far below it
         on_rows: Callable[[int], None],
+        out_of_range: OutOfRange = "fail",  # noqa: ARG002 - SQLite has no dates that are beyond
     ) -> dict[str, Candidate]:
         """Stage the rows of a query as text, because a column can have values of any type; types are inferred later."""
         with self._reading() as session:
@@ -56,6 +58,7 @@ class Sqlite(Database):
         temporal: Collection[str],
         memory_limit_bytes: int,  # noqa: ARG002 - batches of some rows stay far below it
         on_rows: Callable[[int], None],
+        out_of_range: OutOfRange = "fail",  # noqa: ARG002 - SQLite has no dates that are beyond
     ) -> dict[str, Candidate]:
         """Stage the rows of a table with its declared types if all values fit them."""
         *schema, name = table.split(".")
