@@ -56,12 +56,13 @@ def load_table(
     memory_limit_bytes: int = _DEFAULT_MEMORY_BYTES,
     threads: int = 1,
     only_new: bool = False,
+    before_commit: Callable[[Transaction, TablePlan], None] | None = None,
 ) -> Loaded:
     """Load the Parquet file `dataset` into a table, all or nothing, and once for each `load_id`.
 
     `on_progress(rows, total)` is called as rows are loaded; an exception from it rolls the load back. DuckDB spills
     into `scratch` beyond `memory_limit_bytes`; the other engines stream batches of some MiB.
-    With `only_new` the table must not exist.
+    With `only_new` the table must not exist. What `before_commit` raises undoes the load.
     Raises `TaskFailure` for permanent failures (permissions, types, duplicate keys), `TransientFailure` for transient
     ones (no response, locks, deadlocks, timeouts). An upsert needs unique keys without missing values.
     """
@@ -69,10 +70,17 @@ def load_table(
     with database.transaction(
         load_id, scratch=scratch, memory_limit_bytes=memory_limit_bytes, threads=threads
     ) as transaction:
-        return _deliver(transaction, plan, on_progress, only_new=only_new)
+        return _deliver(transaction, plan, on_progress, only_new=only_new, before_commit=before_commit)
 
 
-def _deliver(transaction: Transaction, plan: TablePlan, on_progress: Progress, *, only_new: bool) -> Loaded:
+def _deliver(
+    transaction: Transaction,
+    plan: TablePlan,
+    on_progress: Progress,
+    *,
+    only_new: bool,
+    before_commit: Callable[[Transaction, TablePlan], None] | None,
+) -> Loaded:
     earlier = _recorded(transaction, plan)
     if earlier is not None:
         return earlier
@@ -95,6 +103,8 @@ def _deliver(transaction: Transaction, plan: TablePlan, on_progress: Progress, *
         if plan.mode == "replace":
             deleted = transaction.change(f"DELETE FROM {plan.target}")  # noqa: S608 - a quoted name
         inserted = transaction.insert(plan, existing, on_progress)
+    if before_commit is not None:
+        before_commit(transaction, plan)
     transaction.change(RECORD, plan.load_id, plan.destination, plan.mode, inserted, updated, deleted)
     transaction.commit()
     return Loaded(plan.destination, plan.mode, inserted, updated, deleted)

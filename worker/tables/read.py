@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shared.jobs.data.places import SqlSource
-    from worker.tables.databases.base import Database
+    from worker.tables.databases.base import Database, Transaction
     from worker.tables.inference import Candidate
 
 _UNKNOWN_DECIMAL = pa.decimal128(38, 10)  # for a column without values whose table does not declare a scale
@@ -56,7 +56,7 @@ def stage_sql(
 
 
 def read_table(
-    database: Database,
+    source: Database | Transaction,
     table: str,
     output: Path,
     *,
@@ -69,13 +69,14 @@ def read_table(
 ) -> int:
     """Write the rows of `table` that meet `condition` to the new Parquet file `output`; return how many there are.
 
+    A transaction gives the rows as it sees them, before its commit.
     `condition` is SQL of this worker, never of a client. Columns in `temporal` become dates or times even if the
     engine stores them as text. `when_empty` is the type of columns without values whose type is inferred from them.
     Raises `TaskFailure` and `TransientFailure`, see `stage_sql`.
     """
     staged = scratch / f"{output.stem}-staged.parquet"
     with _storable():
-        candidates = database.stage_table(
+        candidates = source.stage_table(
             table, condition, staged, temporal=temporal, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows
         )
     unknown = {name: _UNKNOWN_DECIMAL for name, candidate in candidates.items() if candidate == "decimal"}

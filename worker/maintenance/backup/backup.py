@@ -16,6 +16,7 @@ from worker.maintenance.backup.archive import TABLE, ArchiveWriter, Manifest, re
 from worker.maintenance.backup.digest import files_digest, rows_digest
 from worker.maintenance.backup.files import paths_below, sha256_in, unreachable, write_file
 from worker.runtime.scratch import comes_of_full_disk
+from worker.tables.databases.plan import check_fits, plan_table
 from worker.tables.load import load_table
 from worker.tables.parquet.staging import columns_of
 from worker.tables.read import read_table
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
     from worker.maintenance.backup.archive import Archive
     from worker.reach.connections import StoreConnection
-    from worker.tables.databases.base import Database
+    from worker.tables.databases.base import Database, Transaction
+    from worker.tables.databases.plan import TablePlan
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def back_up_table(database: Database, table: str, target: Path, bounds: Bounds) 
         memory_limit_bytes=bounds.memory_limit_bytes,
         on_rows=lambda count: bounds.on_progress(count, None, "rows"),
     )
+    _refuse_unrestorable(database, table, rows)
     _, digest = rows_digest(rows, **bounds.engine(), on_fraction=lambda _: bounds.on_progress(row_count, None, "rows"))
     with ArchiveWriter(target) as writer, rows.open("rb") as content:
         writer.add(TABLE, content, lambda _: bounds.on_progress(row_count, row_count, "rows"), packed=True)
@@ -110,11 +113,11 @@ def back_up_store(store: StoreConnection, prefix: str, target: Path, bounds: Bou
 def restore_table(
     backup: Path, database: Database, table: str, *, replace: bool, load_id: str, bounds: Bounds
 ) -> Manifest:
-    """Restore a backup into `table` and compare the resulting table with the backup.
+    """Restore a backup into `table` and compare the resulting table with the backup before it is committed.
 
     Raises `TaskFailure`: ``backup_refused``, ``table_exists``, ``restore_not_exact``, and the failures of loading.
     """
-    rows, there = bounds.scratch / TABLE, bounds.scratch / "restored.parquet"
+    rows = bounds.scratch / TABLE
     with _opened(backup, "table", bounds) as archive:
         manifest = archive.manifest
         with archive.open(manifest.files[0]) as content, rows.open("wb") as unpacked:
@@ -122,6 +125,11 @@ def restore_table(
     _refuse_other_rows(rows, manifest, bounds)
     mode = "replace" if replace else "append"
     target = {"kind": "table", "connection": database.name, "table": table, "mode": mode}
+
+    def check(transaction: Transaction, plan: TablePlan) -> None:
+        transaction.advance_numbers(plan)
+        _refuse_inexact(transaction, table, rows, manifest, bounds)
+
     load_table(
         database,
         TableDestination.model_validate(target),
@@ -129,19 +137,9 @@ def restore_table(
         load_id=load_id,
         on_progress=lambda done, total: bounds.on_progress(done, total, "rows"),
         only_new=not replace,
+        before_commit=check,
         **bounds.engine(),
     )
-    read_table(
-        database,
-        table,
-        there,
-        scratch=bounds.scratch,
-        memory_limit_bytes=bounds.memory_limit_bytes,
-        on_rows=lambda count: bounds.on_progress(count, manifest.row_count, "rows"),
-    )
-    found = rows_digest(there, like=rows, **bounds.engine(), on_fraction=lambda _: bounds.on_progress(0, None, "rows"))
-    if found != (manifest.row_count, manifest.digest):
-        raise _not_exact(f"{database.name}:{table} has {found[0]} rows with the digest {found[1]}", manifest)
     return manifest
 
 
@@ -201,6 +199,39 @@ def _refuse_other_rows(rows: Path, manifest: Manifest, bounds: Bounds) -> None:
         raise refused(f"its table is not a valid Parquet file ({unreadable})") from None
     if columns != manifest.columns or found != (manifest.row_count, manifest.digest):
         raise refused("the columns or rows of its table do not match its manifest")
+
+
+def _refuse_inexact(transaction: Transaction, table: str, rows: Path, manifest: Manifest, bounds: Bounds) -> None:
+    """Compare the table as the transaction sees it with the backup."""
+    there = bounds.scratch / "restored.parquet"
+    read_table(
+        transaction,
+        table,
+        there,
+        scratch=bounds.scratch,
+        memory_limit_bytes=bounds.memory_limit_bytes,
+        on_rows=lambda count: bounds.on_progress(count, manifest.row_count, "rows"),
+    )
+    found = rows_digest(there, like=rows, **bounds.engine(), on_fraction=lambda _: bounds.on_progress(0, None, "rows"))
+    if found != (manifest.row_count, manifest.digest):
+        raise _not_exact(f"{manifest.source} restored as {table} has {found[0]} rows, digest {found[1]}", manifest)
+
+
+def _refuse_unrestorable(database: Database, table: str, rows: Path) -> None:
+    """Raise `TaskFailure` (``backup_not_restorable``) if the table itself would not take its rows back."""
+    destination = {"kind": "table", "connection": database.name, "table": table}
+    try:
+        plan = plan_table(
+            database.name, TableDestination.model_validate(destination), rows, load_id="", dialect=database.dialect
+        )
+        with database.looking() as transaction:
+            check_fits(plan, transaction.columns(plan) or [], transaction.fits)
+    except TaskFailure as unfit:
+        raise TaskFailure(
+            "backup_not_restorable",
+            f"The backup of {database.name}:{table} could not be restored into it: {unfit.message}",
+            remedy="Back up a view or a copy of the table without these columns, or with them as text.",
+        ) from None
 
 
 def _refuse_present(store: StoreConnection, prefix: str, others: list[str], *, replace: bool) -> None:

@@ -79,11 +79,31 @@ class Database(ABC):
         The table `celeriac_loads` exists in it.
         """
 
+    @abstractmethod
+    def looking(self) -> AbstractContextManager[Transaction]:
+        """Open a transaction that can only read, for an account that may do no more."""
+
 
 class Transaction(ABC):
     """One transaction of a database. It is rolled back unless `commit` was called."""
 
     dialect: ClassVar[Dialect]
+
+    @abstractmethod
+    def stage_table(
+        self,
+        table: str,
+        condition: str,
+        staged: Path,
+        *,
+        temporal: Collection[str],
+        memory_limit_bytes: int,
+        on_rows: Callable[[int], None],
+    ) -> dict[str, Candidate]:
+        """Write the rows of a table to a Parquet file as this transaction sees them; see `Database.stage_table`."""
+
+    def advance_numbers(self, plan: TablePlan) -> None:  # noqa: B027 - most count from the rows that are there
+        """Let the numbers that the database gives to new rows begin after those of the rows that are there."""
 
     def fits(self, column: ExistingColumn, kind: pa.DataType) -> bool:
         """Return whether a column of the target takes every value of `kind` exactly, or refuses it."""

@@ -109,7 +109,7 @@ def plan_table(
         mode=destination.mode,
         key=tuple(destination.key),
         dataset=dataset,
-        columns={field.name: dialect.represent(field.type) for field in schema},
+        columns={field.name: _represented(field, dialect) for field in schema},
         row_count=metadata.num_rows,
         batch_rows=batch_rows,
         dialect=dialect,
@@ -209,6 +209,18 @@ def check_fits(
             "layout.types, set destination.new_columns to 'add', or change the table.",
             problem_count=len(problems),
         )
+
+
+def _represented(field: pa.Field, dialect: Dialect) -> pa.DataType:
+    try:
+        return dialect.represent(field.type)
+    except TaskFailure as unloadable:
+        raise TaskFailure(
+            unloadable.code,
+            f"The column {field.name!r}: {unloadable.message}",
+            remedy=unloadable.remedy,
+            column=field.name,
+        ) from None
 
 
 def _batch_rows(file: pq.ParquetFile) -> int:

@@ -17,21 +17,18 @@ import duckdb
 from worker.tables.databases.base import Database
 from worker.tables.databases.duckdb.dialect import DuckdbDialect
 from worker.tables.databases.duckdb.failures import is_locked, loading_failures, reading_failures
-from worker.tables.databases.duckdb.transaction import DuckdbTransaction
+from worker.tables.databases.duckdb.transaction import DuckdbTransaction, stage_rows
 from worker.tables.databases.statements import LEDGER, LEDGER_COLUMNS
-from worker.tables.duck.session import connect, disk_failures, interruptible, lock
-from worker.tables.parquet.staging import write_batches
+from worker.tables.duck.session import connect, disk_failures, lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    import pyarrow as pa
 
     from shared.connections.settings import DuckdbInfo
     from worker.tables.inference import Candidate
     from worker.tables.parquet.calendar import OutOfRange
 
-_BATCH_ROWS = 10_000
+_LOOK_BYTES = 64 * 1024**2
 _POLL_INTERVAL_S = 0.1
 
 
@@ -58,10 +55,17 @@ class Duckdb(Database):
             connect(str(self.info.path), read_only=True, memory_limit_bytes=memory_limit_bytes, threads=1) as session,
         ):
             lock(session)
-            # execute() would hold all rows in memory
-            reader = interruptible(session, lambda: session.sql(query).to_arrow_reader(_BATCH_ROWS))
-            write_batches(_interruptibly(session, reader), reader.schema, staged, on_rows, out_of_range=out_of_range)
+            stage_rows(session, query, staged, on_rows, out_of_range=out_of_range)
             return {}
+
+    @contextmanager
+    def looking(self) -> Iterator[DuckdbTransaction]:
+        """Yield a transaction that can only read."""
+        with (
+            reading_failures(self.name),
+            connect(str(self.info.path), read_only=True, memory_limit_bytes=_LOOK_BYTES, threads=1) as session,
+        ):
+            yield DuckdbTransaction(session)
 
     @contextmanager
     def transaction(
@@ -100,14 +104,3 @@ class Duckdb(Database):
                 if not is_locked(error) or time.monotonic() > deadline:
                     raise
             time.sleep(_POLL_INTERVAL_S)
-
-
-def _interruptibly(session: duckdb.DuckDBPyConnection, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    """Yield the batches; waiting for the first, in which a query does all sorting and grouping, can be interrupted.
-
-    Waiting for each of the others in the same way would make reading a plain table a third slower.
-    """
-    first = interruptible(session, lambda: next(reader, None))
-    if first is not None:
-        yield first
-        yield from reader

@@ -46,11 +46,23 @@ class Postgresql(Database):
         out_of_range: OutOfRange = "fail",
     ) -> dict[str, Candidate]:
         """Stage the rows of a query in batches. Numerics are staged as text to keep all digits."""
+        with self._reading() as (_, cursor):
+            return stage_rows(cursor, query, staged, out_of_range=out_of_range, on_rows=on_rows)
+
+    @contextmanager
+    def looking(self) -> Iterator[PostgresqlTransaction]:
+        """Yield a transaction that can only read."""
+        with self._reading() as (link, cursor):
+            yield PostgresqlTransaction(link, cursor)
+
+    @contextmanager
+    def _reading(self) -> Iterator[tuple[adbc.Connection, adbc.Cursor]]:
+        """Yield a session in a transaction that can only read, with bounded statements and waits."""
         with reading_failures(self.name, self.url), closing(self._connected()) as link, link.cursor() as cursor:
             cursor.execute("SET TRANSACTION READ ONLY")
             cursor.execute(f"SET LOCAL statement_timeout = {int(self.info.statement_timeout_s * 1_000)}")
             cursor.execute(f"SET LOCAL lock_timeout = {int(self.info.lock_timeout_s * 1_000)}")
-            return stage_rows(cursor, query, staged, out_of_range=out_of_range, on_rows=on_rows)
+            yield link, cursor
 
     @contextmanager
     def transaction(

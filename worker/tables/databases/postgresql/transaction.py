@@ -16,15 +16,17 @@ from shared.errors import TaskFailure
 from worker.tables.databases.base import Transaction
 from worker.tables.databases.plan import read_batches
 from worker.tables.databases.postgresql.dialect import PostgresqlDialect, shape_in
-from worker.tables.databases.postgresql.reading import SPELLING
-from worker.tables.databases.statements import STAGE, create_stage, insert_staged, is_unchanged, matches
+from worker.tables.databases.postgresql.reading import SPELLING, stage_rows
+from worker.tables.databases.statements import STAGE, create_stage, insert_staged, is_unchanged, matches, select
 from worker.tables.databases.types import ExistingColumn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
 
     from shared.connections.settings import PostgresqlInfo
     from worker.tables.databases.plan import Progress, TablePlan
+    from worker.tables.inference import Candidate
 
 _NAME_BYTES = 63
 _DEAD_PEER_CHECK_S = 10
@@ -131,6 +133,35 @@ class PostgresqlTransaction(Transaction):
                     remedy="Round the column in a transform step, or change the column of the table.",
                     column=name,
                 )
+
+    def stage_table(
+        self,
+        table: str,
+        condition: str,
+        staged: Path,
+        *,
+        temporal: Collection[str],  # noqa: ARG002 - PostgreSQL has types
+        memory_limit_bytes: int,  # noqa: ARG002 - batches of some MiB stay far below it
+        on_rows: Callable[[int], None],
+    ) -> dict[str, Candidate]:
+        """Write the rows of a table to a Parquet file as this transaction sees them."""
+        query = select(self.dialect, table, condition)
+        return stage_rows(self._cursor, query, staged, out_of_range="fail", on_rows=on_rows)
+
+    def advance_numbers(self, plan: TablePlan) -> None:
+        """Set the sequences of serial and identity columns to the highest number that is there, if that is higher."""
+        found = self.rows(
+            "SELECT attname::text, pg_get_serial_sequence(?, attname::text) FROM pg_catalog.pg_attribute "
+            "WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped "
+            "AND pg_get_serial_sequence(?, attname::text) IS NOT NULL",
+            *[plan.target] * 3,
+        )
+        for column, sequence in found:
+            self.rows(
+                f"SELECT setval(?::regclass, number) FROM (SELECT max({self.dialect.quoted(column)}) AS number "  # noqa: S608 - quoted names
+                f"FROM {plan.target}) AS rows WHERE number > 0 AND number >= (SELECT last_value FROM {sequence})",
+                sequence,
+            )
 
     def keep_writers_out(self, plan: TablePlan) -> None:
         """Lock the table against other writers, so that no row is added while rows are matched or deleted."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from worker.tables.databases.base import Database
 from worker.tables.databases.sqlite.dialect import SqliteDialect
 from worker.tables.databases.sqlite.failures import loading_failures, reading_failures
-from worker.tables.databases.sqlite.reading import stage_rows, stage_typed_rows
+from worker.tables.databases.sqlite.reading import stage_rows
 from worker.tables.databases.sqlite.transaction import SqliteTransaction
 from worker.tables.databases.statements import LEDGER, LEDGER_COLUMNS
 
@@ -56,20 +56,22 @@ class Sqlite(Database):
         staged: Path,
         *,
         temporal: Collection[str],
-        memory_limit_bytes: int,  # noqa: ARG002 - batches of some rows stay far below it
+        memory_limit_bytes: int,
         on_rows: Callable[[int], None],
         out_of_range: OutOfRange = "fail",  # noqa: ARG002 - SQLite has no dates that are beyond
     ) -> dict[str, Candidate]:
         """Stage the rows of a table with its declared types if all values fit them."""
-        *schema, name = table.split(".")
+        with self.looking() as transaction:
+            return transaction.stage_table(
+                table, condition, staged, temporal=temporal, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows
+            )
+
+    @contextmanager
+    def looking(self) -> Iterator[SqliteTransaction]:
+        """Yield a transaction that can only read."""
         with self._reading() as session:
             session.execute("BEGIN")  # all queries see the same rows
-            declared = session.execute(
-                "SELECT name, upper(type) FROM pragma_table_info(?, ?) ORDER BY cid", (name, *(schema or ["main"]))
-            ).fetchall()
-            session.set_authorizer(_only_reading)
-            query = f"SELECT * FROM {self.dialect.target(table)} WHERE {condition or 'true'}"  # noqa: S608 - a quoted name
-            return stage_typed_rows(session, query, declared, staged, temporal=temporal, on_rows=on_rows)
+            yield SqliteTransaction(session)
 
     @contextmanager
     def transaction(

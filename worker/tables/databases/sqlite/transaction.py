@@ -11,14 +11,17 @@ from shared.errors import TaskFailure
 from worker.tables.databases.base import Transaction
 from worker.tables.databases.plan import read_batches
 from worker.tables.databases.sqlite.dialect import SqliteDialect, keeps
+from worker.tables.databases.sqlite.reading import stage_typed_rows
 from worker.tables.databases.statements import STAGE, create_stage, is_unchanged, matches, names_in
 from worker.tables.databases.types import ExistingColumn, Shape, shape_of
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from pathlib import Path
 
     from worker.tables.databases.plan import Progress, TablePlan
+    from worker.tables.inference import Candidate
 
 _ANY = Shape("other")  # the affinity decides, see `fits`
 
@@ -46,13 +49,36 @@ class SqliteTransaction(Transaction):
         """Return the columns of the target, or None if it does not exist."""
         *schema, table = plan.table.split(".")
         found = self.rows(
-            "SELECT name, type, \"notnull\" AND dflt_value IS NULL AND NOT (pk AND upper(type) = 'INTEGER') "
-            "FROM pragma_table_info(?, ?) ORDER BY cid",
+            "SELECT name, type, \"notnull\" AND dflt_value IS NULL AND NOT (pk AND upper(type) = 'INTEGER'), "
+            "hidden > 1 "
+            "FROM pragma_table_xinfo(?, ?) WHERE hidden <> 1 ORDER BY cid",
             table,
             schema[0] if schema else "main",
         )
-        columns = [ExistingColumn(name, declared, bool(required), _ANY) for name, declared, required in found]
+        columns = [
+            ExistingColumn(name, declared, bool(required), _ANY, generated=bool(generated))
+            for name, declared, required, generated in found
+        ]
         return columns or None
+
+    def stage_table(
+        self,
+        table: str,
+        condition: str,
+        staged: Path,
+        *,
+        temporal: Collection[str],
+        memory_limit_bytes: int,  # noqa: ARG002 - batches of some rows stay far below it
+        on_rows: Callable[[int], None],
+    ) -> dict[str, Candidate]:
+        """Write the rows of a table to a Parquet file with its declared types if all values fit them."""
+        *schema, name = table.split(".")
+        declared = self._session.execute(
+            "SELECT name, upper(type) FROM pragma_table_xinfo(?, ?) WHERE hidden <> 1 ORDER BY cid",
+            (name, *(schema or ["main"])),
+        ).fetchall()
+        query = f"SELECT * FROM {self.dialect.target(table)} WHERE {condition or 'true'}"  # noqa: S608 - a quoted name
+        return stage_typed_rows(self._session, query, declared, staged, temporal=temporal, on_rows=on_rows)
 
     def keep_writers_out(self, plan: TablePlan) -> None:
         """Do nothing: `BEGIN IMMEDIATE` locks the whole file."""
