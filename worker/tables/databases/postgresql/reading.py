@@ -109,7 +109,7 @@ def _read(column: str, kind: str, is_array: bool, element: str | None) -> _Read:
 
 
 def _rewritten(query: str, names: list[str], reads: list[_Read]) -> str:
-    """Return the query with each column read as chosen, and behind them one column that says what is no list."""
+    """Return the query with each column read as chosen, and behind them one column that says what is not a list."""
     if all(read == _Read(f"q.c{at}") for at, read in enumerate(reads)):
         return f"{query}\n"
     parts = [f"{read.expression} AS {quoted(name)}" for name, read in zip(names, reads, strict=True)]
@@ -119,7 +119,7 @@ def _rewritten(query: str, names: list[str], reads: list[_Read]) -> str:
 
 
 def _regular(batches: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield the batches without the columns behind `schema`. Raises `TaskFailure` for an array that is no list."""
+    """Yield the batches without the columns behind `schema`. Raises `TaskFailure` for an array that is not a list."""
     flags = {at: int(name.removeprefix(_FLAG)) for at, name in enumerate(batches.schema.names) if at >= len(schema)}
     for batch in batches:
         for at, position in flags.items():
