@@ -250,7 +250,7 @@ def test_what_a_type_refuses_is_final(postgresql: Engine, declared: str, values:
     assert (raised.value.retryable, postgresql.run("SELECT count(*) FROM sales")) == (False, [(0,)])
 
 
-def test_an_array_that_is_no_list_is_refused_by_name(postgresql: Engine) -> None:
+def test_an_array_of_several_dimensions_is_refused_by_name(postgresql: Engine) -> None:
     """Several dimensions would become one, and another first index would become 1."""
     for array in ("{{1,2},{3,4}}", "[0:1]={1,2}"):
         with pytest.raises(TaskFailure) as raised:
