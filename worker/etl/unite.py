@@ -36,22 +36,23 @@ def _without_nan(name: str, sql_type: str) -> str:
 
 def _need_unitable(parts: Sequence[Columns]) -> None:
     first = parts[0]
-    typed = {
-        name: next((part[name] for part in parts if name in part and family(part[name]) != "missing"), kind)
-        for name, kind in first.items()
-    }
+    typed = {name: _first_typed(name, parts) for name in first}  # a column without any value fits every type
     for number, part in enumerate(parts[1:], start=2):
         if missing := [name for name in first if name not in part]:
             raise _differ(f"dataset {number} of {len(parts)} lacks column {missing[0]!r} of dataset 1", missing[0])
         if added := [name for name in part if name not in first]:
             raise _differ(f"dataset {number} of {len(parts)} has column {added[0]!r}, which dataset 1 lacks", added[0])
         for name, sql_type in part.items():
-            if not _unitable(typed[name], sql_type):
-                raise _differ(
-                    f"column {name!r} is {typed[name]} in one dataset and {sql_type} in dataset {number} of "
-                    f"{len(parts)}",
-                    name,
-                )
+            earlier, known = typed[name]
+            if not _unitable(known, sql_type):
+                there = f"{known} in dataset {earlier} and {sql_type} in dataset {number} of {len(parts)}"
+                raise _differ(f"column {name!r} is {there}", name)
+
+
+def _first_typed(name: str, parts: Sequence[Columns]) -> tuple[int, str]:
+    """Return the number of the first dataset in which the column has a value, and its type there."""
+    there = [(number, part[name]) for number, part in enumerate(parts, start=1) if name in part]
+    return next(((number, sql_type) for number, sql_type in there if family(sql_type) != "missing"), there[0])
 
 
 def _unitable(one: str, other: str) -> bool:
