@@ -104,7 +104,7 @@ def test_a_missing_dataset_and_an_unknown_column_fail_by_name(run: Run) -> None:
     assert refused.value.code == "unknown_column"
     assert refused.value.message.startswith("sections[0].blocks[0] (histogram chart 'H')")
     assert refused.value.details["column"] == "valeu"
-    assert run.artifacts == []
+    assert run.artifacts == ()
 
 
 def test_a_day_of_the_ledger(run: Run, accept: Callable[..., Any]) -> None:

@@ -57,7 +57,10 @@ def _is_stopped(child: subprocess.Popen[bytes]) -> bool:
 
 
 def _runs(child: subprocess.Popen[bytes]) -> bool:
-    """Return whether neither the child nor what it has started is stopped."""
+    """Return whether neither the child nor what it has started is stopped.
+
+    Both sleep, once they have come to it; a process that is to stop never sleeps again.
+    """
     stats = [Path(f"/proc/{pid}/stat").read_text() for pid in (child.pid, *_below(child))]
     return {stat.rpartition(")")[2].split()[0] for stat in stats} == {"S"}
 
@@ -73,7 +76,7 @@ def test_a_body_stands_still_after_its_deadline_and_goes_on_with_a_new_one(
     assert deadlines.descriptor is not None
     table, tend = Deadlines(deadlines.descriptor), partial(look, parent=os.getpid())
     tend(table, 9.9)
-    assert _runs(child)
+    wait_for(lambda: _runs(child), "the child is not stopped")
     tend(table, 10)
     wait_for(lambda: _is_stopped(child), "the child is stopped")
     (body,) = deadlines.running()
@@ -83,7 +86,7 @@ def test_a_body_stands_still_after_its_deadline_and_goes_on_with_a_new_one(
     wait_for(lambda: _runs(child), "the child goes on")
     deadlines.end(3)
     tend(table, 30)
-    assert _runs(child)
+    wait_for(lambda: _runs(child), "the child is not stopped")
     assert deadlines.running() == []
 
 
@@ -106,7 +109,7 @@ def test_a_process_that_is_not_a_child_is_let_alone(child: subprocess.Popen[byte
     for now in (10, 11 + KILL_AFTER_S):
         look(deadlines, now, parent=1)
     assert child.poll() is None
-    assert _runs(child)
+    wait_for(lambda: _runs(child), "the child is not stopped")
 
 
 def test_a_deadline_is_before_the_end_of_the_lease() -> None:
