@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from celeriac.ports import HOST, free_port
 from cli.client.gateway import Gateway, Refused, Unreachable
 from cli.demo.checks import TABLE, Off, check_sums, show_loaded, show_rejects, show_timings, try_urls
-from cli.demo.sales import Figures, write_sales
+from cli.demo.sales import MISSING, Figures, write_sales
 from cli.demo.study import run_job, show_models, show_reports, study
 from cli.local.ports import CannotStart, refuse_taken_port
 from cli.local.processes import tethered
@@ -104,7 +104,7 @@ def _pipeline(url: str) -> dict[str, Any]:
         {"op": "sort", "by": [{"column": "date"}, {"column": "category"}]},
     ]
     return {
-        "source": {"kind": "http", "url": url},
+        "source": {"kind": "http", "url": url, "layout": {"null_values": MISSING}},
         "transform": {"steps": steps, "bad_rows": "reject"},
         "destination": {"kind": "table", "connection": "warehouse", "table": TABLE, "mode": "replace"},
     }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEADER = "order_id,date,category,value,count"
+MISSING = ("", "NA")  # cells without a value
 _CATEGORIES = ("books", "coffee", "garden", "games", "music", "office", "sports", "tea", "tools", "toys")
 _DAYS = [str(date(2025, 1, 1) + timedelta(days=day)) for day in range(365)]
 _BAD_DATES = ("2025-02-30", "31/12/2025", "soon", "2025-13-01")
@@ -103,7 +104,7 @@ def _flawed(rng: random.Random, figures: Figures, flaw: str, cells: list[str]) -
     """Return a line with one bad cell."""
     if flaw == "missing":
         figures.missing += 1
-        cells[rng.randrange(1, len(cells))] = rng.choice(("", "NA"))
+        cells[rng.randrange(1, len(cells))] = rng.choice(MISSING)
     elif flaw == "date":
         figures.bad["date"] += 1
         cells[1] = rng.choice(_BAD_DATES)
