@@ -156,11 +156,12 @@ def test_a_message_that_is_put_back_stays_the_latest_of_its_job(
         on_list: Any = client.lrange(queue, 0, -1)
         unacked: Any = client.hvals("unacked")
         found = [*map(json.loads, on_list), *(json.loads(text)[0] for text in unacked)]
-        returned = [one["headers"] for one in found if "celeriac_returned_since" in one["headers"]]
+        own = [one["headers"] for one in found if one["headers"].get("id") == job_id]
+        returned = [headers for headers in own if "celeriac_returned_since" in headers]
         return returned if len(returned) == 1 else []  # while it is put back once more, it is seen in both places
 
     (headers,) = wait_for(put_back, "the message is put back")
-    assert (headers["id"], headers["celeriac_publication"]) == (job_id, 2)
+    assert headers["celeriac_publication"] == 2
     assert client.hget(key("job", job_id), "publishes") == "2"
     assert jobs.cancel(job_id) == httpx.codes.OK
 
