@@ -59,7 +59,8 @@ async def adopt_unclaimed(ledger: AsyncLedger, settings: BrokerSettings, job_id:
         )
     except Unreadable as why:
         return NotThere(f"A message with this id waits, but it cannot be read: {why.detail}", may_wait=False)
-    await ledger.call("adopt", {"record": entry.record(), "score": score})
+    at_score = {} if score is None else {"score": score}  # the script reads null as a value
+    await ledger.call("adopt", {"record": entry.record(), **at_score})
     return None
 
 

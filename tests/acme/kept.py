@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from shared.contract.definition import Concurrency, Contract, Limits
 from shared.workflows import Group, Node, WorkflowContract, step
+from shared.workflows.definition import GroupResult
 
 
 class Served(BaseModel):
@@ -29,7 +30,7 @@ class ServeCustomer(
 
 
 class ServeAll(
-    WorkflowContract[Served],
+    WorkflowContract[GroupResult],
     kind="acme.serve_all",
     queue="etl",
     limits=Limits(soft_s=60, hard_s=90),

@@ -108,7 +108,7 @@ def test_a_client_cannot_choose_the_key_of_a_kind_that_has_one(jobs: Jobs) -> No
     assert answer.status_code == 422
     (error,) = answer.json()["errors"]
     assert error["pointer"] == "/options/concurrency_key"
-    assert error["message"] == "Omit it: acme.serve_customer itself says how many of its jobs run at once."
+    assert error["message"] == "Omit it: the kind acme.serve_customer sets how many of its jobs run at once."
 
 
 def test_a_deprecated_kind_says_so(jobs: Jobs) -> None:

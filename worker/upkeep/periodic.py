@@ -7,6 +7,7 @@ own sockets, which no child uses. See docs/decisions/0003-fork.md.
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Callable
 
@@ -14,7 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 class Periodic:
-    """Calls `round_` every `interval_s` seconds until stopped; an error is logged and ends only its round."""
+    """Calls `round_` every `interval_s` seconds until stopped; an error is logged and ends only its round.
+
+    Without a `pause`, an interval is up to a quarter shorter or longer: workers ask the broker every second, too, and
+    if the two kept time, the same idle worker would get each message that a round publishes.
+    """
 
     def __init__(
         self,
@@ -42,7 +47,7 @@ class Periodic:
 
     def _is_to_stop(self) -> bool:
         if self._pause is None:
-            return self._stop.wait(self._interval_s)
+            return self._stop.wait(self._interval_s * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
         self._pause(self._interval_s)
         return self._stop.is_set()
 

@@ -201,6 +201,18 @@ def test_a_countdown_says_when(gateway: httpx.Client, book: Ledger, celery: Cele
         assert (take(book, first), take(book, second)) == (Refusal("cancelled", ""), Refusal("early", ""))
 
 
+def test_a_message_that_a_worker_has_taken_and_not_yet_claimed_is_a_job(
+    gateway: httpx.Client, book: Ledger, celery: Celery
+) -> None:
+    """It is on no list: the moment between the two is short, and a request may come in it."""
+    job_id = send(celery, "taken")
+    with celery.connection_for_read() as connection, connection.SimpleQueue("etl") as queue:
+        queue.get(timeout=10)
+        answer = gateway.get(url(job_id))
+        assert (answer.status_code, answer.json().get("state")) == (200, "queued")
+        assert isinstance(take(book, job_id), Claim)
+
+
 def test_what_the_service_cannot_run_is_not_made_a_job(gateway: httpx.Client, book: Ledger, celery: Celery) -> None:
     """The answer names what waits under the id."""
     celery.send_task("somebody.elses", task_id="theirs", queue="etl")

@@ -19,7 +19,11 @@ from tests.support.servers.services import Server
 ROOT = Path(__file__).resolve().parents[3]
 README = ROOT / "README.md"
 SOURCES = ("api", "bench", "celeriac", "cli", "deploy", "examples", "shared", "worker")
-OTHER_STATES = ("worker/ml/", "shared/jobs/ml/")  # those of a trial of a search
+OTHER_STATES = (
+    "worker/ml/",  # those of a trial of a search
+    "shared/jobs/ml/",
+    "examples/acme_images/",  # a package of another team, which reads states in JSON like any client
+)
 
 
 def test_every_state_has_a_colour_on_the_command_line() -> None:

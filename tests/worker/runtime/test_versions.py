@@ -52,7 +52,7 @@ def service(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("versions")
     env = {**NEW, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(folder / "store")}
     with crew(folder, **env) as workers, gateway_server(folder, **env) as gateway:
-        workers.start(queues="etl", CELERIAC_UNKNOWN_KIND_S="60", **OLD)
+        workers.start(queues="etl", CELERIAC_UNKNOWN_KIND_S="600", **OLD)
         workers.start(queues="ml", CELERIAC_UNKNOWN_KIND_S="0", **OLD)
         yield Service(Jobs(gateway), workers, str(folder / "journal.txt"), [])
 
