@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from shared.contract.artifacts import Artifact, Role
 from shared.contract.definition import AnyContract, Contract
 from shared.errors import TaskFailure, as_raised
 from shared.texts import finite, json_text
@@ -90,18 +88,9 @@ class _ItemRun(Run):
         """Add a log line that names the item."""
         self._whole.log_line(level, message, {**(fields or {}), "item": self._index})
 
-    def publish(
-        self,
-        local: Path | str,
-        *,
-        name: str | None = None,
-        role: Role = "file",
-        media_type: str | None = None,
-        copy: bool = False,
-    ) -> Artifact:
-        """Move a file into the store, under a name that contains the item's number."""
-        own = f"{self._index:04d}-{Path(local).name if name is None else name}"
-        return super().publish(local, name=own, role=role, media_type=media_type, copy=copy)
+    def _own(self, name: str) -> str:
+        """Return the name of a file with the item's number."""
+        return f"{self._index:04d}-{name}"
 
     def submit(self, job: Contract[Any], *, name: str, **options: Any) -> str:
         """Submit a child of the step, under a name that contains the item's number."""

@@ -67,6 +67,10 @@ class Run:
     _stored_checkpoint: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    def _own(self, name: str) -> str:
+        """Return the name of a file, which is unique in the job."""
+        return name
+
     @property
     def artifacts(self) -> Sequence[Artifact]:
         """The files that this attempt has published, in order."""
@@ -132,7 +136,7 @@ class Run:
         file of the same name, and for anything that is not a file.
         """
         local = Path(local)
-        name = local.name if name is None else name
+        name = self._own(local.name if name is None else name)
         media_type = media_type or media_type_of(name)
         refuse_unfit(local, name, media_type, self._artifacts)
         self.report()  # raises if this attempt has lost its claim: then a large file need not be copied
