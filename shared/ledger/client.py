@@ -71,6 +71,13 @@ class Ledger:
         used = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(failure.__traceback__))
         return any(isinstance(one, redis.Redis) and one.connection_pool is self.client.connection_pool for one in used)
 
+    def _as_claimed(self, transition: str, job_id: str, *, token: str, **arguments: Any) -> str:
+        """Run a transition that only the claim with this token may ask for. Raises `ClaimLost`."""
+        reply = cast("str", self._call(transition, id=job_id, token=token, **arguments))
+        if reply == "refused":
+            raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
+        return reply
+
     def call(self, transition: str, arguments: Any, columns: Sequence[str] = ()) -> Any:
         """Run a transition whose typed caller is in another module, such as `shared.schedules.timetable`."""
         return self._call_raw(transition, arguments, columns)
@@ -144,19 +151,14 @@ class Ledger:
         """
         given = {"progress": progress, "checkpoint": checkpoint}
         extra = {name: text for name, text in given.items() if text is not None}
-        reply = self._call("progress", id=job_id, token=token, logs=list(logs), **extra)
-        if reply == "refused":
-            raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
-        return cast("str", reply) == "cancel"
+        return self._as_claimed("progress", job_id, token=token, logs=list(logs), **extra) == "cancel"
 
     def submit(self, parent_id: str, *, token: str, child: Entry) -> bool | None:
         """Accept a child of a running job, unless it has been. Returns whether there was room; None: the job must stop.
 
         Raises `ClaimLost`.
         """
-        reply = self._call("submit", id=parent_id, token=token, job=child.record())
-        if reply == "refused":
-            raise ClaimLost(f"{parent_id} is claimed by another worker or has ended")
+        reply = self._as_claimed("submit", parent_id, token=token, job=child.record())
         return {"ok": True, "full": False, "cancel": None}[reply]
 
     def expand(self, step_id: str, *, token: str, steps: Sequence[Entry], counts_steps: bool) -> bool:
@@ -165,10 +167,7 @@ class Ledger:
         With `counts_steps` the result of the job is the numbers of its steps. Raises `ClaimLost`.
         """
         records = step_records(steps)
-        reply = self._call("expand", id=step_id, token=token, steps=records, counts_steps=counts_steps)
-        if reply == "refused":
-            raise ClaimLost(f"{step_id} is claimed by another worker or has ended")
-        return cast("str", reply) == "ok"
+        return self._as_claimed("expand", step_id, token=token, steps=records, counts_steps=counts_steps) == "ok"
 
     def created_at_ms(self, job_id: str) -> int:
         """Return when a job was created, in milliseconds since 1970; 0 if it is unknown."""
@@ -181,11 +180,12 @@ class Ledger:
 
     def succeed(self, job_id: str, *, token: str, result: str, artifacts: str = "[]") -> None:
         """End a job with its JSON result. Raises `ClaimLost`."""
-        self._settle(job_id, token=token, state=State.SUCCEEDED, result=result, artifacts=artifacts)
+        self._as_claimed("finish", job_id, token=token, state=State.SUCCEEDED, result=result, artifacts=artifacts)
 
     def fail(self, job_id: str, *, token: str, error: str, artifacts: str = "[]") -> bool:
         """End a job with its JSON error; return whether it is a step that may fail. Raises `ClaimLost`."""
-        return self._settle(job_id, token=token, state=State.FAILED, error=error, artifacts=artifacts) == "tolerated"
+        failed = {"state": State.FAILED, "error": error, "artifacts": artifacts}
+        return self._as_claimed("finish", job_id, token=token, **failed) == "tolerated"
 
     def fail_as_owner(self, job_id: str, *, owner: str, error: str, unclaimed: bool = False) -> bool:
         """End a job whose child cannot do it. Returns False if `owner` does not have the claim.
@@ -199,19 +199,11 @@ class Ledger:
 
     def stopped(self, job_id: str, *, token: str, artifacts: str = "[]") -> None:
         """End a job that stopped on request. Raises `ClaimLost`."""
-        if self._call("stopped", id=job_id, token=token, artifacts=artifacts) == "refused":
-            raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
-
-    def _settle(self, job_id: str, **arguments: Any) -> str:
-        outcome = cast("str", self._call("finish", id=job_id, **arguments))
-        if outcome == "refused":
-            raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
-        return outcome
+        self._as_claimed("stopped", job_id, token=token, artifacts=artifacts)
 
     def retry(self, job_id: str, *, token: str, delay_s: float, error: str) -> None:
         """Delay a job until its next attempt; the keeper publishes it then. Raises `ClaimLost`."""
-        if self._call("retry", id=job_id, token=token, delay_ms=int(delay_s * 1000), error=error) == "refused":
-            raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
+        self._as_claimed("retry", job_id, token=token, delay_ms=int(delay_s * 1000), error=error)
 
     def give_back(
         self,
@@ -230,9 +222,9 @@ class Ledger:
         if the job must fail: its parameters were accepted by this version, or by none, or it was first given back
         `for_s` seconds ago. Raises `ClaimLost`.
         """
-        reply = self._call(
+        reply = self._as_claimed(
             "give_back",
-            id=job_id,
+            job_id,
             token=token,
             contract=contract,
             error=error,
@@ -240,9 +232,7 @@ class Ledger:
             least_ms=int(least_s * 1000),
             most_ms=int(most_s * 1000),
         )
-        if reply == "refused":
-            raise ClaimLost(f"{job_id} is claimed by another worker or has ended")
-        return cast("str", reply) == "ok"
+        return reply == "ok"
 
     def release(self, job_id: str, *, owner: str, crashed: bool = False, token: str | None = None) -> str:
         """Release a job, because the worker shuts down or its child `crashed`. Returns the outcome.
