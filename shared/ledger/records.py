@@ -16,6 +16,7 @@ from shared.ledger.states import STEP_STATES
 
 T = TypeVar("T")
 EVENTS_KEPT = 2_000  # of a job and its steps, at least
+MOST_CHILDREN = 1_000  # of a job
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

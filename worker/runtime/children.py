@@ -12,7 +12,7 @@ from shared.contract.definition import Contract
 from shared.contract.options import SubmissionOptions
 from shared.errors import TaskFailure
 from shared.ledger.ids import uuid7_of
-from shared.ledger.records import Entry
+from shared.ledger.records import MOST_CHILDREN, Entry
 from shared.workflows.planning import Planner, prepare
 
 
@@ -34,6 +34,6 @@ def too_many_children() -> TaskFailure:
     """Return the failure of a body that submits more than a job may."""
     return TaskFailure(
         "too_many_children",
-        "The job has submitted 1,000 jobs; it may submit no more.",
+        f"The job has submitted {MOST_CHILDREN:,} jobs; it may submit no more.",
         remedy="Fix the task: give each child more to do, or let children submit the rest.",
     )

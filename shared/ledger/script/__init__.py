@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from shared.ledger.counters import lua_bounds
 from shared.ledger.envelopes import lua_forms
 from shared.ledger.keys import Keys
-from shared.ledger.records import EVENTS_KEPT
+from shared.ledger.records import EVENTS_KEPT, MOST_CHILDREN
 from shared.ledger.states import lua_states
 
 #: The parts in order, by folder.
@@ -116,7 +116,7 @@ def library(keys: Keys) -> Library:
 
 def lua_limits() -> str:
     """Return the limits that the callers share with the script, as Lua."""
-    return f"local EVENTS_KEPT = {EVENTS_KEPT}"
+    return f"local EVENTS_KEPT, MOST_CHILDREN = {EVENTS_KEPT}, {MOST_CHILDREN}"
 
 
 def _registered(name: str) -> str:

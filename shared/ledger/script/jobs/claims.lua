@@ -2,6 +2,7 @@
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals FINAL (states)
+-- luacheck: read globals MOST_CHILDREN (limits)
 -- luacheck: read globals NOW change field_of hand_of int load record_key set time_id (records)
 -- luacheck: read globals emit emit_state (events)
 -- luacheck: read globals celery_exception error_document note_celery_result (results)
@@ -10,8 +11,6 @@
 -- luacheck: read globals drop_messages_before is_tolerated settle upstream_of (steps)
 -- luacheck: read globals close_attempt expire quarantine stop (endings)
 -- luacheck: read globals create index write (submission)
-
-local MOST_CHILDREN = 1000
 
 -- Whether the ledger was away: it had no round of a keeper for a lease, and another worker becomes the keeper sooner.
 local function was_away(silent_ms, lease_ms) return silent_ms > lease_ms end
