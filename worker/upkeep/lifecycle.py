@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import secrets
 import shutil
-import signal
 import socket
-import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -34,6 +31,7 @@ from shared.texts import redact
 from shared.workflows.definition import WorkflowContract, expands
 from worker.observability import configure_logging
 from worker.runtime import deadlines, scratch
+from worker.runtime.parents import end_with
 from worker.runtime.task import definitions
 from worker.settings import worker_settings
 from worker.upkeep.cancels import Cancels
@@ -51,7 +49,6 @@ _ROUND_S = 1.0
 _ENDS_WITHIN_S = 30.0  # after the soft shutdown; jobs are interrupted, then killed after 10 s
 _RENEWS_WITHIN_RATIO = 0.25  # of a lease: how long one call of the custodian may take, so that there are several
 _HEARS_WITHIN_S = 2.0  # time limit of the channel of cancels, which only saves time
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class Lifecycle:
@@ -153,10 +150,7 @@ class Lifecycle:
         send_to_any_queue(self._app)
         if os.getpid() == self._pid:  # --pool solo: there are no children
             return
-        if sys.platform == "linux":
-            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != self._pid:  # the parent died before the call above
-            os._exit(1)
+        end_with(self._pid)
         deadlines.join(self._deadlines, current_process().index)  # type: ignore[attr-defined]  # of billiard's pool
 
 

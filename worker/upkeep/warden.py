@@ -11,7 +11,6 @@ It uses only the standard library, to start quickly and to stay small.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
@@ -25,13 +24,13 @@ from pathlib import Path
 
 from celeriac import start
 from worker.runtime.deadlines import Deadlines, Running
+from worker.runtime.parents import end_with
 
 logger = logging.getLogger(__name__)
 
 _MODULE = "worker.upkeep.warden"  # `__name__` is "__main__" when it runs as a program
 KILL_AFTER_S = 60.0  # a child is suspended; about as long as a child retries to write its outcome to the ledger
 _TICK_S = 0.1
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class Warden:
@@ -108,10 +107,9 @@ def _say(event: str) -> None:
 def main(descriptor: int, parent: int) -> None:
     """Look at the table until the main process ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(
-            number, signal.SIG_IGN
-        )  # a terminal sends these to the whole group, but the main process ends the warden
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # A terminal sends these to the whole group, but the main process ends the warden.
+        signal.signal(number, signal.SIG_IGN)
+    end_with(parent)
     deadlines = Deadlines(descriptor)
     while os.getppid() == parent:
         look(deadlines, time.monotonic(), parent=parent)

@@ -6,18 +6,16 @@ Celery marks its children as daemonic, and such a process may not start processe
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]  # typeshed leaves it out
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+from worker.runtime.parents import end_with
 
 
 @contextmanager
@@ -48,9 +46,6 @@ def pool_of(count: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin(parent: int) -> None:
-    """Make this process end when its parent is killed, and ignore Ctrl-C, which the parent alone answers."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call above
-        os._exit(1)
+    """End with the parent, and ignore Ctrl-C, which the parent alone answers."""
+    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
