@@ -19,10 +19,8 @@ _KILLED = 64  # this many of the bodies killed last are kept for the main proces
 _ROWS = CHILDREN + _KILLED
 _COLUMNS = 4  # each has 8 bytes per row
 _NAME_BYTES = 1_024  # two bytes for the length, then a job's id of at most 255 characters
-_MARGIN_RATIO, _MARGIN_MIN_S = (
-    0.1,
-    0.5,
-)  # of a lease: the time the warden needs to notice, and by which clocks may differ
+# Of a lease: the time the warden needs to notice, and by which clocks may differ.
+_MARGIN_RATIO, _MARGIN_MIN_S = 0.1, 0.5
 
 
 @dataclass(frozen=True, slots=True)

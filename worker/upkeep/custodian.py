@@ -180,9 +180,8 @@ class Custodian:
         pid = request.worker_pid
         if not pid or pid == os.getpid() or pid in self._dead or not request.time_start:
             return  # it has ended, or has not started, and then its claim will be refused
-        is_suspended = (
-            body is not None and body.is_suspended and why != "cancel"
-        )  # a cancel renews the claim, so the body continues
+        # A cancel renews the claim, so the body continues.
+        is_suspended = body is not None and body.is_suspended and why != "cancel"
         first = self._interrupted_at.get(request.id)
         if first is None and not is_suspended:
             self._interrupted_at[request.id] = time.monotonic()

@@ -32,10 +32,9 @@ local function mentions(text, needles)
   return false
 end
 
--- look: {id, needles, list, from, count}. Look for the message of a task among some on a list. `needles` are the
--- ways to
--- write its id in JSON. Replies {} or {message, score}: the score to note it as published with, just below that of the
--- next message behind it.
+-- look: {id, needles, list, from, count}. Look for the message of a task among some on a list. `needles` are the ways
+-- to write its id in JSON. Replies {} or {message, score}: the score to note it as published with, just below that of
+-- the next message behind it.
 function T.look(a)
   local texts = redis.call('LRANGE', a.list, a.from, a.from + a.count - 1)
   for n, text in ipairs(texts) do
@@ -66,9 +65,8 @@ function T.look_in_hands(a)
   return { cursor, '' }
 end
 
--- adopt: {record, score}. Make a job of a message that waits on the broker. Replies 'adopted', or 'known' if there
--- is, or
--- was, a job with its id.
+-- adopt: {record, score}. Make a job of a message that waits on the broker. Replies 'adopted', or 'known' if there is,
+-- or was, a job with its id.
 function T.adopt(a)
   local record = a.record
   if load(record.id) or redis.call('ZSCORE', KEY.gone, record.id) then return 'known' end
