@@ -1,8 +1,11 @@
 """Fixtures for all tests."""
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.ledgers import accept, client, ledger
@@ -17,6 +20,18 @@ sys.dont_write_bytecode = False
 # How fast a busy machine makes examples says nothing of the code.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Undo what a file changes of all logging: a worker in this process sets it up, and later files read log lines."""
+    root = logging.getLogger()
+    level, handlers, disabled = root.level, list(root.handlers), root.manager.disable
+    yield
+    root.setLevel(level)
+    root.handlers = handlers
+    logging.disable(disabled)
+
 
 __all__ = [
     "accept",

@@ -64,7 +64,7 @@ class TextlessError(Exception):
 @hostile
 def well(run: Any) -> str:
     """Behave. Says what of the process a body before it may have changed."""
-    del run
+    logging.getLogger("acme").info("attempt %d behaves", run.attempt)
     usr1 = signal.getsignal(signal.SIGUSR1)
     return (
         f"{usr1 not in (signal.SIG_IGN, signal.SIG_DFL)} {Path.cwd() == Path(os.environ['PWD'])} {'ACME' in os.environ}"
@@ -267,6 +267,7 @@ def wrecks_its_process(run: Any) -> None:
     sys.stdout = sys.stderr = sys.stdin = None
     sys.setrecursionlimit(150)
     logging.disable(logging.CRITICAL)
+    logging.basicConfig(level=logging.CRITICAL, force=True)
 
 
 def _nested(depth: int) -> list[Any]:

@@ -66,3 +66,4 @@ def test_a_body_hurts_neither_the_service_nor_its_own_job(jobs: Jobs, how: str) 
     assert len(http_client.get(f"{url}/{job['id']}/logs").content) < LARGEST_ANSWER_BYTES
     after: dict[str, Any] = jobs.ended(jobs.submit("acme.misbehave", {"how": "well"}))
     assert (after["result"]["said"], after["error"]) == ("True True False", None)
+    assert http_client.get(f"{url}/{after['id']}/logs").json()["lines"][-1]["message"].endswith("attempt 1 behaves")

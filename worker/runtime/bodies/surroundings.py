@@ -32,7 +32,7 @@ def restored() -> Iterator[None]:
         back.callback(setattr, sys, "stderr", sys.stderr)
         back.callback(sys.setrecursionlimit, sys.getrecursionlimit())
         back.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())
-        back.callback(logging.disable, logging.root.manager.disable)
+        _keep_logging(back)
         back.callback(gc.enable if gc.isenabled() else gc.disable)
         back.callback(os.chdir, _folder())
         yield
@@ -64,6 +64,14 @@ def _keep_environment(back: ExitStack) -> None:
     mask = os.umask(0)
     os.umask(mask)
     back.callback(os.umask, mask)
+
+
+def _keep_logging(back: ExitStack) -> None:
+    """Keep what decides on the lines of later jobs: `logging.basicConfig(force=True)` alone would end their logs."""
+    root = logging.getLogger()
+    back.callback(logging.disable, root.manager.disable)
+    back.callback(root.setLevel, root.level)
+    back.callback(setattr, root, "handlers", list(root.handlers))
 
 
 def _folder() -> str:
