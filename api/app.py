@@ -24,6 +24,7 @@ from api.jobs.changes import watching
 from api.jobs.dispatch import Dispatch
 from api.jobs.submissions import BATCH, SUBMISSION
 from api.kinds import routes as job_kinds
+from api.kinds.results import result_components
 from api.metrics import endpoint as metrics
 from api.operations import dead_letters, health, queues, workers
 from api.outbox import publishing
@@ -35,6 +36,7 @@ from shared.broker.messages import Composer
 from shared.broker.safety import refuse_unsafe
 from shared.collector import set_aside_what_is_loaded
 from shared.connections.settings import load_connections
+from shared.contract.catalogue import catalogue
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.calling.headroom import Headroom
 from shared.ledger.ids import random_hex
@@ -145,6 +147,12 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         title="Celeriac",
         version=__version__,
         lifespan=_lifespan,
+        summary="Submit typed jobs over HTTP; Celery workers run them.",
+        description=openapi.DESCRIPTION,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        contact={"name": "Celeriac contributors"},
+        openapi_tags=openapi.TAGS,
+        servers=[{"url": "/", "description": "The gateway that serves this document."}],
         openapi_url=None,  # see docs.router
         docs_url=None,
         redoc_url=None,
@@ -155,7 +163,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     problems.install(app)
     for router in ROUTERS:
         _mount(app, router)
-    openapi.install(app, _bodies)
+    openapi.install(app, _components)
     app.state.metrics = metrics.install(app)
     app.add_middleware(paths.WholeIds)
     app.add_middleware(problems.LastResort)
@@ -165,9 +173,10 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     return app
 
 
-def _bodies() -> dict[str, Any]:
-    """Return the schemas of the bodies that FastAPI does not parse."""
-    return {name: schema for body in BODIES for name, schema in body.components().items()}
+def _components() -> dict[str, Any]:
+    """Return the schemas that FastAPI does not know: of the bodies that it does not parse, and of results."""
+    bodies = {name: schema for body in BODIES for name, schema in body.components().items()}
+    return bodies | result_components(catalogue().submitted())
 
 
 def _mount(app: FastAPI, router: APIRouter) -> None:

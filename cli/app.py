@@ -49,7 +49,7 @@ def submit(
     body = {"kind": kind, "params": typed_params(params, assignments)} | ({"options": options} if options else {})
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
     with gateway_at(url, as_json=as_json) as gateway:
-        answer = gateway.post("/jobs", body, headers=headers, validate_only=True if validate_only else None)
+        answer = gateway.post("/jobs/validate" if validate_only else "/jobs", body, headers=headers)
         if not validate_only:
             announce(gateway, answer, wait=wait, as_json=as_json)
         elif as_json:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from shared.contract.catalogue import catalogue
 from shared.ledger.client import Ledger
 from shared.ledger.keys import key
 from shared.ledger.records import Claim
@@ -24,6 +26,7 @@ from tests.support.servers.services import Server, gateway_server
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "openapi.json"
+LARGEST_BYTES = 300_000
 TYPESCRIPT = ("openapi-typescript@7", "typescript@5")
 USE = """
 import type { paths } from "./api";
@@ -38,7 +41,7 @@ console.log(state, code);
 # whose bodies are made of those of a job.
 TOLERATED = """
 [[operations]]
-include-path = ["/jobs/batch", "/jobs/cancel", "/jobs/rerun"]
+include-path = ["/jobs/batch", "/jobs/cancel", "/jobs/rerun", "/jobs/validate", "/jobs/batch/validate"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 422]
 checks.allow_header_conformance.enabled = false
 checks.unsupported_method.enabled = false
@@ -52,7 +55,8 @@ include-path-regex = "^/jobs/.job_id."
 checks.positive_data_acceptance.expected-statuses = ["2xx", "3xx", 404, 409, 410, 422]
 
 [[operations]]
-include-name = ["PUT /schedules/{schedule_id}", "POST /schedules", "POST /jobs/batch", "POST /jobs/{job_id}/rerun"]
+include-name = ["PUT /schedules/{schedule_id}", "POST /schedules", "POST /jobs/batch", "POST /jobs/{job_id}/rerun",
+                "POST /jobs/batch/validate"]
 phases.coverage.enabled = false
 """
 
@@ -83,15 +87,60 @@ def test_every_error_is_a_problem_document(document: Any) -> None:
     """Each 4xx and 5xx that an operation announces has the media type of RFC 9457 and no other."""
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            errors = {status: r["content"] for status, r in operation["responses"].items() if status >= "400"}
-            for status, content in errors.items():
-                assert list(content) == ["application/problem+json"], (method, path, status)
+            for status, response in operation["responses"].items():
+                if status >= "400":
+                    assert response == {"$ref": f"#/components/responses/Problem{status}"}, (method, path, status)
+    for status, response in document["components"]["responses"].items():
+        assert list(response["content"]) == ["application/problem+json"], status
 
 
 def test_no_word_of_a_later_version_of_openapi_is_in_it(document: Any) -> None:
     """The document says 3.1, so 3.2's `itemSchema` is not in it."""
     assert document["openapi"].startswith("3.1")
     assert "itemSchema" not in DOCUMENT.read_text("utf-8")
+
+
+def test_the_document_is_small_enough_for_a_page_that_shows_all_of_it() -> None:
+    """Swagger UI needs minutes for an operation whose body writes out a union of twenty types again and again."""
+    assert len(DOCUMENT.read_bytes()) <= LARGEST_BYTES
+
+
+def test_no_union_is_written_out_twice(document: Any) -> None:
+    """What is used in several places has a name."""
+    seen: Counter[str] = Counter()
+
+    def look(value: Any) -> None:
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            look(item)
+        if isinstance(value, dict) and "discriminator" in value:
+            seen[json.dumps(value["discriminator"], sort_keys=True)] += 1
+
+    look(document)
+    assert len(seen) > 10
+    assert {union for union, times in seen.items() if times > 1} == set()
+
+
+def test_every_result_has_a_type_that_is_known_by_the_kind(document: Any) -> None:
+    """Each kind that can be submitted has a property of `JobResults`, and each refers to a schema of its own."""
+    schemas = document["components"]["schemas"]
+    results = schemas["JobResults"]["properties"]
+    assert results.keys() == schemas["JobSubmission"]["discriminator"]["mapping"].keys()
+    for kind, result in results.items():
+        assert schemas[result["$ref"].rpartition("/")[2]]["type"] == "object", kind
+
+
+def test_no_description_ends_a_comment(document: Any) -> None:
+    """Clients in TypeScript, Java and Go have descriptions as comments."""
+    assert "*/" not in json.dumps(document["components"]["schemas"])
+
+
+def test_what_clients_cannot_submit_is_not_in_it(document: Any) -> None:
+    """Kinds that are only steps of workflows are left out, and a submission has one successful answer."""
+    internal = {kind for kind, contract in catalogue().items() if contract.spec.internal}
+    assert "ml.run_trial" in internal
+    assert not any(f'"{kind}"' in DOCUMENT.read_text("utf-8") for kind in internal)
+    for path in ("/jobs", "/jobs/batch"):
+        assert [status for status in document["paths"][path]["post"]["responses"] if status < "400"] == ["202"]
 
 
 @pytest.mark.integration

@@ -10,7 +10,9 @@ import asyncio
 import json
 import math
 import re
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Generic, NoReturn, TypeVar
 
 from fastapi import Request
@@ -22,6 +24,7 @@ from api.http.pointers import SchemaMap, field_errors
 from api.http.problems import Problem
 from api.settings import GatewaySettings
 from shared.contract.definition import MAX_JSON_DEPTH
+from shared.contract.params import with_components
 from shared.ledger.calling.calls import asked
 
 T = TypeVar("T")
@@ -36,10 +39,23 @@ _LARGE = re.compile(
 class Body(Generic[T]):
     """A JSON body of one shape."""
 
-    def __init__(self, name: str, shape: Any, *, envelope: int) -> None:
-        """Name the schema of the body; `envelope` is the number of levels above the parameters of a job."""
+    def __init__(
+        self,
+        name: str,
+        shape: Any,
+        *,
+        envelope: int,
+        shown: Any = None,
+        examples: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Name the schema of the body; `envelope` is the number of levels above the parameters of a job.
+
+        The document has the schema of the type `shown`, if that is not the one that is checked, and the `examples`.
+        """
         self.name = name
         self._adapter: TypeAdapter[T] = TypeAdapter(shape)
+        self._shown = shown
+        self._examples = {name: {"value": value} for name, value in examples.items()}
         self._levels = envelope + MAX_JSON_DEPTH
 
     @cached_property
@@ -50,15 +66,21 @@ class Body(Generic[T]):
         """Create the schema, so that the first refusal does not wait for it."""
         self._schema.names_in({})
 
-    def document(self, *, required: bool = True) -> dict[str, Any]:
+    def document(self, *, required: bool = True, examples: bool = True) -> dict[str, Any]:
         """Return `openapi_extra` of a route that takes this body; see `components`."""
-        schema = {"$ref": f"#/components/schemas/{self.name}"}
-        return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
+        media: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{self.name}"}}
+        if examples and self._examples:
+            media["examples"] = self._examples
+        return {"requestBody": {"required": required, "content": {"application/json": media}}}
 
     def components(self) -> dict[str, Any]:
         """Return the schemas that `document` refers to, by name."""
-        schema = self._adapter.json_schema(ref_template="#/components/schemas/{model}")
-        return {**schema.pop("$defs", {}), self.name: schema}
+        template = "#/components/schemas/{model}"
+        adapter = self._adapter if self._shown is None else TypeAdapter(self._shown)
+        schema = adapter.json_schema(ref_template=template)
+        definitions = schema.pop("$defs", {})
+        whole, definitions = with_components(schema, definitions, template)
+        return {self.name: whole} | definitions
 
     async def read(self, request: Request) -> tuple[T, bytes]:
         """Return the checked body and its bytes. Raises `Problem`: 400, 413, 415 or 422."""

@@ -14,7 +14,39 @@ from pydantic.json_schema import models_json_schema
 
 from api.http.problems import MEDIA_TYPE, ProblemDocument
 
-_REFERENCE = "#/components/schemas/{model}"
+_COLUMNS = 160
+_RESPONSE = "#/components/responses/{name}"
+_SCHEMAS = "#/components/schemas/"
+_REFERENCE = _SCHEMAS + "{model}"
+_NAMES = {
+    "Alive": "Liveness",
+    "Choices": "ChoiceDimension",
+    "Dimension": "SearchDimension",
+    "Element": "CanvasElement",
+    "Folder": "StoreFolder",
+    "Limits": "TimeLimits",
+    "Links": "JobLinks",
+    "Ready": "Readiness",
+    "Refused": "RefusedJob",
+    "Retry": "RetryPolicy",
+    "State": "JobState",
+    "When": "CaseBranch",
+}
+DESCRIPTION = (
+    "Submit a job with `POST /jobs`, and read `GET /jobs/{job_id}?wait_s=30` until it has ended. What a job's `result` "
+    "is, `JobResults` says for each kind. Every error is a problem document (RFC 9457) with a `code`; those of a body "
+    "have a JSON pointer for each wrong field. Send an `Idempotency-Key` with a submission, and repeat it safely."
+)
+TAGS = [
+    {"name": "jobs", "description": "Submit, read, wait for, cancel and rerun jobs; their events, logs and files."},
+    {"name": "schedules", "description": "Jobs at the times of a crontab or an interval."},
+    {"name": "queues", "description": "How much waits where; pause and resume."},
+    {"name": "dead letters", "description": "Messages that no worker could read: look at them, put back, delete."},
+    {"name": "workers", "description": "Which workers are there, what they run and which kinds they know."},
+    {"name": "job kinds", "description": "The catalogue: parameters, results, limits and examples of each kind."},
+    {"name": "uploads", "description": "Send a file, and name its artifact in a job."},
+    {"name": "health", "description": "For load balancers and monitoring."},
+]
 _DESCRIPTIONS = {  # the phrases of http.HTTPStatus depend on Python's version
     "400": "The body is not valid JSON.",
     "404": "The resource does not exist.",
@@ -49,19 +81,57 @@ def _completed(document: dict[str, Any], components: Mapping[str, Any]) -> dict[
     for name, schema in {**components, **problem["$defs"]}.items():
         if schemas.setdefault(name, schema) != schema:
             raise ValueError(f"two different schemas are named {name}; rename one of the models")
+    problems: dict[str, Any] = {}
     for operation in _operations(document):
         for parameter in operation.get("parameters", ()):
-            parameter["schema"] = _without_null(parameter["schema"])
+            parameter["schema"] = _of_parameter(parameter["schema"])
         for status, response in operation["responses"].items():
             _fix(status, response)
+            if MEDIA_TYPE in response.get("content", {}):
+                problems[f"Problem{status}"] = response
+                operation["responses"][status] = {"$ref": _RESPONSE.format(name=f"Problem{status}")}
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for schema in schemas.values():
-        for field in schema.get("properties", {}).values():
-            if isinstance(field.get("default"), dict):
-                del field["default"]  # generators do not accept an object as default; the description states it
-    document["components"]["schemas"] = dict(sorted(schemas.items()))
+        _shorten(schema)
+    document["components"] = {"responses": dict(sorted(problems.items())), "schemas": schemas}
+    names = _names(schemas)
+    document = _renamed(document, names)
+    named = {names.get(name, name): schema for name, schema in document["components"]["schemas"].items()}
+    document["components"]["schemas"] = dict(sorted(named.items()))
     return document
+
+
+def _names(schemas: Mapping[str, Any]) -> dict[str, str]:
+    """Return other names for schemas whose own do not say enough where a client package has all in one place."""
+    operations = [reference.rpartition("/")[2] for reference in _members(schemas.get("Expression", {}))]
+    return _NAMES | {name: f"{name.removesuffix('Value')}Expression" for name in operations}
+
+
+def _members(schema: Mapping[str, Any]) -> list[str]:
+    return [member["$ref"] for member in schema.get("oneOf", ())]
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, list):
+        return [_renamed(item, names) for item in value]
+    if isinstance(value, str) and value.startswith(_SCHEMAS):
+        name = value.removeprefix(_SCHEMAS)
+        return _SCHEMAS + names.get(name, name)
+    if not isinstance(value, dict):
+        return value
+    return {key: _renamed(item, names) for key, item in value.items()}
+
+
+def _shorten(schema: dict[str, Any]) -> None:
+    """Remove titles, which repeat the names, and default objects, which generators refuse; descriptions state them."""
+    schema.pop("title", None)
+    for field in schema.get("properties", {}).values():
+        field.pop("title", None)
+        if "const" in field:
+            field.pop("description", None)  # it says that it is the discriminator
+        if isinstance(field.get("default"), dict):
+            del field["default"]
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -69,12 +139,12 @@ def _operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield from path.values()
 
 
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of an optional parameter: a URL or header cannot contain null."""
+def _of_parameter(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a parameter, without null (a URL or header has none), title and second description."""
     members: list[dict[str, Any]] = [member for member in schema.get("anyOf", ()) if member != {"type": "null"}]
-    if len(members) != 1:
-        return schema
-    return {name: value for name, value in schema.items() if name != "anyOf"} | members[0]
+    if len(members) == 1:
+        schema = {name: value for name, value in schema.items() if name != "anyOf"} | members[0]
+    return {name: value for name, value in schema.items() if name not in ("title", "description")}
 
 
 def _fix(status: str, response: dict[str, Any]) -> None:
@@ -89,5 +159,16 @@ def _fix(status: str, response: dict[str, Any]) -> None:
 
 
 def text_of(document: Mapping[str, Any]) -> str:
-    """Return the document as text, as in the repository."""
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    """Return the document as text, as in the repository: what fits into a line stands in one."""
+    return _text(document, "") + "\n"
+
+
+def _text(value: Any, indent: str) -> str:
+    line = json.dumps(value, ensure_ascii=False)
+    if len(indent) + len(line) <= _COLUMNS or not isinstance(value, dict | list):
+        return line
+    inner = indent + " "
+    if isinstance(value, dict):
+        items = [f"{json.dumps(key)}: {_text(item, inner)}" for key, item in value.items()]
+        return f"{{\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}}}"
+    return f"[\n{inner}" + f",\n{inner}".join(_text(item, inner) for item in value) + f"\n{indent}]"

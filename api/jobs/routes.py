@@ -63,7 +63,8 @@ CancelWaitS = Annotated[
     float,
     Query(ge=0, le=WAIT_MAX_S, description="If it is running: answer when it has ended, or after this many seconds."),
 ]
-ValidateOnly = Annotated[bool, Query(description="Check the request without accepting it.")]
+# Not in the document: of a 200 beside the 202, some generated clients make the only answer, which has no id.
+ValidateOnly = Annotated[bool, Query(include_in_schema=False)]
 _POLL_AFTER_S = "1"
 _CANCELLED = "Cancelled on request."
 _REFUSALS = problems(400, 410, 413, 415, 422, 503, 507)
@@ -100,11 +101,7 @@ _log = structlog.get_logger(__name__)
     response_model=JobAccepted,
     summary="Submit a job",
     openapi_extra=SUBMISSION.document(),
-    responses={
-        200: {"description": "Would be accepted (`validate_only`).", "model": WouldAccept},
-        202: _LOCATED,
-        **_REFUSALS,
-    },
+    responses={202: _LOCATED, **_REFUSALS},
 )
 async def submit_job(
     request: Request, *, validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None
@@ -114,7 +111,7 @@ async def submit_job(
     dispatch = dispatch_of(request)
     (prepared,) = await dispatch.prepare([submission])
     if validate_only:
-        return _json(await asyncio.to_thread(would_accept, prepared))
+        return await _would_accept(prepared)
     return _one_accepted(*await dispatch.accept([prepared], key_of(request, body, idempotency_key)))
 
 
@@ -124,11 +121,7 @@ async def submit_job(
     response_model=BatchAccepted,
     summary="Submit up to 1,000 jobs",
     openapi_extra=BATCH.document(),
-    responses={
-        200: {"description": "Would be accepted (`validate_only`).", "model": WouldAcceptBatch},
-        202: _ACCEPTED,
-        **_REFUSALS,
-    },
+    responses={202: _ACCEPTED, **_REFUSALS},
 )
 async def submit_batch(
     request: Request, *, validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None
@@ -138,9 +131,36 @@ async def submit_batch(
     dispatch = dispatch_of(request)
     prepared = await dispatch.prepare(batch.jobs, at="/jobs")
     if validate_only:
-        return _json(WouldAcceptBatch(jobs=await asyncio.to_thread(lambda: [*map(would_accept, prepared)])))
+        return await _would_accept_all(prepared)
     accepted, entries = await dispatch.accept(prepared, key_of(request, body, idempotency_key))
     return _answer(view.batch_accepted(entries, accepted), accepted, entries)
+
+
+@router.post(
+    "/jobs/validate",
+    response_model=WouldAccept,
+    summary="Check a job without accepting it",
+    openapi_extra=SUBMISSION.document(examples=False),
+    responses=_REFUSALS,
+)
+async def validate_job(request: Request) -> Response:
+    """Refuse what `POST /jobs` would refuse, or say what it would accept. Nothing is stored."""
+    submission, _ = await SUBMISSION.read(request)
+    (prepared,) = await dispatch_of(request).prepare([submission])
+    return await _would_accept(prepared)
+
+
+@router.post(
+    "/jobs/batch/validate",
+    response_model=WouldAcceptBatch,
+    summary="Check a batch without accepting it",
+    openapi_extra=BATCH.document(examples=False),
+    responses=_REFUSALS,
+)
+async def validate_batch(request: Request) -> Response:
+    """Refuse what `POST /jobs/batch` would refuse, or say what it would accept. Nothing is stored."""
+    batch, _ = await BATCH.read(request)
+    return await _would_accept_all(await dispatch_of(request).prepare(batch.jobs, at="/jobs"))
 
 
 @direct.get(
@@ -307,6 +327,14 @@ def would_accept(prepared: Prepared) -> WouldAccept:
         params=prepared.job.model_dump(mode="json"),
         steps=[step.plan.name for step in prepared.steps],
     )
+
+
+async def _would_accept(prepared: Prepared) -> Response:
+    return _json(await asyncio.to_thread(would_accept, prepared))
+
+
+async def _would_accept_all(prepared: Sequence[Prepared]) -> Response:
+    return _json(WouldAcceptBatch(jobs=await asyncio.to_thread(lambda: [*map(would_accept, prepared)])))
 
 
 def _one_accepted(accepted: Accepted, entries: Sequence[Entry]) -> Response:

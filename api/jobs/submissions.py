@@ -12,7 +12,9 @@ from pydantic import BaseModel, Field, JsonValue, create_model
 from api.http.bodies import Body
 from api.http.models import In
 from shared.contract.catalogue import Catalogue, catalogue
+from shared.contract.definition import AnyContract
 from shared.contract.options import SubmissionOptions
+from shared.contract.params import Component
 from shared.contract.spec import Spec
 
 BATCH_MAX = 1_000
@@ -27,11 +29,11 @@ class Submission(In):
     options: SubmissionOptions = Field(default_factory=lambda: _NO_OPTIONS, description="How to run it.")
 
 
-def submission_shape(catalogue: Catalogue, *, base: type[BaseModel] = Submission, prefix: str = "Submit") -> Any:
+def submission_shape(catalogue: Catalogue, base: type[BaseModel] = Submission) -> Any:
     """Return the type of one submission: the union of all kinds, discriminated by `kind`; each derives from `base`."""
     models = tuple(
         create_model(
-            prefix + "".join(part.capitalize() for part in kind.replace(".", "_").split("_")),
+            "Submit" + "".join(part.capitalize() for part in kind.replace(".", "_").split("_")),
             __base__=base,
             __doc__=contract.spec.summary,
             kind=(_exactly(kind, *contract.spec.replaces), Field(description="The kind of job.")),
@@ -41,7 +43,13 @@ def submission_shape(catalogue: Catalogue, *, base: type[BaseModel] = Submission
     )
     if len(models) == 1:
         return models[0]
-    return Annotated[Union[models], Field(discriminator="kind")]  # noqa: UP007 - the members are known at run time
+    # The members are known at run time.
+    return Annotated[Union[models], Field(discriminator="kind"), Component("JobSubmission")]  # noqa: UP007
+
+
+def example_of(contract: AnyContract) -> dict[str, Any]:
+    """Return a submission with the first example of the contract."""
+    return {"kind": contract.spec.kind, "params": dict(contract.spec.examples[0])}
 
 
 def _what(spec: Spec) -> str:
@@ -69,6 +77,13 @@ def batch_shape(submission: Any) -> type[BaseModel]:
     )
 
 
-_SHAPE = submission_shape(catalogue())
-SUBMISSION: Body[Submission] = Body("JobSubmission", _SHAPE, envelope=1)
-BATCH: Body[Any] = Body("BatchSubmission", batch_shape(_SHAPE), envelope=3)
+_SHAPE, _SHOWN = submission_shape(catalogue()), submission_shape(catalogue().submitted())
+_EXAMPLES = {kind: example_of(contract) for kind, contract in catalogue().submitted().items()}
+SUBMISSION: Body[Submission] = Body("JobSubmission", _SHAPE, envelope=1, shown=_SHOWN, examples=_EXAMPLES)
+BATCH: Body[Any] = Body(
+    "BatchSubmission",
+    batch_shape(_SHAPE),
+    envelope=3,
+    shown=batch_shape(_SHOWN),
+    examples={"two jobs": {"jobs": list(_EXAMPLES.values())[:2]}},
+)

@@ -12,6 +12,7 @@ from api.http.problems import Problem, problems
 from api.kinds.schemas import JobKind, JobKindList, JobKindSummary
 from shared.contract.catalogue import catalogue
 from shared.contract.definition import AnyContract
+from shared.contract.params import schema_of
 from shared.contract.spelling import did_you_mean
 from shared.workflows.definition import WorkflowContract
 
@@ -40,8 +41,8 @@ def _detail(kind: str) -> JobKind:
         **_summary(contract),
         description=spec.description,
         max_crashes=spec.max_crashes,
-        params_schema=contract.model_json_schema(),
-        result_schema=spec.result.model_json_schema(mode="serialization"),
+        params_schema=schema_of(contract),
+        result_schema=schema_of(spec.result, "serialization"),
         examples=[dict(example) for example in spec.examples],
     )
 
@@ -58,5 +59,6 @@ def _summary(contract: AnyContract) -> dict[str, Any]:
         "concurrency": spec.concurrency,
         "deprecated": spec.deprecated or None,
         "replaces": list(spec.replaces),
+        "is_internal": spec.internal,
         "is_workflow": issubclass(contract, WorkflowContract),
     }

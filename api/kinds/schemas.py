@@ -24,6 +24,7 @@ class JobKindSummary(Out):
     )
     deprecated: str | None = Field(description="What to use instead; null if it is not deprecated.")
     replaces: list[str] = Field(description="Old kinds that are submitted and run as this one.")
+    is_internal: bool = Field(description="Whether it is only a step of workflows, which nobody submits by itself.")
     is_workflow: bool = Field(description="Whether it is a workflow of several steps.")
 
 

@@ -18,8 +18,8 @@ from api.http.problems import FieldError, Problem, problems
 from api.jobs import view
 from api.jobs.dispatch import dispatch_of
 from api.jobs.schemas import JobAccepted
-from api.jobs.submissions import Submission, submission_shape
-from api.schedules.schemas import Schedule, SchedulePage, ScheduleRequest
+from api.jobs.submissions import Submission, example_of, submission_shape
+from api.schedules.schemas import Schedule, SchedulePage, ScheduleRequest, schedule_shape
 from api.schedules.view import shown, url_of
 from shared.contract.catalogue import catalogue
 from shared.contract.options import RunOptions, SubmissionOptions
@@ -28,8 +28,14 @@ from shared.schedules import terms as schedules
 from shared.schedules.timetable import AsyncTimetable, Planned
 from shared.workflows.planning import Prepared
 
+_SHOWN = catalogue().submitted()
+_EXAMPLE = {"name": "every night", "crontab": {"hour": "3", "minute": "30"}, "time_zone": "Europe/Berlin"}
 SCHEDULE: Body[ScheduleRequest] = Body(
-    "ScheduleRequest", submission_shape(catalogue(), base=ScheduleRequest, prefix="Schedule"), envelope=1
+    "ScheduleRequest",
+    submission_shape(catalogue(), ScheduleRequest),
+    envelope=1,
+    shown=schedule_shape(_SHOWN),
+    examples={"every night": _EXAMPLE | example_of(next(iter(_SHOWN.values())))},
 )
 _EDITS_TRIED = 5
 _PATH = "schedules"

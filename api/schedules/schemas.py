@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Union
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BaseModel, Field, create_model
 
 from api.http.models import Out
+from shared.contract.catalogue import Catalogue
+from shared.contract.params import Component
 from shared.ledger.states import State
 from shared.schedules.crontabs import Crontab
 from shared.schedules.terms import Missed, Overlap, Terms
@@ -19,6 +21,22 @@ class ScheduleRequest(Terms):
     params: Any = Field(description="The parameters of the kind.")
     paused: bool | None = Field(
         default=None, description="Whether it is paused; if omitted, unchanged (a new one is not paused)."
+    )
+
+
+def schedule_shape(catalogue: Catalogue) -> type[BaseModel]:
+    """Return the model of a schedule to create as the document shows it.
+
+    It says which kinds there are and what their parameters may be; which belong together stands in `JobSubmission`.
+    """
+    kinds: Any = Literal[tuple(catalogue)]
+    params: Any = Annotated[Union[tuple(catalogue.values())], Component("JobParams")]  # noqa: UP007 - known at run time
+    return create_model(
+        "ScheduleRequest",
+        __base__=ScheduleRequest,
+        __doc__="A schedule to create.",
+        kind=(kinds, Field(description="Kind of its jobs.")),
+        params=(params, Field(description="The parameters of the kind, as in `JobSubmission`.")),
     )
 
 

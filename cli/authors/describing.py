@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.authors.checking import found_in
+from shared.contract.params import schema_of
 from shared.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -41,6 +42,6 @@ def _described(contract: AnyContract) -> dict[str, Any]:
     return {
         "idempotent_by": list(contract.spec.idempotent_by),
         "replaces": list(contract.spec.replaces),
-        "params_schema": contract.model_json_schema(),
-        "result_schema": contract.spec.result.model_json_schema(mode="serialization"),
+        "params_schema": schema_of(contract),
+        "result_schema": schema_of(contract.spec.result, "serialization"),
     }

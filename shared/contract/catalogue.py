@@ -27,6 +27,10 @@ class Catalogue(Mapping[str, AnyContract]):
 
         self._by_old_kind = {old: contract for contract in self.values() for old in contract.spec.replaces}
 
+    def submitted(self) -> Catalogue:
+        """Return the kinds that clients submit, without those that are only steps of workflows."""
+        return Catalogue(contract for contract in self.values() if not contract.spec.internal)
+
     @classmethod
     def load(cls, modules: Iterable[str]) -> Catalogue:
         """Import `modules` (a package with all its modules) and return the contracts defined in them.

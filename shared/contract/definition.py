@@ -82,6 +82,7 @@ class Contract(BaseModel, Generic[ResultT]):
         idempotent_by: parameters that make up the idempotency key of its side effects; default: the job's id.
         concurrency: how many of its jobs run at once, by kind or by the values of parameters; the others wait.
         deprecated: what to use instead; shown in the document and in the answer to each submission.
+        internal: whether it is only a step of workflows: not in the document, as nobody submits it by itself.
         replaces: old kinds whose waiting messages, schedules, submissions and reruns run on this contract.
         examples: valid parameters, at least one; they are tested and shown in the document.
     """
@@ -102,6 +103,7 @@ class Contract(BaseModel, Generic[ResultT]):
         idempotent_by: Sequence[str] = (),
         concurrency: Concurrency | None = None,
         deprecated: str = "",
+        internal: bool = False,
         replaces: Sequence[str] = (),
         examples: Sequence[Mapping[str, Any]] = (),
         **misspelt: Any,  # what is not a keyword is refused below

@@ -112,6 +112,7 @@ class Spec(BaseModel):
     deprecated: Annotated[str, Matching("[ -~]*", "one line of ASCII, as it goes into a header")] = Field(
         default="", max_length=500, examples=["deprecated='Use acme.shout_loudly.'"]
     )
+    internal: bool = Field(default=False, examples=["internal=True"])
     replaces: Sequence[Annotated[str, Matching(KIND_PATTERN[1:-1], "the old kinds, like 'acme.old_name'")]] = Field(
         default=(), examples=["replaces=['acme.old_name']"]
     )

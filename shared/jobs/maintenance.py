@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from shared.contract.artifacts import ArtifactUri, BackupFile
 from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
 from shared.contract.names import ColumnName, SqlConnectionName, StoreConnectionName, StorePath, TableName
-from shared.contract.params import Params
+from shared.contract.params import Component, Params
 
 _HOUR_S = 3600.0
 _NETWORK_RETRY = Retry(max_retries=4, backoff_s=2, backoff_max_s=120)
@@ -61,7 +61,7 @@ class ByComparison(Params):
     )
 
 
-SyncMode = Annotated[ByWatermark | ByComparison, Field(discriminator="kind")]
+SyncMode = Annotated[ByWatermark | ByComparison, Field(discriminator="kind"), Component("SyncMode")]
 
 
 class SyncResult(BaseModel):
@@ -139,7 +139,7 @@ class Folder(Params):
     prefix: StorePath = Field(description="Folder below the store's root.", examples=["exports/2026"])
 
 
-Stored = Annotated[WholeTable | Folder, Field(discriminator="kind")]
+Stored = Annotated[WholeTable | Folder, Field(discriminator="kind"), Component("Stored")]
 
 
 class StoreFile(Params):

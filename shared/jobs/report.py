@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from shared.contract.artifacts import ArtifactUri, ReportFile
 from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
 from shared.contract.names import ColumnName
-from shared.contract.params import Params
+from shared.contract.params import Component, Params
 from shared.jobs.charts import (
     MAIN_DATASET,
     BarChart,
@@ -92,6 +92,7 @@ class TableBlock(Params):
 Block = Annotated[
     TextBlock | TableBlock | LineChart | BarChart | Histogram | ScatterChart | BoxChart | HeatMap,
     Field(discriminator="kind"),
+    Component("Block"),
 ]
 
 

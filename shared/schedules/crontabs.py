@@ -94,7 +94,7 @@ class Crontab(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    minute: CrontabField = Field(description="0 to 59; `*`, `*/15`, `0,30`, `10-50/5`.", examples=["0"])
+    minute: CrontabField = Field(description="0 to 59; `*`, `0,30`, `10-50`; with a step: `0-59/15`.", examples=["0"])
     hour: CrontabField = Field(default="*", description="0 to 23, likewise.", examples=["9"])
     day_of_month: CrontabField = Field(default="*", description="1 to 31, likewise.", examples=["*"])
     month_of_year: CrontabField = Field(default="*", description="1 to 12 or `jan` to `dec`.", examples=["*"])

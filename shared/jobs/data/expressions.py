@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from shared.contract.names import ColumnName
+from shared.contract.params import Component
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -220,6 +221,7 @@ Expression = Annotated[
     | DateTrunc
     | Case,
     Field(discriminator="op"),
+    Component("Expression"),
 ]
 
 for _model in _Node.__subclasses__():

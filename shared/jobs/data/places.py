@@ -15,7 +15,7 @@ from shared.contract.names import (
     StorePath,
     TableName,
 )
-from shared.contract.params import Params
+from shared.contract.params import Component, Params
 from shared.jobs.data.steps import SqlText
 from shared.jobs.data.urls import PublicHttpUrl
 
@@ -152,7 +152,9 @@ class SqlSource(Params):
         return self
 
 
-Source = Annotated[HttpSource | ArtifactSource | StoreSource | SqlSource, Field(discriminator="kind")]
+Source = Annotated[
+    HttpSource | ArtifactSource | StoreSource | SqlSource, Field(discriminator="kind"), Component("Source")
+]
 
 
 class TableDestination(Params):
@@ -194,4 +196,4 @@ class FileDestination(Params):
     )
 
 
-Destination = Annotated[TableDestination | FileDestination, Field(discriminator="kind")]
+Destination = Annotated[TableDestination | FileDestination, Field(discriminator="kind"), Component("Destination")]

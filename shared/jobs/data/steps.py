@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from shared.contract.names import ColumnName
+from shared.contract.params import Component
 from shared.jobs.data.expressions import BoundedExpression, Scalar
 
 _SPECIFIER = re.compile(r"%(?:[aAbBcdfgGHIjmMnpSuUVwWxXyYzZT%]|-[dHIjmMSy])")  # of DuckDB's strptime
@@ -300,4 +301,5 @@ Step = Annotated[
     | LimitStep
     | WindowStep,
     Field(discriminator="op"),
+    Component("TransformStep"),
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from shared.contract.params import Params
+from shared.contract.params import Component, Params
 
 LearningTask = Literal["classification", "regression"]
 Ratio = Annotated[float, Field(gt=0, le=1)]
@@ -101,7 +101,7 @@ AnyEstimator = (
     | KNeighbors
     | DummyBaseline
 )
-Estimator = Annotated[AnyEstimator, Field(discriminator="kind")]
+Estimator = Annotated[AnyEstimator, Field(discriminator="kind"), Component("Estimator")]
 
 ONLY_FOR: dict[str, LearningTask] = {"logistic_regression": "classification", "linear_regression": "regression"}
 UNWEIGHTED = frozenset({"k_neighbors", "dummy"})

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from shared.contract.names import ColumnName
-from shared.contract.params import Params
+from shared.contract.params import Component, Params
 
 MAX_FEATURES = 1_000
 
@@ -107,7 +107,9 @@ class TextFeature(Params):
 
 
 Feature = Annotated[
-    NumberFeature | CategoryFeature | OrdinalFeature | DateFeature | TextFeature, Field(discriminator="kind")
+    NumberFeature | CategoryFeature | OrdinalFeature | DateFeature | TextFeature,
+    Field(discriminator="kind"),
+    Component("Feature"),
 ]
 
 

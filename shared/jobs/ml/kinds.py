@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from shared.contract.artifacts import ArtifactUri
 from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
 from shared.contract.names import ColumnName
-from shared.contract.params import Params
+from shared.contract.params import Component, Params
 from shared.jobs.ml.estimators import ONLY_FOR, UNWEIGHTED, Estimator, LearningTask
 from shared.jobs.ml.features import CategoryText, FeatureSpec
 from shared.jobs.ml.results import EvaluationResult, FeatureResult, PredictionResult, TrainResult
@@ -124,7 +124,7 @@ class LearningSpec(Params):
 class TrainSpec(LearningSpec):
     """What to train, and how to evaluate it."""
 
-    validation: Annotated[HoldOut | CrossValidation, Field(discriminator="kind")] = Field(
+    validation: Annotated[HoldOut | CrossValidation, Field(discriminator="kind"), Component("Validation")] = Field(
         default=HoldOut(kind="hold_out"), description="How to evaluate the model."
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from shared.contract.params import Params
+from shared.contract.params import Component, Params
 from shared.jobs.ml.estimators import AnyEstimator
 from shared.jobs.ml.results import Setting
 
@@ -62,7 +62,7 @@ class Choices(Params):
         return self
 
 
-Dimension = Annotated[IntRange | FloatRange | Choices, Field(discriminator="kind")]
+Dimension = Annotated[IntRange | FloatRange | Choices, Field(discriminator="kind"), Component("Dimension")]
 Space = Annotated[
     dict[str, Dimension],
     Field(

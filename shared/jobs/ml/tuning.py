@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from shared.contract.artifacts import ArtifactUri
 from shared.contract.definition import Contract, FedFromUpstream, Limits
-from shared.contract.params import Params
+from shared.contract.params import Component, Params
 from shared.jobs.ml.kinds import ML_LIMITS, ML_RETRY, FedDataset, FedRecipe, HoldOut, LearningSpec
 from shared.jobs.ml.results import SearchResult, TrialResult, TuneResult
 from shared.jobs.ml.search_space import MAX_TRIALS, Space, grid_size, need_space_fits
@@ -72,13 +72,14 @@ class TpeSearch(_Rounds):
     rounds: int = Field(default=4, ge=1, le=20, description="Rounds; each learns from those before.")
 
 
+SearchMethod = Annotated[GridSearch | RandomSearch | TpeSearch, Field(discriminator="kind"), Component("SearchMethod")]
+
+
 class SearchSpec(LearningSpec):
     """What to search, and how to evaluate trials."""
 
     space: Space = Field(description="Ranges of hyperparameters; the others are those of `estimator`.")
-    method: Annotated[GridSearch | RandomSearch | TpeSearch, Field(discriminator="kind")] = Field(
-        default=TpeSearch(kind="tpe"), description="How to choose trials."
-    )
+    method: SearchMethod = Field(default=TpeSearch(kind="tpe"), description="How to choose trials.")
     metric: ClassificationMetric | RegressionMetric | None = Field(
         default=None, description="Score to search for; default: `accuracy` or `r2`."
     )
@@ -122,6 +123,7 @@ class StartSearch(
     SearchSpec,
     Contract[SearchResult],
     kind="ml.start_search",
+    internal=True,
     queue="ml",
     limits=ML_LIMITS,
     retry=ML_RETRY,
@@ -149,6 +151,7 @@ class RunTrial(
     TrialSpec,
     Contract[TrialResult],
     kind="ml.run_trial",
+    internal=True,
     queue="ml",
     limits=Limits(soft_s=_HOUR_S - 60, hard_s=_HOUR_S),
     retry=ML_RETRY,
@@ -166,6 +169,7 @@ class RunTrial(
 class HoldSearch(
     Contract[SearchResult],
     kind="ml.hold_search",
+    internal=True,
     queue="ml",
     limits=Limits(soft_s=300, hard_s=360),
     retry=ML_RETRY,
@@ -179,6 +183,7 @@ class HoldSearch(
 class ProposeTrials(
     Contract[SearchResult],
     kind="ml.propose_trials",
+    internal=True,
     queue="ml",
     limits=Limits(soft_s=900, hard_s=960),
     retry=ML_RETRY,
@@ -193,6 +198,7 @@ class ProposeTrials(
 class RefitBest(
     Contract[TuneResult],
     kind="ml.refit_best",
+    internal=True,
     queue="ml",
     limits=ML_LIMITS,
     retry=ML_RETRY,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.contract.catalogue import catalogue
+from shared.contract.params import schema_of
 
 if TYPE_CHECKING:
     import httpx
@@ -28,6 +29,7 @@ def test_list_is_the_catalogue(api: httpx.Client) -> None:
         "concurrency": None,
         "deprecated": None,
         "replaces": [],
+        "is_internal": False,
         "is_workflow": False,
     }
 
@@ -36,9 +38,9 @@ def test_list_is_the_catalogue(api: httpx.Client) -> None:
 def test_kind_describes_itself(kind: str, api: httpx.Client) -> None:
     """Its schemas are those of the contract, and its examples can be submitted as they are."""
     contract, shown = catalogue()[kind], api.get(f"/job-kinds/{kind}").json()
-    assert shown["params_schema"] == json.loads(json.dumps(contract.model_json_schema()))
+    assert shown["params_schema"] == json.loads(json.dumps(schema_of(contract)))
     assert shown["result_schema"]["type"] == "object"
     for example in shown["examples"]:
-        response = api.post("/jobs", params={"validate_only": True}, json={"kind": kind, "params": example})
+        response = api.post("/jobs/validate", json={"kind": kind, "params": example})
         assert response.status_code in {200, 422}, response.text
         assert response.json().get("code") in {None, "unknown_connection"}
