@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from tests.support.servers.services import Server
 
-KINDS = sorted(catalogue())
-
 
 def ids_of(response: httpx.Response) -> list[str]:
     """Return the ids of a list or of an accepted batch."""
@@ -126,27 +124,6 @@ def test_options_are_kept_and_shown(api: httpx.Client, extraction: dict[str, Any
     kept = {"job_id": job["id"]} | {name: record[name] for name in ("kind", "queue", "params")}
     assert message == numbered(composed(record["envelope"], **kept))
     assert record["max_retries"] == "0"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_example_of_the_catalogue_would_be_accepted(kind: str, api: httpx.Client, valkey: Server) -> None:
-    """A check of an example of each kind says what it would become, and publishes nothing."""
-    with redis.Redis(port=valkey.port) as client:
-        before = client.zcard(key("jobs"))
-        for example in catalogue()[kind].spec.examples:
-            response = api.post("/jobs/validate", json={"kind": kind, "params": dict(example)})
-            assert response.status_code == 200, response.text
-            assert (kind, catalogue()[kind].spec.queue) == (response.json()["kind"], response.json()["queue"])
-        assert client.zcard(key("jobs")) == before
-
-
-def test_validate_only_names_the_steps(api: httpx.Client, pipeline: dict[str, Any]) -> None:
-    """Of a workflow, the plan is part of what would be accepted; a batch answers for each job."""
-    response = api.post("/jobs/validate", json=pipeline)
-    assert api.post("/jobs", params={"validate_only": True}, json=pipeline).json() == response.json()
-    assert response.json()["steps"] == ["extract", "transform", "load"]
-    batch = api.post("/jobs/batch/validate", json={"jobs": [pipeline] * 2})
-    assert (batch.status_code, len(batch.json()["jobs"])) == (200, 2)
 
 
 def test_stored_parameters_are_what_the_worker_will_check(api: httpx.Client, extraction: dict[str, Any]) -> None:
