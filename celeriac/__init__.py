@@ -16,20 +16,17 @@ if TYPE_CHECKING:
     from shared.contract.definition import Concurrency, Contract, FedFromUpstream, Limits, Retry
     from shared.errors import TaskFailure, TransientFailure
     from shared.workflows.definition import GroupResult, WorkflowContract
-    from shared.workflows.nodes import Chain, Chord, Group, Node, PlanRefused, fed_step, step
+    from shared.workflows.nodes import Node, PlanRefused, chain, chord, fed_step, group, step
     from worker.runtime.run import Run
     from worker.runtime.task import runs
 
 _FROM = {
     "Artifact": "shared.contract.artifacts",
     "ArtifactUri": "shared.contract.artifacts",
-    "Chain": "shared.workflows.nodes",
-    "Chord": "shared.workflows.nodes",
     "Concurrency": "shared.contract.spec",
     "Contract": "shared.contract.definition",
     "Dataset": "shared.contract.artifacts",
     "FedFromUpstream": "shared.contract.definition",
-    "Group": "shared.workflows.nodes",
     "GroupResult": "shared.workflows.definition",
     "Limits": "shared.contract.definition",
     "Node": "shared.workflows.nodes",
@@ -39,7 +36,10 @@ _FROM = {
     "TaskFailure": "shared.errors",
     "TransientFailure": "shared.errors",
     "WorkflowContract": "shared.workflows.definition",
+    "chain": "shared.workflows.nodes",
+    "chord": "shared.workflows.nodes",
     "fed_step": "shared.workflows.nodes",
+    "group": "shared.workflows.nodes",
     "runs": "worker.runtime.task",
     "step": "shared.workflows.nodes",
 }
@@ -47,13 +47,10 @@ _FROM = {
 __all__ = [
     "Artifact",
     "ArtifactUri",
-    "Chain",
-    "Chord",
     "Concurrency",
     "Contract",
     "Dataset",
     "FedFromUpstream",
-    "Group",
     "GroupResult",
     "Limits",
     "Node",
@@ -63,7 +60,10 @@ __all__ = [
     "TaskFailure",
     "TransientFailure",
     "WorkflowContract",
+    "chain",
+    "chord",
     "fed_step",
+    "group",
     "runs",
     "step",
 ]

@@ -17,19 +17,32 @@ _NAME_LENGTH = 100
 
 # Each of these looks at a character a bounded number of times: a body's message may have megabytes.
 _USERINFO = re.compile(r"://[^\s/\"]*@")  # up to the last @: a password may contain one
-_SENSITIVE = r"(password|passwd|pwd|secret|token|api_?key|signature|sig)"
-_SECRET_PAIR = re.compile(rf"(?i)\b{_SENSITIVE}=('[^']*(?:'|\Z)|\"[^\"]*(?:\"|\Z)|[^\s&;'\"]+)")
+_SENSITIVE = (
+    "password|passwd|passphrase|pwd|secret|token|credential|signature|authorization|cookie"
+    "|(?:api|access|private|signing)[_-]?key"
+)
+_SENSITIVE_ALONE = "key|sig"  # sort_key and design are something else
+_SECRET_NAME = re.compile(rf"(?i){_SENSITIVE}|\A(?:{_SENSITIVE_ALONE})\Z")
+_SECRET_PAIR = re.compile(  # name=value, and 'name': value as JSON and Python write it
+    rf"(?i)\b((?:\w{{0,64}}?(?:{_SENSITIVE})|{_SENSITIVE_ALONE})(?:=|['\"]: ?))"
+    r"('[^']*(?:'|\Z)|\"[^\"]*(?:\"|\Z)|[^\s&;'\"]+)"
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def redact(text: str) -> str:
-    """Return `text` without the user info of URLs and without the values of ``name=value`` pairs that look secret."""
-    return _SECRET_PAIR.sub(r"\1=***", _USERINFO.sub("://", text))
+    """Return `text` without the user info of URLs and without the values of pairs whose name is that of a secret."""
+    return _SECRET_PAIR.sub(r"\1***", _USERINFO.sub("://", text))
+
+
+def names_secret(name: str) -> bool:
+    """Return whether a field of this name holds a secret: `password`, `client_secret`, `api_key`; `key` as a whole."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def redact_field(name: str, value: object) -> str:
-    """Return `value` as text for a log: fully hidden if `name` looks like a secret, else redacted."""
-    return "***" if re.search(_SENSITIVE, name, re.IGNORECASE) else redact(as_text(value))
+    """Return `value` as text for a log: fully hidden if `name` is that of a secret, else redacted."""
+    return "***" if names_secret(name) else redact(as_text(value))
 
 
 def valid(text: str) -> str:
@@ -76,8 +89,8 @@ def _number(number: Any) -> float | None:
 def plain(values: Mapping[Any, Any], most: int = 4 * TEXT_LENGTH) -> dict[str, Any]:
     """Return what a body gave as values for programs: JSON values, bounded in depth and in all to about `most` bytes.
 
-    What has no JSON form becomes its text, numbers that are not finite become null, and the rest of what is too much is
-    left out: ``"…"`` stands for it.
+    The values of secrets are hidden by their names. What has no JSON form becomes its text, numbers that are not finite
+    become null, and the rest of what is too much is left out: ``"…"`` stands for it.
     """
     return _Plain(most).object(values, 0)
 
@@ -96,7 +109,7 @@ class _Plain:
                 break
             key = said(name, _NAME_LENGTH)
             self._room -= len(key) + 4
-            made[key] = self._value(value, depth)
+            made[key] = "***" if names_secret(key) else self._value(value, depth)
         return made
 
     def _value(self, value: Any, depth: int) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from celery import current_task
 
-from shared.texts import redact
+from shared.texts import names_secret, redact_field
 from worker.runtime.run import JobLogHandler
 
 
@@ -22,7 +22,10 @@ def _add_job(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.ty
 
 
 def _redact(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    return {name: redact(value) if isinstance(value, str) else value for name, value in event.items()}
+    return {
+        name: redact_field(name, value) if isinstance(value, str) or names_secret(name) else value
+        for name, value in event.items()
+    }
 
 
 def configure_logging(loglevel: int | str = logging.INFO, **_: Any) -> None:

@@ -14,13 +14,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shared.contract.checking.fields import name_faults, parameter_faults, result_faults, unresolved_faults
-from shared.contract.checking.journey import MAX_JSON_DEPTH, ExampleFault, arrive
+from shared.contract.checking.fields import (
+    name_faults,
+    parameter_faults,
+    result_examples,
+    result_faults,
+    unresolved_faults,
+)
+from shared.contract.checking.journey import MAX_JSON_DEPTH, ExampleFault, arrive, come_back
 from shared.contract.families import FAMILIES
 from shared.contract.installed import KINDS, installed
 from shared.contract.spec import (
@@ -257,9 +264,16 @@ def check_rest(contract: AnyContract) -> None:
 def _example_faults(cls: AnyContract, *, early: bool = True) -> Iterator[Fault]:
     if not cls.spec.examples:
         yield "it has no example", "Add examples=[{...}] with valid parameters."
-    for index, example in enumerate(cls.spec.examples):
+    trials: list[tuple[str, Callable[[], Iterable[Fault]]]] = [
+        (f"example {index}", partial(_faults_of_job, cls, example)) for index, example in enumerate(cls.spec.examples)
+    ]
+    trials += [
+        (f"example {index} of {model.__name__}", partial(_faults_of_result, model, example))
+        for model, index, example in result_examples(cls.spec.result)
+    ]
+    for name, trial in trials:
         try:
-            faults = list(arrive(cls, example)._faults_when_run())  # noqa: SLF001 - each contract says it of itself
+            faults = list(trial())
         except ExampleFault as wrong:
             faults = [wrong.fault]
         except NameError as missing:  # a function that its module may define further down
@@ -267,7 +281,16 @@ def _example_faults(cls: AnyContract, *, early: bool = True) -> Iterator[Fault]:
                 _too_early.add(cls)
                 continue
             faults = [(f"raises NameError: {missing}", "Define or import it.")]
-        yield from ((f"example {index} {what}", hint) for what, hint in faults)
+        yield from ((f"{name} {what}", hint) for what, hint in faults)
+
+
+def _faults_of_job(cls: AnyContract, example: Mapping[str, Any]) -> Iterator[Fault]:
+    return arrive(cls, example)._faults_when_run()  # noqa: SLF001 - each contract says it of itself
+
+
+def _faults_of_result(model: type[BaseModel], example: Any) -> Iterator[Fault]:
+    come_back(model, example)
+    yield from ()
 
 
 def _type_argument(cls: type[BaseModel]) -> type[BaseModel]:

@@ -129,7 +129,7 @@ class WorkflowContract(Contract[ResultT]):
         try:
             node = self.plan()
             if empty := without_steps(node):
-                yield f"makes plan() give {empty}", "Return a step, Chain, Group or Chord."
+                yield f"makes plan() give {empty}", "Return a step, chain, group or chord."
                 return
             steps = lay_out(_with_expansion(type(self), node), uuid7)
         except NameError:
@@ -175,7 +175,7 @@ def _with_expansion(contract: AnyContract, node: Node) -> Node:
 
 
 def _signature_faults(contract: type[WorkflowContract[Any]]) -> Iterator[Fault]:
-    hint = "Write def expand(self, results), which returns a step, Chain, Group, Chord or None."
+    hint = "Write def expand(self, results), which returns a step, chain, group, chord or None."
     if any(is_it(contract.expand) for is_it in (inspect.iscoroutinefunction, inspect.isgeneratorfunction)):
         yield "has an expand() that is async or a generator, which nothing would run", hint
         return

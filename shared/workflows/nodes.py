@@ -89,12 +89,13 @@ class Group:
 class Chord:
     """Nodes in parallel, then a body that gets all their results in order."""
 
-    def __init__(self, header: Sequence[Node], body: Node) -> None:
-        self.header = tuple(header)
+    def __init__(self, header: Sequence[Node] | Group, body: Node) -> None:
+        self.header = header.nodes if isinstance(header, Group) else tuple(header)
         self.body = body
 
 
 Node = StepPlan | Chunks | Chain | Group | Chord
+chain, group, chord = Chain, Group, Chord  # as authors write them: under the names that Celery's canvas has
 
 
 class PlanRefused(Exception):
@@ -177,7 +178,9 @@ def without_steps(node: object) -> str:
             parts = (*node.header, node.body) if node.header else ()
         case _:
             return f"{node if node is None else type(node).__name__} in place of steps"
-    return next(filter(None, map(without_steps, parts)), "" if parts else f"a {type(node).__name__} without steps")
+    return next(
+        filter(None, map(without_steps, parts)), "" if parts else f"a {type(node).__name__.lower()} without steps"
+    )
 
 
 def without(node: Node, done: Collection[str]) -> Node | None:

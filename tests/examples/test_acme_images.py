@@ -33,7 +33,7 @@ def _requirements(extra: str) -> list[Requirement]:
 
 @pytest.mark.integration
 def test_the_package_of_another_team_passes_its_own_checks(tmp_path: Path) -> None:
-    """Mypy strict, its tests in memory, and its tests on a real service, as its own script runs them."""
+    """Mypy strict, `celeriac check`, its tests in memory, and those on a real service, as its own script runs them."""
     copy = tmp_path / "acme_images"
     shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
     installed = install_wheel(tmp_path / "installed", build_wheel(tmp_path / "ours"))
@@ -56,6 +56,7 @@ def test_the_package_of_another_team_passes_its_own_checks(tmp_path: Path) -> No
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Success: no issues found in 6 source files" in ran.stdout
+    assert "acme.draw_sheet        acme_images.tasks.draw_sheet        acme" in ran.stdout
     assert " passed" in ran.stdout
     assert "skipped" not in ran.stdout
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.texts import TEXT_LENGTH, plain, redact, said
+from shared.texts import TEXT_LENGTH, plain, redact, redact_field, said
 
 _ANYTHING = st.recursive(
     st.none()
@@ -47,7 +47,8 @@ def test_a_text_is_cut(text: str, most: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["a", "a.b+c-", "://", "x://", "a@", "token=", "password='", 'pwd="', "'sig=' ", "\ud83d"]
+    "unit",
+    ["a", "a_", "token_", "api-", "a.b+c-", "://", "x://", "a@", "token=", "password='", 'pwd="', "'sig=' ", "\ud83d"],
 )
 def test_redaction_takes_time_in_proportion(unit: str) -> None:
     """A megabyte of the worst that was found takes under a second of CPU; quadratic, it took half an hour."""
@@ -59,3 +60,32 @@ def test_redaction_takes_time_in_proportion(unit: str) -> None:
 def test_a_secret_that_is_cut_off_before_its_closing_quote_is_hidden() -> None:
     """A driver cuts its message, not we."""
     assert redact("password='hunter2 is my") == "password=***"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_hidden"),
+    [
+        *((name, True) for name in ("key", "KEY", "sig", "password", "client_secret", "access_token", "X-Api-Key")),
+        *((name, True) for name in ("AWS_SECRET_ACCESS_KEY", "private_key", "Authorization", "Set-Cookie")),
+        *((name, False) for name in ("sort_key", "keys", "design", "primary key", "author", "monkey", "signal")),
+    ],
+)
+def test_fields_are_hidden_by_their_names(name: str, *, is_hidden: bool) -> None:
+    """A key is a secret; in the name of something else, such as a column to sort by, it is not."""
+    assert redact_field(name, "k3y") == ("***" if is_hidden else "k3y")
+    assert plain({"request": [{name: "k3y"}]})["request"] == [{name: "***" if is_hidden else "k3y"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("GET /maps?key=k3y&zoom=3 failed", "GET /maps?key=***&zoom=3 failed"),
+        ("client_secret=k3y, access_token=k3y", "client_secret=*** access_token=***"),
+        ("{'user': 'me', 'password': 'k3y'}", "{'user': 'me', 'password': ***}"),
+        ('{"api_key": "k3y", "size": 3}', '{"api_key": ***, "size": 3}'),
+        ("sort_key=name design='blue'", "sort_key=name design='blue'"),
+    ],
+)
+def test_pairs_in_a_text_are_hidden_by_their_names(text: str, shown: str) -> None:
+    """Those of URLs, of log lines, of JSON and of what Python prints; the name may have more words."""
+    assert redact(text) == shown

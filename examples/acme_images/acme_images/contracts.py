@@ -5,17 +5,17 @@ from typing import Annotated
 from celeriac import (
     Artifact,
     ArtifactUri,
-    Chord,
     Concurrency,
     Contract,
     FedFromUpstream,
-    Group,
     GroupResult,
     Limits,
     Node,
     Retry,
     WorkflowContract,
+    chord,
     fed_step,
+    group,
     step,
 )
 from pydantic import BaseModel, Field
@@ -89,7 +89,7 @@ class MakeAlbum(
         parts = [
             step(f"thumbnails_{index}", MakeThumbnails(archive=archive)) for index, archive in enumerate(self.archives)
         ]
-        return Chord(parts, fed_step("sheet", DrawSheet, SheetSpec(columns=self.columns)))
+        return chord(parts, fed_step("sheet", DrawSheet, SheetSpec(columns=self.columns)))
 
 
 class Cooled(BaseModel):
@@ -151,7 +151,7 @@ class OrderForAll(
 
     def plan(self) -> Node:
         """Return a group of orders."""
-        return Group(
+        return group(
             *(
                 step(f"order_{index}", OrderPrints(customer=customer, album=self.album, count=1), may_fail=True)
                 for index, customer in enumerate(self.customers)

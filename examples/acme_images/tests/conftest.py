@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -12,8 +11,6 @@ import pytest
 from PIL import Image
 
 pytest_plugins = ["celeriac.testing.fixtures"]
-
-os.environ["CELERIAC_QUEUES"] = "acme"  # before the contracts are imported
 
 
 class Shop:
@@ -84,9 +81,7 @@ def shop(running_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
 @pytest.fixture(scope="session")
 def celeriac_environment(running_shop: Shop) -> Mapping[str, str]:
     return {
-        "CELERIAC_QUEUES": "acme",
-        "CELERIAC_CONTRACTS": "acme_images.contracts",
-        "CELERIAC_TASKS": "acme_images.tasks",
+        "CELERIAC_CONTRACTS": "",  # no other kinds than those of installed packages
         "CELERIAC_LEASE_S": "4",  # a lost worker is noticed sooner
         "ACME_SHOP_URL": running_shop.url,
         "ACME_SHOP_TOKEN": "t0p",

@@ -67,6 +67,15 @@ def result_faults(result: type[BaseModel]) -> Iterator[Fault]:
     yield from _document_faults(result, "serialization")
 
 
+def result_examples(result: type[BaseModel]) -> Iterator[tuple[type[BaseModel], int, Any]]:
+    """Yield the examples in the configuration of a result, and of the models in it: the model, a number, the example."""
+    for each in _models_from(result):
+        extra = each.model_config.get("json_schema_extra")
+        given = extra.get("examples") if isinstance(extra, dict) else None
+        if isinstance(given, list):
+            yield from ((each, index, example) for index, example in enumerate(given))
+
+
 def _field_faults(model: type[BaseModel]) -> Iterator[Fault]:
     for each in _models_from(model):
         if each.model_computed_fields and each.model_config.get("extra") == "forbid":

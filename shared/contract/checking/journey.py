@@ -1,9 +1,9 @@
-"""Send a contract's examples the way that every job takes: JSON, parameters, message, and parameters again."""
+"""Send a contract's examples the way that every job takes: JSON, parameters, message, parameters; result, JSON, result."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,7 @@ from shared.contract.spec import Fault
 from shared.errors import DefinitionError
 
 MAX_JSON_DEPTH = 32  # of the parameters of a job
+_UNCHANGED = "A validator that reads its own result must leave it as it is, a serializer must lose nothing"
 
 ContractT = TypeVar("ContractT", bound=BaseModel)
 
@@ -30,10 +31,7 @@ def arrive(contract: type[ContractT], example: Mapping[str, Any]) -> ContractT:
 
     Raises `ExampleFault`, or the `NameError` of a validator: what its module defines further down is not there yet.
     """
-    try:
-        text = json.dumps(example, allow_nan=False)
-    except (TypeError, ValueError) as wrong:
-        raise ExampleFault(f"is not JSON: {wrong}", "Write it as a client would.") from None
+    text = _json(example, "Write it as a client would.")
     if (depth := _depth(example)) > MAX_JSON_DEPTH:
         raise ExampleFault(
             f"is nested {depth} levels deep, and the gateway takes {MAX_JSON_DEPTH}", "Make the parameters flatter."
@@ -41,19 +39,52 @@ def arrive(contract: type[ContractT], example: Mapping[str, Any]) -> ContractT:
     given = _read(contract, text, "is not valid", "Fix the example or the field.")
     arrived = _read(
         contract,
-        _written(given),
+        _written(given, "into a message"),
         "is accepted, but what is written into the message is refused by the worker",
         "Write values as they are read: look at the serializers and validators.",
     )
-    for name in contract.model_fields:
-        before, after = getattr(given, name), getattr(arrived, name)
-        if before != after:
-            raise ExampleFault(
-                f"does not arrive as it was accepted: {name} is {before!r} in the gateway and {after!r} in the worker",
-                "Both read the parameters. A validator that reads its own result must leave it as it is, a serializer "
-                "must lose nothing, and a default must be the same each time.",
-            )
+    for name, before, after in _differences(given, arrived):
+        raise ExampleFault(
+            f"does not arrive as it was accepted: {name} is {before!r} in the gateway and {after!r} in the worker",
+            f"Both read the parameters. {_UNCHANGED}, and a default must be the same each time.",
+        )
     return arrived
+
+
+def come_back(result: type[BaseModel], example: Any) -> None:
+    """Check that a body may return `example`, and that whoever reads it gets the same.
+
+    Raises `ExampleFault`, or the `NameError` of a validator.
+    """
+    given = _read(
+        result, _json(example, "Write it as clients get it."), "is not valid", "Fix the example or the field."
+    )
+    read = _read(
+        result,
+        _written(given, "as JSON"),
+        "can be returned, but what is written of it cannot be read",
+        "Write values as they are read: look at the serializers and validators.",
+    )
+    for name, before, after in _differences(given, read):
+        raise ExampleFault(
+            f"does not come back as it was returned: {name} is {before!r} in the task and {after!r} for who reads it",
+            f"A result is read again by steps and tests. {_UNCHANGED}.",
+        )
+
+
+def _differences(one: BaseModel, other: BaseModel) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the fields of two models of a class whose values differ, with these."""
+    for name in type(one).model_fields:
+        before, after = getattr(one, name), getattr(other, name)
+        if before != after:
+            yield name, before, after
+
+
+def _json(example: Any, hint: str) -> str:
+    try:
+        return json.dumps(example, allow_nan=False)
+    except (TypeError, ValueError) as wrong:
+        raise ExampleFault(f"is not JSON: {wrong}", hint) from None
 
 
 def _read(contract: type[ContractT], text: str, otherwise: str, hint: str) -> ContractT:
@@ -70,12 +101,12 @@ def _read(contract: type[ContractT], text: str, otherwise: str, hint: str) -> Co
         ) from failure
 
 
-def _written(job: BaseModel) -> str:
+def _written(given: BaseModel, where: str) -> str:
     try:
-        return job.model_dump_json(exclude_unset=True)
+        return given.model_dump_json(exclude_unset=True)
     except (PydanticSerializationError, ValueError, TypeError) as failure:
         raise ExampleFault(
-            f"cannot be written into a message: {failure}", "Fix the serializer, or use a type that JSON has."
+            f"cannot be written {where}: {failure}", "Fix the serializer, or use a type that JSON has."
         ) from failure
 
 

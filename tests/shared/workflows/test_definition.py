@@ -96,7 +96,7 @@ def _moody() -> Any:
     [
         ("bad", "plan() of acme.note_moodily fails for these parameters."),
         ("none", "plan() of acme.note_moodily gives None in place of steps for these parameters."),
-        ("empty", "plan() of acme.note_moodily gives a Group without steps for these parameters."),
+        ("empty", "plan() of acme.note_moodily gives a group without steps for these parameters."),
         ("twice", "plan() of acme.note_moodily gives 2 steps the name 'note'. Give each another name."),
     ],
 )

@@ -85,7 +85,7 @@ def test_the_result_is_that_of_what_comes_last(
     [
         ("raises", "unexpected_error", "ValueError: no luck"),
         ("refuses", "too_big", "The folder is too big."),
-        ("none of a group", "invalid_expansion", "expand() of acme.fan_out gives a Group without steps."),
+        ("none of a group", "invalid_expansion", "expand() of acme.fan_out gives a group without steps."),
         ("another thing", "invalid_expansion", "expand() of acme.fan_out gives list in place of steps."),
         ("the same name", "invalid_expansion", "expand() of acme.fan_out gives another step the name 'list'."),
         ("too many", "invalid_expansion", "gives 1,000 steps to a job that has 3; a job may have at most 1,000."),
