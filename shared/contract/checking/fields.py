@@ -68,7 +68,7 @@ def result_faults(result: type[BaseModel]) -> Iterator[Fault]:
 
 
 def result_examples(result: type[BaseModel]) -> Iterator[tuple[type[BaseModel], int, Any]]:
-    """Yield the examples in the configuration of a result, and of the models in it: the model, a number, the example."""
+    """Yield the examples in the configuration of a result, and of the models in it: the model, number, example."""
     for each in _models_from(result):
         extra = each.model_config.get("json_schema_extra")
         given = extra.get("examples") if isinstance(extra, dict) else None

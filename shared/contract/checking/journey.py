@@ -1,4 +1,4 @@
-"""Send a contract's examples the way that every job takes: JSON, parameters, message, parameters; result, JSON, result."""
+"""Send examples the way that all take: JSON, parameters, message, parameters; and of a result: JSON, result, JSON."""
 
 from __future__ import annotations
 
