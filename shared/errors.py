@@ -130,18 +130,21 @@ def _seconds(given: object) -> float | None:
 
 
 class TimeLimitReached(TaskFailure):
-    """The job needed more than its hard limit of `limit_s`.
+    """The job needed more than its hard limit of `limit_s`; or the item with the index `item` of a map did.
 
-    With `interrupted_after_s`, its soft limit, the body was interrupted before that and could clean up.
+    With `interrupted_after_s`, the soft limit, the body was interrupted before that and could clean up.
     """
 
-    def __init__(self, limit_s: float, *, interrupted_after_s: float | None = None) -> None:
+    def __init__(self, limit_s: float, *, interrupted_after_s: float | None = None, item: int | None = None) -> None:
+        what, option = ("job", "options.time_limit_s") if item is None else ("item", "item_time_limit_s")
+        where, details = ("", {}) if item is None else (f"item {item}: ", {"item": item})
         how = f"; it was interrupted after {interrupted_after_s:g} s" if interrupted_after_s is not None else ""
         super().__init__(
             "time_limit_exceeded",
-            f"The job needs longer than its time limit of {limit_s:g} s{how}.",
-            remedy="Reduce the work of the job, or set a larger options.time_limit_s within the kind's limit.",
+            f"{where}The {what} needs longer than its time limit of {limit_s:g} s{how}.",
+            remedy=f"Reduce the work of the {what}, or set a larger {option} within the kind's limit.",
             limit_s=limit_s,
+            **details,
         )
 
 

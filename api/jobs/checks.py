@@ -14,8 +14,9 @@ from shared.connections.settings import Connections, check_connections
 from shared.contract.definition import Contract, known_queues
 from shared.contract.options import RunOptions, SubmissionOptions
 from shared.contract.spelling import did_you_mean
+from shared.workflows.assembly import CanvasContract
 from shared.workflows.definition import WorkflowContract
-from shared.workflows.nodes import MOST_LAID_OUT, MOST_MESSAGE_BYTES, Path, laying_out_cost, message_bytes
+from shared.workflows.nodes import MOST_LAID_OUT, MOST_MESSAGE_BYTES, MapStep, Path, laying_out_cost, message_bytes
 from shared.workflows.planning import Prepared
 
 _MOST_STEPS = 5_000  # of all workflows of one request
@@ -38,6 +39,7 @@ class Checks:
         """Return whether this job and all before it can be accepted. `base` is the pointer to it in the body."""
         wrong = [
             *_option_problems(job.job, job.options),
+            *_item_limit_problems(job),
             *_callback_problems(job.options, self.callbacks),
             *(_at_params(path, message) for path, message in job.problems),
         ]
@@ -114,6 +116,18 @@ def _option_problems(job: Contract[Any], options: RunOptions) -> Iterator[FieldE
     elif options.queue not in known_queues():
         hint = did_you_mean(options.queue, known_queues())
         yield FieldError(pointer="/options/queue", message=f"The queue is unknown. {hint}")
+
+
+def _item_limit_problems(job: Prepared) -> Iterator[FieldError]:
+    """Yield a contradiction of one request: an item that may take longer than all of a step."""
+    whole_s = job.options.time_limit_s
+    if whole_s is None or not isinstance(job.job, CanvasContract):
+        return
+    maps = (step.plan for step in job.steps if isinstance(step.plan, MapStep))
+    longest_s = max((plan.item_time_limit_s or 0.0 for plan in maps), default=0.0)
+    if longest_s > whole_s:
+        what = f"It bounds all items of a step together: use at least {longest_s:g} s, or a lower item_time_limit_s."
+        yield FieldError(pointer="/options/time_limit_s", message=what)
 
 
 def _callback_problems(options: RunOptions, settings: CallbackSettings) -> Iterator[FieldError]:

@@ -49,6 +49,13 @@ class Limits(_Policy):
     soft_s: float = Field(gt=0, le=YEAR_S, description="After this the body is interrupted and may clean up.")
     hard_s: float = Field(gt=0, le=YEAR_S, description="After this the worker's child process is killed.")
 
+    def within(self, hard_s: float) -> Limits:
+        """Return limits with `hard_s` as the hard limit, if that is lower, and less time to clean up before it."""
+        if hard_s >= self.hard_s:
+            return self
+        to_clean_up_s = min(self.hard_s - self.soft_s, hard_s / 10)
+        return Limits(soft_s=hard_s - to_clean_up_s, hard_s=hard_s)
+
 
 class Retry(_Policy):
     """Retry policy for transient failures: exponential backoff with full jitter.

@@ -11,6 +11,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from shared.contract.definition import Contract, Limits
+from shared.contract.options import YEAR_S
 from shared.contract.params import Params
 from shared.workflows.assembly import CanvasContract, Elements
 from shared.workflows.definition import GroupResult
@@ -30,6 +31,13 @@ _SOURCES: list[JsonValue] = [
 ParameterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$", examples=["source"])]
 SharedParams = Annotated[
     dict[str, JsonValue], Field(description="Parameters that all items share.", examples=[{"options": {}}])
+]
+ItemTimeLimit = Annotated[
+    Annotated[float, Field(ge=1, le=YEAR_S)] | None,
+    Field(
+        description="Hard time limit of each item in seconds, at most the kind's, which bounds all items of a step "
+        "together; default: only that."
+    ),
 ]
 
 
@@ -111,11 +119,14 @@ class RunMap(
     params: SharedParams = Field(default={})
     parameter: ParameterName = Field(description="The parameter that takes an item.")
     items: list[JsonValue] = Field(min_length=1, max_length=MAX_ITEMS, description="The values, in order.")
+    item_time_limit_s: ItemTimeLimit = None
 
     def nodes(self, elements: Elements) -> Node:
         """Return the single map step."""
         items = tuple({self.parameter: item} for item in self.items)
-        return elements.mapped("map", self.kind, self.params, items, None)
+        return elements.mapped(
+            "map", self.kind, self.params, items, names=None, item_time_limit_s=self.item_time_limit_s
+        )
 
 
 class _ManyParameters(Params):
@@ -124,9 +135,17 @@ class _ManyParameters(Params):
     parameters: list[ParameterName] = Field(
         min_length=1, max_length=32, description="The parameters that take an item's values, in order."
     )
+    item_time_limit_s: ItemTimeLimit = None
 
     def starmap(self, elements: Elements, name: str, items: list[list[JsonValue]]) -> MapStep:
-        return elements.mapped(name, self.kind, self.params, tuple(items), tuple(self.parameters))
+        return elements.mapped(
+            name,
+            self.kind,
+            self.params,
+            tuple(items),
+            names=tuple(self.parameters),
+            item_time_limit_s=self.item_time_limit_s,
+        )
 
     @model_validator(mode="after")
     def _items_fit(self) -> Self:

@@ -38,6 +38,8 @@ class LedgerBackend(RedisBackend):
 
     #: Whether the worker has killed the child of a job that lost its claim, so that its death is not to be told.
     was_stopped: Callable[[str], bool] = staticmethod(lambda _: False)
+    #: Return the failure of a job whose child the worker has killed in an item that exceeded its time limit.
+    limit_reached: Callable[[str], TimeLimitReached | None] = staticmethod(lambda _: None)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -70,6 +72,8 @@ class LedgerBackend(RedisBackend):
     def _fail(self, task_id: str, failure: Exception) -> None:
         if isinstance(failure, TimeLimitExceeded):
             error = TimeLimitReached(float(failure.args[0])).document()
+        elif isinstance(failure, TimeLimitReached):
+            error = failure.document()
         else:
             error = TaskFailure(
                 "not_runnable",
@@ -86,8 +90,10 @@ class LedgerBackend(RedisBackend):
         """
         if getattr(kwargs.get("request"), "is_eager", False):  # there is no job: see worker.runtime.task
             return
-        if isinstance(exc, WorkerLostError) and self.was_stopped(task_id):
-            return
+        if isinstance(exc, WorkerLostError):
+            if self.was_stopped(task_id):
+                return
+            exc = self.limit_reached(task_id) or exc
         if isinstance(exc, _NOT_THE_JOBS_FAULT) and not settled(kwargs.get("request")):
             became = self.ledger.release(task_id, owner=claim_owner(), crashed=True)
             if became in {"republished", "released", "refused"} and isinstance(self.ledger.read(task_id), Record):

@@ -33,6 +33,7 @@ from shared.workflows.nodes import (
     PlanRefused,
     StepPlan,
     lay_out,
+    wrong_item_limit,
 )
 from shared.workflows.openings import has_stand_ins, left_open, what_is_wrong, with_stand_ins, without_stand_ins
 
@@ -77,13 +78,24 @@ class Elements:
             return self._node(element)
 
     def mapped(
-        self, name: str, kind: str, params: dict[str, Any], items: tuple[Any, ...], names: tuple[str, ...] | None
+        self,
+        name: str,
+        kind: str,
+        params: dict[str, Any],
+        items: tuple[Any, ...],
+        *,
+        names: tuple[str, ...] | None,
+        item_time_limit_s: float | None,
     ) -> MapStep:
         """Return the step that runs `kind` on each of `items`. Items are checked one by one."""
         own = "/".join(self._names) or name
         self._paths[own] = self._at
         contract = self._single(kind)
-        step = MapStep(own, contract or Contract, dict(params), items=items, names=names)
+        step = MapStep(
+            own, contract or Contract, dict(params), items=items, names=names, item_time_limit_s=item_time_limit_s
+        )
+        if contract is not None and (what := wrong_item_limit(step)):
+            self._wrong(what, "item_time_limit_s")
         if len(items) * len(json.dumps(params)) > _MAX_SHARED_BYTES:
             self._wrong("they are too large for this many items. Put large values into a file.", "params")
         elif contract is not None:

@@ -13,7 +13,9 @@ from celery.canvas import chunks, xmap, xstarmap
 from shared.broker.messages import PARAMS_SHOWN, Composer, MessageOptions
 from shared.workflows.nodes import Chain, Chord, Chunks, MapStep, Node, PlannedStep, StepPlan
 
-PARAMETERS = "celeriac_parameters"  # option of the inner signature of a starmap: the names of the values of an item
+# Options of the inner signature of a map or starmap:
+PARAMETERS = "celeriac_parameters"  # the names of the values of an item
+ITEM_LIMITS = "celeriac_item_limits"  # the soft and the hard time limit of each item, in seconds
 
 #: Returns the signature of one run of the contract of a step, and the options of the message of the step.
 Signer = Callable[[PlannedStep], tuple[Any, dict[str, Any]]]
@@ -64,18 +66,20 @@ def to_canvas(node: Node, steps: Iterator[PlannedStep], sign: Signer, app: Celer
 def _single(plan: StepPlan, signature: Any, options: dict[str, Any], app: Celery) -> Any:
     if not isinstance(plan, MapStep):
         return signature.set(**options)
-    if plan.names is None:
-        return xmap(signature, list(plan.items), app=app).set(**options)
-    return xstarmap(_naming(signature, plan), list(plan.items), app=app).set(**options)
+    mapped = xmap if plan.names is None else xstarmap
+    return mapped(_with_options(signature, plan), list(plan.items), app=app).set(**options)
 
 
 def _chunked(node: Chunks, steps: Iterator[PlannedStep], sign: Signer, app: Celery) -> Any:
     signed = [sign(next(steps)) for _ in node.parts()]
-    made: Any = chunks(_naming(signed[0][0], node.whole), list(node.whole.items), node.size, app=app).group()
+    made: Any = chunks(_with_options(signed[0][0], node.whole), list(node.whole.items), node.size, app=app).group()
     for part, (_, options) in zip(made.tasks, signed, strict=True):
         part.set(**options)
     return made
 
 
-def _naming(signature: Any, plan: MapStep) -> Any:
-    return signature.set(**{PARAMETERS: plan.names})
+def _with_options(signature: Any, plan: MapStep) -> Any:
+    """Return the inner signature with what a worker has to know of the items; without options that are not given."""
+    limits = plan.item_limits
+    options = {PARAMETERS: plan.names, ITEM_LIMITS: limits and [limits.soft_s, limits.hard_s]}
+    return signature.set(**{name: value for name, value in options.items() if value is not None})

@@ -32,6 +32,7 @@ from shared.workflows.nodes import (
     laying_out_cost,
     message_bytes,
     without_steps,
+    wrong_item_limit,
 )
 from shared.workflows.openings import what_is_wrong, with_stand_ins
 
@@ -207,6 +208,9 @@ def _step_faults(steps: Sequence[PlannedStep]) -> Iterator[Fault]:
     for step in steps:
         if issubclass(step.plan.contract, WorkflowContract) and not isinstance(step.plan, Expansion):
             yield f"a workflow as the step {step.plan.name!r}", "Put what its plan() returns in its place."
+        if isinstance(step.plan, MapStep) and (hint := wrong_item_limit(step.plan)):
+            limit_s = step.plan.item_time_limit_s
+            yield f"the items of the step {step.plan.name!r} a time limit of {limit_s:g} s", hint
     for _, problem in feeding_problems(steps):
         what, _, hint = problem.partition(". ")
         yield f"a step that cannot run: {what}", hint

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from shared.contract.definition import AnyContract, Contract
+from shared.contract.definition import AnyContract, Contract, Limits
 
 MAX_STEPS = 1_000
 MAX_DEPTH = 8
@@ -40,16 +40,33 @@ class StepPlan:
 class MapStep(StepPlan):
     """One step that runs its contract on each item in sequence: Celery's map, or starmap if it has `names`.
 
-    An item is an object of parameters, or a list of values of the parameters `names`; all items share `params`.
+    An item is an object of parameters, or a list of values of the parameters `names`; all items share `params`. The
+    time limit of the step is that of all items together; `item_time_limit_s` is the hard limit of each.
     """
 
     items: tuple[Any, ...] = ()
     names: tuple[str, ...] | None = None
+    item_time_limit_s: float | None = None
+
+    @property
+    def item_limits(self) -> Limits | None:
+        """The soft and the hard limit of each item; None if only those of the step hold."""
+        return None if self.item_time_limit_s is None else self.contract.spec.limits.within(self.item_time_limit_s)
 
     def item_params(self) -> list[dict[str, Any]]:
         if self.names is None:
             return [{**self.params, **item} for item in self.items]
         return [{**self.params, **dict(zip(self.names, item, strict=True))} for item in self.items]
+
+
+def wrong_item_limit(plan: MapStep) -> str:
+    """Return what to do about the time limit of the items of `plan`; empty if it is right or not given."""
+    limit_s, most_s = plan.item_time_limit_s, plan.contract.spec.limits.hard_s
+    if limit_s is None or 0 < limit_s <= most_s:
+        return ""
+    return (
+        f"Use more than 0 and at most {most_s:g} s: the limit of {plan.contract.spec.kind} bounds all items together."
+    )
 
 
 @dataclass(frozen=True, slots=True)

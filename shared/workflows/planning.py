@@ -202,11 +202,9 @@ class Planner:
 def limits_of(contract: AnyContract, options: RunOptions) -> MessageOptions:
     """Return priority and time limits of one message: the limits of the kind, or shorter ones of the options."""
     limits = contract.spec.limits
-    if options.time_limit_s is None or options.time_limit_s >= limits.hard_s:
-        return MessageOptions(options.priority, limits.soft_s, limits.hard_s)
-    hard_s = options.time_limit_s
-    to_clean_up_s = min(limits.hard_s - limits.soft_s, hard_s / 10)
-    return MessageOptions(options.priority, hard_s - to_clean_up_s, hard_s)
+    if options.time_limit_s is not None:
+        limits = limits.within(options.time_limit_s)
+    return MessageOptions(options.priority, limits.soft_s, limits.hard_s)
 
 
 def _by(contract: AnyContract) -> set[str]:

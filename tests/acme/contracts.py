@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from shared.contract.artifacts import Artifact, ArtifactUri
 from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
 from shared.workflows.definition import WorkflowContract
-from shared.workflows.nodes import Chain, Chord, Node, PlanRefused, fed_step, step
+from shared.workflows.nodes import Chain, Chord, MapStep, Node, PlanRefused, fed_step, step
 
 
 class Noted(BaseModel):
@@ -38,6 +38,8 @@ class NoteSpec(BaseModel):
         "closes",
         "full",
         "babbles",
+        "stubborn",
+        "grateful",
     ] = Field(default="well", description="How the body behaves.")
     lasts_s: float = Field(default=0, ge=0, le=600, description="How long the body takes, in seconds.")
 
@@ -119,3 +121,29 @@ class NoteTwice(
             step("note", TakeNote(notebook=self.notebook, behave=self.behave)),
             fed_step("copy", CopyNote, NoteSpec(notebook=self.copybook)),
         )
+
+
+class NotedEach(BaseModel):
+    """What the items noted."""
+
+    results: list[Noted] = Field(description="What each noted.")
+
+
+class NoteEach(
+    WorkflowContract[NotedEach],
+    kind="acme.note_each",
+    queue="etl",
+    limits=Limits(soft_s=120, hard_s=180),
+    examples=[{"notebook": "notes.txt", "lasts_s": [0.1, 0.1]}],
+):
+    """Take a note for each duration, in a map whose items have a time limit."""
+
+    notebook: str = Field(description="File for the notes.")
+    lasts_s: list[float] = Field(min_length=1, max_length=9, description="How long each takes, in seconds.")
+    item_time_limit_s: float = Field(default=1, description="The time limit of each, in seconds.")
+
+    def plan(self) -> Node:
+        """Return the map."""
+        items = tuple({"lasts_s": lasts_s} for lasts_s in self.lasts_s)
+        shared = {"notebook": self.notebook}
+        return MapStep("notes", TakeNote, shared, items=items, item_time_limit_s=self.item_time_limit_s)

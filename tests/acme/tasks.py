@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -10,10 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 from shared.errors import TaskFailure, TransientFailure
 from tests.acme.contracts import BindNotes, CopyNote, Noted, NoteSpec, TakeNote
 from worker.runtime.task import Run, runs
 
+_SLEPT = {"quiet", "stubborn", "grateful"}  # these have waited when they have behaved
 _HALF = "\ud83d"  # an emoji cut in two
 
 
@@ -46,7 +50,8 @@ def _note(job: NoteSpec, run: Run, line: str) -> Noted:
         stream.write(line)
     _leave(job, run)
     _behave(job, run)
-    ends_at = time.monotonic() + (0 if job.behave == "quiet" else job.lasts_s)
+    _wait(job)
+    ends_at = time.monotonic() + (0 if job.behave in _SLEPT else job.lasts_s)
     while (left_s := ends_at - time.monotonic()) > 0:
         run.progress(job.lasts_s - left_s, job.lasts_s, unit="s")
         time.sleep(min(left_s, 0.05))
@@ -87,15 +92,28 @@ def _behave(job: NoteSpec, run: Run) -> None:
             raise ZeroDivisionError("postgresql://user:hunter2@db/x is wrong")
         case "hungry":
             bytearray(1 << 50)
+        case "suicidal":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "verbose":
+            run.log("by run.log", password="hunter2", url="https://u:hunter2@host/")  # noqa: S106 - to be redacted
+            logging.getLogger("acme").warning("by logging: token=hunter2")
+
+
+def _wait(job: NoteSpec) -> None:
+    """Wait in a way in which a body hears little or nothing."""
+    match job.behave:
         case "deaf":  # C code that never returns to Python's signal handlers looks like this
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})
             time.sleep(job.lasts_s)
-        case "suicidal":
-            os.kill(os.getpid(), signal.SIGKILL)
         case "quiet":  # says nothing while it runs, so an outage is first met by its end
             time.sleep(job.lasts_s)
             with Path(job.notebook).open("a") as stream:
                 stream.write("ended while nobody could hear\n")
-        case "verbose":
-            run.log("by run.log", password="hunter2", url="https://u:hunter2@host/")  # noqa: S106 - to be redacted
-            logging.getLogger("acme").warning("by logging: token=hunter2")
+        case "stubborn":  # what a loop with `except Exception` does
+            ends_at = time.monotonic() + job.lasts_s
+            while (left_s := ends_at - time.monotonic()) > 0:
+                with contextlib.suppress(Exception):
+                    time.sleep(left_s)
+        case "grateful":  # it uses the time between the limits, and ends well
+            with contextlib.suppress(SoftTimeLimitExceeded):
+                time.sleep(job.lasts_s)

@@ -2,14 +2,18 @@
 
 A claim lasts for a lease; then another worker may run the job. A child enters here which body it runs; the custodian
 extends the deadline after each confirmed renewal; the warden (`worker.upkeep.warden`) suspends a child whose deadline
-has passed. Times are those of `time.monotonic()`, which all processes of a machine have in common.
+has passed. It also interrupts and kills the body of an item of a map that needs longer than the limits that the child
+entered here; those of a whole job are Celery's, which knows nothing of items. Times are those of `time.monotonic()`,
+which all processes of a machine have in common.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +21,29 @@ from dataclasses import dataclass
 CHILDREN = 1_024  # of one worker, at most
 _KILLED = 64  # this many of the bodies killed last are kept for the main process
 _ROWS = CHILDREN + _KILLED
-_COLUMNS = 4  # each has 8 bytes per row
+_COLUMNS = 9  # each has 8 bytes per row
 _NAME_BYTES = 1_024  # two bytes for the length, then a job's id of at most 255 characters
 # Of a lease: the time the warden needs to notice, and by which clocks may differ.
 _MARGIN_RATIO, _MARGIN_MIN_S = 0.1, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item of a map with time limits of its own."""
+
+    index: int
+    interrupt_at: float  # time.monotonic(); infinite once it is interrupted
+    kill_at: float  # time.monotonic()
+    limit_s: float  # the hard limit
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A body whose child the warden has killed: because of `item`, or else because its claim was not renewed."""
+
+    job_id: str
+    token: int
+    item: Item | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +56,7 @@ class Running:
     job_id: str
     until: float  # time.monotonic()
     suspended_at: float  # time.monotonic(); 0 means that it is not suspended
+    item: Item | None  # with time limits of its own
 
     @property
     def is_suspended(self) -> bool:
@@ -58,8 +82,9 @@ class Deadlines:
         whole, names_at = memoryview(self._memory), 8 + _ROWS * 8 * _COLUMNS
         columns = [whole[at : at + _ROWS * 8] for at in range(8, names_at, _ROWS * 8)]
         self._killed_count = whole[:8].cast("Q")
-        self._pids, self._tokens = (column.cast("Q") for column in columns[:2])
-        self._untils, self._suspended = (column.cast("d") for column in columns[2:])
+        self._pids, self._tokens, self._items, self._signalled = (column.cast("Q") for column in columns[:4])
+        self._untils, self._suspended, *limits = (column.cast("d") for column in columns[4:])
+        self._interrupt_ats, self._kill_ats, self._limits = limits
         self._names = whole[names_at:]
 
     def enter(self, row: int, pid: int) -> None:
@@ -69,18 +94,48 @@ class Deadlines:
     def begin(self, row: int, job_id: str, token: int, *, until: float) -> None:
         """Record that the body of this claim begins."""
         self._name(row, job_id)
-        self._untils[row] = until
+        self._untils[row], self._items[row] = until, 0
         self._tokens[row] = token  # last, because the row is valid once it has a token
 
     def end(self, row: int) -> None:
         """Record that the child no longer runs a body."""
         self._tokens[row] = 0
 
+    def begin_item(self, row: int, item: Item) -> None:
+        """Record that the body runs for this item."""
+        self._interrupt_ats[row], self._kill_ats[row], self._limits[row] = item.interrupt_at, item.kill_at, item.limit_s
+        self._items[row] = item.index + 1  # last, because the others are valid once it is not 0
+
+    def end_item(self, row: int) -> None:
+        """Record that the item has ended. If the warden has sent a signal for it, that has arrived on return."""
+        self._items[row] = 0
+        while self._signalled[row]:
+            time.sleep(0.001)
+        time.sleep(0)  # a pending signal arrives at the latest on return from a system call
+
+    def begin_signalling(self) -> None:
+        """Clear what a warden that was killed while it sent a signal has left; the child would wait for it."""
+        self._signalled[:] = memoryview(bytes(8 * _ROWS)).cast("Q")
+
+    @contextmanager
+    def signalling(self, body: Running) -> Iterator[bool]:
+        """Yield whether the body still runs for its item, which the child does not end before the end of the block."""
+        self._signalled[body.row] = 1
+        try:
+            yield self._tokens[body.row] == body.token and self._item(body.row) == body.item
+        finally:
+            self._signalled[body.row] = 0
+
+    def interrupted(self, body: Running, item: Item, at: float) -> None:
+        """Record that the body is interrupted, once for an item; from now on it has the whole time to clean up."""
+        self._kill_ats[body.row] = at + (item.kill_at - item.interrupt_at)
+        self._interrupt_ats[body.row] = math.inf
+
     def running(self) -> list[Running]:
         """Return the running bodies, and the suspended children."""
         tokens, suspended = self._tokens[:CHILDREN].tolist(), self._suspended[:CHILDREN].tolist()
         return [
-            Running(row, self._pids[row], token, self._name_of(row), self._untils[row], suspended[row])
+            Running(row, self._pids[row], token, self._name_of(row), self._untils[row], suspended[row], self._item(row))
             for row, token in enumerate(tokens)
             if token or suspended[row]
         ]
@@ -94,20 +149,28 @@ class Deadlines:
         """Record since when its child is suspended; 0 means that it is not."""
         self._suspended[body.row] = at
 
-    def kill(self, body: Running) -> None:
-        """Record that its child is killed because its claim was not renewed, so the job gets no blame."""
+    def kill(self, body: Running, item: Item | None = None) -> None:
+        """Record that its child is killed: in the time of `item`, or else because its claim was not renewed."""
         number = self._killed_count[0]
         row = CHILDREN + number % _KILLED
         self._name(row, body.job_id)
-        self._tokens[row] = body.token
+        self._tokens[row], self._items[row] = body.token, 0
+        if item is not None:
+            self.begin_item(row, item)
         self._killed_count[0] = number + 1
         self.enter(body.row, 0)
 
-    def killed(self, after: int) -> tuple[int, list[tuple[str, int]]]:
-        """Return how many bodies were killed so far, and job and token of each except the first `after`."""
+    def killed(self, after: int) -> tuple[int, list[Killed]]:
+        """Return how many bodies were killed so far, and each except the first `after`."""
         count = self._killed_count[0]
         rows = [CHILDREN + number % _KILLED for number in range(max(after, count - _KILLED), count)]
-        return count, [(self._name_of(row), self._tokens[row]) for row in rows]
+        return count, [Killed(self._name_of(row), self._tokens[row], self._item(row)) for row in rows]
+
+    def _item(self, row: int) -> Item | None:
+        number = self._items[row]
+        if not number:
+            return None
+        return Item(number - 1, self._interrupt_ats[row], self._kill_ats[row], self._limits[row])
 
     def _name(self, row: int, job_id: str) -> None:
         text, at = job_id.encode(errors="surrogatepass")[: _NAME_BYTES - 2], row * _NAME_BYTES
@@ -147,3 +210,21 @@ def bounded(job_id: str, token: str, *, until: float) -> Iterator[None]:
         yield
     finally:
         _own.table.end(_own.row)
+
+
+@contextmanager
+def entered(item: Item) -> Iterator[None]:
+    """Let the warden limit the time of the body in the block, for `item`. Has no effect outside of a child."""
+    table, row = _own.table, _own.row
+    if table is None:
+        yield
+        return
+    try:
+        table.begin_item(row, item)
+        try:
+            yield
+        finally:
+            table.end_item(row)
+    except BaseException:
+        table.end_item(row)  # an interruption may have come before the first call had an effect
+        raise

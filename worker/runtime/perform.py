@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from celery.exceptions import SoftTimeLimitExceeded
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from shared.contract.definition import AnyContract, Contract
-from shared.errors import TaskFailure, as_raised
+from shared.contract.definition import AnyContract, Contract, Limits
+from shared.errors import TaskFailure, TimeLimitReached, as_raised
 from shared.texts import finite, json_text
 from shared.workflows.feeding import MAPPED, feed
+from worker.runtime import deadlines
 from worker.runtime.run import Run
 
 MAX_RESULT_BYTES = 256 * 1024
@@ -41,15 +45,21 @@ def perform(contract: AnyContract, body: Body, run: Run, kwargs: dict[str, Any],
     return _bounded(_result(contract, body(job, run)), MAX_RESULT_BYTES)
 
 
-def perform_each(contract: AnyContract, body: Body, run: Run, items: Sequence[dict[str, Any]]) -> str:
-    """Run `body` on each item in order; the first failure ends the run and names the item."""
+def perform_each(
+    contract: AnyContract, body: Body, run: Run, items: Sequence[dict[str, Any]], limits: Limits | None = None
+) -> str:
+    """Run `body` on each item in order, each within `limits`; the first failure ends the run and names the item."""
     results = []
     jobs = [checked(contract, params, index) for index, params in enumerate(items)]
     for index, job in enumerate(jobs):
         item = _ItemRun(run, index, len(items))
         try:
             item.idempotency_key = job.idempotency_key(f"{run.job_id}:{index}")
-            results.append(_result(contract, body(job, item)))
+            with _limited(item, limits, index):
+                result = body(job, item)
+            results.append(_result(contract, result))
+        except TimeLimitReached:
+            raise  # it names the item
         except TaskFailure as raised:
             failure = as_raised(raised)
             failure.message = f"item {index}: {failure.message}"
@@ -57,6 +67,28 @@ def perform_each(contract: AnyContract, body: Body, run: Run, items: Sequence[di
             raise failure from raised
         run.progress(index + 1, len(items), unit="items")
     return _bounded(f'{{"{MAPPED}": [{", ".join(results)}]}}', MAX_MAPPED_BYTES)
+
+
+@contextmanager
+def _limited(run: Run, limits: Limits | None, index: int) -> Iterator[None]:
+    """Let the body of an item run only within `limits`.
+
+    Raises `TimeLimitReached` if it was interrupted after the soft limit. If it does not end within the hard limit, the
+    warden kills this process: see `worker.runtime.deadlines`.
+    """
+    if limits is None:
+        yield
+        return
+    began_at = time.monotonic()
+    item = deadlines.Item(index, began_at + limits.soft_s, began_at + limits.hard_s, limits.hard_s)
+    try:
+        with deadlines.entered(item):
+            yield
+    except SoftTimeLimitExceeded:
+        if time.monotonic() < item.interrupt_at:
+            raise  # it is the limit of the whole job, or the job is to stop
+        run.report()  # raises if it is to stop
+        raise TimeLimitReached(limits.hard_s, interrupted_after_s=limits.soft_s, item=index) from None
 
 
 class _ItemRun(Run):

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 
 from shared.broker.adoption import adopted
 from shared.broker.settings import broker_settings
-from shared.contract.definition import AnyContract, Contract, Retry
+from shared.contract.definition import AnyContract, Contract, Limits, Retry
 from shared.contract.fingerprints import fingerprint
 from shared.contract.tasks import tasks
 from shared.errors import ClaimLost, DefinitionError, TaskFailure, TimeLimitReached, TransientFailure, as_raised
@@ -33,7 +33,7 @@ from shared.ledger.records import Claim, Refusal
 from shared.ledger.states import State
 from shared.storage import ArtifactStore
 from shared.texts import as_text, json_text
-from shared.workflows.canvas import PARAMETERS
+from shared.workflows.canvas import ITEM_LIMITS, PARAMETERS
 from shared.workflows.nodes import MapStep
 from worker.runtime import deadlines
 from worker.runtime.alone import Notes, alone
@@ -86,9 +86,10 @@ class _Mapped(Definition):
 
     def perform(self, run: Run, delivery: _Delivery, claim: Claim) -> str:  # noqa: ARG002 - nothing is fed to a map
         task, items = delivery.kwargs["task"], delivery.kwargs["it"]
-        names = task["options"].get(PARAMETERS)
+        names, limits = task["options"].get(PARAMETERS), task["options"].get(ITEM_LIMITS)
         step = MapStep("", self.contract, task["kwargs"], items=tuple(items), names=names and tuple(names))
-        return perform_each(self.contract, self.body, run, step.item_params())
+        within = limits and Limits(soft_s=limits[0], hard_s=limits[1])
+        return perform_each(self.contract, self.body, run, step.item_params(), within)
 
 
 def runs(

@@ -21,6 +21,7 @@ import redis
 from celery.worker import state
 
 from shared.broker.settings import BrokerSettings
+from shared.errors import TimeLimitReached
 from shared.ledger.client import Ledger
 from shared.ledger.keys import key
 from shared.ledger.server import is_full
@@ -55,6 +56,7 @@ class Custodian:
         self._killed_before = 0  # number of bodies that the warden killed, as far as noted
         self._stopped: Counter[str] = Counter()  # jobs whose children were killed, until Celery notices their death
         self._to_release: dict[int, str] = {}  # token of the claim -> job that the warden killed
+        self._over_limit: dict[str, TimeLimitReached] = {}  # jobs that it killed in an item that took too long
         self._cancels = cancels
         self._scratch = scratch
         self._heartbeat = heartbeat
@@ -93,6 +95,12 @@ class Custodian:
             was_stopped = self._stopped[job_id] >= 0
             self._stopped = +self._stopped  # drops counts that are not positive
             return was_stopped
+
+    def limit_reached(self, job_id: str) -> TimeLimitReached | None:
+        """Return the failure of this job if its child that has just died was killed in an item that took too long."""
+        with self._stopping:
+            self._note_killed()
+            return self._over_limit.pop(job_id, None)
 
     def _keep(self, requests: dict[str, Any]) -> None:
         if not requests:
@@ -156,9 +164,12 @@ class Custodian:
 
     def _note_killed(self) -> None:
         self._killed_before, killed = self._deadlines.killed(self._killed_before)
-        for job_id, token in killed:
-            self._stopped[job_id] += 1
-            self._to_release[token] = job_id
+        for body in killed:
+            if body.item is not None:
+                self._over_limit[body.job_id] = TimeLimitReached(body.item.limit_s, item=body.item.index)
+            else:
+                self._stopped[body.job_id] += 1
+                self._to_release[body.token] = body.job_id
 
     def give_back(self) -> None:
         """Release all jobs of this worker; called at its end."""

@@ -106,6 +106,7 @@ class Lifecycle:
             deadlines=self._deadlines,
         )
         LedgerBackend.was_stopped = custodian.has_stopped
+        LedgerBackend.limit_reached = custodian.limit_reached
         self._watchdog = watchdog = Watchdog(
             sender.pulse, stalled_after_s=worker_settings().stalled_after_s, give_back=custodian.give_back
         )

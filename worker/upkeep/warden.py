@@ -1,5 +1,7 @@
 """The warden: a small process beside the children of a worker. It suspends a body whose claim is not renewed in time.
 
+It also enforces the time limits of the items of a map, like Celery those of a whole job.
+
 The main process renews the claims. While it is frozen or cut off from the ledger, another worker may start the job when
 the lease is over, and the body must be suspended by then. That has to work even if the main process or the interpreter
 of the child hangs, so the warden is a separate process. Once the claim is renewed, the child continues. If that takes
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -23,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from celeriac import start
-from worker.runtime.deadlines import Deadlines, Running
+from worker.runtime.deadlines import Deadlines, Item, Running
 from worker.runtime.parents import end_with
 
 logger = logging.getLogger(__name__)
@@ -31,6 +34,7 @@ logger = logging.getLogger(__name__)
 _MODULE = "worker.upkeep.warden"  # `__name__` is "__main__" when it runs as a program
 KILL_AFTER_S = 60.0  # a child is suspended; about as long as a child retries to write its outcome to the ledger
 _TICK_S = 0.1
+_INTERRUPTION = signal.SIGUSR1  # billiard's soft time limit
 
 
 class Warden:
@@ -60,10 +64,12 @@ class Warden:
 def look(deadlines: Deadlines, now: float, *, parent: int) -> None:
     """Suspend each body whose deadline has passed, continue it once it has a later one, or kill it after a while.
 
-    The bodies run in children of `parent`.
+    Interrupt or kill those that need longer for an item than its limits. The bodies run in children of `parent`.
     """
     for body in deadlines.running():
-        if not body.token or now < body.until:
+        if body.token and body.item is not None and now >= min(body.item.interrupt_at, body.item.kill_at):
+            _limit(deadlines, body, body.item, now, parent=parent)
+        elif not body.token or now < body.until:
             if body.is_suspended:
                 deadlines.suspend(body, 0)
                 _send(body, parent, signal.SIGCONT, "its claim is renewed: it continues")
@@ -75,6 +81,18 @@ def look(deadlines: Deadlines, now: float, *, parent: int) -> None:
             _send(body, parent, signal.SIGKILL, f"its claim was not renewed for {KILL_AFTER_S:g} s more: it is killed")
 
 
+def _limit(deadlines: Deadlines, body: Running, item: Item, now: float, *, parent: int) -> None:
+    with deadlines.signalling(body) as still_runs:
+        if not still_runs:
+            return
+        if item.interrupt_at < math.inf:  # first, however late this process is
+            deadlines.interrupted(body, item, now)
+            _send(body, parent, _INTERRUPTION, f"item {item.index} takes too long: it is interrupted")
+        else:
+            deadlines.kill(body, item)
+            _send(body, parent, signal.SIGKILL, f"item {item.index} exceeds its limit of {item.limit_s:g} s: killed")
+
+
 def _send(body: Running, parent: int, number: signal.Signals, why: str) -> None:
     """Signal a child, after checking that its process id still belongs to a child of `parent`."""
     with suppress(FileNotFoundError, ProcessLookupError):
@@ -83,6 +101,8 @@ def _send(body: Running, parent: int, number: signal.Signals, why: str) -> None:
             _say(f"{body.job_id}: {why} (child {body.pid})")
             below = _below(body.pid) if number == signal.SIGKILL else []
             os.kill(body.pid, number)  # first, so that it starts no more processes
+            if number == _INTERRUPTION:  # which would end others
+                return
             for pid in below or _below(body.pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
@@ -111,6 +131,7 @@ def main(descriptor: int, parent: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     end_with(parent)
     deadlines = Deadlines(descriptor)
+    deadlines.begin_signalling()
     while os.getppid() == parent:
         look(deadlines, time.monotonic(), parent=parent)
         time.sleep(_TICK_S)

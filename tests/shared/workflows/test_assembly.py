@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import math
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from shared.broker.messages import Composer
 from shared.broker.settings import BrokerSettings
 from shared.contract.catalogue import catalogue
-from shared.contract.options import RunOptions
+from shared.contract.options import YEAR_S, RunOptions
 from shared.workflows.assembly import CanvasContract
 from shared.workflows.definition import WorkflowContract
 from shared.workflows.feeding import feed, feeding_problems, gives
@@ -226,3 +230,36 @@ def test_parameters_are_not_repeated_without_bound() -> None:
         "params",
         "they are too large for this many items. Put large values into a file.",
     )
+
+
+def test_the_items_of_a_map_may_have_a_time_limit(broker: BrokerSettings) -> None:
+    """It goes with the message, with a tenth of it to clean up; a message without one is as before."""
+
+    def options(**given: Any) -> list[dict[str, Any]]:
+        items = {"kind": "etl.extract_data", "parameters": ["source"], "items": [[SOURCE]] * 2}
+        chunks = workflow("chunks", **items, chunk_size=1, **given)
+        entry = Planner(broker, Composer(broker)).entry(prepare(chunks, RunOptions()))
+        bodies = [json.loads(base64.b64decode(json.loads(step.message or "")["body"])) for step in entry.steps]
+        return [kwargs["task"]["options"] for _, kwargs, _ in bodies]
+
+    named = {"celeriac_parameters": ["source"]}
+    assert options() == [named] * 2
+    assert options(item_time_limit_s=20) == [{**named, "celeriac_item_limits": [18, 20]}] * 2
+
+
+@pytest.mark.parametrize("limit_s", [0, -1, 0.5, math.inf, math.nan, YEAR_S + 1, "5", True])
+def test_a_time_limit_of_an_item_is_a_positive_number_of_seconds(limit_s: Any) -> None:
+    """At least one, like that of a job."""
+    with pytest.raises(ValidationError, match="item_time_limit_s"):
+        workflow("map", kind="etl.extract_data", parameter="source", items=[SOURCE], item_time_limit_s=limit_s)
+
+
+def test_a_time_limit_of_an_item_is_within_that_of_its_kind() -> None:
+    """Which bounds all items together; the path is right in a nested workflow, too."""
+    most_s = catalogue()["etl.extract_data"].spec.limits.hard_s
+    one = {"kind": "etl.extract_data", "parameter": "source", "items": [SOURCE]}
+    hint = f"Use more than 0 and at most {most_s:g} s: the limit of etl.extract_data bounds all items together."
+    assert problems(workflow("map", **one, item_time_limit_s=most_s + 1)) == [("item_time_limit_s", hint)]
+    nested = within("map", **one, item_time_limit_s=most_s + 1)
+    assert problems(workflow("chain", steps=[nested])) == [("steps/0/params/item_time_limit_s", hint)]
+    assert steps(workflow("map", **one, item_time_limit_s=most_s).plan()) == {"map": ()}

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from shared.broker.settings import BrokerSettings
 from shared.ledger.client import Ledger
 from tests.support.ledgers import claimed, entry, record
 from tests.support.servers.services import wait_for
-from worker.runtime.deadlines import Deadlines, deadline
+from worker.runtime.deadlines import Deadlines, Item, Killed, deadline
 from worker.upkeep.custodian import Custodian
 from worker.upkeep.warden import KILL_AFTER_S, look
 
@@ -99,7 +99,7 @@ def test_a_body_that_stands_still_for_long_is_killed(child: subprocess.Popen[byt
     look(deadlines, 10.1 + KILL_AFTER_S, parent=os.getpid())
     assert child.wait(10) == -signal.SIGKILL
     wait_for(lambda: not Path(f"/proc/{started}").exists() or _is_zombie(started), "the end of what it has started")
-    assert deadlines.killed(0) == (1, [(JOB, 7)])
+    assert deadlines.killed(0) == (1, [Killed(JOB, 7, item=None)])
     assert deadlines.killed(1) == (1, [])
     assert deadlines.running() == []
 
@@ -117,6 +117,47 @@ def test_a_deadline_is_before_the_end_of_the_lease() -> None:
     assert (deadline(100, 20), deadline(100, 2)) == (118, 101.5)
 
 
+def test_an_item_is_interrupted_once_and_killed_when_the_time_to_clean_up_is_over(
+    child: subprocess.Popen[bytes], deadlines: Deadlines
+) -> None:
+    """That time counts from the interruption. The interruption is for the child, and not for what it has started."""
+    (started,) = _below(child)
+    deadlines.begin_item(3, Item(0, interrupt_at=5, kill_at=6, limit_s=2))
+    tend = partial(look, deadlines, parent=os.getpid())
+    tend(4.9)
+    assert child.poll() is None
+    tend(5.9)  # later than it should
+    assert child.wait(10) == -signal.SIGUSR1  # it has no handler
+    assert not _is_zombie(started)
+    os.kill(started, signal.SIGKILL)
+    tend(6.8)
+    assert deadlines.killed(0) == (0, [])
+    tend(6.9)
+    count, (killed,) = deadlines.killed(0)
+    assert (count, killed.job_id, killed.token) == (1, JOB, 7)
+    assert killed.item is not None
+    assert (killed.item.index, killed.item.limit_s) == (0, 2)
+    assert deadlines.running() == []
+
+
+def test_an_item_that_has_ended_is_let_alone(child: subprocess.Popen[bytes], deadlines: Deadlines) -> None:
+    """The next one has its own time, and so has the next body."""
+    deadlines.begin_item(3, Item(0, interrupt_at=5, kill_at=6, limit_s=2))
+    deadlines.end_item(3)
+    look(deadlines, 9, parent=os.getpid())
+    deadlines.begin_item(3, Item(1, interrupt_at=9.5, kill_at=9.6, limit_s=2))
+    (body,) = deadlines.running()
+    look(deadlines, 9.1, parent=os.getpid())
+    with deadlines.signalling(body) as still_runs:
+        assert still_runs
+    deadlines.begin(3, JOB, 8, until=20)
+    look(deadlines, 12, parent=os.getpid())
+    with deadlines.signalling(body) as still_runs:
+        assert not still_runs
+    assert child.poll() is None
+    assert deadlines.killed(0) == (0, [])
+
+
 class _Silent:
     """Says nothing to nobody."""
 
@@ -124,16 +165,10 @@ class _Silent:
         """Say nothing."""
 
 
-def test_a_job_whose_child_the_warden_killed_is_given_back_without_blame(
-    child: subprocess.Popen[bytes], accept: Any, ledger: Ledger, broker: BrokerSettings, tmp_path: Path
-) -> None:
-    """The custodian gives it back, so Celery's news of a lost child is not told to the ledger."""
-    job, table = entry(), Deadlines()
-    accept(job)
-    token = claimed(ledger, job.id).token
-    table.enter(0, child.pid)
-    table.begin(0, job.id, int(token), until=10)
-    custodian = Custodian(
+@pytest.fixture
+def custodian_of(ledger: Ledger, broker: BrokerSettings, tmp_path: Path) -> Callable[..., Custodian]:
+    return partial(
+        Custodian,
         ledger,
         broker,
         owner="w1",
@@ -141,8 +176,19 @@ def test_a_job_whose_child_the_warden_killed_is_given_back_without_blame(
         scratch=tmp_path,
         heartbeat=_Silent(),  # type: ignore[arg-type]  # the real one needs Celery's consumer
         cancels=None,  # type: ignore[arg-type]  # not asked in a round
-        deadlines=table,
     )
+
+
+def test_a_job_whose_child_the_warden_killed_is_given_back_without_blame(
+    child: subprocess.Popen[bytes], accept: Any, ledger: Ledger, custodian_of: Callable[..., Custodian]
+) -> None:
+    """The custodian gives it back, so Celery's news of a lost child is not told to the ledger."""
+    job, table = entry(), Deadlines()
+    accept(job)
+    token = claimed(ledger, job.id).token
+    table.enter(0, child.pid)
+    table.begin(0, job.id, int(token), until=10)
+    custodian = custodian_of(deadlines=table)
     look(table, 10, parent=os.getpid())
     look(table, 11 + KILL_AFTER_S, parent=os.getpid())
     assert custodian.has_stopped(job.id)
@@ -150,3 +196,20 @@ def test_a_job_whose_child_the_warden_killed_is_given_back_without_blame(
     custodian.round()
     after = record(ledger, job.id)
     assert (after.state, json.loads(after.attempts)[-1]["outcome"]) == ("queued", "released")
+
+
+def test_a_job_whose_child_was_killed_in_an_item_is_not_given_back(
+    child: subprocess.Popen[bytes], deadlines: Deadlines, custodian_of: Callable[..., Custodian]
+) -> None:
+    """It is told once why it fails; its next death would be another matter."""
+    custodian = custodian_of(deadlines=deadlines)
+    (body,) = deadlines.running()
+    assert custodian.limit_reached(JOB) is None
+    deadlines.kill(body, Item(3, interrupt_at=5, kill_at=6, limit_s=2))
+    custodian.round()
+    assert not custodian.has_stopped(JOB)
+    failure = custodian.limit_reached(JOB)
+    assert failure is not None
+    assert (failure.code, failure.details) == ("time_limit_exceeded", {"limit_s": 2, "item": 3})
+    assert custodian.limit_reached(JOB) is None
+    assert child.poll() is None
