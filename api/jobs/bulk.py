@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from fastapi import APIRouter, Request
 
-from api.deps import Ledger
+from api.deps import Ledger, Settings
 from api.http.bodies import Body
 from api.http.idempotency import Key
 from api.http.problems import FieldError, Problem, problems
 from api.jobs.dispatch import Dispatch, dispatch_of
 from api.jobs.reruns import REPEATABLE, RerunRequest, refuse_unrepeatable, repetition
 from api.jobs.schemas import BulkCancelled, BulkReruns, Refused, Rerun
-from api.jobs.selection import BULK_MAX, BulkRequest, is_between, job_among, selected
+from api.jobs.selection import (
+    BULK_MAX,
+    CANCEL_REASON,
+    BulkRequest,
+    adopt_missing,
+    is_between,
+    job_among,
+    selected,
+    unknown_job,
+)
 from api.jobs.view import at, links
+from shared.broker.settings import BrokerSettings
+from shared.broker.unclaimed import NotThere
 from shared.errors import DamagedRecord
 from shared.ledger.aclient import AsyncLedger
-from shared.ledger.records import Record
+from shared.ledger.records import Record, Unknown
 from shared.ledger.states import State
 
 BULK: Body[BulkRequest] = Body("BulkRequest", BulkRequest, envelope=3)
@@ -40,31 +52,42 @@ router = APIRouter(tags=["jobs"])
     openapi_extra=BULK.document(),
     responses=_REFUSALS,
 )
-async def cancel_jobs(request: Request, ledger: Ledger) -> BulkCancelled:
+async def cancel_jobs(request: Request, ledger: Ledger, settings: Settings) -> BulkCancelled:
     """Cancel jobs by their ids, or the matching jobs of a filter that have not ended.
 
     After a 503 some may be cancelled: repeat the call.
     """
     wanted, _ = await BULK.read(request)
-    records, refused, next_page_token = await _chosen(ledger, wanted, _LIVE)
+    chosen = await _chosen(ledger, settings, wanted, _LIVE)
+    noted = [job_id for job_id, missing in chosen.missing.items() if missing.may_wait]
+    if noted and not wanted.dry_run:
+        known = await ledger.cancel_ahead(noted, reason=CANCEL_REASON, keep_s=settings.retention_s)
+        claimed = [job_id for job_id in noted if job_id in known]  # since they were looked for
+        noted = [job_id for job_id in noted if job_id not in known]
+        await _read(ledger, claimed, chosen)
 
     async def cancel(record: Record) -> str | Refused:
         outcome, state = _foreseen(record), record.state
         if not wanted.dry_run:
-            outcome, ended_as = await ledger.cancel(record.id, reason="Cancelled on request.")
+            outcome, ended_as = await ledger.cancel(record.id, reason=CANCEL_REASON)
             state = ended_as or "forgotten"
         if outcome in {State.CANCELLED, "requested"}:
             return outcome
         return Refused(id=record.id, code="job_ended", message=f"The job has already ended: {state}.")
 
-    outcomes = await _each(records, cancel)
-    done = list(zip(records, outcomes, strict=True))
+    outcomes = await _each(chosen.records, cancel)
+    done = list(zip(chosen.records, outcomes, strict=True))
     return BulkCancelled(
         dry_run=wanted.dry_run,
         cancelled=[record.id for record, outcome in done if outcome == State.CANCELLED],
         requested=[record.id for record, outcome in done if outcome == "requested"],
-        refused=refused + [outcome for outcome in outcomes if isinstance(outcome, Refused)],
-        next_page_token=next_page_token,
+        noted=noted,
+        refused=[
+            *chosen.refused,
+            *(_unknown(job_id, missing) for job_id, missing in chosen.missing.items() if not missing.may_wait),
+            *(outcome for outcome in outcomes if isinstance(outcome, Refused)),
+        ],
+        next_page_token=chosen.next_page_token,
     )
 
 
@@ -76,15 +99,14 @@ async def cancel_jobs(request: Request, ledger: Ledger) -> BulkCancelled:
     openapi_extra=BULK.document(),
     responses=_REFUSALS,
 )
-async def rerun_jobs(request: Request, ledger: Ledger) -> BulkReruns:
+async def rerun_jobs(request: Request, ledger: Ledger, settings: Settings) -> BulkReruns:
     """Run jobs that did not succeed again, each as a new job, by their ids or by a filter.
 
     A job that was rerun before is skipped, so the call can safely be repeated.
     """
     wanted, _ = await BULK.read(request)
-    records, refused, next_page_token = await _chosen(ledger, wanted, REPEATABLE)
-    if wanted.filter is not None:
-        records = [record for record in records if record.retried_as is None]
+    chosen = await _chosen(ledger, settings, wanted, REPEATABLE)
+    records = [record for record in chosen.records if wanted.filter is None or record.retried_as is None]
 
     async def repeat(record: Record) -> Rerun | Refused:
         try:
@@ -96,17 +118,38 @@ async def rerun_jobs(request: Request, ledger: Ledger) -> BulkReruns:
     return BulkReruns(
         dry_run=wanted.dry_run,
         retried=[outcome for outcome in outcomes if isinstance(outcome, Rerun)],
-        refused=refused + [outcome for outcome in outcomes if isinstance(outcome, Refused)],
-        next_page_token=next_page_token,
+        refused=[
+            *chosen.refused,
+            *(_unknown(job_id, missing) for job_id, missing in chosen.missing.items()),
+            *(outcome for outcome in outcomes if isinstance(outcome, Refused)),
+        ],
+        next_page_token=chosen.next_page_token,
     )
 
 
+@dataclass
+class _Chosen:
+    """The jobs of a bulk call."""
+
+    records: list[Record] = field(default_factory=list)
+    missing: dict[str, NotThere] = field(default_factory=dict)  # ids without a job
+    refused: list[Refused] = field(default_factory=list)
+    next_page_token: str | None = None
+
+
 async def _chosen(
-    ledger: AsyncLedger, wanted: BulkRequest, states: Collection[State]
-) -> tuple[list[Record], list[Refused], str | None]:
-    """Return the selected jobs, the refused ids, and the token of the next page. Raises `Problem` (422)."""
+    ledger: AsyncLedger, settings: BrokerSettings, wanted: BulkRequest, states: Collection[State]
+) -> _Chosen:
+    """Raise `Problem` (422) for a filter without jobs that the call changes."""
     if wanted.filter is None:
-        return *await _named(ledger, wanted.ids or ()), None
+        chosen = _Chosen()
+        place = {job_id: n for n, job_id in enumerate(dict.fromkeys(wanted.ids or ()))}
+        if unknown := await _read(ledger, list(place), chosen):
+            missing = await adopt_missing(ledger, settings, unknown)
+            await _read(ledger, [job_id for job_id in unknown if job_id not in missing], chosen)
+            chosen.missing = {job_id: missing[job_id] for job_id in unknown if job_id in missing}
+            chosen.records.sort(key=lambda record: place[record.id])
+        return chosen
     selection = wanted.filter
     narrowed = [state for state in states if not selection.state or state in selection.state]
     if not narrowed:
@@ -115,20 +158,31 @@ async def _chosen(
         problem = FieldError(pointer="/filter/state", message=message)
         raise Problem(422, "invalid_request", f"{problem.pointer}: {message}", errors=[problem])
     records, next_page_token = await selected(ledger, selection, narrowed, most=BULK_MAX)
-    return [record for record in records if is_between(at(record.created_at), selection)], [], next_page_token
+    meant = [record for record in records if is_between(at(record.created_at), selection)]
+    return _Chosen(meant, next_page_token=next_page_token)
 
 
-async def _named(ledger: AsyncLedger, ids: Sequence[str]) -> tuple[list[Record], list[Refused]]:
-    async def read(job_id: str) -> Record | Refused:
+async def _read(ledger: AsyncLedger, ids: Sequence[str], chosen: _Chosen) -> list[str]:
+    """Add the jobs with these ids to the chosen, or to the refused; return the ids that the ledger does not know."""
+
+    async def read(job_id: str) -> Record | Refused | None:
         try:
-            return job_among(await ledger.read(job_id), job_id)
+            found = await ledger.read(job_id)
+            return None if isinstance(found, Unknown) else job_among(found, job_id)
         except Problem as problem:
             return Refused(id=job_id, code=problem.code, message=problem.detail)
         except DamagedRecord as damaged:
             return Refused(id=job_id, code="damaged_record", message=str(damaged))
 
-    found = await _each(list(dict.fromkeys(ids)), read)
-    return [item for item in found if isinstance(item, Record)], [item for item in found if isinstance(item, Refused)]
+    found = await _each(ids, read)
+    chosen.records += [item for item in found if isinstance(item, Record)]
+    chosen.refused += [item for item in found if isinstance(item, Refused)]
+    return [job_id for job_id, item in zip(ids, found, strict=True) if item is None]
+
+
+def _unknown(job_id: str, missing: NotThere) -> Refused:
+    problem = unknown_job(job_id, missing)
+    return Refused(id=job_id, code=problem.code, message=problem.detail)
 
 
 async def _each(items: Sequence[T], call: Callable[[T], Awaitable[Answer]]) -> list[Answer]:

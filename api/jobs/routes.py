@@ -33,6 +33,7 @@ from api.jobs.schemas import (
     WouldAcceptBatch,
 )
 from api.jobs.selection import (
+    CANCEL_REASON,
     FoundJob,
     JobFilter,
     JobId,
@@ -66,7 +67,6 @@ CancelWaitS = Annotated[
 # Not in the document: of a 200 beside the 202, some generated clients make the only answer, which has no id.
 ValidateOnly = Annotated[bool, Query(include_in_schema=False)]
 _POLL_AFTER_S = "1"
-_CANCELLED = "Cancelled on request."
 _REFUSALS = problems(400, 410, 413, 415, 422, 503, 507)
 _ACCEPTED: dict[str, Any] = {
     "description": "Accepted: the job is stored and will run.",
@@ -234,11 +234,11 @@ async def cancel_job(
     found = await find(ledger, settings, job_id)
     if isinstance(found, NotThere):
         keep_s = settings.retention_s
-        if not found.may_wait or not await ledger.cancel_ahead(job_id, reason=_CANCELLED, keep_s=keep_s):
+        if not found.may_wait or await ledger.cancel_ahead([job_id], reason=CANCEL_REASON, keep_s=keep_s):
             raise unknown_job(job_id, found)
         response.status_code = 202
         return CancelRequest(id=job_id, state="cancel_noted", has_started=False)
-    outcome, more = await ledger.cancel(found.id, reason=_CANCELLED)
+    outcome, more = await ledger.cancel(found.id, reason=CANCEL_REASON)
     if outcome == "ended":
         raise Problem(409, "job_ended", f"The job has already ended as {more}; there is nothing to cancel.")
     if outcome == "unknown":

@@ -218,6 +218,10 @@ class BulkCancelled(Out):
     dry_run: bool = Field(description="Whether this was a dry run: nothing changed.")
     cancelled: list[str] = Field(description="Cancelled jobs.")
     requested: list[str] = Field(description="Running jobs that their workers stop now.")
+    noted: list[str] = Field(
+        description="Ids of which it is not known whether a message waits on the broker: a worker that takes one "
+        "cancels the job."
+    )
     refused: list[Refused] = Field(description="Unchanged jobs, with the reason.")
     next_page_token: str | None = Field(
         description="The `page_token` of the next call's filter; null if no jobs are left."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Self
@@ -25,6 +25,7 @@ from shared.ledger.records import Gone, Record, Unknown
 from shared.ledger.states import State
 
 BULK_MAX = 1_000
+CANCEL_REASON = "Cancelled on request."
 _CLOCK_SLACK_S = 60.0  # an id has the gateway's time, `created_at` the ledger's
 
 
@@ -105,16 +106,25 @@ async def find(ledger: AsyncLedger, settings: BrokerSettings, job_id: str) -> Re
     """
     found = await ledger.read(job_id)
     if isinstance(found, Unknown):
-        missing = await adopt_unclaimed(ledger, settings, job_id)
-        found = await ledger.read(job_id)  # finds it too if a worker has claimed it meanwhile
-        if isinstance(found, Unknown) and missing is not None:
-            return missing
+        if missing := await adopt_missing(ledger, settings, [job_id]):
+            return missing[job_id]
+        found = await ledger.read(job_id)
     return job_among(found, job_id)
+
+
+async def adopt_missing(
+    ledger: AsyncLedger, settings: BrokerSettings, job_ids: Sequence[str]
+) -> Mapping[str, NotThere]:
+    """Create the jobs with these ids, unknown to the ledger, whose messages wait; return those that it still lacks."""
+    missing = await adopt_unclaimed(ledger, settings, job_ids)
+    known = await ledger.known(list(missing)) if missing else set()  # a worker may have claimed some meanwhile
+    return {job_id: why for job_id, why in missing.items() if job_id not in known}
 
 
 def unknown_job(job_id: str, missing: NotThere) -> Problem:
     """Return the answer for a job that the ledger does not have."""
-    return Problem(404, "unknown_job", f"There is no job {job_id}. {missing.why}")
+    known = "It is not known whether there is a job" if missing.may_wait else "There is no job"
+    return Problem(404, "unknown_job", f"{known} {job_id}. {missing.why}")
 
 
 async def job_of(ledger: AsyncLedger, settings: BrokerSettings, job_id: str) -> Record:

@@ -110,6 +110,8 @@ def show_cancelled(answer: Mapping[str, Any]) -> None:
         typer.echo(f"{job_id}  {would}cancelled")
     for job_id in answer["requested"]:
         typer.echo(f"{job_id}  runs, {would}asked to stop" if would else f"{job_id}  runs and was asked to stop")
+    for job_id in answer["noted"]:
+        typer.echo(f"{job_id}  not found on the broker, {would}cancelled if a worker takes its message")
     _show_refused(answer["refused"])
 
 

@@ -60,21 +60,22 @@ def entry_of_message(message: Mapping[str, Any], settings: BrokerSettings, catal
     headers, properties = message["headers"], message["properties"]
     body = _body(message)
     check_task(headers, body)
-    kwargs = body[1] if isinstance(body, list) else body.get("kwargs", {})
-    task = headers["task"]
-    kind = kwargs.get("task", {}).get("task") if task in _MAPS else task
-    if kind not in catalogue:
+    kwargs, fields = (body[1], headers) if isinstance(body, list) else (body.get("kwargs", {}), body | headers)
+    task = fields["task"]
+    mapped = kwargs.get("task") if task in _MAPS else fields
+    kind = mapped.get("task") if isinstance(mapped, dict) else None
+    if not isinstance(kind, str) or kind not in catalogue:
         raise UnknownTask(str(task))
     return adopted(
         catalogue[kind],
-        headers["id"],
+        fields["id"],
         params=kwargs,
         message=json.dumps(message),
         settings=settings,
         queue=properties["delivery_info"]["routing_key"],
-        priority=PRIORITIES - 1 - min(max(int(properties.get("priority") or 0), 0), PRIORITIES - 1),
-        due_at=_milliseconds(headers.get("eta")),
-        expires_at=_milliseconds(headers.get("expires")),
+        priority=PRIORITIES - 1 - min(max(_whole(properties.get("priority")), 0), PRIORITIES - 1),
+        due_at=_milliseconds(fields.get("eta")),
+        expires_at=_milliseconds(fields.get("expires")),
     )
 
 
@@ -86,6 +87,10 @@ def _body(message: Mapping[str, Any]) -> Any:
         return loads(base64.b64decode(text) if message["properties"].get("body_encoding") == "base64" else text)
     except (ValueError, TypeError, LookupError) as failure:
         raise Unreadable(Reason.BAD_BODY, repr(failure)) from failure
+
+
+def _whole(number: Any) -> int:
+    return number if isinstance(number, int) else 0
 
 
 def _milliseconds(moment: Any) -> int | None:

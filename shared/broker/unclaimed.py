@@ -1,4 +1,4 @@
-"""Messages of other Celery clients that no worker has claimed yet: a request for such a job creates its record.
+"""Messages of other Celery clients that no worker has claimed yet: a request for such jobs creates their records.
 
 This needs a Redis broker in the ledger's database, of which a bounded number of messages is searched.
 """
@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 from shared.broker.adoption import UnknownTask, entry_of_message
-from shared.broker.reading import Unreadable
+from shared.broker.reading import Reason, Unreadable, check_envelope
 from shared.broker.settings import BrokerSettings
 from shared.contract.catalogue import catalogue
 from shared.contract.definition import known_queues
 from shared.ledger.aclient import AsyncLedger
 
 MOST_LOOKED_AT = 10_000  # messages
+LOOK_S = 1.0  # for all ids of a request
 _AT_ONCE = 500  # messages per call, which takes some milliseconds
-_LOOK_S = 1.0
+_ADOPTED_AT_ONCE = 50  # jobs per call
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,64 +37,91 @@ _NONE = NotThere("No message with this id waits on the broker, either. Check the
 _HOLDS = "If there is one, it becomes a job when a worker takes it, and a cancel sent now takes effect then."
 _OTHER_BROKER = NotThere(f"The broker cannot be searched for a message with this id. {_HOLDS}", may_wait=True)
 _TOO_MANY = NotThere(
-    f"Only {MOST_LOOKED_AT:,} of the messages on the broker were searched for this id, and there are more. {_HOLDS}",
+    f"A request searches at most {MOST_LOOKED_AT:,} of the messages on the broker, for at most {LOOK_S:g} s, and there "
+    f"are more. {_HOLDS}",
     may_wait=True,
 )
 
 
-async def adopt_unclaimed(ledger: AsyncLedger, settings: BrokerSettings, job_id: str) -> NotThere | None:
-    """Create the job of the message with this id; return None if that was done, or why not."""
+async def adopt_unclaimed(
+    ledger: AsyncLedger, settings: BrokerSettings, job_ids: Collection[str]
+) -> dict[str, NotThere]:
+    """Create the jobs of the messages with these ids, in one search for all; return why not, for each of the others."""
     if not settings.shares_redis:
-        return _OTHER_BROKER
+        return dict.fromkeys(job_ids, _OTHER_BROKER)
+    search = _Search(ledger, set(job_ids))
+    await search.run()
+    missing = dict.fromkeys(search.wanted, _NONE if search.is_complete else _TOO_MANY)
+    jobs: list[dict[str, Any]] = []
+    for job_id, (text, score) in search.found.items():
+        try:
+            record = entry_of_message(_message(text), settings, catalogue()).record()
+        except UnknownTask as task:
+            why = f"A message with this id waits, but its task {str(task)[:100]!r} is not a kind."
+            missing[job_id] = NotThere(why, may_wait=False)
+        except Unreadable as unreadable:
+            why = f"A message with this id waits, but it cannot be read: {unreadable.detail}"
+            missing[job_id] = NotThere(why, may_wait=False)
+        else:
+            at_score = {} if score is None else {"score": score}  # the script reads null as a value
+            jobs.append({"record": record} | at_score)
+    for start in range(0, len(jobs), _ADOPTED_AT_ONCE):
+        await ledger.call("adopt", {"jobs": jobs[start : start + _ADOPTED_AT_ONCE]})
+    return missing
+
+
+@dataclass
+class _Search:
+    """One search of the broker's messages for any of some ids."""
+
+    ledger: AsyncLedger
+    wanted: set[str]  # those not found yet
+    found: dict[str, tuple[str, int | None]] = field(default_factory=dict)  # a message, and the score to note it with
+    is_complete: bool = False
+    _left: int = MOST_LOOKED_AT
+
+    async def run(self) -> None:
+        """Search within the bounds; `is_complete` says whether they were enough."""
+        try:
+            async with asyncio.timeout(LOOK_S):
+                await self._look()
+        except TimeoutError:
+            self.is_complete = not self.wanted
+        else:
+            self.is_complete = True
+
+    async def _look(self) -> None:
+        """Raise `TimeoutError` if there are too many messages to look at."""
+        in_hands, *lists = await self.ledger.call("waiting_lists", {"queues": known_queues()})
+        for name, length in zip(lists[::2], lists[1::2], strict=True):
+            behind = ""
+            for start in range(0, length, _AT_ONCE):
+                behind, *found = await self._asked("look", {"list": name, "from": start, "behind": behind})
+                self._take(found[::3], found[1::3], map(int, found[2::3]))
+        cursor = "0"
+        while in_hands:
+            cursor, *found = await self._asked("look_in_hands", {"cursor": cursor})
+            self._take(found[::2], found[1::2], repeat(None))
+            in_hands = cursor != "0"
+
+    async def _asked(self, transition: str, place: dict[str, Any]) -> Any:
+        if not self.wanted or self._left <= 0:
+            raise TimeoutError
+        self._left -= _AT_ONCE
+        return await self.ledger.call(transition, {"ids": list(self.wanted), "count": _AT_ONCE} | place)
+
+    def _take(self, ids: Iterable[str], texts: Iterable[str], scores: Iterable[int | None]) -> None:
+        for job_id, text, score in zip(ids, texts, scores, strict=False):
+            self.found.setdefault(job_id, (text, score))  # a task may be there twice
+            self.wanted.discard(job_id)
+
+
+def _message(text: str) -> Any:
+    """Return the message in a text from the broker. Raises `Unreadable`."""
     try:
-        async with asyncio.timeout(_LOOK_S):
-            found = await _message(ledger, job_id)
-        if found is None:
-            return _NONE
-        message, score = found
-        entry = entry_of_message(message, settings, catalogue())
-    except TimeoutError:
-        return _TOO_MANY
-    except UnknownTask as task:
-        return NotThere(
-            f"A message with this id waits, but its task {str(task)[:100]!r} is not a kind.", may_wait=False
-        )
-    except Unreadable as why:
-        return NotThere(f"A message with this id waits, but it cannot be read: {why.detail}", may_wait=False)
-    at_score = {} if score is None else {"score": score}  # the script reads null as a value
-    await ledger.call("adopt", {"record": entry.record(), **at_score})
-    return None
-
-
-async def _message(ledger: AsyncLedger, job_id: str) -> tuple[Mapping[str, Any], int | None] | None:
-    """Return the message with this id and the score to note it with, None if there is none.
-
-    Raises `TimeoutError` if there are too many to look at.
-    """
-    wanted = {"id": job_id, "needles": _in_json(job_id), "count": _AT_ONCE}
-    in_hands, *rest = await ledger.call("waiting_lists", {"queues": known_queues()})
-    lists = list(zip(rest[::2], rest[1::2], strict=True))
-    left = MOST_LOOKED_AT
-    for name, length in lists:
-        for start in range(0, length, _AT_ONCE):
-            if left <= 0:
-                raise TimeoutError
-            left -= _AT_ONCE
-            if found := await ledger.call("look", wanted | {"list": name, "from": start}):
-                return json.loads(found[0]), int(found[1])
-    cursor = "0"
-    while in_hands and (left := left - _AT_ONCE) > -_AT_ONCE:
-        cursor, found = await ledger.call("look_in_hands", wanted | {"cursor": cursor})
-        if found:
-            return json.loads(found)[0], None
-        if cursor == "0":
-            return None
-    if in_hands:
-        raise TimeoutError
-    return None
-
-
-def _in_json(text: str) -> list[str]:
-    """Return the ways in which libraries write a text in JSON."""
-    written = [json.dumps(text), json.dumps(text, ensure_ascii=False)]
-    return list(dict.fromkeys([*written, *(one.replace("/", "\\/") for one in written)]))
+        read = json.loads(text)
+        message = read[0] if isinstance(read, list) else read  # of a delivered one, kombu keeps also where it was
+        check_envelope(json.dumps(message).encode())
+    except (ValueError, LookupError, RecursionError) as failure:
+        raise Unreadable(Reason.NOT_JSON, failure) from failure
+    return message

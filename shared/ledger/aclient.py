@@ -153,10 +153,14 @@ class AsyncLedger:
         what, *rest = await self.call("cancel", {"id": job_id, "reason": reason})
         return what, rest[0] if rest else ""
 
-    async def cancel_ahead(self, job_id: str, *, reason: str, keep_s: float) -> bool:
-        """Cancel a job that the ledger does not know, for when its message comes; return False if it is known now."""
-        arguments = {"id": job_id, "reason": reason, "keep_ms": int(keep_s * 1000)}
-        return bool(await self.call("cancel_ahead", arguments) == "noted")
+    async def known(self, job_ids: Sequence[str]) -> set[str]:
+        """Return those of the ids of which there is, or was, a job."""
+        return set(await self.call("known", {"ids": list(job_ids)}))
+
+    async def cancel_ahead(self, job_ids: Sequence[str], *, reason: str, keep_s: float) -> set[str]:
+        """Cancel jobs that the ledger does not know, for when their messages come; return the ids that it knows now."""
+        arguments = {"ids": list(job_ids), "reason": reason, "keep_ms": int(keep_s * 1000)}
+        return set(await self.call("cancel_ahead", arguments))
 
     async def events(self, job_id: str, *, after: str = "-", count: int = 500) -> Sequence[Event]:
         """Return the events of a job after the event id `after`, oldest first."""

@@ -40,6 +40,7 @@ PARTS = {
 #: The transitions that only read: the server runs them even while its memory or disk is full.
 READS = frozenset(
     {
+        "known",
         "list",
         "look",
         "look_in_hands",

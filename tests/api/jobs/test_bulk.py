@@ -62,6 +62,7 @@ def test_jobs_are_cancelled_by_ids_and_each_refusal_says_why(
     expected = {
         "cancelled": [waits, workflow],
         "requested": [runs],
+        "noted": [],
         "next_page_token": None,
     }
     for dry_run in (True, False):

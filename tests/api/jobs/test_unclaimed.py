@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tests.support.servers.services import Server
 
 KIND = "etl.extract_data"
+DEFAULT_LIST, LIST_OF_6 = "etl\x06\x165", "etl\x06\x163"  # of messages with the default priority, and with 6
 PARAMS = {"source": {"kind": "http", "url": "https://example.com/sales.csv"}}
 IDS = (
     "../../x",
@@ -93,8 +95,8 @@ def listed(gateway: httpx.Client, **query: Any) -> list[str]:
             return ids
 
 
-def submit(gateway: httpx.Client) -> str:
-    return str(gateway.post("/jobs", json={"kind": KIND, "params": PARAMS}).json()["id"])
+def submit(gateway: httpx.Client, **options: Any) -> str:
+    return str(gateway.post("/jobs", json={"kind": KIND, "params": PARAMS, "options": options}).json()["id"])
 
 
 def test_lists_are_in_the_order_of_adoption_whatever_the_ids_are(gateway: httpx.Client, book: Ledger) -> None:
@@ -172,6 +174,105 @@ def test_a_message_that_nobody_has_claimed_is_a_job_as_soon_as_somebody_asks(
     assert take(book, job_id) == Refusal("cancelled", "")
     assert str(celery.AsyncResult(job_id).state) == "REVOKED"
     assert [gateway.get(url(each)).json()["state"] for each in mine] == ["queued"] * 5
+
+
+def test_calls_for_many_ids_find_what_nobody_has_claimed(gateway: httpx.Client, book: Ledger, celery: Celery) -> None:
+    """Like the calls for one; what is not there is refused with what is known of it."""
+    ids = [send(celery, job_id) for job_id in ("a/b", "käse 🧀", '"\\')]
+    celery.send_task("somebody.elses", task_id="theirs", queue="etl")
+    chosen = {"ids": ["nobodys", *ids, "theirs"]}
+    would = gateway.post("/jobs/cancel", json=chosen | {"dry_run": True}).json()
+    assert (would["cancelled"], would["noted"]) == (ids, [])
+    assert [(each["id"], each["code"]) for each in would["refused"]] == [
+        ("nobodys", "unknown_job"),
+        ("theirs", "unknown_job"),
+    ]
+    assert [part in each["message"] for part, each in zip(("No message", "elses"), would["refused"], strict=True)]
+    rerun = gateway.post("/jobs/rerun", json=chosen).json()
+    assert {each["id"]: each["code"] for each in rerun["refused"]} == {
+        "nobodys": "unknown_job",
+        "theirs": "unknown_job",
+        **dict.fromkeys(ids, "job_live"),
+    }
+    assert gateway.post("/jobs/cancel", json=chosen).json()["cancelled"] == ids
+    assert [take(book, job_id) for job_id in ids] == [Refusal("cancelled", "")] * 3
+    assert {str(celery.AsyncResult(job_id).state) for job_id in ids} == {"REVOKED"}
+
+
+def test_those_in_the_hands_of_a_worker_are_found_too(gateway: httpx.Client, book: Ledger, celery: Celery) -> None:
+    ids = [send(celery, f"taken {n}", countdown=3600) for n in range(20)]
+    with celery.connection_for_read() as connection, connection.SimpleQueue("etl") as queue:
+        while book.client.hlen("unacked") < len(ids):
+            queue.get(timeout=10)
+        assert gateway.post("/jobs/cancel", json={"ids": [*ids, "nobodys"]}).json()["cancelled"] == ids
+        assert take(book, ids[-1]) == Refusal("cancelled", "")
+
+
+def test_a_message_that_cannot_be_read_keeps_none_of_the_others(
+    gateway: httpx.Client, book: Ledger, celery: Celery
+) -> None:
+    """Whatever lies there under an id that was asked for."""
+    whole = send(celery, "whole")
+    envelope = json.loads(book.client.lrange("etl", 0, 0)[0])
+    headers, properties = envelope["headers"], envelope["properties"]
+    maps = {"headers": headers | {"task": "celery.map"}, "body": json.dumps([[], {"task": "x"}, {}])}
+    hostile: dict[str, dict[str, Any]] = {
+        "no properties": {"properties": None},
+        "no delivery": {"properties": {**properties, "delivery_info": {}}},
+        "a body of text": {"body": "x", "properties": {**properties, "body_encoding": None}},
+        "a map of text": maps | {"properties": {**properties, "body_encoding": "utf-8"}},
+        "no task": {"headers": headers | {"task": None}},
+    }
+    for job_id, changes in hostile.items():
+        text = json.dumps({**envelope, **changes})
+        book.client.lpush("etl", text.replace('"id": "whole"', f'"id": "{job_id}"'))
+    odd = {**envelope, "headers": headers | {"id": "odd"}, "properties": {**properties, "priority": "high"}}
+    book.client.rpush("etl", json.dumps(odd))
+    told = gateway.post("/jobs/cancel", json={"ids": [*hostile, whole, "odd"]}).json()
+    assert told["cancelled"] == [whole, "odd"]
+    assert {each["id"]: each["message"].partition(" waits, but ")[2][:12] for each in told["refused"]} == {
+        **dict.fromkeys(hostile, "it cannot be"),
+        "a map of text": "its task 'ce",
+    }
+
+
+def test_many_that_are_made_jobs_at_once_stay_in_the_order_of_their_messages(
+    gateway: httpx.Client, book: Ledger, celery: Celery
+) -> None:
+    """The keeper would otherwise take those behind them for lost and publish them again."""
+    before = [submit(gateway, priority=6) for _ in range(2)]
+    with celery.connection_for_write() as connection:
+        theirs = [send(celery, f"theirs {n}", priority=3, connection=connection) for n in range(700)]
+    after = [submit(gateway, priority=6) for _ in range(2)]
+    chosen = {"ids": theirs[::2], "dry_run": True}
+    assert gateway.post("/jobs/cancel", json=chosen).json()["cancelled"] == theirs[::2]
+    chosen = {"ids": theirs, "dry_run": True}
+    assert gateway.post("/jobs/cancel", json=chosen).json()["cancelled"] == theirs
+    noted: Any = book.client.zrange(key("published", LIST_OF_6), 0, -1, withscores=True)
+    score_of = dict(noted)
+    in_order = [score_of[job_id] for job_id in (*before, *theirs, *after)]
+    assert in_order == sorted(in_order)
+    assert len(noted) == len(in_order)
+
+
+def test_a_thousand_unknown_ids_are_looked_for_in_one_bounded_search(gateway: httpx.Client, book: Ledger) -> None:
+    """What is beyond the bound is told as not known, and its cancel holds."""
+    submit(gateway)
+    (message,) = book.client.lrange(DEFAULT_LIST, 0, -1)
+    for _ in range(20):
+        book.client.lpush("etl", *[message] * 1_000)
+    ids = [f"mine {n}" for n in range(1_000)]
+    for dry_run in (True, False):
+        book.client.config_resetstat()
+        told = gateway.post("/jobs/cancel", json={"ids": ids, "dry_run": dry_run}).json()
+        assert (told["noted"], told["refused"], told["cancelled"]) == (ids, [], [])
+        calls = book.client.info("commandstats")["cmdstat_fcall"]["calls"]
+        assert calls < len(ids) + 30  # one to read each, and one search
+        assert book.client.exists(key("cancelled_ahead", ids[-1])) == (not dry_run)
+    refused = gateway.post("/jobs/rerun", json={"ids": ids}).json()["refused"]
+    assert [each["id"] for each in refused] == ids
+    assert all("not known" in each["message"] for each in refused)
+    assert take(book, ids[-1]) == Refusal("cancelled", "")
 
 
 def test_a_job_that_was_looked_at_runs_when_its_message_is_taken(

@@ -192,10 +192,13 @@ def house(ledger: Ledger, client: redis.Redis) -> Iterator[House]:
         "let_go": [{"queue": "ml", "limit": 9}],
         "queues": [{"queues": ["etl", "ml"]}],
         "waiting_lists": [{"queues": ["etl"]}],
-        "look": [{"id": waits, "needles": [waits], "list": "etl\x06\x165", "from": 0, "count": 9}],
-        "look_in_hands": [{"id": waits, "needles": [waits], "cursor": "0", "count": 9}],
-        "adopt": [{"record": entry(due_at=due_at).record(), "score": 1} for due_at in (None, 9_999_999_999_999)],
-        "cancel_ahead": [{"id": "x", "reason": "r", "keep_ms": 1}],
+        "look": [{"ids": [waits], "list": "etl\x06\x165", "from": 0, "count": 9, "behind": ""}],
+        "look_in_hands": [{"ids": [waits], "cursor": "0", "count": 9}],
+        "known": [{"ids": [waits, "x"]}],
+        "adopt": [
+            {"jobs": [{"record": entry(due_at=due_at).record(), "score": 1} for due_at in (None, 9_999_999_999_999)]}
+        ],
+        "cancel_ahead": [{"ids": ["x", waits, "y"], "reason": "r", "keep_ms": 1}],
         "discard": [{"id": waits, "files_ms": 1}],
         "metrics": [{"queues": ["etl"], "states": ["queued"]}],
     }
