@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shared.contract.artifacts import Artifact, ArtifactUri, Dataset
+    from shared.contract.artifacts import Artifact, ArtifactUri, Dataset, role
     from shared.contract.definition import Concurrency, Contract, FedFromUpstream, Limits, Retry
     from shared.errors import TaskFailure, TransientFailure
     from shared.workflows.definition import GroupResult, WorkflowContract
@@ -40,6 +40,7 @@ _FROM = {
     "chord": "shared.workflows.nodes",
     "fed_step": "shared.workflows.nodes",
     "group": "shared.workflows.nodes",
+    "role": "shared.contract.artifacts",
     "runs": "worker.runtime.task",
     "step": "shared.workflows.nodes",
 }
@@ -64,6 +65,7 @@ __all__ = [
     "chord",
     "fed_step",
     "group",
+    "role",
     "runs",
     "step",
 ]

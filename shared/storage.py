@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import fsspec
 
-from shared.contract.artifacts import ARTIFACT_URI_PATTERN, FILE_OWNER_PATTERN, Artifact, Role
+from shared.contract.artifacts import ARTIFACT_URI_PATTERN, FILE_OWNER_PATTERN, Artifact
 from shared.errors import TaskFailure, TransientFailure
 
 _URI = re.compile(ARTIFACT_URI_PATTERN)
@@ -96,7 +96,7 @@ class ArtifactStore:
         self.fs.get_file(self.path(uri), str(target))
         return target
 
-    def put(self, local: Path, *, file_owner: str, attempt: int, name: str, role: Role, media_type: str) -> Artifact:
+    def put(self, local: Path, *, file_owner: str, attempt: int, name: str, role: str, media_type: str) -> Artifact:
         """Move the finished local file `local` into the store and return its reference.
 
         Raises `TransientFailure` (``store_full``) where it has no room, and leaves nothing there then.

@@ -4,16 +4,86 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated, Literal
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, core_schema
+
+from shared.contract.names import Matching
+from shared.contract.spelling import did_you_mean
+from shared.errors import DefinitionError
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 FILE_OWNER_PATTERN = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 ARTIFACT_URI_PATTERN = rf"^artifact://{FILE_OWNER_PATTERN}/[0-9]{{1,9}}/{_NAME}$"
 
-Role = Literal["dataset", "rejects", "model", "recipe", "report", "search", "trial", "backup", "file"]
+BuiltInRole = Literal["dataset", "rejects", "model", "recipe", "report", "search", "trial", "backup", "file"]
+OwnRoleName = Annotated[
+    str,
+    Matching(r"[a-z][a-z0-9]*\.[a-z][a-z0-9_]{0,62}", "of the form family.noun in lower case, like 'acme.picture'"),
+    Field(max_length=128, examples=["acme.picture"]),
+]
+RoleName = BuiltInRole | OwnRoleName
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRole:
+    """A role of files that is not one of the service's own; `role` makes it.
+
+    As a mark on a field of a result, it says that the files in that field have it.
+    """
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def _checked(self, value: Any) -> Any:
+        for file in value if isinstance(value, list) else [value]:
+            if isinstance(file, Artifact) and file.role != self.name:
+                raise ValueError(
+                    f"the file {file.name} has the role {file.role!r}, and this field takes {self.name!r}: publish it "
+                    "with this role"
+                )
+        return value
+
+
+Role = BuiltInRole | OwnRole
+DatasetRole = Literal["dataset", "rejects"] | OwnRole
+
+
+def role_name(given: Role) -> str:
+    """Return the name of a role. Raises `ValueError` with what to do for one that does not exist."""
+    if isinstance(given, OwnRole):
+        return given.name
+    if given not in (known := typing.get_args(BuiltInRole)):
+        own = (
+            "" if "." not in str(given) else f" A role of your own is what role({str(given)!r}) returns, not its name."
+        )
+        raise ValueError(f"the role {given!r} does not exist. {did_you_mean(str(given), known)}{own}")
+    return given
+
+
+def role(name: str) -> OwnRole:
+    """Return a role of your own for the files of your kinds.
+
+        Picture = role("acme.picture")
+
+    A task publishes with it, `run.publish(path, role=Picture)`; a result has it, `Annotated[Artifact, Picture]`; a
+    parameter wants it, `FedFromUpstream(Picture)`. Workflows are checked for it. Raises `DefinitionError`.
+    """
+    try:
+        return OwnRole(TypeAdapter(OwnRoleName).validate_python(name))
+    except ValidationError as invalid:
+        what = invalid.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise DefinitionError(f"role({name!r}): {what}.") from None
+
 
 ArtifactUri = Annotated[
     str,
@@ -42,7 +112,7 @@ class Artifact(BaseModel):
 
     uri: ArtifactUri = Field(description="Address of the file: `artifact://<job or upload id>/<attempt>/<name>`.")
     name: str = Field(description="File name, unique within the job.", examples=["data.parquet"])
-    role: Role = Field(description="Role of the file; a parameter fed from upstream takes files of one role.")
+    role: RoleName = Field(description="Role of the file; a parameter fed from upstream takes files of one role.")
     media_type: str = Field(description="RFC 6838 media type.", examples=["application/vnd.apache.parquet", "text/csv"])
     size_bytes: int = Field(ge=0, description="Size of the file in bytes.")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the content, lower-case hex.")
@@ -96,6 +166,8 @@ class Column(BaseModel):
 class Dataset(Artifact):
     """A staged table: one Parquet file."""
 
-    role: Literal["dataset", "rejects"] = Field(default="dataset", description="`rejects` for rejected rows.")
+    role: Literal["dataset", "rejects"] | OwnRoleName = Field(
+        default="dataset", description="`rejects` for rejected rows; or a role of a team's own."
+    )
     row_count: int = Field(ge=0, description="Rows in the file.")
     columns: list[Column] = Field(description="Columns in file order.")

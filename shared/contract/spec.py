@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from shared.contract.artifacts import Role
+from shared.contract.artifacts import Role, role_name
 from shared.contract.names import Matching
 from shared.contract.options import MAX_RUNNING_PER_KEY, YEAR_S
 from shared.contract.spelling import did_you_mean
@@ -84,6 +83,7 @@ class Concurrency(_Policy):
 class FedFromUpstream:
     """Marks a parameter that takes the uri of an upstream result's artifact of this role, unless a value is given.
 
+    The role is one of the service's own, or what `role` returned.
     A parameter of a list type takes the uris of all upstream results; any other takes the uri of the only one.
     Raises `DefinitionError` for an unknown role.
     """
@@ -91,10 +91,10 @@ class FedFromUpstream:
     role: Role
 
     def __post_init__(self) -> None:
-        if self.role not in (known := typing.get_args(Role)):
-            raise DefinitionError(
-                f"FedFromUpstream: the role {self.role!r} does not exist. {did_you_mean(str(self.role), known)}"
-            )
+        try:
+            role_name(self.role)
+        except ValueError as unknown:
+            raise DefinitionError(f"FedFromUpstream: {unknown}") from None
 
 
 class Spec(BaseModel):

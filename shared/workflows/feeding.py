@@ -11,7 +11,7 @@ from typing import Any
 
 from annotated_types import MinLen
 
-from shared.contract.artifacts import Artifact, Role
+from shared.contract.artifacts import Artifact, OwnRole
 from shared.contract.definition import AnyContract, FedFromUpstream
 from shared.workflows.nodes import Expansion, MapStep, PlannedStep, StepPlan
 
@@ -36,7 +36,7 @@ def feed(
     for name, marker in contract.fed_parameters().items():
         if name in fed:
             continue
-        uris = [uri for result in upstream if result is not None for uri in _uris(result, marker.role)]
+        uris = [uri for result in upstream if result is not None for uri in _uris(result, str(marker.role))]
         if uris or contract.model_fields[name].is_required():
             fed[name] = (
                 _all(uris, contract, name, marker)
@@ -46,7 +46,7 @@ def feed(
     return fed
 
 
-def _uris(result: Mapping[str, Any], role: Role) -> Iterator[str]:
+def _uris(result: Mapping[str, Any], role: str) -> Iterator[str]:
     for value in result.values():
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, Mapping):
@@ -74,37 +74,42 @@ def _only(uris: Sequence[str], contract: AnyContract, name: str, marker: FedFrom
 
 
 @cache  # every step of a workflow calls it
-def gives(contract: AnyContract) -> Mapping[Role, bool]:
+def gives(contract: AnyContract) -> Mapping[str, bool]:
     """Return the roles of the artifacts in a result of `contract`, each with whether there may be several.
 
-    The types of its fields declare them: `Dataset` is a dataset, an `Artifact` without a declared role is a file.
+    The types of its fields declare them: `Dataset` is a dataset, an `Artifact` without a declared role is a file, and
+    a mark declares a role of a team's own.
     """
-    found: dict[Role, bool] = {}
+    found: dict[str, bool] = {}
     for field in contract.spec.result.model_fields.values():
-        for kind, many in _artifact_types(field.annotation):
-            role = _role_of(kind)
+        for role, many in _roles_in(field.annotation, field.metadata):
             found[role] = many or role in found
     return found
 
 
-def _artifact_types(annotation: Any, *, many: bool = False) -> Iterator[tuple[type[Artifact], bool]]:
-    origin = typing.get_origin(annotation)
-    if origin in {typing.Union, types.UnionType, list}:
-        for argument in typing.get_args(annotation):
-            yield from _artifact_types(argument, many=many or origin is list)
+def _roles_in(annotation: Any, marks: Sequence[Any], *, many: bool = False) -> Iterator[tuple[str, bool]]:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        yield from _roles_in(arguments[0], [*arguments[1:], *marks], many=many)
+    elif origin in {typing.Union, types.UnionType, list}:
+        for argument in arguments:
+            yield from _roles_in(argument, marks, many=many or origin is list)
     elif isinstance(annotation, type) and issubclass(annotation, Artifact):
-        yield annotation, many
+        own = next((mark for mark in marks if isinstance(mark, OwnRole)), None)
+        yield str(own or _role_of(annotation)), many
 
 
-def _role_of(kind: type[Artifact]) -> Role:
-    roles = typing.get_args(kind.model_fields["role"].annotation)
-    return "file" if kind is Artifact else roles[0]
+def _role_of(kind: type[Artifact]) -> str:
+    field = kind.model_fields["role"]
+    if kind is Artifact:
+        return "file"
+    return str(typing.get_args(field.annotation)[0] if field.is_required() else field.default)
 
 
 def feeding_problems(planned: Sequence[PlannedStep]) -> Iterator[tuple[str, str]]:
     """Yield the name and the problem of each step that the previous steps cannot feed."""
     by_id: Mapping[str, StepPlan] = {step.id: step.plan for step in planned}
-    offers: dict[tuple[str, ...], Counter[Role]] = {}  # by the ids of the previous steps, which parallel steps share
+    offers: dict[tuple[str, ...], Counter[str]] = {}  # by the ids of the previous steps, which parallel steps share
     for later in planned:
         if isinstance(later.plan, Expansion):
             continue
@@ -116,7 +121,7 @@ def feeding_problems(planned: Sequence[PlannedStep]) -> Iterator[tuple[str, str]
                 continue
             if later.after not in offers:
                 offers[later.after] = _offered(by_id[step_id] for step_id in later.after)
-            count = offers[later.after][marker.role]
+            count = offers[later.after][str(marker.role)]
             takes = f"{later.plan.name!r} ({contract.spec.kind}) takes a {marker.role} for {name!r}"
             if not count:
                 yield later.plan.name, f"{takes}; {_in_words([by_id[step_id] for step_id in later.after[:_SHOWN]])}"
@@ -124,9 +129,9 @@ def feeding_problems(planned: Sequence[PlannedStep]) -> Iterator[tuple[str, str]
                 yield later.plan.name, f"{takes}, only one; the previous steps give several. Set {name!r}."
 
 
-def _offered(before: Iterable[StepPlan]) -> Counter[Role]:
+def _offered(before: Iterable[StepPlan]) -> Counter[str]:
     """Return the number of artifacts that the steps give per role; a step that may give several counts as two."""
-    offered: Counter[Role] = Counter()
+    offered: Counter[str] = Counter()
     for plan in before:
         for role, many in gives(plan.contract).items():
             offered[role] += 2 if many or isinstance(plan, MapStep) else 1

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from shared.contract.artifacts import Artifact, Column
+from shared.contract.artifacts import Artifact, Column, Role, role_name
 from shared.errors import TaskFailure
 
 PARQUET = "application/vnd.apache.parquet"
@@ -34,7 +34,7 @@ def media_type_of(name: str) -> str:
     return _BY_SUFFIX.get(Path(name).suffix.lower()) or mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def refuse_unfit(local: Path, name: str, media_type: str, published: Sequence[Artifact]) -> None:
+def refuse_unfit(local: Path, name: str, role: Role, media_type: str, published: Sequence[Artifact]) -> None:
     """Raise `TaskFailure` for a file that cannot be published; `published` are the earlier ones."""
     if any(artifact.name == name for artifact in published):
         raise TaskFailure(
@@ -54,6 +54,10 @@ def refuse_unfit(local: Path, name: str, media_type: str, published: Sequence[Ar
             f"{local} is not a file, so it cannot be published.",
             remedy="Fix the task: write the file first; put a folder into a ZIP.",
         )
+    try:
+        role_name(role)
+    except ValueError as unknown:
+        raise TaskFailure("unknown_role", f"{unknown}", remedy="Fix the task: publish the file with a role.") from None
     if not _MEDIA_TYPE.fullmatch(media_type):
         raise TaskFailure(
             "invalid_media_type",

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import redis
 
-from shared.contract.artifacts import Artifact, Dataset, Role, file_owner_of
+from shared.contract.artifacts import Artifact, Dataset, DatasetRole, Role, file_owner_of
 from shared.contract.definition import Contract
 from shared.errors import CeleriacError
 from shared.ledger.client import Ledger
@@ -132,13 +132,14 @@ class Run:
     ) -> Artifact:
         """Move the finished file `local` into the store and return its reference; with `copy`, leave it where it is.
 
-        By default `name` is that of the file, and `media_type` follows from the name. Raises `TaskFailure` for a second
-        file of the same name, and for anything that is not a file.
+        By default `name` is that of the file, and `media_type` follows from the name; `role` is one of the service's
+        own, or what `role()` returned. Raises `TaskFailure` for a second file of the same name, and for anything that
+        is not a file.
         """
         local = Path(local)
         name = self._own(local.name if name is None else name)
         media_type = media_type or media_type_of(name)
-        refuse_unfit(local, name, media_type, self._artifacts)
+        refuse_unfit(local, name, role, media_type, self._artifacts)
         self.report()  # raises if this attempt has lost its claim: then a large file need not be copied
         if copy or local.is_symlink():  # moving a link would store the link
             local = Path(shutil.copyfile(local, self.scratch / f"{secrets.token_hex(8)}-copy"))
@@ -147,19 +148,21 @@ class Run:
             file_owner=file_owner_of(self.job_id),
             attempt=self.attempt,
             name=name,
-            role=role,
+            role=str(role),
             media_type=media_type,
         )
         self._artifacts.append(artifact)
         return artifact
 
-    def publish_dataset(self, local: Path | str, *, name: str | None = None, copy: bool = False) -> Dataset:
+    def publish_dataset(
+        self, local: Path | str, *, name: str | None = None, role: DatasetRole = "dataset", copy: bool = False
+    ) -> Dataset:
         """Move a Parquet file into the store and return its reference with its rows and columns.
 
         Raises `TaskFailure` (``not_a_dataset``) for any other file.
         """
         row_count, columns = described(Path(local))
-        artifact = self.publish(local, name=name, role="dataset", media_type=PARQUET, copy=copy)
+        artifact = self.publish(local, name=name, role=role, media_type=PARQUET, copy=copy)
         return Dataset(**artifact.model_dump(), row_count=row_count, columns=columns)
 
     def open(self, uri: str) -> IO[bytes]:

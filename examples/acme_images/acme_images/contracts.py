@@ -16,9 +16,12 @@ from celeriac import (
     chord,
     fed_step,
     group,
+    role,
     step,
 )
 from pydantic import BaseModel, Field
+
+Picture = role("acme.picture")  # what a thumbnail is; a ZIP is any file
 
 _ZIP = "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/0/holiday.zip"
 _PNG = "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/beach.png"
@@ -27,7 +30,7 @@ _PNG = "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/beach.png"
 class Thumbnails(BaseModel):
     """The thumbnails of a ZIP of pictures."""
 
-    thumbnails: list[Artifact] = Field(description="One PNG a picture, in the order of the ZIP.")
+    thumbnails: list[Annotated[Artifact, Picture]] = Field(description="One PNG a picture, in the order of the ZIP.")
     skipped: list[str] = Field(description="Names of files that are not pictures.")
 
 
@@ -67,7 +70,7 @@ class DrawSheet(
 ):
     """Draw pictures side by side on one sheet."""
 
-    pictures: Annotated[list[ArtifactUri], FedFromUpstream("file")] = Field(
+    pictures: Annotated[list[ArtifactUri], FedFromUpstream(Picture)] = Field(
         min_length=1, max_length=400, description="The pictures; in a workflow the previous steps supply them."
     )
 

@@ -12,6 +12,7 @@ from acme_images.contracts import (
     MakeThumbnails,
     Ordered,
     OrderPrints,
+    Picture,
     Sheet,
     SimulateCooling,
     Thumbnails,
@@ -32,7 +33,7 @@ def make_thumbnails(job: MakeThumbnails, run: Run) -> Thumbnails:
                     continue
                 local = run.scratch / f"{index:03d}-{PurePosixPath(name).stem[:40]}.png"
                 pictures.shrink(picture, job.longest_px).save(local)
-                thumbnails.append(run.publish(local, name=f"thumbnail-{index:03d}.png"))
+                thumbnails.append(run.publish(local, name=f"thumbnail-{index:03d}.png", role=Picture))
                 run.progress(len(thumbnails), unit="pictures", message=name)
     except zipfile.BadZipFile as bad:
         raise TaskFailure("not_a_zip", f"{job.archive} is not a ZIP: {bad}.", remedy="Upload a ZIP.") from None

@@ -13,7 +13,7 @@ from pydantic import BaseModel, RootModel, Secret, SecretBytes, SecretStr, TypeA
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.fields import FieldInfo
 
-from shared.contract.artifacts import Artifact, Role
+from shared.contract.artifacts import Artifact, BuiltInRole, OwnRole
 from shared.contract.spec import Fault, FedFromUpstream
 
 _SECRETS = (SecretStr, SecretBytes, Secret)
@@ -104,7 +104,18 @@ def _faults_of(path: str, field: FieldInfo) -> Iterator[Fault]:
             f"the field {path} is a secret, which would reach the worker as '**********'",
             "Configure a connection on the workers, and let the job name it (a field of the type HttpConnectionName).",
         )
+    yield from _mark_faults(path, field)
     yield from _default_faults(path, field)
+
+
+def _mark_faults(path: str, field: FieldInfo) -> Iterator[Fault]:
+    leaves = [*field.metadata, *_leaves(field.annotation)]
+    for mark in leaves:
+        if isinstance(mark, OwnRole) and not any(_is_model(leaf) and issubclass(leaf, Artifact) for leaf in leaves):
+            yield (
+                f"the field {path} has the role {mark.name!r}, but is not an artifact",
+                "Mark an Artifact or a Dataset; a parameter is Annotated[ArtifactUri, FedFromUpstream(...)].",
+            )
 
 
 def _default_faults(path: str, field: FieldInfo) -> Iterator[Fault]:
@@ -170,11 +181,12 @@ def _document_faults(model: type[BaseModel], mode: typing.Literal["validation", 
                     f"{each.__name__} cannot be described by a JSON Schema: {str(unknown).splitlines()[0]}",
                     "Use types that JSON has, or a Pydantic type that says how it is written as JSON.",
                 )
-        roles = typing.get_args(each.model_fields["role"].annotation) if issubclass(each, Artifact) else ()
-        if unknown_roles := set(roles) - set(typing.get_args(Role)):
+        declared: Any = each.model_fields["role"].annotation if issubclass(each, Artifact) else None
+        roles = typing.get_args(declared) if typing.get_origin(declared) is typing.Literal else ()
+        if unknown_roles := set(roles) - set(typing.get_args(BuiltInRole)):
             yield (
                 f"{each.__name__} has the role {min(unknown_roles)!r}, which does not exist",
-                f"Use one of {', '.join(typing.get_args(Role))}.",
+                f"Use one of {', '.join(typing.get_args(BuiltInRole))}, or Annotated[Artifact, role('acme.picture')].",
             )
 
 
