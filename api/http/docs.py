@@ -32,11 +32,21 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
-_START = """SwaggerUIBundle({
+# To show an example of a request, Swagger UI copies the schema of the body, with all kinds of job, for each of them.
+_START = """const ExamplesAsTheyAre = () => ({
+  afterLoad({ fn }) {
+    const made = fn.getSampleSchema;
+    fn.getSampleSchema = (schema, mediaType, config, example) =>
+      example === undefined ? made(schema, mediaType, config) : JSON.stringify(example, null, 2);
+  },
+});
+SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
+  defaultModelsExpandDepth: -1,
   displayRequestDuration: true,
+  plugins: [ExamplesAsTheyAre],
   tryItOutEnabled: true,
   validatorUrl: null,
 });

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.ports import free_port
 from shared.contract.families import FAMILIES
 from tests.support.installed import build_wheel, install_wheel, make_environment
 from tests.support.up import write_own_kind
@@ -83,7 +84,8 @@ def test_a_command_says_what_it_lacks(
     extras: tuple[str, ...], words: list[str], says: str, environment: Environment, tmp_path: Path
 ) -> None:
     """In one line, with the command to run."""
-    ran = _run(environment(*extras) / "celeriac", *words, cwd=tmp_path)
+    port = str(free_port())  # another service may have the usual one
+    ran = _run(environment(*extras) / "celeriac", *words, cwd=tmp_path, CELERIAC_PORT=port)
     assert ran.returncode != 0
     assert says in ran.stderr
     assert "Traceback" not in ran.stderr
