@@ -102,13 +102,13 @@ def problem_with_callback(url: str, settings: CallbackSettings) -> str | None:
     return _problem_with_host(parts.scheme, parts.hostname, port, settings.allowed_hosts)
 
 
-def receiver_of(url: str) -> str:
-    """Return host and port of a checked `url`, as a part of a concurrency key: a host that does not fit is hashed."""
+def concurrency_key_of(url: str) -> str:
+    """Return the key of host and port of a checked `url`, under which callbacks count; what does not fit is hashed."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if len(host) > _LONGEST_KEY_HOST or not re.fullmatch(r"[a-z0-9._:-]+", host):
         host = hashlib.sha256(host.encode()).hexdigest()[:_LONGEST_KEY_HOST]
-    return f"{host}:{parts.port or _DEFAULT_PORTS[parts.scheme]}"
+    return f"callback:{host}:{parts.port or _DEFAULT_PORTS[parts.scheme]}"
 
 
 def _problem_with_host(scheme: str, host: str, port: int, allowed: AllowedHosts) -> str | None:

@@ -23,6 +23,7 @@ from shared.ledger.records import (
     Claim,
     Entry,
     Gone,
+    Place,
     Record,
     Refusal,
     Submission,
@@ -99,14 +100,18 @@ class Ledger:
         delivery: str = "",
         adopt: Entry | None = None,
         root: str | None = None,
+        place: Place | None = None,
     ) -> Claim | Refusal:
         """Claim a job: get the right to run it.
 
         `owner` is the worker process that renews the claim; `message` the delivered message, for publishing it again;
         `delivery` an id of this delivery (a repeated claim with the same id gets the same answer); `adopt` the entry to
-        create for an unknown job, unless the ledger has forgotten the job or `root`, the workflow of a step.
+        create for an unknown job, unless the ledger has forgotten the job or `root`, the workflow of a step; `place`
+        what the job counts under from now on, instead of the key that it was accepted with.
         """
         extra: dict[str, Any] = {"adopt": adopt.record()} if adopt else {}
+        if place is not None:
+            extra["place"] = {"key": place.key, "limit": place.limit}
         if root is not None:
             extra["root"] = root
         what, *rest = self._call(

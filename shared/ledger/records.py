@@ -323,6 +323,13 @@ class Unknown(NamedTuple):
     """The job never existed."""
 
 
+class Place(NamedTuple):
+    """What a job counts under: at most `limit` jobs with this concurrency key run at once."""
+
+    key: str
+    limit: int
+
+
 class Claim(NamedTuple):
     """The right to run a job once. `token` is a fencing token: later claims have higher ones."""
 

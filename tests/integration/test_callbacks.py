@@ -124,6 +124,38 @@ def test_a_receiver_that_does_not_answer_holds_up_only_its_own(
     assert "succeeded" in states()
 
 
+def test_the_limit_of_a_receiver_holds_whoever_submits_a_callback(jobs: Jobs, slow: Receiver, folder: Path) -> None:
+    """Also for jobs and steps that a client submits, with or without a concurrency key of its own."""
+    slow.may_answer.clear()
+    wait_for(lambda: slow.waiting == 0, "no callback of another test")
+    slow.most_waiting = 0
+    told = jobs.submit("acme.take_note", {"notebook": str(folder / "n")}, callback_url=slow.url)
+    wait_for(lambda: slow.waiting == 1, "the callback of the service")
+    tell: dict[str, Any] = {"kind": "maintenance.deliver_callback", "params": {"job_id": told}}
+    by_hand = [jobs.submit(**tell), jobs.submit(**tell, concurrency_key="mine", concurrency_limit=9)]
+    by_hand += [jobs.submit("workflow.group", {"steps": [tell, tell]})]
+
+    def reasons() -> list[str]:
+        return [jobs.get(one)["waiting_reason"] for one in by_hand]
+
+    wait_for(lambda: reasons() == ["concurrency_limited"] * 3, "all of them wait", bound_s=60)
+    slow.may_answer.set()
+    assert [jobs.ended(one)["state"] for one in by_hand] == ["succeeded"] * 3
+    assert slow.most_waiting == 1
+
+
+def test_a_map_of_callbacks_is_refused(jobs: Jobs, receiver: Receiver, folder: Path) -> None:
+    """It would send them without asking for a place; the failure says what to do instead."""
+    receiver.got.clear()
+    told = jobs.submit("acme.take_note", {"notebook": str(folder / "n")}, callback_url=receiver.url)
+    wait_for(lambda: len(receiver.got) == 1, "the callback")
+    params = {"kind": "maintenance.deliver_callback", "parameter": "job_id", "items": [told, told]}
+    job = jobs.ended(jobs.submit("workflow.map", params))
+    assert (job["state"], job["error"]["code"]) == ("failed", "not_for_maps")
+    assert "steps of a group" in job["error"]["remedy"]
+    assert len(receiver.got) == 1
+
+
 def test_a_callback_to_an_internal_address_is_refused_at_submission(jobs: Jobs, receiver: Receiver) -> None:
     """Only the port that the operator listed may be called; the answer names the field."""
     url = f"http://127.0.0.1:{receiver.port + 1}/"

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
-from shared.connections.callbacks import problem_with_callback
-from shared.errors import TaskFailure, TransientFailure
+from shared.connections.callbacks import concurrency_key_of, problem_with_callback
+from shared.errors import DamagedRecord, TaskFailure, TransientFailure
 from shared.jobs.callbacks import CallbackDelivered, DeliverCallback
-from shared.ledger.records import Record
+from shared.ledger.client import Ledger
+from shared.ledger.records import Place, Record
 from worker.callbacks.sending import callback_of, deliver, signed_headers
+from worker.runtime.places import places
 from worker.runtime.task import Run, runs
 from worker.settings import worker_settings
+
+
+@places(DeliverCallback)
+def receiver_of(ledger: Ledger, params: Mapping[str, Any]) -> Place | None:
+    """Return the limit of the receiver. It holds for callbacks that a client submits, too."""
+    job_id = params.get("job_id")
+    try:
+        told = ledger.read(job_id) if isinstance(job_id, str) else None
+    except DamagedRecord:  # the body says so
+        return None
+    url = json.loads(told.options).get("callback_url") if isinstance(told, Record) else None
+    if not url or problem_with_callback(url, worker_settings()):
+        return None
+    return Place(concurrency_key_of(url), worker_settings().callbacks_per_host)
 
 
 @runs(DeliverCallback)

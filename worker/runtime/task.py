@@ -41,6 +41,7 @@ from worker.runtime.bodies.printing import printed_to
 from worker.runtime.bodies.surroundings import restored
 from worker.runtime.delivery import message_of
 from worker.runtime.perform import Body, ParametersRefused, Upstream, perform, perform_each
+from worker.runtime.places import has_place, place_of
 from worker.runtime.run import CancelRequested, Run, entered
 from worker.runtime.scratch import attempt_folder, comes_of_full_disk, scratch_full
 from worker.settings import worker_settings
@@ -86,6 +87,12 @@ class _Mapped(Definition):
 
     def perform(self, run: Run, delivery: _Delivery, claim: Claim) -> str:  # noqa: ARG002 - nothing is fed to a map
         task, items = delivery.kwargs["task"], delivery.kwargs["it"]
+        if has_place(self.contract):
+            raise TaskFailure(
+                "not_for_maps",
+                f"Each {self.contract.spec.kind} counts for a limit of how many run at once, which a map cannot keep.",
+                remedy="Submit them as jobs, or as steps of a group.",
+            )
         names, limits = task["options"].get(PARAMETERS), task["options"].get(ITEM_LIMITS)
         step = MapStep("", self.contract, task["kwargs"], items=tuple(items), names=names and tuple(names))
         within = limits and Limits(soft_s=limits[0], hard_s=limits[1])
@@ -207,6 +214,7 @@ def _claim(ledger: Ledger, contract: AnyContract, delivery: _Delivery) -> Claim 
         message=message,
         adopt=adopted(contract, request.id, params=delivery.kwargs, message=message, settings=settings),
         root=request.root_id,
+        place=place_of(contract, ledger, delivery.kwargs),
     )
 
 

@@ -16,7 +16,7 @@ from celery import Celery
 
 from shared.broker.messages import Composer, publish
 from shared.broker.settings import BrokerSettings
-from shared.connections.callbacks import receiver_of
+from shared.connections.callbacks import concurrency_key_of
 from shared.contract.options import RunOptions
 from shared.jobs.callbacks import DeliverCallback
 from shared.ledger.client import Ledger
@@ -78,7 +78,7 @@ class Keeper:
             return
         options = RunOptions(
             tags=["callback"],
-            concurrency_key=f"callback:{receiver_of(json.loads(told.options)['callback_url'])}",
+            concurrency_key=concurrency_key_of(json.loads(told.options)["callback_url"]),
             concurrency_limit=self._callbacks_per_host,
         )
         self._ledger.call_back(job_id, self._planner.entry(prepare(DeliverCallback(job_id=job_id), options)))

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from shared.connections.addresses import AllowedHosts
-from shared.connections.callbacks import CallbackSettings, problem_with_callback, receiver_of
+from shared.connections.callbacks import CallbackSettings, concurrency_key_of, problem_with_callback
 from shared.contract.options import RunOptions
 from shared.errors import TaskFailure, TransientFailure
 from shared.ledger.ids import uuid7
@@ -237,8 +237,8 @@ def test_a_url_is_checked_at_submission_as_far_as_that_goes_without_dns(url: str
 )
 def test_every_url_has_a_receiver_that_fits_into_a_key(url: str, receiver: str) -> None:
     """It is host and port; what a key cannot have is a digest, so that no callback is lost for its URL."""
-    assert receiver_of(url) == receiver
-    RunOptions(concurrency_key=f"callback:{receiver}")
+    assert concurrency_key_of(url) == f"callback:{receiver}"
+    RunOptions(concurrency_key=concurrency_key_of(url))
 
 
 def test_without_a_secret_there_are_no_callbacks() -> None:

@@ -7,7 +7,7 @@
 -- luacheck: read globals emit emit_state (events)
 -- luacheck: read globals celery_exception error_document note_celery_result (results)
 -- luacheck: read globals refer (files)
--- luacheck: read globals enter held_at_claim publish_first unlist (queues)
+-- luacheck: read globals count_under enter held_at_claim publish_first unlist (queues)
 -- luacheck: read globals drop_messages_before is_tolerated settle upstream_of (steps)
 -- luacheck: read globals close_attempt expire quarantine stop (endings)
 -- luacheck: read globals create index write (submission)
@@ -62,9 +62,10 @@ local function right_to_run(record)
   return { 'run', record.token, record.attempt, record.retries or '0', record.max_retries, upstream_of(record) }
 end
 
--- claim: {id, root?, owner, worker, lease_ms, message, delivery, adopt?}. `root` is the job of a step. `delivery` is an
--- id of this delivery, so that a claim whose reply was lost can be repeated. `adopt` is a record for a job that another
--- Celery client sent without the gateway.
+-- claim: {id, root?, owner, worker, lease_ms, message, delivery, adopt?, place?}. `root` is the job of a step.
+-- `delivery` is an id of this delivery, so that a claim whose reply was lost can be repeated. `adopt` is a record for a
+-- job that another Celery client sent without the gateway. `place` has the concurrency key and the limit of a kind for
+-- which only a worker knows them.
 -- Replies {'run', token, attempt, retries, max_retries, upstream} or {'busy'|'early'|'held'|'unknown'} or a final
 -- state; 'succeeded' with the result.
 function T.claim(a)
@@ -93,6 +94,7 @@ function T.claim(a)
     return { 'early' } -- a copy of the message, too early; the keeper publishes it when it is due
   end
   if record.state == 'waiting' then return { 'early' } end -- some results of previous steps are missing
+  if a.place then count_under(record, a.place) end
   if held_at_claim(record, a.message) then return { 'held' } end
   local token = tonumber(redis.call('GET', KEY.token) or '0') + 1
   change('SET', KEY.token, int(token))

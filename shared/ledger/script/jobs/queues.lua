@@ -263,6 +263,17 @@ local function unlist(record)
   if record.outbox == '1' then change('ZREM', KEY.outbox, record.id) end
 end
 
+-- From now on, count a job that is not running under the key that its worker names.
+local function count_under(record, place)
+  local before = record.concurrency_key
+  if before and before ~= place.key then
+    change('ZREM', KEY.limited_key .. before, record.id)
+    change('ZREM', KEY.admitted_key .. before, record.id)
+    freed[before] = true
+  end
+  set(record, { concurrency_key = place.key, concurrency_limit = place.limit })
+end
+
 -- Hold a queued job that a worker claims but that must not run now; `message` is the delivered one. Returns whether.
 local function held_at_claim(record, message)
   local key = record.concurrency_key

@@ -14,7 +14,8 @@ from shared.broker.celery import make_celery
 from shared.broker.settings import BrokerSettings
 from shared.ledger.client import Ledger
 from shared.ledger.keys import key
-from tests.support.ledgers import RESULT, claimed, entry, record, tended, workflow
+from shared.ledger.records import Claim, Place, Refusal
+from tests.support.ledgers import RESULT, claim, claimed, entry, record, tended, workflow
 from worker.upkeep.keeper import Keeper
 
 OPTIONS = json.dumps({"callback_url": "https://example.com/hook"})
@@ -95,3 +96,19 @@ def test_a_callback_whose_job_is_damaged_holds_up_no_other(
     assert client.hkeys(key("set_aside")) == [jobs[0].id]
     (callback_id,) = cast("list[str]", client.zrange(key("tag", "callback"), 0, -1))
     assert json.loads(record(ledger, callback_id).params) == {"job_id": jobs[1].id}
+
+
+def test_a_worker_may_tell_what_a_job_counts_under(accept: Any, ledger: Ledger, client: Any) -> None:
+    """Then that holds, and a key that it was accepted with is free for others."""
+    held, crm, erp = Refusal("held", ""), Place("crm", 1), Place("erp", 1)
+    first, follower = entry(concurrency_key="crm"), entry(concurrency_key="crm")
+    second, third = entry(), entry()
+    accept(first, second, third, follower)
+    running = claimed(ledger, first.id, place=crm)
+    assert [claim(ledger, one.id, place=crm) for one in (second, third)] == [held, held]
+    assert claim(ledger, follower.id) == held
+    assert isinstance(claim(ledger, third.id, place=erp), Claim)
+    assert [client.hget(key("job", one.id), "concurrency_key") for one in (second, third)] == ["crm", "erp"]
+    ledger.succeed(first.id, token=running.token, result=RESULT)
+    assert claim(ledger, second.id, place=erp) == held
+    assert isinstance(claim(ledger, follower.id), Claim)
