@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# Where it is set, each of the hundred Python processes of a run compiles all that it imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo up test chaos check format hooks openapi reference bench images lock clean
 
@@ -16,8 +19,9 @@ demo: $(INSTALLED) ## run a real pipeline through gateway, broker and workers, a
 up: $(INSTALLED) ## start everything on 127.0.0.1 and keep it running
 	@$(BIN)/celeriac up
 
+# More processes than two cores: half of the tests wait for services, which they stop, kill and start.
 test: $(INSTALLED) ## run the tests; ARGS go to pytest: make test ARGS="-k ledger"
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(INSTALLED) ## hurt real processes for about 15 minutes, print what came of it; SCENARIO=workers SCALE=0.1
 	@$(if $(SCENARIO),true,FUZZED=5000 $(BIN)/python -m pytest -q -n 0 tests/worker/upkeep/test_intake.py -k mutation)
