@@ -158,7 +158,7 @@ def edit(file: Path, old: str, new: str) -> None:
 
 def test_an_installed_package_is_found_and_its_changes_are_run(installed: Path, tmp_path: Path) -> None:
     """No variable names it. A changed body runs and a changed contract is served; a wrong one stops nothing else."""
-    environment = {"CELERIAC_CONTRACTS": "", "PYTHONPATH": str(installed)}
+    environment = {"CELERIAC_CONTRACTS": "shared.jobs.workflow", "PYTHONPATH": str(installed)}
     with running_up(tmp_path / "data", environment, "--reload") as up:
         assert shouted(up) == "hello"
         begun = time.monotonic()
