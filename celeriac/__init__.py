@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shared.contract.artifacts import Artifact, ArtifactUri, Dataset, role
     from shared.contract.definition import Concurrency, Contract, FedFromUpstream, Limits, Retry
+    from shared.contract.names import ConnectionName, connection
     from shared.errors import TaskFailure, TransientFailure
     from shared.workflows.definition import GroupResult, WorkflowContract
     from shared.workflows.nodes import Node, PlanRefused, chain, chord, fed_step, group, step
@@ -24,6 +25,7 @@ _FROM = {
     "Artifact": "shared.contract.artifacts",
     "ArtifactUri": "shared.contract.artifacts",
     "Concurrency": "shared.contract.spec",
+    "ConnectionName": "shared.contract.names",
     "Contract": "shared.contract.definition",
     "Dataset": "shared.contract.artifacts",
     "FedFromUpstream": "shared.contract.definition",
@@ -38,6 +40,7 @@ _FROM = {
     "WorkflowContract": "shared.workflows.definition",
     "chain": "shared.workflows.nodes",
     "chord": "shared.workflows.nodes",
+    "connection": "shared.contract.names",
     "fed_step": "shared.workflows.nodes",
     "group": "shared.workflows.nodes",
     "role": "shared.contract.artifacts",
@@ -49,6 +52,7 @@ __all__ = [
     "Artifact",
     "ArtifactUri",
     "Concurrency",
+    "ConnectionName",
     "Contract",
     "Dataset",
     "FedFromUpstream",
@@ -63,6 +67,7 @@ __all__ = [
     "WorkflowContract",
     "chain",
     "chord",
+    "connection",
     "fed_step",
     "group",
     "role",

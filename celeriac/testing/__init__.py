@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -58,18 +59,24 @@ class Ran(Generic[ResultT]):
 
 
 def run_task(
-    body: Callable[[ContractT, Run], ResultT], job: ContractT, *, attempt: int = 1, last_checkpoint: Any = None
+    body: Callable[[ContractT, Run], ResultT],
+    job: ContractT,
+    *,
+    attempt: int = 1,
+    last_checkpoint: Any = None,
+    connections: Mapping[str, BaseModel] = MappingProxyType({}),
 ) -> Ran[ResultT]:
     """Run a body on `job` in this process, without a broker, and return what it did.
 
     Job and result travel as they do between gateway and worker, and files are stored for the rest of the process, so
     that a second task can be given what the first has published. `attempt` and `last_checkpoint` are those of a body
-    that goes on after a loss. Raises what the body raises, and `TaskFailure` for a result that is not the contract's.
+    that goes on after a loss; `connections` are what `run.connection` returns, by name. Raises what the body raises,
+    and `TaskFailure` for a result that is not the contract's.
     """
     contract = type(job)
     notes = Notes(None if last_checkpoint is None else json.dumps(last_checkpoint))
     attempt = attempt if last_checkpoint is None else max(attempt, 2)  # a first attempt has no checkpoint before it
-    with alone(contract, uuid7(), _store(), notes, attempt=attempt) as run:
+    with alone(contract, uuid7(), _store(), notes, attempt=attempt, connections=connections) as run:
         params = job.model_dump(mode="json", exclude_unset=True)
         result = contract.spec.result.model_validate_json(perform(contract, body, run, params, ()))
     return Ran(

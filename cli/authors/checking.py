@@ -7,8 +7,11 @@ import pkgutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from shared.contract.catalogue import contracts_in
 from shared.contract.definition import AnyContract, check_rest
+from shared.contract.installed import CONNECTIONS, connection_kinds
 from shared.contract.tasks import tasks
 from shared.errors import DefinitionError
 from shared.workflows.definition import WorkflowContract
@@ -48,10 +51,26 @@ def found_in(package: str) -> Found:
             found.faults.append(
                 f"{_name(contract)}: the kind {kind!r} has no task. Write a function with @{contract.__name__}.task."
             )
+    found.faults += _connection_faults(package)
     if not found.contracts and not found.faults:
         found.faults.append(f"{package} defines no contract. Give the package that has the contracts and the tasks.")
     found.faults = list(dict.fromkeys(found.faults))  # a wrong contract is met by each module that imports it
     return found
+
+
+def _connection_faults(package: str) -> Iterator[str]:
+    """Yield what is wrong with the kinds of connections that an installed package declares."""
+    for point in connection_kinds().values():
+        if point.module.partition(".")[0] != package:
+            continue
+        where = f"the entry point {point.name!r} of {CONNECTIONS} ({point.value})"
+        try:
+            declared = point.load()
+        except Exception as failure:  # noqa: BLE001 - whatever an author's module raises is what is wrong with it
+            yield f"{where} cannot be imported: {type(failure).__name__}: {failure}. Correct it in pyproject.toml."
+            continue
+        if not (isinstance(declared, type) and issubclass(declared, BaseModel)):
+            yield f"{where} is not a Pydantic model. Name the class of the settings."
 
 
 def _modules(name: str, faults: list[str]) -> Iterator[ModuleType]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,11 +29,13 @@ from pydantic import (
     model_validator,
 )
 
+from shared.connections.own import VARIABLE_PATTERN, OwnInfo
+from shared.contract.installed import connection_kinds
 from shared.contract.names import ConnectionGroup, ConnectionName, NamesConnection
 from shared.errors import DefinitionError
 from shared.texts import redact
 
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,127}$")]
+VariableName = Annotated[str, StringConstraints(pattern=VARIABLE_PATTERN)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 _HIDE_URL = "it contains credentials; put the URL into an environment variable and name that in 'url_env'"
@@ -145,7 +147,7 @@ SqlInfo = PostgresqlInfo | SqliteInfo | DuckdbInfo
 """Every engine that there is; `worker.tables.databases.registry` has an object for each."""
 
 ConnectionInfo = Annotated[SqlInfo | StoreInfo | HttpInfo, Field(discriminator="kind")]
-Connections = Mapping[str, ConnectionInfo]
+Connections = Mapping[str, ConnectionInfo | OwnInfo]
 FieldPath = tuple[str | int, ...]
 
 
@@ -153,13 +155,17 @@ def _kinds(*infos: type[_Connection]) -> frozenset[str]:
     return frozenset(kind for info in infos for kind in typing.get_args(info.model_fields["kind"].annotation))
 
 
-KINDS_OF: Mapping[ConnectionGroup, frozenset[str]] = {
+KINDS_OF: Mapping[str, frozenset[str]] = {
     "sql": _kinds(*typing.get_args(SqlInfo)),
     "store": _kinds(StoreInfo),
     "http": _kinds(HttpInfo),
 }
+_BUILT_IN = frozenset(typing.get_args(ConnectionGroup)).union(*KINDS_OF.values())
 _FILE: TypeAdapter[dict[str, ConnectionInfo]] = TypeAdapter(
     dict[ConnectionName, ConnectionInfo], config=ConfigDict(hide_input_in_errors=True)
+)
+_OWN: TypeAdapter[dict[str, OwnInfo]] = TypeAdapter(
+    dict[ConnectionName, OwnInfo], config=ConfigDict(hide_input_in_errors=True)
 )
 
 
@@ -187,27 +193,43 @@ def load_connections(path: Path | None) -> Connections:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
         raise DefinitionError(f"{path} is not TOML: {broken}. See examples/connections.toml.") from None
+    kinds = _own_kinds()
+    own = {name for name, table in content.items() if isinstance(table, dict) and table.get("kind") in kinds}
     try:
-        connections = _FILE.validate_python(content)
+        connections = _FILE.validate_python({name: table for name, table in content.items() if name not in own})
+        others = _OWN.validate_python({name: content[name] for name in own})
     except ValidationError as invalid:
         raise DefinitionError(
             f"{path} is not a connections file: {_hints(invalid)}. See examples/connections.toml."
         ) from None
-    return {name: _anchored(info, path.resolve().parent) for name, info in connections.items()}
+    return {**{name: _anchored(info, path.resolve().parent) for name, info in connections.items()}, **others}
 
 
-def names_of(connections: Connections, group: ConnectionGroup) -> list[str]:
-    """Return the sorted names of the connections that can serve as `group`."""
-    return sorted(name for name, info in connections.items() if info.kind in KINDS_OF[group])
+def _own_kinds() -> Collection[str]:
+    if taken := _BUILT_IN & connection_kinds().keys():
+        raise DefinitionError(
+            f"An installed package declares the kind of connection {min(taken)!r}, which the service has. Rename it."
+        )
+    return connection_kinds().keys()
 
 
-def problem_with(name: str, group: ConnectionGroup, connections: Connections) -> str | None:
+def names_of(connections: Connections, group: str) -> list[str]:
+    """Return the sorted names of the connections that can serve as `group`, or as a team's own kind."""
+    return sorted(name for name, info in connections.items() if _serves(info, group))
+
+
+def _serves(info: ConnectionInfo | OwnInfo, group: str) -> bool:
+    return info.kind in KINDS_OF.get(group, {group})
+
+
+def problem_with(name: str, group: str, connections: Connections) -> str | None:
     """Return why `name` cannot serve as `group`, with the names that can; empty if it can."""
     info = connections.get(name)
-    if info is not None and info.kind in KINDS_OF[group]:
+    if info is not None and _serves(info, group):
         return None
     known = ", ".join(names_of(connections, group)) or "none"
-    article = {"sql": "a SQL connection", "store": "a store", "http": "an HTTP connection"}[group]
+    built_in = {"sql": "a SQL connection", "store": "a store", "http": "an HTTP connection"}
+    article = built_in.get(group, f"a connection of kind {group!r}")
     what = "is not configured" if info is None else f"is of kind {info.kind!r}, but {article} is needed here"
     return f"The connection {name!r} {what}. Configured: {known}."
 
@@ -221,7 +243,7 @@ def check_connections(model: BaseModel, connections: Connections) -> list[Connec
     ]
 
 
-def _named_in(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str, ConnectionGroup]]:
+def _named_in(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, str, str]]:
     """Yield path, name and group of every connection named in a value, also in nested models."""
     if isinstance(value, BaseModel):
         for name, marker in _fields_to_see(type(value)):

@@ -6,7 +6,11 @@
     [project.entry-points."celeriac.tasks"]
     acme = "acme.tasks"
 
-The name on the left is the family of the kinds, and a queue: workers with `WORKER_FAMILIES=acme` run them.
+The name on the left is the family of the kinds, and a queue: workers with `WORKER_FAMILIES=acme` run them. A kind of
+connection is declared with the class of its settings:
+
+    [project.entry-points."celeriac.connections"]
+    print_shop = "acme.connections:PrintShop"
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from importlib import metadata
 from shared.contract.families import FAMILIES
 from shared.errors import DefinitionError
 
-KINDS, TASKS = "celeriac.kinds", "celeriac.tasks"
+KINDS, TASKS, CONNECTIONS = "celeriac.kinds", "celeriac.tasks", "celeriac.connections"
 
 
 @cache
@@ -34,4 +38,17 @@ def installed(group: str) -> Mapping[str, str]:
             raise DefinitionError(f"{where} has the name of a family of the service. Choose another family.")
         if found.setdefault(point.name, point.value) != point.value:
             raise DefinitionError(f"{where} is declared by two packages. Rename the family of one, or uninstall it.")
+    return found
+
+
+@cache
+def connection_kinds() -> Mapping[str, metadata.EntryPoint]:
+    """Return the kinds of connections that installed packages declare, not yet imported. Raises `DefinitionError`."""
+    found: dict[str, metadata.EntryPoint] = {}
+    for point in metadata.entry_points(group=CONNECTIONS):
+        where = f"the entry point {point.name!r} of {CONNECTIONS} ({point.value})"
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", point.name):
+            raise DefinitionError(f"{where} is not the name of a kind. Use lower-case letters, digits and '_'.")
+        if found.setdefault(point.name, point).value != point.value:
+            raise DefinitionError(f"{where} is declared by two packages. Rename the kind of one, or uninstall it.")
     return found

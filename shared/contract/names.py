@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import typing
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints
 from pydantic_core import CoreSchema, core_schema
+
+from shared.contract.installed import CONNECTIONS, connection_kinds
+from shared.contract.spelling import did_you_mean
+from shared.errors import DefinitionError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +48,28 @@ ConnectionGroup = Literal["sql", "store", "http"]
 
 @dataclass(frozen=True, slots=True)
 class NamesConnection:
-    """Marks a field that names a connection, with the required group; `shared.connections.settings` checks it."""
+    """Marks a field that names a connection, with the required group or a team's own kind.
 
-    group: ConnectionGroup
+    `shared.connections.settings` checks it.
+    """
+
+    group: str
+
+
+def connection(kind: str) -> NamesConnection:
+    """Return the mark of a parameter that names a connection of this kind.
+
+        shop: Annotated[ConnectionName, connection("print_shop")]
+
+    The kind is one that an installed package declares, or `sql`, `store` or `http`. The gateway refuses a job that
+    names no connection of this kind. Raises `DefinitionError` for a kind that does not exist.
+    """
+    if kind not in (known := [*connection_kinds(), *typing.get_args(ConnectionGroup)]):
+        raise DefinitionError(
+            f"connection({kind!r}): there is no such kind of connection. {did_you_mean(str(kind), known)} Declare one "
+            f"of your own as an entry point of {CONNECTIONS} in pyproject.toml, and install the package."
+        )
+    return NamesConnection(kind)
 
 
 SqlConnectionName = Annotated[ConnectionName, NamesConnection("sql")]

@@ -13,6 +13,7 @@ import celeriac
 from celeriac import Limits, TaskFailure
 from shared.contract import definition
 from shared.contract.artifacts import ArtifactUri
+from shared.contract.names import ConnectionName
 from shared.errors import TaskFailure as SharedTaskFailure
 from shared.workflows.nodes import Node
 
@@ -54,8 +55,8 @@ def test_contracts_cost_little_more_than_pydantic() -> None:
 def test_each_name_is_the_very_thing(name: str) -> None:
     """It is what our own code uses, so that what somebody subclasses or raises is recognised."""
     thing = getattr(celeriac, name)
-    if name in {"ArtifactUri", "Node"}:  # types that are not classes do not know their module
-        assert thing in {ArtifactUri, Node}
+    if name in {"ArtifactUri", "ConnectionName", "Node"}:  # types that are not classes do not know their module
+        assert thing in (ArtifactUri, ConnectionName, Node)
         return
     assert getattr(import_module(thing.__module__), thing.__name__) is thing
     assert thing.__module__.partition(".")[0] in {"shared", "worker"}

@@ -21,12 +21,11 @@ from shared.connections.settings import (
     ServerDatabaseInfo,
     SqlInfo,
     StoreInfo,
-    load_connections,
     problem_with,
 )
 from shared.errors import TaskFailure
 from shared.texts import redact
-from worker.settings import worker_settings
+from worker.runtime.bodies.connections import configured, misconfigured, secret_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,9 +111,9 @@ class WorkerConnections:
         info: SqlInfo = self._find(name, "sql")
         if not isinstance(info, ServerDatabaseInfo):
             return SqlConnection(name, info)
-        url = info.url or self._secret(name, info.url_env or "")
+        url = info.url or secret_of(name, info.url_env or "", self.environment)
         if urlsplit(url).scheme not in info.schemes:
-            raise _misconfigured(name, f"{info.url_env} is not a {info.schemes[0]}:// URL")
+            raise misconfigured(name, f"{info.url_env} is not a {info.schemes[0]}:// URL")
         return SqlConnection(name, info, url)
 
     def store(self, name: str) -> StoreConnection:
@@ -126,7 +125,7 @@ class WorkerConnections:
             fs, root = fsspec.core.url_to_fs(info.url, **options)
         except (ImportError, ValueError):
             scheme = info.url.partition("://")[0]
-            raise _misconfigured(
+            raise misconfigured(
                 name, f"fsspec has no file system {scheme!r}; install its driver on the workers (s3: s3fs)"
             ) from None
         return StoreConnection(name, fs, str(root))
@@ -137,7 +136,7 @@ class WorkerConnections:
         assert isinstance(info, HttpInfo)  # noqa: S101 - _find has checked the kind
         headers = self._secret_object(name, info.headers_env)
         if not all(isinstance(value, str) for value in headers.values()):
-            raise _misconfigured(name, f"a header in {info.headers_env} is not a string")
+            raise misconfigured(name, f"a header in {info.headers_env} is not a string")
         return HttpConnection(name, info.origin, headers)
 
     def _find(self, name: str, group: ConnectionGroup) -> Any:
@@ -150,21 +149,15 @@ class WorkerConnections:
             )
         return self.configured[name]
 
-    def _secret(self, name: str, variable: str) -> str:
-        value = self.environment.get(variable, "")
-        if not value:
-            raise _misconfigured(name, f"{variable} is not set")
-        return value
-
     def _secret_object(self, name: str, variable: str | None) -> dict[str, Any]:
         if variable is None:
             return {}
         try:
-            value = json.loads(self._secret(name, variable))
+            value = json.loads(secret_of(name, variable, self.environment))
         except json.JSONDecodeError:
             value = None
         if not isinstance(value, dict):
-            raise _misconfigured(name, f"{variable} is not a JSON object")
+            raise misconfigured(name, f"{variable} is not a JSON object")
         return value
 
 
@@ -180,15 +173,7 @@ def scrubbed(text: str, url: str) -> str:
 @lru_cache
 def connections() -> WorkerConnections:
     """Return the connections of this worker: its `CELERIAC_CONNECTIONS_FILE` and its environment."""
-    return WorkerConnections(load_connections(worker_settings().connections_file), os.environ)
-
-
-def _misconfigured(name: str, what: str) -> TaskFailure:
-    return TaskFailure(
-        "connection_misconfigured",
-        f"The connection {name!r} cannot be used: {what}.",
-        remedy="Fix it in the environment of the workers and restart them.",
-    )
+    return WorkerConnections(configured(), os.environ)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

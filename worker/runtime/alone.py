@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
+
+from pydantic import BaseModel
 
 from shared.contract.definition import AnyContract
 from shared.ledger.client import Ledger
@@ -69,8 +72,19 @@ class _Prompt(Run):
 
 
 @contextmanager
-def alone(contract: AnyContract, job_id: str, store: ArtifactStore, notes: Notes, *, attempt: int = 1) -> Iterator[Run]:
-    """Yield a run for a body of `contract`. Its files go to `store`, what it tells the ledger to `notes`."""
+def alone(
+    contract: AnyContract,
+    job_id: str,
+    store: ArtifactStore,
+    notes: Notes,
+    *,
+    attempt: int = 1,
+    connections: Mapping[str, BaseModel] = MappingProxyType({}),
+) -> Iterator[Run]:
+    """Yield a run for a body of `contract`.
+
+    Its files go to `store`, what it tells the ledger to `notes`; of its connections, these are given.
+    """
     with attempt_folder(job_id) as scratch:
         scratch.mkdir(mode=0o700)
         run = _Prompt(
@@ -82,6 +96,7 @@ def alone(contract: AnyContract, job_id: str, store: ArtifactStore, notes: Notes
             scratch=scratch,
             store=store,
             ledger=notes,
+            _connections=connections,
         )
         try:
             with entered(run), restored(), _logged(), printed_to(run.log_line):

@@ -107,6 +107,7 @@ class _ItemRun(Run):
             whole.store,
             whole.ledger,
             whole._artifacts,  # noqa: SLF001 - one list: a name is unique in the whole
+            whole._connections,  # noqa: SLF001 - those of the whole
         )
         self._whole, self._index, self._count = whole, index, count
 

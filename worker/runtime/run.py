@@ -8,7 +8,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import redis
+from pydantic import BaseModel
 
 from shared.contract.artifacts import Artifact, Dataset, DatasetRole, Role, file_owner_of
 from shared.contract.definition import Contract
@@ -25,6 +26,7 @@ from shared.errors import CeleriacError
 from shared.ledger.client import Ledger
 from shared.storage import ArtifactStore
 from shared.texts import finite, json_text, plain, redact_field, said
+from worker.runtime.bodies.connections import SettingsT, configured, own_connection
 from worker.runtime.bodies.pools import pool_of
 from worker.runtime.checkpoints import written
 from worker.runtime.children import child_of, too_many_children
@@ -59,6 +61,7 @@ class Run:
     store: ArtifactStore
     ledger: Ledger
     _artifacts: list[Artifact] = field(default_factory=list)
+    _connections: Mapping[str, BaseModel] = field(default_factory=dict, repr=False)  # those that a test gives
     _progress: dict[str, Any] | None = None
     _lines: list[str] = field(default_factory=list)
     _line_count: int = 0
@@ -175,6 +178,15 @@ class Run:
         Raises `TaskFailure` (``artifact_missing``) if it does not exist.
         """
         return self.store.fetched(uri, self.scratch)
+
+    def connection(self, name: str, settings: type[SettingsT]) -> SettingsT:
+        """Return the settings of a connection of your own kind, with the secrets of this worker's environment.
+
+        `settings` is the class that is declared for its kind. Raises `TaskFailure` (``unknown_connection``,
+        ``wrong_connection``, ``connection_misconfigured``).
+        """
+        given = self._connections.get(name)
+        return given if isinstance(given, settings) else own_connection(name, settings, configured())
 
     def processes(self, count: int) -> AbstractContextManager[ProcessPoolExecutor]:
         """Return an executor with `count` processes, for a `with` block; they end with it.

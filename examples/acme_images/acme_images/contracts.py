@@ -6,6 +6,7 @@ from celeriac import (
     Artifact,
     ArtifactUri,
     Concurrency,
+    ConnectionName,
     Contract,
     FedFromUpstream,
     GroupResult,
@@ -14,6 +15,7 @@ from celeriac import (
     Retry,
     WorkflowContract,
     chord,
+    connection,
     fed_step,
     group,
     role,
@@ -133,8 +135,9 @@ class OrderPrints(
     idempotent_by=("customer", "album"),
     examples=[{"customer": "c-1", "album": "holiday", "count": 3}],
 ):
-    """Order prints at the shop, whose address and token are in ACME_SHOP_URL and ACME_SHOP_TOKEN of the workers."""
+    """Order prints at a shop, whose address and token only the workers know."""
 
+    shop: Annotated[ConnectionName, connection("print_shop")] = Field(default="corner", description="Where.")
     customer: str = Field(min_length=1, max_length=100, description="Who orders.")
     album: str = Field(min_length=1, max_length=100, description="What is printed.")
     count: int = Field(ge=1, le=1_000, description="Number of prints.")

@@ -1,29 +1,28 @@
 """The HTTP interface of the print shop, which is often busy."""
 
 import json
-import os
 import urllib.error
 import urllib.request
 from typing import Any
 
 from celeriac import TaskFailure, TransientFailure
 
-_ANSWER_WITHIN_S = 10
+from acme_images.connections import PrintShop
 
 
-def order(key: str, wanted: dict[str, Any]) -> str:
+def order(shop: PrintShop, key: str, wanted: dict[str, Any]) -> str:
     """Order prints and return the number of the order. The shop makes one order for each `key`.
 
     Raises `TransientFailure` if the shop is busy or not reachable, `TaskFailure` if it refuses the order.
     """
     headers = {
-        "Authorization": f"Bearer {_required('ACME_SHOP_TOKEN')}",
+        "Authorization": f"Bearer {shop.token.get_secret_value()}",
         "Content-Type": "application/json",
         "Idempotency-Key": key,
     }
-    request = urllib.request.Request(f"{_required('ACME_SHOP_URL')}/orders", json.dumps(wanted).encode(), headers)
+    request = urllib.request.Request(f"{shop.url}/orders", json.dumps(wanted).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=_ANSWER_WITHIN_S) as answer:
+        with urllib.request.urlopen(request, timeout=shop.answers_within_s) as answer:
             return str(json.load(answer)["order"])
     except urllib.error.HTTPError as refused:
         with refused:
@@ -38,15 +37,6 @@ def order(key: str, wanted: dict[str, Any]) -> str:
             ) from None
     except (OSError, TimeoutError) as failed:
         raise TransientFailure("shop_unreachable", str(failed)) from failed
-
-
-def _required(variable: str) -> str:
-    try:
-        return os.environ[variable]
-    except KeyError:
-        raise TaskFailure(
-            "shop_unknown", f"{variable} is not set on this worker.", remedy=f"Set {variable} for the workers of acme."
-        ) from None
 
 
 def _seconds(refused: urllib.error.HTTPError) -> float | None:

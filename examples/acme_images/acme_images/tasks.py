@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from celeriac import Run, TaskFailure
 
 from acme_images import cooling, pictures, shop
+from acme_images.connections import PrintShop
 from acme_images.contracts import (
     Cooled,
     DrawSheet,
@@ -67,5 +68,6 @@ def simulate_cooling(job: SimulateCooling, run: Run) -> Cooled:
 @OrderPrints.task
 def order_prints(job: OrderPrints, run: Run) -> Ordered:
     """Order once for each customer and album, however often this is tried."""
-    number = shop.order(run.idempotency_key, {"album": job.album, "count": job.count})
+    where = run.connection(job.shop, PrintShop)
+    number = shop.order(where, run.idempotency_key, {"album": job.album, "count": job.count})
     return Ordered(order=number, attempts=run.attempt)

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from PIL import Image
 
+from acme_images.connections import PrintShop
+
 pytest_plugins = ["celeriac.testing.fixtures"]
 
 
@@ -56,6 +58,11 @@ class Shop:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.server_port}"
 
+    @property
+    def connections(self) -> Mapping[str, PrintShop]:
+        """What a task in memory gets."""
+        return {"corner": PrintShop(url=self.url, token="t0p")}
+
 
 @pytest.fixture(scope="session")
 def running_shop() -> Iterator[Shop]:
@@ -69,21 +76,23 @@ def running_shop() -> Iterator[Shop]:
 
 
 @pytest.fixture
-def shop(running_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
+def shop(running_shop: Shop) -> Shop:
     """A shop without orders."""
     running_shop.orders.clear()
     running_shop.asked, running_shop.busy, running_shop.refuses = 0, 0, False
-    monkeypatch.setenv("ACME_SHOP_URL", running_shop.url)
-    monkeypatch.setenv("ACME_SHOP_TOKEN", "t0p")
     return running_shop
 
 
 @pytest.fixture(scope="session")
-def celeriac_environment(running_shop: Shop) -> Mapping[str, str]:
+def celeriac_environment(running_shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    connections = tmp_path_factory.mktemp("connections") / "connections.toml"
+    connections.write_text(
+        f'[corner]\nkind = "print_shop"\nurl = "{running_shop.url}"\ntoken_env = "ACME_SHOP_TOKEN"\n'
+    )
     return {
         "CELERIAC_CONTRACTS": "",  # no other kinds than those of installed packages
         "CELERIAC_LEASE_S": "4",  # a lost worker is noticed sooner
-        "ACME_SHOP_URL": running_shop.url,
+        "CELERIAC_CONNECTIONS_FILE": str(connections),
         "ACME_SHOP_TOKEN": "t0p",
     }
 

@@ -47,20 +47,20 @@ def test_a_busy_shop_is_transient(shop):
     job = OrderPrints(customer="c-1", album="holiday", count=3)
     shop.busy = 1
     with pytest.raises(TransientFailure) as failed:
-        run_task(order_prints, job)
+        run_task(order_prints, job, connections=shop.connections)
     assert (failed.value.code, failed.value.retry_after_s) == ("shop_busy", 0)
-    assert run_task(order_prints, job).result.order == "o-1"
+    assert run_task(order_prints, job, connections=shop.connections).result.order == "o-1"
     assert len(shop.orders) == 1
 
 
 def test_a_refusal_is_final(shop):
     shop.refuses = True
+    job = OrderPrints(customer="c-1", album="holiday", count=3)
     with pytest.raises(TaskFailure, match="order_refused: The shop answered 422"):
-        run_task(order_prints, OrderPrints(customer="c-1", album="holiday", count=3))
+        run_task(order_prints, job, connections=shop.connections)
 
 
-def test_without_a_token_it_says_what_to_set(shop, monkeypatch):
-    monkeypatch.delenv("ACME_SHOP_TOKEN")
-    with pytest.raises(TaskFailure, match="shop_unknown"):
+def test_a_shop_that_is_not_configured_is_not_asked(shop):
+    with pytest.raises(TaskFailure, match="unknown_connection: The connection 'corner' is not configured"):
         run_task(order_prints, OrderPrints(customer="c-1", album="holiday", count=3))
     assert shop.asked == 0

@@ -102,7 +102,7 @@ def _faults_of(path: str, field: FieldInfo) -> Iterator[Fault]:
     if any(isinstance(leaf, type) and issubclass(leaf, _SECRETS) for leaf in _leaves(field.annotation)):
         yield (
             f"the field {path} is a secret, which would reach the worker as '**********'",
-            "Configure a connection on the workers, and let the job name it (a field of the type HttpConnectionName).",
+            "Configure a connection on the workers, which the job names: Annotated[ConnectionName, connection(...)].",
         )
     yield from _mark_faults(path, field)
     yield from _default_faults(path, field)
