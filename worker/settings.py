@@ -25,7 +25,9 @@ class WorkerSettings(CallbackSettings):
         ge=32 * _MIB,
         description="Memory limit per task: DuckDB spills beyond it, and training on too many rows is refused.",
     )
-    threads: int = Field(default=1, ge=1, le=256, description="Threads per task for DuckDB and scikit-learn.")
+    threads: int = Field(
+        default=1, ge=1, le=256, description="Threads per task for reading CSV, DuckDB and scikit-learn."
+    )
     http_max_bytes: int = Field(default=16 * _GIB, gt=0, description="Largest download, as transferred.")
     http_timeout_s: float = Field(default=3_300, gt=0, description="Maximum duration of a download, in seconds.")
     http_idle_timeout_s: float = Field(default=30, gt=0, description="Maximum time without received data, in seconds.")

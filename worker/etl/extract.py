@@ -146,6 +146,7 @@ class Extractor:
             limits=ReadLimits(
                 memory_limit_bytes=self.settings.memory_limit_bytes,
                 plain_max_bytes=self.settings.plain_max_bytes,
+                threads=self.settings.threads,
             ),
             on_progress=self.on_progress,
         )

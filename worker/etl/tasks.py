@@ -49,7 +49,7 @@ _PARQUET = "application/vnd.apache.parquet"
 def extract_data(job: ExtractData, run: Run) -> ExtractResult:
     """Stage a source as the artifact ``data.parquet``. A rerun stages it again under its own attempt.
 
-    Duration: about 3 s of one core per million rows of CSV.
+    Duration: about 0.5 s of one core per million rows of CSV with four columns.
     """
     output = run.scratch / "output.parquet"
     extractor = Extractor(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import re
+import sys
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,6 +16,8 @@ _DAY = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}"
 _CLOCK = r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
 _POWER = r"[eE][+-]?[0-9]+"
 _NO_NUMBER = "x"
+_DAY_CHARACTERS = 10
+_OFFSET_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +68,25 @@ class Check:
 
     def accepts(self, values: pa.Array) -> bool:
         """Return whether no value speaks against the type."""
-        self.seen = True
-        plain = self.plain(values)
-        return bool(pc.all(pc.match_substring_regex(plain, self.pattern)).as_py()) and self.converts(plain)
+        return self.converted(values) is not None
 
-    def converts(self, plain: pa.Array) -> bool:
-        """Return whether texts of the right form can be converted, too."""
+    def converted(self, values: pa.Array) -> pa.Array | None:
+        """Return the texts as values of the type, missing ones too; None if one speaks against the type."""
+        if values.null_count < len(values):
+            self.seen = True
+        plain = self.plain(values)
+        return self.exact(plain) if self.is_spelled(plain) else None
+
+    def is_spelled(self, plain: pa.Array) -> bool:
+        """Return whether the texts have the form of the type."""
+        return bool(pc.all(pc.match_substring_regex(plain, self.pattern), min_count=0).as_py())
+
+    def exact(self, plain: pa.Array) -> pa.Array | None:
+        """Return texts of the right form as values of the type; None if one is none, such as the 30th of February."""
         try:
-            pc.cast(plain, self.type)
+            return pc.cast(plain, self.type)
         except pa.ArrowInvalid:
-            return False
-        return True
+            return None
 
     def convert(self, values: pa.Array) -> pa.Array:
         """Return accepted texts, or missing ones, as values of the type."""
@@ -93,6 +104,26 @@ class Text(Check):
     def type(self) -> pa.DataType:
         """The type to convert to."""
         return pa.string()
+
+    def is_spelled(self, plain: pa.Array) -> bool:  # noqa: ARG002 - any text is
+        return True
+
+
+class Missing(Check):
+    """No value at all."""
+
+    @property
+    def type(self) -> pa.DataType:
+        """The type to convert to."""
+        return pa.null()
+
+    def is_spelled(self, plain: pa.Array) -> bool:
+        """Return whether all are missing."""
+        return bool(plain.null_count == len(plain))
+
+    def exact(self, plain: pa.Array) -> pa.Array | None:
+        """Return as many nulls."""
+        return pa.nulls(len(plain))
 
 
 class Boolean(Check):
@@ -112,7 +143,28 @@ class _Number(Check):
         return self.spelling.plain(values)
 
 
-class Integer(_Number):
+class _Plain(_Number):
+    """Numbers that are converted without a look at each sign first: what Arrow refuses is not a number."""
+
+    zeros: tuple[str, ...] = ("0",)
+    """The texts that begin with a zero and have nothing behind it but a fraction."""
+
+    def is_spelled(self, plain: pa.Array) -> bool:
+        """Return whether the texts have the form of the type, or are digits, points and signs that may have it."""
+        return (_has_only_digits(plain) and not self._has_codes(plain)) or super().is_spelled(plain)
+
+    def _has_codes(self, plain: pa.Array) -> bool:
+        """Return whether some text begins with a zero that a number would not have."""
+        for zero in ("0", "-0"):
+            found = _count(pc.starts_with(plain, zero))
+            if found and zero in self.zeros:
+                found -= _count(pc.equal(plain, zero)) + _count(pc.starts_with(plain, f"{zero}."))
+            if found:
+                return True
+        return False
+
+
+class Integer(_Plain):
     """Whole numbers of 64 bits that are written as such; with leading zeros they are codes."""
 
     pattern = r"\A(0|-?[1-9][0-9]{0,18})\z"
@@ -142,6 +194,13 @@ class Day(Check):
     def type(self) -> pa.DataType:
         """The type to convert to."""
         return pa.date32()
+
+    def is_spelled(self, plain: pa.Array) -> bool:
+        """Return whether the texts have the form of dates, or its length: Arrow refuses what has not the rest."""
+        ends = pc.min_max(pc.binary_length(plain)).as_py()
+        if ends == {"min": _DAY_CHARACTERS, "max": _DAY_CHARACTERS} and not _count(pc.starts_with(plain, "0")):
+            return True
+        return super().is_spelled(plain)
 
 
 class Moment(Check):
@@ -193,14 +252,14 @@ class Decimal(_Number):
         width = next((width for width in _WIDTHS if self._whole + self._scale <= width), _WIDTHS[-1])
         return pa.decimal128(width, self._scale)
 
-    def converts(self, plain: pa.Array) -> bool:
-        """Note the digits on both sides of the point and return whether 38 are enough for them."""
+    def exact(self, plain: pa.Array) -> pa.Array | None:
+        """Note the digits on both sides of the point; return the texts if 38 are enough, as the type is not known."""
         point = pc.find_substring(plain, ".")
         whole = pc.utf8_length(pc.replace_substring_regex(pc.utf8_ltrim(plain, "-"), r"\..*\z", ""))
         scales = pc.subtract(pc.subtract(pc.utf8_length(plain), point), 1).filter(pc.greater_equal(point, 0))
-        self._whole = max(self._whole, pc.max(whole).as_py())
+        self._whole = max(self._whole, pc.max(whole).as_py() or 0)
         self._scale = max(self._scale, pc.max(scales).as_py() or 0)
-        return self._whole + self._scale <= _WIDTHS[-1]
+        return plain if self._whole + self._scale <= _WIDTHS[-1] else None
 
 
 class _AnyDecimal(Decimal):
@@ -212,12 +271,13 @@ class _AnyDecimal(Decimal):
         return pc.replace_substring_regex(pc.replace_substring_regex(unsigned, r"\A(-?)\.", r"\10."), r"\.\z", "")
 
 
-class Float(_Number):
+class Float(_Plain):
     """Numbers that a float64 holds without loss, however they are spelled; leading zeros make codes.
 
     `nan`, `inf` and `-inf`, as Python writes them, count as numbers beside others only.
     """
 
+    zeros = ("0", "-0")
     pattern = (
         rf"\A(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:{_POWER})?|[+-]?\.[0-9]+(?:{_POWER})?"
         rf"|\+(?:0|[1-9][0-9]*)(?:\.[0-9]*(?:{_POWER})?|{_POWER})|nan|-?inf)\z"
@@ -232,19 +292,24 @@ class Float(_Number):
         """The type to convert to."""
         return pa.float64()
 
-    def converts(self, plain: pa.Array) -> bool:
-        """Return whether no digit is lost, and no number is too large."""
-        floats = pc.cast(plain, pa.float64())
+    def exact(self, plain: pa.Array) -> pa.Array | None:
+        """Return the floats if no digit is lost, and no number is too large."""
+        floats = super().exact(plain)
+        if floats is None:
+            return None
         finite = pc.is_finite(floats)
-        if not pc.all(finite).as_py():
+        if pc.any(finite, min_count=0).as_py():
+            self._any_finite = True
+        if not pc.all(finite, min_count=0).as_py():
             if pc.any(pc.match_substring_regex(plain.filter(pc.invert(finite)), "[0-9]")).as_py():
-                return False
-            plain, floats = plain.filter(finite), floats.filter(finite)
-        self._any_finite = self._any_finite or len(plain) > 0
-        return self._keeps_digits(plain, floats)
+                return None
+            return floats if self._keeps_digits(plain.filter(finite), floats.filter(finite)) else None
+        return floats if self._keeps_digits(plain, floats) else None
 
     def _keeps_digits(self, plain: pa.Array, floats: pa.Array) -> bool:
         long = pc.greater(pc.binary_length(plain), _EXACT_DIGITS)
+        if not pc.any(long).as_py():
+            return True
         texts, floats = plain.filter(long), floats.filter(long)
         differ = pc.not_equal(pc.cast(floats, pa.string()), texts)
         return all(map(_is_exact, texts.filter(differ).to_pylist(), floats.filter(differ).to_pylist()))
@@ -276,3 +341,23 @@ def _is_exact(text: str, number: float) -> bool:
     if len("".join(map(str, written.as_tuple().digits)).strip("0")) <= _EXACT_DIGITS:
         return True
     return written in (decimal.Decimal(repr(number)), decimal.Decimal(f"{number:.17g}"))
+
+
+def _count(found: pa.Array) -> int:
+    return int(pc.sum(found).as_py() or 0)
+
+
+def _has_only_digits(texts: pa.Array) -> bool:
+    """Return whether all bytes of the texts are digits, points, minuses or slashes, which lie together in ASCII."""
+    _, offsets, content = texts.buffers()
+    if not len(texts) or content is None:
+        return False
+    begin, end = (
+        int.from_bytes(offsets.slice(at * _OFFSET_BYTES, _OFFSET_BYTES).to_pybytes(), sys.byteorder, signed=True)
+        for at in (texts.offset, texts.offset + len(texts))
+    )
+    if begin == end:
+        return False
+    numbers = pa.Array.from_buffers(pa.uint8(), end - begin, [None, content.slice(begin, end - begin)])
+    ends = pc.min_max(numbers).as_py()
+    return bool(ends["min"] >= ord("-") and ends["max"] <= ord("9"))

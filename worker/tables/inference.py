@@ -75,8 +75,7 @@ def settle(
     """
     told = told or {}
     _need_known(told, staged)
-    kinds = {name: _CHECKS[candidate] for name, candidate in candidates.items()}
-    kinds |= {name: (_TOLD[kind],) for name, kind in told.items()}
+    kinds = kinds_of(candidates, told)
     without_values = empty_columns(staged) & kinds.keys()
     found = _settled(staged, {name: kinds[name] for name in kinds.keys() - without_values}, spelling, on_rows)
     for name, kind in told.items():
@@ -102,6 +101,12 @@ def settle(
             sink.write(pa.RecordBatch.from_arrays(columns, schema=schema))
             on_rows(sink.row_count)
     return sink.row_count
+
+
+def kinds_of(candidates: Mapping[str, Candidate], told: Mapping[str, ColumnType]) -> dict[str, tuple[type[Check], ...]]:
+    """Return the types that columns may have, in the order in which they are tried."""
+    kinds = {name: _CHECKS[candidate] for name, candidate in candidates.items()}
+    return kinds | {name: (_TOLD[kind],) for name, kind in told.items()}
 
 
 def _need_known(told: Mapping[str, ColumnType], staged: Path) -> None:
@@ -147,7 +152,7 @@ def _settled(
     first = next(batches_of(staged), None)
     if first is None:
         return {}
-    open_checks = {name: _possible(first.column(name), kinds, spelling) for name, kinds in open_checks.items()}
+    open_checks = {name: possible(first.column(name), kinds, spelling) for name, kinds in open_checks.items()}
     found: dict[str, Check] = {}
     while open_checks := {name: kinds for name, kinds in open_checks.items() if kinds}:
         found |= _pass(staged, {name: kinds[0](spelling) for name, kinds in open_checks.items()}, on_rows)
@@ -155,7 +160,8 @@ def _settled(
     return found
 
 
-def _possible(column: pa.Array, kinds: tuple[type[Check], ...], spelling: Spelling) -> tuple[type[Check], ...]:
+def possible(column: pa.Array, kinds: tuple[type[Check], ...], spelling: Spelling) -> tuple[type[Check], ...]:
+    """Return the types that no value of `column` rules out."""
     values = column.drop_null()
     return tuple(kind for kind in kinds if not len(values) or kind(spelling).accepts(values))
 

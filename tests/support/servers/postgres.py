@@ -15,6 +15,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,12 +60,22 @@ class PostgresServer:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """Start a PostgreSQL server in a temporary folder; skip where none is installed (fail there in CI)."""
+    with running_postgres() as server:
+        if server is None:
+            reason = "no PostgreSQL server here (looked for initdb and pg_ctl by pg_config and on PATH)"
+            if os.environ.get("CI") == "true":
+                pytest.fail(reason)
+            pytest.skip(reason)
+        yield server
+
+
+@contextmanager
+def running_postgres() -> Iterator[PostgresServer | None]:
+    """Run a PostgreSQL server in a temporary folder; yield None where none is installed."""
     programs = _server_programs()
     if programs is None:
-        reason = "no PostgreSQL server here (looked for initdb and pg_ctl by pg_config and on PATH)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        yield None
+        return
     folder = Path(tempfile.mkdtemp(prefix="celeriac-postgres-"))
     account = _account()
     try:

@@ -1,15 +1,19 @@
-"""Stage CSV and TSV as text, row by row, unchanged.
+"""Stage CSV and TSV row by row, unchanged: as text, or with the types that all values have.
 
 Arrow's reader streams and is strict about the number of fields, but it accepts a quote that is never closed, which
 puts all later rows into one value. So a last record of random text is added while reading: if it is not read back
 as the last row, an open quote contains it. (DuckDB's reader drops such rows silently.) It also accepts what follows a
 closing quote: where quotes stand at odd places, the file is checked record by record afterwards.
 Blank lines are skipped.
+
+With several threads Arrow splits the fields of some blocks at once, and the values are converted beside it. It then
+does not say which row is wrong, so a file that is not well-formed is read again by one thread.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import secrets
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
@@ -22,6 +26,8 @@ from worker.etl.reading.dialect import Dialect, Sample, recognise, separator_lin
 from worker.etl.reading.encodings import opened_as_utf8, wrong_encoding
 from worker.etl.reading.quotes import QuoteWatch, check_records
 from worker.etl.reading.records import records
+from worker.tables.guess import Guess
+from worker.tables.ordered import in_order
 from worker.tables.parquet.staging import ParquetSink, column_names
 
 if TYPE_CHECKING:
@@ -52,24 +58,49 @@ class Delimited:
 
     names: list[str]
     bad_rows: list[BadRow]
+    row_count: int
 
 
 def stage_delimited(
-    path: Path, layout: FileLayout, staged: Path, *, delimiter: str | None, on_bytes: Callable[[int], None]
+    path: Path,
+    layout: FileLayout,
+    staged: Path,
+    *,
+    delimiter: str | None,
+    on_bytes: Callable[[int], None],
+    guess: Guess | None = None,
+    threads: int = 1,
 ) -> Delimited:
-    """Write the rows of a plain CSV file to `staged`, all columns as text.
+    """Write the rows of a plain CSV file to `staged`, with the types of `guess` or all columns as text.
 
     `delimiter` is that of files with this name. Raises `TaskFailure`: ``source_malformed`` names the row and what is
     wrong; ``source_encoding``; ``source_ambiguous``; ``source_empty`` if there is not even a header.
     """
     text = _recognised(path, layout, delimiter)
-    for block_bytes in _BLOCKS_BYTES:
+    guess = guess or Guess(infers=False)
+    ways = [_Way(block_bytes) for block_bytes in _BLOCKS_BYTES]
+    if threads > 1:
+        pa.set_cpu_count(threads)  # of Arrow's own threads; it would take as many as the machine has cores
+        ways = [_Way(_BLOCKS_BYTES[0], threads), *ways]
+    for way in ways:
         try:
-            return _stage(text, staged, block_bytes, on_bytes)
+            found = _stage(text, staged, guess, way, on_bytes)
+            if not guess.ends():
+                found = _stage(text, staged, guess, way, on_bytes)
         except pa.ArrowInvalid as broken:
-            if "straddling" not in str(broken) or block_bytes == _BLOCKS_BYTES[-1]:
+            if way.threads == 1 and ("straddling" not in str(broken) or way is ways[-1]):
                 raise _failure(broken, layout) from None
-    raise AssertionError("the last block size returns or raises")
+        else:
+            return found
+    raise AssertionError("the last way returns or raises")
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a file is read: by how large blocks, and by how many threads."""
+
+    block_bytes: int
+    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +138,27 @@ def _recognised(path: Path, layout: FileLayout, delimiter: str | None) -> _Text:
     return _Text(path, layout, dialect, width, layout.skip_rows + (length > 0))
 
 
-def _stage(text: _Text, staged: Path, block_bytes: int, on_bytes: Callable[[int], None]) -> Delimited:
+def _stage(text: _Text, staged: Path, guess: Guess, way: _Way, on_bytes: Callable[[int], None]) -> Delimited:
     layout, token = text.layout, secrets.token_hex(16)
     sentinel = f"\n{text.dialect.delimiter.join([token] * text.width)}\n".encode()
     with opened_as_utf8(text.path, layout.encoding) as (utf8, file):
         watch = QuoteWatch(text.dialect)
-        content, refused = _WithSentinel(_uncommented(text, utf8), sentinel, watch), _Refused(layout.on_bad_rows)
+        content, refused = (
+            _WithSentinel(_uncommented(text, utf8), sentinel, watch),
+            _Refused("fail" if way.threads > 1 else layout.on_bad_rows),
+        )
         try:
-            reader = _open(content, text, block_bytes, refused)
+            reader = _open(content, text, way, refused)
             names = column_names(reader.schema.names if layout.has_header else [""] * text.width)
             schema = pa.schema([(name, pa.string()) for name in names])
-            with ParquetSink(staged, schema) as sink:
-                _copy(_reported(reader, file, on_bytes), sink, schema, token)
+            rows = _without_sentinel(_reported(reader, file, on_bytes), schema, token)
+            first = next(rows)
+            with ParquetSink(staged, guess.begin(first)) as sink:
+                for batch in in_order(guess.typed, itertools.chain([first], rows), threads=way.threads):
+                    if batch is not None:
+                        sink.write(batch)
         except pa.ArrowInvalid:
-            if refused.rows and layout.on_bad_rows == "fail":
+            if refused.rows and layout.on_bad_rows == "fail" and way.threads == 1:
                 raise _ragged(refused.rows[0]) from None
             raise
         except UnicodeDecodeError:  # in the names of columns, which Arrow decodes when they are asked for
@@ -132,7 +170,7 @@ def _stage(text: _Text, staged: Path, block_bytes: int, on_bytes: Callable[[int]
             check_records(
                 records(text.lines(utf8), text.dialect, layout.comment, first_line=text.skipped + 1), text.dialect
             )
-    return Delimited(names, _with_lines(text, refused.rows))
+    return Delimited(names, _with_lines(text, refused.rows), sink.row_count)
 
 
 def _uncommented(text: _Text, utf8: IO[bytes]) -> IO[bytes]:
@@ -159,13 +197,15 @@ class _Refused:
         return "error" if self.policy == "fail" or self.too_many else "skip"
 
 
-def _open(content: _WithSentinel, text: _Text, block_bytes: int, refused: _Refused) -> Any:
+def _open(content: _WithSentinel, text: _Text, way: _Way, refused: _Refused) -> Any:
     """Open a streaming reader of text columns that shows ragged rows to `refused`."""
     layout, dialect = text.layout, text.dialect
     return arrow_csv.open_csv(
         pa.PythonFile(content, mode="r"),
         read_options=arrow_csv.ReadOptions(
-            use_threads=False, block_size=block_bytes, autogenerate_column_names=not layout.has_header
+            use_threads=way.threads > 1,
+            block_size=way.block_bytes,
+            autogenerate_column_names=not layout.has_header,
         ),
         parse_options=arrow_csv.ParseOptions(
             delimiter=dialect.delimiter,
@@ -190,18 +230,18 @@ def _reported(reader: Any, file: IO[bytes], on_bytes: Callable[[int], None]) -> 
         yield batch
 
 
-def _copy(batches: Iterator[pa.RecordBatch], sink: ParquetSink, schema: pa.Schema, token: str) -> None:
-    """Write all rows except the last one, which must be the sentinel."""
+def _without_sentinel(batches: Iterator[pa.RecordBatch], schema: pa.Schema, token: str) -> Iterator[pa.RecordBatch]:
+    """Yield all rows except the last one, which must be the sentinel; at least one batch, which may be empty."""
     held: pa.RecordBatch | None = None
     for batch in batches:
         if batch.num_rows:
             if held is not None:
-                sink.write(held)
+                yield held
             held = pa.RecordBatch.from_arrays(batch.columns, schema=schema)
     last = held.slice(held.num_rows - 1).to_pylist()[0] if held is not None else {}
     if held is None or set(last.values()) != {token}:
         raise _malformed("a quoted field is never closed")
-    sink.write(held.slice(0, held.num_rows - 1))
+    yield held.slice(0, held.num_rows - 1)
 
 
 def _with_lines(text: _Text, rows: list[Any]) -> list[BadRow]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from shared.errors import TaskFailure
 from worker.etl.reading.records import stray_quotes
 
@@ -24,10 +27,7 @@ class QuoteWatch:
         """Watch for the quotes of `dialect`; with escapes, every record has to be looked at afterwards."""
         self.suspicious = dialect.escape is not None
         self._quote = (dialect.quote or "").encode()
-        sign = dialect.delimiter.encode()
-        self._edges = [edge for one in (sign, b"\n", b"\r") for edge in (one + self._quote, self._quote + one)]
-        ends = (sign, b"\n", b"\r")
-        self._between = [before + self._quote + after for before in ends for after in ends]
+        self._ends = (dialect.delimiter.encode(), b"\n", b"\r")
         self._pattern = stray_quotes(dialect) if dialect.quote else None
         self._rest = b"\n"
 
@@ -44,10 +44,22 @@ class QuoteWatch:
         self._rest = content[-quotes - 1 :]
 
     def _are_edges(self, content: bytes) -> bool:
-        """Return whether each quote begins or ends a field."""
-        if any(one in content for one in self._between):
+        """Return whether each quote begins or ends a field: an end of fields is on one side of it, not on both."""
+        signs = pa.Array.from_buffers(pa.uint8(), len(content), [None, pa.py_buffer(content)])
+        quotes = pc.equal(signs, _byte(self._quote))
+        ends = pc.equal(signs, _byte(self._ends[0]))
+        for other in self._ends[1:]:
+            if other in content:
+                ends = pc.or_(ends, pc.equal(signs, _byte(other)))
+        inner = len(content) - 2
+        if inner < 0 or content[:1] == self._quote or (content[-1:] == self._quote and not ends[inner].as_py()):
             return False
-        return content.count(self._quote) == sum(map(content.count, self._edges))
+        one_sided = pc.xor(ends.slice(0, inner), ends.slice(2))
+        return not pc.any(pc.and_not(quotes.slice(1, inner), one_sided), min_count=0).as_py()
+
+
+def _byte(sign: bytes) -> pa.Scalar:
+    return pa.scalar(sign[0], pa.uint8())  # a plain number would be one of 64 bits, and all signs with it
 
 
 def check_records(found: Iterable[Record], dialect: Dialect) -> None:

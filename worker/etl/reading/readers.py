@@ -19,6 +19,7 @@ from worker.etl.reading.documents import stage_documents
 from worker.etl.reading.workbook import stage_workbook
 from worker.runtime.scratch import comes_of_full_disk
 from worker.tables.checks import Spelling
+from worker.tables.guess import Guess
 from worker.tables.inference import settle
 from worker.tables.parquet.staging import ParquetSink, batches_of, column_names, schema_of
 
@@ -47,10 +48,11 @@ _HTML = (b"<!doctype html", b"<html")
 
 @dataclass(frozen=True, slots=True)
 class ReadLimits:
-    """The limits and folders of one task."""
+    """The limits of one task."""
 
     memory_limit_bytes: int
     plain_max_bytes: int
+    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +112,28 @@ def read_file(
     if found == "parquet":
         return ReadTable(_rewrite_parquet(plain, output, on_rows))
     candidates: dict[str, Candidate]
-    bad_rows: list[BadRow] = []
-    warnings: list[str] = []
+    told: dict[str, ColumnType]
+    spelling = Spelling(layout.decimal, layout.thousands)
     if found in {"csv", "tsv"}:
-        delimiter = "\t" if found == "tsv" else None
-        delimited = stage_delimited(plain, layout, staged, delimiter=delimiter, on_bytes=on_bytes)
-        candidates, bad_rows = dict.fromkeys(delimited.names, "any"), delimited.bad_rows
-    elif found == "excel":
+        guess = Guess(layout.types, infers=layout.infer_types, spelling=spelling)
+        delimited = stage_delimited(
+            plain,
+            layout,
+            output,
+            delimiter="\t" if found == "tsv" else None,
+            on_bytes=on_bytes,
+            guess=guess,
+            threads=limits.threads,
+        )
+        candidates, told = guess.rest(delimited.names)
+        if candidates or told:
+            output.rename(staged)
+            settle(staged, output, candidates, on_rows, told=told, spelling=spelling)
+        else:
+            on_rows(delimited.row_count)
+        return ReadTable(delimited.row_count, delimited.bad_rows)
+    warnings: list[str] = []
+    if found == "excel":
         sheet = stage_workbook(
             plain,
             layout,
@@ -128,11 +145,10 @@ def read_file(
         candidates, warnings = dict.fromkeys(sheet.names, "any"), sheet.warnings
     else:
         candidates = stage_documents(plain, staged, on_bytes=on_bytes)
-    told: dict[str, ColumnType] = dict.fromkeys([] if layout.infer_types else candidates, "string")
+    told = dict.fromkeys([] if layout.infer_types else candidates, "string")
     told |= layout.types
-    spelling = Spelling(layout.decimal, layout.thousands)
     row_count = settle(staged, output, candidates, on_rows, told=told, spelling=spelling)
-    return ReadTable(row_count, bad_rows, warnings)
+    return ReadTable(row_count, warnings=warnings)
 
 
 def format_of(plain: Path, layout: FileLayout, source: SourceFile) -> Format:

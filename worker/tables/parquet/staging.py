@@ -58,7 +58,10 @@ class ParquetSink:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         """Open `path` for rows of `schema`."""
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1)
+        texts = [field.name for field in schema if _may_repeat(field.type)]
+        self._writer = pq.ParquetWriter(
+            path, schema, compression="zstd", compression_level=1, use_dictionary=texts or False
+        )
         self._schema = schema
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_bytes = 0
@@ -91,6 +94,11 @@ class ParquetSink:
         if self._waiting_rows:
             self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
         self._waiting, self._waiting_bytes, self._waiting_rows = [], 0, 0
+
+
+def _may_repeat(kind: pa.DataType) -> bool:
+    """Return whether a dictionary is worth its time: looking up each number costs more than to compress it."""
+    return kind.num_fields > 0 or not pa.types.is_primitive(kind)
 
 
 def write_batches(
