@@ -55,7 +55,11 @@ def callback_of(job: Record) -> Callback:
             remedy="Poll it, or submit it with options.callback_url.",
         )
     body = {"type": f"job.{job.state}", "timestamp": _iso(job.finished_at), "data": _told(job)}
-    return Callback(id=f"msg_{job.id}", url=url, body=json.dumps(body, separators=(",", ":")))
+    return Callback(id=f"msg_{job.id}", url=url, body=_as_sent(body))
+
+
+def _as_sent(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))  # ASCII: each character is a byte
 
 
 def signed_headers(callback: Callback, secrets: Iterable[str], now: datetime) -> dict[str, str]:
@@ -130,7 +134,8 @@ def _translated(host: str) -> Iterator[None]:
 
 def _told(job: Record) -> dict[str, Any]:
     """Return the callback's content: no parameters, and the result only if it is small."""
-    fits = job.result is not None and len(job.result) <= LARGEST_RESULT_BYTES
+    result = None if job.result is None else json.loads(job.result)
+    fits = len(_as_sent(result)) <= LARGEST_RESULT_BYTES
     return {
         "id": job.id,
         "kind": job.kind,
@@ -140,8 +145,8 @@ def _told(job: Record) -> dict[str, Any]:
         "started_at": _iso(job.started_at),
         "finished_at": _iso(job.finished_at),
         "error": json.loads(job.error) if job.error else None,
-        "result": json.loads(job.result) if job.result is not None and fits else None,
-        "is_result_omitted": job.result is not None and not fits,
+        "result": result if fits else None,
+        "is_result_omitted": not fits,
     }
 
 

@@ -93,6 +93,10 @@ def test_a_failure_is_told_with_its_error_and_a_large_result_is_left_out() -> No
     """The receiver reads what is left out from the gateway."""
     failed = json.loads(callback_of(ended(state="failed", result=None, error='{"code": "bad"}')).body)
     assert (failed["type"], failed["data"]["error"], failed["data"]["result"]) == ("job.failed", {"code": "bad"}, None)
+    for text, fits in (("x", True), ("\N{SNOWMAN}", False)):  # the bytes that are sent count, not the characters
+        body = callback_of(ended(result=json.dumps(text * (LARGEST_RESULT_BYTES - 2), ensure_ascii=False))).body
+        assert json.loads(body)["data"]["is_result_omitted"] is not fits
+        assert len(body.encode()) < LARGEST_RESULT_BYTES + 1_000
     large = json.loads(callback_of(ended(result=json.dumps("x" * LARGEST_RESULT_BYTES))).body)
     assert (large["data"]["result"], large["data"]["is_result_omitted"]) == (None, True)
 
