@@ -211,7 +211,9 @@ def _start_the_rest(
         command = [*celery, "worker", "--hostname", node, "--loglevel", "INFO"]
         quick = ["--without-mingle", "--without-gossip"]  # no feature here uses the messages between workers
         reloads = reload and worker.runs_added
-        program = Program(worker.name, [*command, *quick], worker.environment, _WORKERS, grace_s, reloads=reloads)
+        program = Program(
+            worker.name, [*command, *worker.options, *quick], worker.environment, _WORKERS, grace_s, reloads=reloads
+        )
         child = ensemble.start(program)
         awaited[child.process.pid] = worker.name
     beat = [*celery, "beat", "--loglevel", "INFO"]

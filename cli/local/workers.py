@@ -11,7 +11,7 @@ from shared.contract.catalogue import catalogue
 from shared.contract.installed import TASKS, installed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _OWN_CONTRACTS = "shared.jobs"
 
@@ -23,13 +23,15 @@ class WorkerPlan:
     name: str
     environment: Mapping[str, str]
     runs_added: bool = False  # kinds that are not the service's own
+    options: Sequence[str] = ()  # of Celery's command
 
 
 def plan_workers(environment: Mapping[str, str]) -> list[WorkerPlan]:
     """Return one worker per family whose tasks and their packages are installed, by the catalogue of this process.
 
     The kinds that `CELERIAC_CONTRACTS` adds run in one worker, together with the families whose queues they share,
-    because a worker that consumes a queue must have the tasks of all its kinds.
+    because a worker that consumes a queue must have the tasks of all its kinds. A queue whose contracts say how many
+    processes it has gets a worker of its own.
     """
     kinds = list(catalogue().values())
     added = [kind for kind in kinds if not f"{kind.__module__}.".startswith(f"{_OWN_CONTRACTS}.")]
@@ -50,12 +52,16 @@ def plan_workers(environment: Mapping[str, str]) -> list[WorkerPlan]:
         if family not in joined
     ]
     if added:
-        names = joined or sorted({kind.spec.family for kind in added})
-        plans.append(
-            WorkerPlan(
-                f"worker-{'-'.join(names)}", {**environment, "WORKER_FAMILIES": ",".join(joined)}, runs_added=True
-            )
-        )
+        theirs = {**environment, "WORKER_FAMILIES": ",".join(joined)}
+        apart = sorted(queues & catalogue().processes().keys())
+        plans += [
+            WorkerPlan(f"worker-queue-{queue}", theirs, runs_added=True, options=("-Q", queue)) for queue in apart
+        ]
+        shared = {kind.spec.queue for kind in kinds if kind in added or kind.spec.family in joined} - set(apart)
+        if shared:
+            names = joined or sorted({kind.spec.family for kind in added})
+            others = ("-X", ",".join(apart)) if apart else ()
+            plans.append(WorkerPlan(f"worker-{'-'.join(names)}", theirs, runs_added=True, options=others))
     return plans
 
 

@@ -54,6 +54,10 @@ class Catalogue(Mapping[str, AnyContract]):
         wanted = set(names)
         return Catalogue(contract for contract in self.values() if contract.spec.family in wanted)
 
+    def processes(self) -> dict[str, int]:
+        """Return how many processes a worker of a queue has, by queue, as far as contracts say so."""
+        return {spec.queue: spec.processes for spec in (each.spec for each in self.values()) if spec.processes}
+
     def __getitem__(self, kind: str) -> AnyContract:
         return self._by_kind.get(kind) or self._by_old_kind[kind]
 

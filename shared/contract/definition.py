@@ -87,6 +87,7 @@ class Contract(BaseModel, Generic[ResultT]):
         retry: policy for transient failures.
         max_crashes: number of worker crashes after which it is quarantined.
         idempotent_by: parameters that make up the idempotency key of its side effects; default: the job's id.
+        processes: how many processes a worker of its queue has, if the queue is its own; default: one per processor.
         concurrency: how many of its jobs run at once, by kind or by the values of parameters; the others wait.
         deprecated: what to use instead; shown in the document and in the answer to each submission.
         internal: whether it is only a step of workflows: not in the document, as nobody submits it by itself.
@@ -108,6 +109,7 @@ class Contract(BaseModel, Generic[ResultT]):
         retry: Retry | None = None,
         max_crashes: int | None = None,
         idempotent_by: Sequence[str] = (),
+        processes: int | None = None,
         concurrency: Concurrency | None = None,
         deprecated: str = "",
         internal: bool = False,
@@ -215,6 +217,7 @@ def _definition_faults(cls: AnyContract) -> Iterator[Fault]:
             f"the queue {spec.queue!r} is unknown",
             f"Use one of {', '.join(known_queues())}, or add it to CELERIAC_QUEUES of gateway and workers.",
         )
+    yield from _processes_faults(cls)
     if spec.limits.soft_s >= spec.limits.hard_s:
         yield (
             "its soft limit is not below its hard limit",
@@ -238,6 +241,23 @@ def _definition_faults(cls: AnyContract) -> Iterator[Fault]:
         return
     yield from unresolved_faults(cls)
     yield from unresolved_faults(spec.result)
+
+
+def _processes_faults(cls: AnyContract) -> Iterator[Fault]:
+    spec = cls.spec
+    if spec.processes is None:
+        return
+    if spec.queue in FAMILIES:
+        yield (
+            f"it sets processes={spec.processes}, and its queue {spec.queue!r} is the service's",
+            "Give it a queue of its own, or leave processes out.",
+        )
+    for other in {kind.spec.kind: kind for kind in _kinds.values() if not _is_same(kind, cls)}.values():
+        if other.spec.queue == spec.queue and other.spec.processes not in {None, spec.processes}:
+            yield (
+                f"it sets processes={spec.processes}, and {other.spec.kind}, of its queue, {other.spec.processes}",
+                "Set the same number in both, or give one another queue.",
+            )
 
 
 def _is_same(one: type, other: type) -> bool:

@@ -116,6 +116,7 @@ class Spec(BaseModel):
     concurrency: Concurrency | None = Field(
         default=None, examples=["concurrency=Concurrency(limit=1, by=['customer'])"]
     )
+    processes: int | None = Field(default=None, ge=1, le=1_000, examples=["processes=2"])
     deprecated: Annotated[str, Matching("[ -~]*", "one line of ASCII, as it goes into a header")] = Field(
         default="", max_length=500, examples=["deprecated='Use acme.shout_loudly.'"]
     )

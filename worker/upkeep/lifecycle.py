@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,17 @@ def on_set_up(**_: Any) -> None:
     set_aside_what_is_loaded()
 
 
+def on_celeryd_init(conf: Any, options: Mapping[str, Any], instance: Any, **_: Any) -> None:
+    """Have as many processes as the contracts of the consumed queues say, unless `--concurrency` says it."""
+    if options.get("concurrency") is not None:
+        return
+    consumed = set(options.get("queues") or instance.app.amqp.queues.consume_from)
+    consumed -= set(options.get("exclude_queues") or ())
+    said = catalogue().processes()
+    if consumed and consumed <= said.keys():
+        conf.worker_concurrency = sum(said[queue] for queue in consumed)
+
+
 def or_not_at_all(handler: Callable[..., None]) -> Callable[..., None]:
     """Return `handler` so that an error in it ends the worker. Celery only logs errors of signal handlers.
 
@@ -205,6 +216,7 @@ def attach(app: Celery) -> None:
     app.steps["consumer"].add(Pulse)
     lifecycle = Lifecycle(app)
     signals.setup_logging.connect(configure_logging, weak=False)
+    signals.celeryd_init.connect(or_not_at_all(on_celeryd_init), weak=False)
     signals.worker_init.connect(or_not_at_all(lifecycle.on_init), weak=False)
     signals.celeryd_after_setup.connect(on_set_up, weak=False)
     signals.worker_ready.connect(or_not_at_all(lifecycle.on_ready), weak=False)

@@ -17,6 +17,7 @@ class TrainNetwork(
     Contract[Trained],
     kind="torch.train_network",
     queue="torch",
+    processes=1,
     limits=Limits(soft_s=7_000, hard_s=7_200),
     concurrency=Concurrency(limit=1),
     examples=[{"epochs": 20}],

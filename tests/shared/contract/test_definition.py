@@ -102,6 +102,17 @@ def test_queues_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
     assert define(queue="gpu").spec.queue == "gpu"
 
 
+def test_kinds_of_a_queue_say_the_same_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker has one number; a kind that says nothing takes that of the others."""
+    monkeypatch.setenv("CELERIAC_QUEUES", "sim")
+    first = define(queue="sim", processes=2)
+    assert define(queue="sim").spec.processes is None
+    assert define(queue="sim", processes=2).spec.processes == 2
+    with pytest.raises(DefinitionError, match=r"sets processes=3, and .*, of its queue, 2\. Set the same number"):
+        define("Other", queue="sim", processes=3)
+    assert Catalogue([first]).processes() == {"sim": 2}
+
+
 @pytest.mark.parametrize("params", ['{"text": 1}', '{"text": true}', '{"text": "hi", "more": 1}', "{}", "[]"])
 def test_parameters_are_strict(params: str) -> None:
     """Nothing is coerced, nothing ignored."""
