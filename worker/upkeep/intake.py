@@ -1,7 +1,7 @@
 """Celery's consumer, made to survive every message: what it cannot read or run does not end the process.
 
 A message that cannot be read is kept as a dead letter and acknowledged. One of a kind that this worker does not have
-is put back for another worker.
+is put back for another worker, until its job has ended.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import random
 import time
 from collections.abc import Callable
 from typing import Any
 
 import redis
-from celery.worker import state
+from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from kombu.message import Message
@@ -24,17 +25,22 @@ from shared.broker.settings import broker_settings
 from shared.broker.wrapping import Unread, unwrapped
 from shared.ledger.dead_letters import DeadLetter, bury
 from shared.ledger.ids import uuid7
+from shared.ledger.keys import key
 from shared.ledger.server import bounded
+from shared.ledger.states import State
 from worker.settings import worker_settings
 from worker.upkeep.outage import PAUSE_MAX_S, STEADY_S, Outage
 
 logger = logging.getLogger(__name__)
 
 _AGAIN_S = 5.0  # before the next attempt to store a dead letter in the ledger
-_PAUSE_S = 1.0  # before a message of an unknown kind is put back; the keeper must not take it for lost
+# Before a message of an unknown kind is put back; the keeper must not take it for lost. It varies, because kombu waits
+# for messages for 1 s at a time: with as long a pause, the same worker got its message back twelve times in a row.
+_PAUSE_S = (0.5, 1.5)
 _LOOK_EVERY_S = 0.2  # how often a pause checks whether the worker is to stop
 _HELD_AT_ONCE = 20  # of those messages, which do not count against the prefetch
 _RETURNED_SINCE = "celeriac_returned_since"  # header: seconds since 1970
+_FINAL = frozenset(state for state in State if state.is_final)
 _KEPT_PROPERTIES = ("priority", "correlation_id", "reply_to", "delivery_mode")
 
 
@@ -140,13 +146,18 @@ class Intake(Consumer):
         if beside:  # so that it does not keep this worker from its own jobs
             self._held += 1
             self.qos.increment_eventually()
-        self.timer.call_after(_PAUSE_S, self._put_back, (message, since, beside))
+        pause_s = random.uniform(*_PAUSE_S)  # noqa: S311 - not a secret
+        self.timer.call_after(pause_s, self._put_back, (message, since, beside))
 
     def _put_back(self, message: Message, since: int, beside: bool) -> None:  # noqa: FBT001 - called by the timer
         if beside:
             self._held -= 1
             self.qos.decrement_eventually()
         queue = message.delivery_info["routing_key"]
+        if self._starts_nothing(message):
+            logger.info("a message is dropped, because its job has ended: %s", message.headers.get("id"))
+            message.ack_log_error(logger, self.connection_errors)
+            return
         try:
             with self.app.producer_or_acquire() as producer:
                 producer.publish(
@@ -162,10 +173,19 @@ class Intake(Consumer):
         except Exception as failure:  # noqa: BLE001 - whatever the transport raises: the broker still has it
             logger.warning("a message could not be put back and is still on %s: %r", queue, failure)
 
+    def _starts_nothing(self, message: Message) -> bool:
+        """Return whether the job of a message has ended, and nothing that follows it in a workflow waits for that."""
+        try:
+            found = self._ledger.hget(key("job", str(message.headers.get("id"))), "state")
+        except redis.RedisError as failure:
+            logger.warning("the job of a message cannot be read, which is put back: %r", failure)
+            return False
+        return found in _FINAL and not (found == State.SUCCEEDED and _goes_on(message))
+
     def _free_place_of(self, message: Message) -> None:
         """Free the place in the pool that a message got before Celery failed on it; Celery does not."""
-        for request in [one for one in state.reserved_requests if one.message is message]:
-            state.task_ready(request)
+        for request in [one for one in worker_state.reserved_requests if one.message is message]:
+            worker_state.task_ready(request)
             self.controller._quick_release()  # noqa: SLF001 - as Celery itself does for a revoked task
 
     def _set_aside(self, message: Message, unread: Unread) -> None:
@@ -197,6 +217,13 @@ class Intake(Consumer):
 def _headers(message: Message) -> dict[str, Any]:
     """Return the headers without the compression, because kombu has decompressed the body."""
     return {name: value for name, value in message.headers.items() if name != "compression"}
+
+
+def _goes_on(message: Message) -> bool:
+    """Return whether the message says what follows its task: the claim of a succeeded one lets that go on."""
+    body = _payload(message)
+    follows = body[2] if isinstance(body, list | tuple) else body
+    return any(follows.get(name) for name in ("callbacks", "chain", "chord"))
 
 
 def _payload(message: Message) -> Any:

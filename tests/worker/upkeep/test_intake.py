@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from shared.broker.settings import BrokerSettings
 from shared.ledger.client import Ledger
 from shared.ledger.ids import uuid7
 from shared.ledger.keys import key
+from shared.ledger.records import Claim
 from tests.acme.contracts import TakeNote
 from tests.support.mutations import POISON, Message, mutated
 from tests.support.servers.services import Server, gateway_server, wait_for
@@ -138,6 +140,41 @@ def test_a_kind_that_this_worker_does_not_have_waits_for_one_that_has_it(
     assert {jobs.get(job_id)["state"] for job_id in new} == {"queued"}
     workers.start(queues="ml")
     assert [jobs.ended(job_id)["state"] for job_id in new] == ["succeeded"] * len(new)
+    before = workers.workers[-2].log.read_text().count("put back")
+    for _ in range(5):  # one by one, while both wait for messages: in step, the same worker got each a dozen times
+        assert jobs.ended(jobs.submit("acme.take_note", {"notebook": str(tmp_path / "n")}, queue="ml"))
+    assert workers.workers[-2].log.read_text().count("put back") - before < 20
+
+
+def test_a_message_that_is_put_back_is_dropped_when_its_job_has_ended(
+    jobs: Jobs, service: tuple[Jobs, Crew, Worker], client: redis.Redis, tmp_path: Path
+) -> None:
+    """But not where something follows a task that succeeded: its claim lets that go on."""
+    _, workers, _ = service
+    queue = "maintenance\x06\x165"
+    alone = workers.start(queues="maintenance", CELERIAC_UNKNOWN_KIND_S="60", **OLDER)
+    cancelled, first, last = (
+        jobs.submit("acme.take_note", {"notebook": str(tmp_path / "n")}, queue="maintenance") for _ in range(3)
+    )
+    wait_for(lambda: alone.log.read_text().count("put back") >= 3, "all put back")
+    ledger = Ledger(client)
+    for job_id in (first, last):
+        right = ledger.claim(job_id, owner="other", worker="other@test", lease_s=60, message="")
+        assert isinstance(right, Claim)
+        ledger.succeed(job_id, token=right.token, result="{}")
+    assert jobs.cancel(cancelled) == httpx.codes.OK
+    wait_for(lambda: not client.llen(queue) and not client.hlen("unacked"), "the messages are dropped")
+    assert alone.log.read_text().count("is dropped") == 3
+    goes_on = message(workers.env, tmp_path / "n")
+    chained = [[], {}, {"callbacks": None, "errbacks": None, "chain": [{"task": "x"}], "chord": None}]
+    goes_on["body"] = base64.b64encode(json.dumps(chained).encode()).decode()
+    goes_on["headers"]["id"], goes_on["properties"]["delivery_info"]["routing_key"] = first, "maintenance"
+    client.lpush(queue, json.dumps(goes_on))
+    put_back = alone.log.read_text().count("put back")
+    wait_for(lambda: alone.log.read_text().count("put back") >= put_back + 2, "it is put back again and again")
+    assert alone.log.read_text().count("is dropped") == 3
+    alone.stop()
+    client.delete(queue)
 
 
 def test_a_message_that_is_put_back_stays_the_latest_of_its_job(
