@@ -91,6 +91,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 outbox=outbox,
             )
             await asyncio.to_thread(_warm_up, app.state.dispatch)
+            await ledger.headroom.first_look()  # so that the first submissions are refused where there is no room
             set_aside_what_is_loaded()
             yield
     finally:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from api.app import CONNECTIONS, ledger_client
+from api.app import CONNECTIONS, create_app, ledger_client
 from api.settings import GatewaySettings
+from shared.ledger.calling.headroom import Headroom
 from tests.support.servers.services import free_port, gateway_server, http_client, valkey_server, wait_for
 
 if TYPE_CHECKING:
@@ -62,6 +63,28 @@ def test_gateway_starts_while_the_ledger_is_down(tmp_path: Path) -> None:
     with gateway_server(tmp_path, CELERIAC_BROKER_URL=f"redis://127.0.0.1:{free_port()}/0") as server:
         assert http_client.get(f"{server.url}/livez").status_code == 200
         assert http_client.get(f"{server.url}/readyz").status_code == 503
+
+
+def test_a_gateway_is_ready_when_it_knows_the_room_of_its_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the ledger is slower than the rest of the start; else the first submissions fill what is left."""
+    look = Headroom.look
+
+    async def look_late(headroom: Headroom) -> None:
+        await asyncio.sleep(2)
+        await look(headroom)
+
+    async def problem(server: Server) -> str | None:
+        app = create_app(GatewaySettings(broker_url=server.redis_url, store_url=str(tmp_path / "store")))
+        async with app.router.lifespan_context(app):
+            found: str | None = app.state.ledger.headroom.problem
+            return found
+
+    monkeypatch.setattr(Headroom, "look", look_late)
+    with valkey_server(tmp_path) as server, redis.Redis(port=server.port) as client:
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 1024)
+        assert "memory is used up" in (asyncio.run(problem(server)) or "")
 
 
 def test_the_gateway_takes_a_bounded_number_of_connections(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio
@@ -74,6 +74,11 @@ class Headroom(Room):
 
     client: redis.asyncio.Redis
     clock: ServerClock  # gets the server's time with each look
+    _tried: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def first_look(self) -> None:
+        """Return when `watch` has looked once, or has found that the ledger does not answer."""
+        await self._tried.wait()
 
     async def look(self) -> None:
         """Read how much room there is. Redis errors are raised as they are; `TimeoutError` after 2 s."""
@@ -92,6 +97,7 @@ class Headroom(Room):
                 await self.look()
             except NO_ANSWER as failure:
                 _log.debug("the ledger's memory could not be read", cause=type(failure).__name__)
+            self._tried.set()
             if problem != self.problem:
                 problem = self.problem
                 _log.warning("ledger has no room" if problem else "ledger has room again", why=problem)
