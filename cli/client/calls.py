@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import contextmanager
 from enum import IntEnum
@@ -77,7 +78,8 @@ def follow_to_end(gateway: Gateway, job_id: str, *, as_json: bool, timeout_s: fl
         with live_view(output.console(stderr=True)) as view:
             answer = follow(gateway, job_id, view, timeout_s=timeout_s)
     except KeyboardInterrupt:
-        typer.echo(f"The job continues. Stop it with: celeriac cancel {job_id}", err=True)
+        dashes = ["--"] if job_id.startswith("-") else []
+        typer.echo(f"The job continues. Stop it with: {shlex.join(['celeriac', 'cancel', *dashes, job_id])}", err=True)
         raise typer.Exit(Exit.INTERRUPTED) from None
     show(answer, as_json=as_json)
     state: str = answer.document["state"]

@@ -173,8 +173,10 @@ def server_events(lines: Iterator[str]) -> Iterator[ServerEvent]:
 
 
 def segment(name: str) -> str:
-    """Return `name` as one segment of a path."""
-    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")  # clients resolve `.` and `..`
+    """Return `name` as one segment of a path; what is not UTF-8 in an argument of a program stays as it is."""
+    if not name.strip("."):
+        return name.replace(".", "%2E")  # clients resolve `.` and `..`
+    return quote(name, safe="", errors="surrogateescape")
 
 
 def _given(query: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,11 @@ JobIds = Annotated[
     typer.Argument(help="Ids of the jobs. Without ids, choose jobs by options such as --state.", metavar="[ID]..."),
 ]
 
+_OUTCOMES = {  # of a request to cancel
+    "cancel_requested": "running; asked to stop",
+    "cancel_noted": "not found on the broker; cancelled if a worker takes its message",
+}
+
 
 @with_options
 def cancel(
@@ -39,8 +44,7 @@ def cancel(
             if as_json:
                 typer.echo(answer.text)
             else:
-                running = answer.document["state"] == "cancel_requested"
-                typer.echo("running; asked to stop" if running else answer.document["state"])
+                typer.echo(_OUTCOMES.get(answer.document["state"], answer.document["state"]))
             return
         _call_for_many(gateway, "/jobs/cancel", {**wanted, "dry_run": dry_run}, page.show_cancelled, as_json=as_json)
 

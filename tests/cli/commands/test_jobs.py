@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from celery import Celery
 
 from shared.ledger.client import Ledger
 from shared.ledger.operations import AboutWorker, Presence
@@ -65,6 +66,44 @@ def test_a_queue_is_paused_and_resumed(celeriac: Celeriac) -> None:
     assert "paused" not in celeriac.ok("queues", "resume", "etl")
     unknown = celeriac("queues", "pause", "elt")
     assert (unknown.exit_code, "unknown_queue" in unknown.stderr) == (2, True)
+
+
+ODD_IDS = ("a/b c", "../x", "..", "ä 🧀?#&%2F", "-x", "--help", "x" * 255, "a\nb", "it's $HOME")
+
+
+@pytest.mark.parametrize("job_id", ODD_IDS)
+def test_a_job_of_another_celery_client_is_found_by_its_id(
+    celeriac: Celeriac, empty_valkey: Server, job_id: str
+) -> None:
+    """Whatever that is; after `--` it is never an option."""
+    params = {"source": {"kind": "http", "url": "https://example.com/sales.csv"}}
+    with Celery("somebody", broker=empty_valkey.redis_url) as app:
+        app.send_task(EXTRACT[0], kwargs=params, task_id=job_id, queue="etl")
+    job = json.loads(celeriac.ok("get", "--json", "--", job_id))
+    assert (job["id"], job["params"], job["state"]) == (job_id, params, "queued")
+    assert celeriac("logs", "--", job_id).exit_code == 0
+    waited = celeriac("wait", "--timeout-s", "0.1", "--", job_id)
+    assert (waited.exit_code, "did not end within" in waited.stderr) == (1, True)
+    assert celeriac.ok("cancel", "--dry-run", "--", job_id) == f"{job_id}  would be cancelled"
+    assert celeriac.ok("cancel", "--", job_id) == "cancelled"
+    again = celeriac.ok("rerun", "--", job_id)
+    assert celeriac.json("get", again)["retried_from"] == job_id
+    many = celeriac("cancel", "--", again, job_id)
+    assert (many.exit_code, f"{job_id}  refused: The job has already ended" in many.stdout) == (1, True)
+    celeriac.ok("delete", again)
+    assert celeriac.ok("delete", "--", job_id) == "forgotten"
+
+
+def test_an_id_that_no_job_can_have_is_refused_in_words(celeriac: Celeriac) -> None:
+    for job_id in ("x" * 1_000, "\udcff", ""):  # the second as Python has the byte FF of an argument
+        for command in ("get", "logs", "cancel", "rerun", "delete"):
+            refused = celeriac(command, job_id)
+            assert (refused.exit_code, refused.exception.__class__) == (2, SystemExit), (command, job_id)
+            assert refused.stderr.strip()
+    submitted_id = submitted(celeriac)
+    many = celeriac("cancel", submitted_id, "x" * 1_000)
+    assert (many.exit_code, "/ids/1: " in many.stderr) == (2, True)
+    assert celeriac.json("get", submitted_id)["state"] == "queued"
 
 
 def test_several_jobs_are_cancelled(celeriac: Celeriac) -> None:
