@@ -70,17 +70,17 @@ class LedgerBackend(RedisBackend):
         return result
 
     def _fail(self, task_id: str, failure: Exception) -> None:
-        if isinstance(failure, TimeLimitExceeded):
+        is_over_limit = isinstance(failure, TimeLimitExceeded)
+        if is_over_limit:
             error = TimeLimitReached(float(failure.args[0])).document()
-        elif isinstance(failure, TimeLimitReached):
-            error = failure.document()
         else:
             error = TaskFailure(
                 "not_runnable",
                 f"No worker could run the job: {failure!r}",
                 remedy="Check that the workers of its queue load the kind's family and have its version.",
             ).document()
-        self.ledger.fail_as_owner(task_id, owner=claim_owner(), error=json_text(error), unclaimed=True)
+        # A job over its limit that is queued has lost its claim, so it may run elsewhere.
+        self.ledger.fail_as_owner(task_id, owner=claim_owner(), error=json_text(error), unclaimed=not is_over_limit)
 
     def mark_as_failure(self, task_id: str, exc: Exception, *args: Any, **kwargs: Any) -> None:
         """Release a job that did not cause its failure; report a failure to Celery only if the job has ended.
@@ -93,7 +93,10 @@ class LedgerBackend(RedisBackend):
         if isinstance(exc, WorkerLostError):
             if self.was_stopped(task_id):
                 return
-            exc = self.limit_reached(task_id) or exc
+            if failure := self.limit_reached(task_id):
+                if not self.ledger.fail_as_owner(task_id, owner=claim_owner(), error=json_text(failure.document())):
+                    return  # its claim is lost, so it may run elsewhere
+                exc = failure
         if isinstance(exc, _NOT_THE_JOBS_FAULT) and not settled(kwargs.get("request")):
             became = self.ledger.release(task_id, owner=claim_owner(), crashed=True)
             if became in {"republished", "released", "refused"} and isinstance(self.ledger.read(task_id), Record):
