@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from worker.tables.parquet.calendar import within_calendar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
     from worker.tables.parquet.calendar import OutOfRange
@@ -54,7 +56,10 @@ def column_names(raw: Iterable[str]) -> list[str]:
 
 
 class ParquetSink:
-    """Write record batches to a Parquet file in row groups of bounded size. Use it as a context manager."""
+    """Write record batches to a Parquet file in row groups of bounded size. Use it as a context manager.
+
+    A thread compresses one row group while the rows of the next are gathered, so an error of writing may come later.
+    """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         """Open `path` for rows of `schema`."""
@@ -66,6 +71,8 @@ class ParquetSink:
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_bytes = 0
         self._waiting_rows = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="parquet")
+        self._writing: Future[None] | None = None
         #: Rows written so far.
         self.row_count = 0
 
@@ -74,9 +81,13 @@ class ParquetSink:
 
     def __exit__(self, *failure: object) -> None:
         """Write the remaining rows, unless something failed, and close the file."""
-        if failure[0] is None:
-            self._flush()
-        self._writer.close()
+        try:
+            if failure[0] is None:
+                self._flush()
+                self._wait()
+        finally:
+            self._thread.shutdown()
+            self._writer.close()
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add the rows of `batch`; one that is too large for a row group is split."""
@@ -92,8 +103,15 @@ class ParquetSink:
 
     def _flush(self) -> None:
         if self._waiting_rows:
-            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
+            group = pa.Table.from_batches(self._waiting, self._schema)
+            self._wait()
+            self._writing = self._thread.submit(self._writer.write_table, group)
         self._waiting, self._waiting_bytes, self._waiting_rows = [], 0, 0
+
+    def _wait(self) -> None:
+        """Wait for the row group that is written, and raise its error."""
+        if self._writing is not None:
+            self._writing.result()
 
 
 def _may_repeat(kind: pa.DataType) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from worker.tables.databases.base import Database
 from worker.tables.databases.sqlite.dialect import SqliteDialect
 from worker.tables.databases.sqlite.failures import loading_failures, reading_failures
-from worker.tables.databases.sqlite.reading import stage_rows
+from worker.tables.databases.sqlite.querying import stage_rows
 from worker.tables.databases.sqlite.transaction import SqliteTransaction
 from worker.tables.databases.statements import LEDGER, LEDGER_COLUMNS
 
@@ -44,10 +44,10 @@ class Sqlite(Database):
         on_rows: Callable[[int], None],
         out_of_range: OutOfRange = "fail",  # noqa: ARG002 - SQLite has no dates that are beyond
     ) -> dict[str, Candidate]:
-        """Stage the rows of a query as text, because a column can have values of any type; types are inferred later."""
+        """Stage the rows of a query with the types of their values, because a column can have values of any type."""
         with self._reading() as session:
             session.set_authorizer(_only_reading)
-            return stage_rows(session.execute(query), staged, on_rows)
+            return stage_rows(session, query, staged, on_rows)
 
     def stage_table(
         self,

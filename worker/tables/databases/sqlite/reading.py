@@ -1,18 +1,17 @@
-"""Find types for rows of SQLite, where a column accepts any value.
+"""Find types for the rows of a table of SQLite, where a column accepts any value.
 
-The result of a query is staged as text, and its types are inferred from the values. The types of a table come from its
-definition if the values fit them, so that copies and backups of different rows get the same types.
+They come from its definition if the values fit them, so that copies and backups of different rows get the same types.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from shared.errors import TaskFailure
+from worker.tables.databases.sqlite.batches import batches_of
 from worker.tables.databases.sqlite.dialect import affinity
 from worker.tables.parquet.columns import quoted
 from worker.tables.parquet.staging import ParquetSink, column_names
@@ -26,30 +25,7 @@ if TYPE_CHECKING:
 
 _EXACT_IN_FLOAT = 2**53
 _COLUMNS_A_QUERY = 200
-_BATCH_ROWS = 10_000
 _CLASSES = ("integer", "real", "text", "blob")
-
-
-def stage_rows(cursor: sqlite3.Cursor, staged: Path, on_rows: Callable[[int], None]) -> dict[str, Candidate]:
-    """Write the rows of a query as text, bytes in hexadecimal; return the candidate type of each column."""
-    names = column_names(column[0] for column in cursor.description)
-    schema = pa.schema([(name, pa.string()) for name in names])
-    only_numbers = [True] * len(names)
-    with ParquetSink(staged, schema) as sink:
-        while rows := list(islice(cursor, _BATCH_ROWS)):
-            columns = list(zip(*rows, strict=True))
-            for at, column in enumerate(columns):
-                only_numbers[at] &= all(value is None or isinstance(value, (int, float)) for value in column)
-            arrays = [pa.array(map(_text, column), pa.string()) for column in columns]
-            sink.write(pa.RecordBatch.from_arrays(arrays, schema=schema))
-            on_rows(sink.row_count)
-    return {name: "number" if numbers else "text" for name, numbers in zip(names, only_numbers, strict=True)}
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, bytes):
-        return value.hex()
-    return value if value is None or isinstance(value, str) else repr(value)
 
 
 def stage_typed_rows(
@@ -72,10 +48,8 @@ def stage_typed_rows(
     names = column_names(one.name for one in found)
     schema_found = pa.schema([(name, one.type()) for name, one in zip(names, found, strict=True)])
     _refuse_mixed_bytes(found)
-    cursor = session.execute(query)
     with ParquetSink(staged, schema_found) as sink:
-        while rows := list(islice(cursor, _BATCH_ROWS)):
-            columns = zip(*rows, strict=True)
+        for columns in batches_of(session.execute(query)):
             arrays = [_array(column, field.type) for column, field in zip(columns, schema_found, strict=True)]
             sink.write(pa.RecordBatch.from_arrays(arrays, schema=schema_found))
             on_rows(sink.row_count)
@@ -151,10 +125,9 @@ def _refuse_mixed_bytes(found: list[_Found]) -> None:
 
 
 def _array(values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
-    if pa.types.is_string(kind):
-        return pa.array((v if v is None or isinstance(v, str) else repr(v) for v in values), kind)
     if pa.types.is_boolean(kind):
-        return pa.array((None if v is None else bool(v) for v in values), kind)
-    if pa.types.is_floating(kind):
-        return pa.array((None if v is None else float(v) for v in values), kind)
-    return pa.array(values, kind)
+        return pa.array(values, pa.int64()).cast(kind)
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # text that has numbers among it
+        return pa.array((v if v is None or isinstance(v, str) else repr(v) for v in values), kind)
