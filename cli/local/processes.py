@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _TETHER = Path(__file__).with_name("tether.py")
 _LAST_LINES = 15
 _LOG_KEPT_BYTES = 16 * 1024**2  # a larger log is renamed to NAME.log.1 when its program starts
+_CAN_WAIT_S = 3.0
 _TICK_S = 0.1
 _HURRY_S = 2.0  # grace period of each process after a second request to stop
 
@@ -38,6 +39,8 @@ class Program:
     when_orphaned: signal.Signals = signal.SIGKILL
     keep_open: tuple[int, ...] = ()  # file descriptors that it inherits
     reloads: bool = False  # it is started again when the code changes, and may end meanwhile
+    runs_tasks: bool = False  # of those that are started again, it alone has loaded the tasks
+    can_wait: bool = False  # of those that are started again, it leaves the processors to the others first
     is_only_one: bool = False  # its successor starts when it has ended: it has a port
 
 
@@ -144,6 +147,7 @@ class Ensemble:
         self._children: list[Child] = []
         self._leaving: list[Child] = []  # asked to end by a reload
         self._ended: list[Program] = []  # that wait for a reload
+        self._waiting: list[tuple[float, Program]] = []  # that can wait, with the time until which
 
     def start(self, program: Program) -> Child:
         """Start a program in a new session, so that a terminal's Ctrl-C reaches only this process."""
@@ -176,20 +180,27 @@ class Ensemble:
                 told = True
             self._look()
 
-    def watch(self, changed: Callable[[], Sequence[str]] = tuple) -> None:
+    def watch(
+        self,
+        changed: Callable[[], Sequence[str]] = tuple,
+        only_tasks: Callable[[Sequence[str]], bool] = lambda _files: False,
+    ) -> None:
         """Run until a stop is requested or a program ends. Raises `StopRequested` or `Died`.
 
-        When `changed` names files, the programs that are to be reloaded are started again.
+        When `changed` names files, the programs that are to be reloaded are started again: of files that are
+        `only_tasks`, those that run tasks.
         """
         while True:
             self._look(watching=True)
             if files := changed():
                 self._say("up", f"{', '.join(files)} changed: starting again what uses it")
-                self._reload()
+                self._reload(only_tasks=only_tasks(files))
 
-    def _reload(self) -> None:
+    def _reload(self, *, only_tasks: bool) -> None:
         """Ask the programs to end that are to be reloaded, and start each again: jobs that run end meanwhile."""
-        leaving = [child for child in self._children if child.program.reloads]
+        leaving = [
+            child for child in self._children if child.program.reloads and (child.program.runs_tasks or not only_tasks)
+        ]
         for child in leaving:
             child.signal(signal.SIGTERM)
             self._children.remove(child)
@@ -199,7 +210,10 @@ class Ensemble:
             for child in leaving:
                 if program.is_only_one and child.program is program:
                     self._stop_group([child], len(self._signals.received))
-            self.start(program)
+            if program.can_wait:
+                self._waiting.append((time.monotonic() + _CAN_WAIT_S, program))
+            else:
+                self.start(program)
 
     def stop(self) -> None:
         """Stop all programs, stage by stage. A second signal shortens the grace periods."""
@@ -242,6 +256,9 @@ class Ensemble:
         self._show_new_lines()
         if self._signals.received:
             raise StopRequested(self._signals.received[0])
+        for due in [due for due in self._waiting if due[0] < time.monotonic()]:
+            self._waiting.remove(due)
+            self.start(due[1])
         for child in [child for child in self._leaving if child.process.poll() is not None]:
             child.signal(signal.SIGKILL)  # remaining processes of its session
             self._leaving.remove(child)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,11 +17,18 @@ _LOOK_EVERY_S = 0.25
 
 
 class Sources:
-    """The Python files of the packages that have these modules, except those of the service."""
+    """The Python files of the packages that have these modules, except those of the service.
 
-    def __init__(self, modules: Iterable[str]) -> None:
-        tops = dict.fromkeys(name.partition(".")[0] for name in modules)
+    This process has imported the contracts, as gateways do, and no task.
+    """
+
+    def __init__(self, contracts: Iterable[str], tasks: Iterable[str]) -> None:
+        tasks = list(tasks)
+        tops = dict.fromkeys(name.partition(".")[0] for name in (*contracts, *tasks))
         self.roots = [root for top in tops if top not in PACKAGES for root in _roots(top)]
+        self._of_tasks = [root for name in tasks for root in _roots(name)]
+        self._of_contracts = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+        self._follows_contracts = True  # until one changes: then it may import what only tasks had
         self._looked_at = time.monotonic()
         self._known = self._now()
 
@@ -31,6 +39,14 @@ class Sources:
         self._looked_at = time.monotonic()
         before, self._known = self._known, self._now()
         return sorted({path for path, _ in set(before.items()) ^ set(self._known.items())})
+
+    def only_tasks(self, changed: Iterable[str]) -> bool:
+        """Return whether the changed files are of tasks, so that only workers have loaded them."""
+        self._follows_contracts = self._follows_contracts and all(
+            path not in self._of_contracts and any(Path(path).is_relative_to(root) for root in self._of_tasks)
+            for path in changed
+        )
+        return self._follows_contracts
 
     def _now(self) -> dict[str, tuple[int, int]]:
         return {str(path): found for path in self._files() if (found := _state(path))}
@@ -48,8 +64,11 @@ def _state(path: Path) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
-def _roots(top: str) -> list[Path]:
-    spec = find_spec(top)
+def _roots(name: str) -> list[Path]:
+    try:
+        spec = find_spec(name)
+    except ModuleNotFoundError:  # the package above it
+        return []
     if spec is None:
         return []
     if spec.submodule_search_locations is not None:

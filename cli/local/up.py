@@ -99,7 +99,9 @@ def run(
             _refuse_unsafe_broker(settings)
             _start_the_rest(ensemble, service, settings, environment, workers, reload=reload)
             _announce(service, external=external is not None, say=tell)
-            ensemble.watch(*([sources.changed] if sources else []))
+            if sources:
+                ensemble.watch(sources.changed, sources.only_tasks)
+            ensemble.watch()
         except StopRequested as stop:
             tell("up", f"{stop.received.name} received")
             return 0
@@ -115,9 +117,14 @@ def run(
 
 
 def _sources(environment: Mapping[str, str]) -> Sources:
-    named = ",".join(environment.get(name, "") for name in ("CELERIAC_CONTRACTS", "CELERIAC_TASKS")).split(",")
-    points = [module for group in (KINDS, TASKS) for module in installed(group).values()]
-    sources = Sources([*(name.strip() for name in named if name.strip()), *points])
+    contracts, tasks = (
+        [
+            *(name.strip() for name in environment.get(variable, "").split(",") if name.strip()),
+            *installed(group).values(),
+        ]
+        for variable, group in (("CELERIAC_CONTRACTS", KINDS), ("CELERIAC_TASKS", TASKS))
+    )
+    sources = Sources(contracts, tasks)
     if not sources.roots:
         raise CannotStart(
             "--reload looks at the packages in CELERIAC_CONTRACTS, CELERIAC_TASKS and the entry points of "
@@ -211,14 +218,13 @@ def _start_the_rest(
         command = [*celery, "worker", "--hostname", node, "--loglevel", "INFO"]
         quick = ["--without-mingle", "--without-gossip"]  # no feature here uses the messages between workers
         reloads = reload and worker.runs_added
-        program = Program(
-            worker.name, [*command, *worker.options, *quick], worker.environment, _WORKERS, grace_s, reloads=reloads
-        )
+        whole = [*command, *worker.options, *quick]
+        program = Program(worker.name, whole, worker.environment, _WORKERS, grace_s, reloads=reloads, runs_tasks=True)
         child = ensemble.start(program)
         awaited[child.process.pid] = worker.name
     beat = [*celery, "beat", "--loglevel", "INFO"]
     plain = {name: value for name, value in environment.items() if name != "CELERIAC_TASKS"}
-    ensemble.start(Program("beat", beat, plain, _BEAT, grace_s=10, reloads=reload))
+    ensemble.start(Program("beat", beat, plain, _BEAT, grace_s=10, reloads=reload, can_wait=True))
     limits = {"within_s": _READY_WITHIN_S, "slow_after_s": _SLOW_AFTER_S}
     ensemble.wait_until(lambda: _is_ready(service.url), "gateway", **limits)
 
