@@ -87,7 +87,7 @@ def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
     elif settings.broker_url.startswith("amqp"):
         options = {"confirm_publish": True, "max_retries": 3, "interval_max": 1}
     elif settings.broker_url.startswith("sqs"):
-        options = {"visibility_timeout": settings.visibility_timeout_s}
+        options = {"visibility_timeout": settings.visibility_timeout_s, "queue_name_prefix": keys.celery_prefix}
     return {
         "broker_url": settings.broker_url,
         "broker_transport_options": options,
