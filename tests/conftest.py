@@ -40,6 +40,11 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_sessionfinish() -> None:
+    """Let the interpreter take everything down at its end, which libraries check."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _logging_as_before() -> Iterator[None]:
     """Undo what a file changes of all logging: a worker in this process sets it up, and later files read log lines."""

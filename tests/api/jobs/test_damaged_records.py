@@ -16,7 +16,7 @@ from shared.ledger.ids import time_floor
 from shared.ledger.keys import key
 from shared.ledger.operations import AboutWorker, Presence
 from tests.support.ledgers import claimed, tended
-from tests.support.servers.services import gateway_server
+from tests.support.servers.services import BOUND_S, gateway_server
 
 if TYPE_CHECKING:
     from tests.support.servers.services import Server
@@ -57,7 +57,7 @@ DAMAGE: dict[str, Callable[[redis.Redis, str], Any]] = {
 def gateway(own_valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("damaged")
     env = {"CELERY_BROKER_URL": own_valkey.redis_url, "CELERIAC_STORE_URL": str(folder / "store")}
-    with gateway_server(folder, **env) as server, httpx.Client(base_url=server.url, timeout=30) as client:
+    with gateway_server(folder, **env) as server, httpx.Client(base_url=server.url, timeout=BOUND_S) as client:
         yield client
 
 

@@ -21,7 +21,7 @@ from shared.ledger.client import Ledger
 from shared.ledger.keys import key
 from shared.ledger.records import Claim, Refusal
 from tests.support.ledgers import tended
-from tests.support.servers.services import gateway_server
+from tests.support.servers.services import BOUND_S, gateway_server, http_client
 
 if TYPE_CHECKING:
     from tests.support.servers.services import Server
@@ -47,7 +47,7 @@ def gateway(own_valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """Run a gateway on a Valkey of its own: the lists are compared as a whole."""
     folder = tmp_path_factory.mktemp("unclaimed")
     env = {"CELERY_BROKER_URL": own_valkey.redis_url, "CELERIAC_STORE_URL": str(folder / "store")}
-    with gateway_server(folder, **env) as server, httpx.Client(base_url=server.url, timeout=30) as client:
+    with gateway_server(folder, **env) as server, httpx.Client(base_url=server.url, timeout=BOUND_S) as client:
         yield client
 
 
@@ -203,7 +203,7 @@ def test_those_in_the_hands_of_a_worker_are_found_too(gateway: httpx.Client, boo
     ids = [send(celery, f"taken {n}", countdown=3600) for n in range(20)]
     with celery.connection_for_read() as connection, connection.SimpleQueue("etl") as queue:
         while book.client.hlen("unacked") < len(ids):
-            queue.get(timeout=10)
+            queue.get(timeout=BOUND_S)
         assert gateway.post("/jobs/cancel", json={"ids": [*ids, "nobodys"]}).json()["cancelled"] == ids
         assert take(book, ids[-1]) == Refusal("cancelled", "")
 
@@ -292,7 +292,7 @@ def test_a_countdown_says_when(gateway: httpx.Client, book: Ledger, celery: Cele
     first, second = (send(celery, f"later {n}", countdown=3600) for n in range(2))
     with celery.connection_for_read() as connection, connection.SimpleQueue("etl") as queue:
         while book.client.hlen("unacked") < 2:
-            queue.get(timeout=10)
+            queue.get(timeout=BOUND_S)
         in_an_hour = datetime.now(UTC) + timedelta(hours=1)
         for job_id in (first, second):
             job = gateway.get(url(job_id)).json()
@@ -308,7 +308,7 @@ def test_a_message_that_a_worker_has_taken_and_not_yet_claimed_is_a_job(
     """It is on no list: the moment between the two is short, and a request may come in it."""
     job_id = send(celery, "taken")
     with celery.connection_for_read() as connection, connection.SimpleQueue("etl") as queue:
-        queue.get(timeout=10)
+        queue.get(timeout=BOUND_S)
         answer = gateway.get(url(job_id))
         assert (answer.status_code, answer.json().get("state")) == (200, "queued")
         assert isinstance(take(book, job_id), Claim)
@@ -344,9 +344,9 @@ def test_on_another_broker_it_is_not_known_what_waits(own_valkey: Server, book: 
     """The answer says so, and cancelling holds."""
     other = own_valkey.redis_url.rsplit("/", 1)[0] + "/1"
     with gateway_server(tmp_path, CELERY_BROKER_URL=other, CELERIAC_LEDGER_URL=own_valkey.redis_url) as server:
-        answer = httpx.get(server.url + url("theirs"), timeout=30)
+        answer = http_client.get(server.url + url("theirs"))
         assert (answer.status_code, "cannot be searched" in answer.json()["detail"]) == (404, True)
-        assert httpx.post(server.url + url("theirs", "/cancel"), timeout=30).status_code == 202
+        assert http_client.post(server.url + url("theirs", "/cancel")).status_code == 202
     assert take(book, "theirs") == Refusal("cancelled", "")
 
 

@@ -11,7 +11,7 @@ import pytest
 import redis
 from celery import Celery
 
-from tests.support.servers.services import Server, gateway_server, http_client, wait_for
+from tests.support.servers.services import BOUND_S, Server, gateway_server, http_client, wait_for
 from tests.support.servers.workers import ACME, ACME_ALONE, crew
 
 pytestmark = pytest.mark.integration
@@ -38,7 +38,7 @@ def celery(valkey: Server) -> Iterator[Celery]:
 
 
 def job(gateway: str, job_id: str, wait_s: float = 20) -> dict[str, Any]:
-    answer = http_client.get(f"{gateway}/jobs/{quote(job_id, safe='')}", params={"wait_s": wait_s}, timeout=30)
+    answer = http_client.get(f"{gateway}/jobs/{quote(job_id, safe='')}", params={"wait_s": wait_s})
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
 
@@ -48,7 +48,7 @@ def test_a_job_of_any_id_runs_and_has_files(gateway: str, celery: Celery, tmp_pa
     """Its caller gets the result, and it is read, downloaded and deleted like any other."""
     params = {"notebook": str(tmp_path / "notes.txt")}
     result = celery.send_task("acme.take_note", kwargs=params, task_id=job_id, queue="etl")
-    assert result.get(timeout=30)["line_count"] == 1
+    assert result.get(timeout=BOUND_S)["line_count"] == 1
     found = job(gateway, job_id)
     assert (found["state"], found["id"]) == ("succeeded", job_id)
     (artifact,) = http_client.get(gateway + found["links"]["artifacts"]).json()["artifacts"]
