@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,10 +131,12 @@ def test_an_outage_of_the_ledger_for_all_costs_a_pause_and_no_run(house: House) 
     job_id = house.submit()
     runs_it = house.worker_of(job_id)
     os.kill(house.valkey.process.pid, signal.SIGSTOP)
+    silent_until = time.monotonic() + LEASE_S + 0.5  # the body stands before the lease is over
     try:
         wait_for(
             lambda: runs_it.says(f"{job_id}: its claim was not renewed in time: it is suspended"), "a suspended body"
         )
+        wait_for(lambda: time.monotonic() > silent_until, "the end of the lease")
     finally:
         os.kill(house.valkey.process.pid, signal.SIGCONT)
     assert house.outcomes(job_id) == ["succeeded"]
