@@ -66,10 +66,17 @@ def configure(app: Celery, settings: dict[str, Any]) -> None:
     app.conf.update(settings)
 
 
+def _queue_arguments(settings: BrokerSettings) -> dict[str, Any]:
+    """Return how RabbitMQ declares the queues of jobs."""
+    if settings.uses_redis:
+        return {}
+    return {"x-queue-type": "quorum"} if settings.quorum_queues else {"x-max-priority": PRIORITIES}
+
+
 def celery_settings(settings: BrokerSettings) -> dict[str, Any]:
     """Return Celery's settings that differ from its defaults."""
     direct = Exchange("")  # the default exchange: a queue's name is its routing key, so no binding is needed
-    arguments = {} if settings.uses_redis else {"x-max-priority": PRIORITIES}
+    arguments = _queue_arguments(settings)
     keys = Keys(settings.prefix)
     prefixed = {"global_keyprefix": keys.celery_prefix} if keys.celery_prefix else {}
     options: dict[str, Any] = {}

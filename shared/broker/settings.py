@@ -46,6 +46,10 @@ class BrokerSettings(KeySettings):
     visibility_timeout_s: float = Field(
         default=3_600, gt=0, description="Redis and SQS: seconds after which an unacknowledged message is redelivered."
     )
+    quorum_queues: bool = Field(
+        default=False,
+        description="RabbitMQ: declare the queues as quorum queues, which are replicated and have no priorities.",
+    )
     soft_shutdown_s: float = Field(
         default=20,
         ge=0,

@@ -105,6 +105,7 @@ def test_rabbitmq_runs_jobs_and_chords_and_the_most_urgent_first(valkey: Server,
                 ended = [jobs.ended(job_id)["state"] for job_id in (*by_priority, flaky, chord)]
                 wait_for(lambda: {http_client.get(url).status_code for url in urls} == {200}, "both jobs of theirs")
                 of_others = [jobs.ended(job_id.replace("/", "%2F"))["state"] for job_id in theirs]
+                _pause_and_resume(jobs, tmp_path / "held")
             finally:
                 workers.end()
     assert (ended, of_others) == (["succeeded"] * 6, ["cancelled", "succeeded"])
@@ -122,7 +123,7 @@ def _sent_by_others(broker_url: str, notebook: Path) -> list[str]:
 
 
 def test_what_rabbitmq_delivers_and_nobody_can_read_is_a_dead_letter(valkey: Server, tmp_path: Path) -> None:
-    """The worker goes on, each message is acknowledged and kept once, and can be put back."""
+    """The worker goes on, each message is acknowledged and kept once, and can be put back. Its queues are of quorum."""
     require_rabbitmq()
     with rabbitmq_server(tmp_path / "rabbitmq") as broker_url:
         env = {
@@ -130,6 +131,7 @@ def test_what_rabbitmq_delivers_and_nobody_can_read_is_a_dead_letter(valkey: Ser
             "CELERY_BROKER_URL": broker_url,
             "CELERIAC_LEDGER_URL": valkey.redis_url,
             "CELERIAC_STORE_URL": str(tmp_path / "store"),
+            "CELERIAC_QUORUM_QUEUES": "true",
         }
         with redis.Redis.from_url(valkey.redis_url) as ledger:
             ledger.flushall()
@@ -139,7 +141,8 @@ def test_what_rabbitmq_delivers_and_nobody_can_read_is_a_dead_letter(valkey: Ser
             worker = workers.start()
             _publish_poison(broker_url)
             letters = wait_for(lambda: _letters(gateway, len(RABBIT_POISON)), "all of them kept")
-            assert jobs.ended(jobs.submit("acme.take_note", {"notebook": str(tmp_path / "n")}))["state"] == "succeeded"
+            note: dict[str, Any] = {"notebook": str(tmp_path / "n")}
+            assert jobs.ended(jobs.submit("acme.take_note", note))["state"] == "succeeded"
             first = letters[-1]["id"]
             assert http_client.post(f"{gateway.url}/dead-letters/{first}/requeue").status_code == 204
             again = wait_for(lambda: _letters(gateway, len(RABBIT_POISON)), "the one put back")
@@ -149,6 +152,11 @@ def test_what_rabbitmq_delivers_and_nobody_can_read_is_a_dead_letter(valkey: Ser
             with Connection(broker_url) as connection:
                 channel: Any = connection.default_channel
                 wait_for(lambda: channel.queue_declare("etl", passive=True).message_count == 0, "an empty queue")
+                channel.queue_declare("etl", durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"})
+            chord = {"notebook": str(tmp_path / "n"), "binder": str(tmp_path / "b")}
+            for kind, params in (("acme.take_note", {**note, "behave": "flaky"}), ("acme.note_many", chord)):
+                assert jobs.ended(jobs.submit(kind, params))["state"] == "succeeded"
+            _pause_and_resume(jobs, tmp_path / "held")
 
 
 _TASK = {"id": "1", "task": "acme.take_note"}
