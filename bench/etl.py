@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,20 @@ _MOST_OF_OTHERS = 1.3
 
 @dataclass
 class Pair:
-    """Ours beside the tool of the engine, and the seconds that each took in each round."""
+    """Ours beside the tool of the engine, and what each took in each round."""
 
     name: str
     ours: Callable[[Path], object]
     theirs: Callable[[Path], object]
     tool: str
     seconds: list[tuple[float, float]] = field(default_factory=list)
+    cpu_seconds: list[tuple[float, float]] = field(default_factory=list)
+    """Of this process and the tool; not of a server."""
 
     def measure(self, scratch: Path) -> None:
-        self.seconds.append((_seconds(self.ours, scratch), _seconds(self.theirs, scratch)))
+        ours, theirs = _seconds(self.ours, scratch), _seconds(self.theirs, scratch)
+        self.seconds.append((ours[0], theirs[0]))
+        self.cpu_seconds.append((ours[1], theirs[1]))
 
     def line(self) -> str:
         ratios = [ours / theirs for ours, theirs in self.seconds]
@@ -83,15 +88,17 @@ class Pair:
         ours, theirs = (statistics.median(column) for column in zip(*self.seconds, strict=True))
         verdict = "met" if middle <= most else f"not met, by a factor of {middle / most:.2f}"
         spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
-        figures = f"{middle:7.2f} {spread:16}{ours:8.2f} s{theirs:8.2f} s"
+        by_cpu = statistics.median(ours / max(theirs, 0.01) for ours, theirs in self.cpu_seconds)
+        figures = f"{middle:7.2f} {spread:16}{by_cpu:7.2f}{ours:8.2f} s{theirs:8.2f} s"
         return f"{self.name:34}{figures}  {self.tool}; at most {most}: {verdict}"
 
 
-def _seconds(run: Callable[[Path], object], scratch: Path) -> float:
+def _seconds(run: Callable[[Path], object], scratch: Path) -> tuple[float, float]:
+    """Return the seconds that `run` takes by the clock and of CPU time, programs that it starts included."""
     scratch.mkdir()
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), sum(os.times()[:4])
     run(scratch)
-    taken = time.perf_counter() - begin
+    taken = time.perf_counter() - begin, sum(os.times()[:4]) - used
     shutil.rmtree(scratch)
     return taken
 
@@ -296,13 +303,22 @@ def main() -> None:
         for _ in range(chosen.rounds):
             for pair in pairs:
                 pair.measure(folder / "scratch")
-    title = f"{chosen.rows:,} rows, {chosen.threads} threads: ratio (range), our seconds, those of the tool"
+    figures = "ratio (range), ratio by CPU time (without servers), our seconds, the tool's"
+    title = f"{chosen.rows:,} rows, {chosen.threads} threads: {figures}"
     text = "\n".join([title, *(pair.line() for pair in pairs)])
     print(text)
     if not chosen.only:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "etl.txt").write_text(text + "\n", encoding="utf-8")
-        found = {"rows": chosen.rows, "threads": chosen.threads, "seconds": {pair.name: pair.seconds for pair in pairs}}
+        found = {
+            "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "machine": {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]},
+            "versions": {name: version(name) for name in ("duckdb", "pyarrow", "adbc-driver-postgresql")},
+            "rows": chosen.rows,
+            "threads": chosen.threads,
+            "seconds": {pair.name: pair.seconds for pair in pairs},
+            "cpu_seconds": {pair.name: pair.cpu_seconds for pair in pairs},
+        }
         (RESULTS / "etl.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
