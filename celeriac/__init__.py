@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shared.contract.definition import Concurrency, Contract, FedFromUpstream, Limits, Retry
     from shared.contract.names import ConnectionName, connection
     from shared.errors import TaskFailure, TransientFailure
-    from shared.workflows.definition import GroupResult, WorkflowContract
+    from shared.workflows.definition import GroupResult, Results, WorkflowContract
     from shared.workflows.nodes import Node, PlanRefused, chain, chord, fed_step, group, step
     from worker.runtime.run import Run
     from worker.runtime.task import runs
@@ -33,6 +33,7 @@ _FROM = {
     "Limits": "shared.contract.definition",
     "Node": "shared.workflows.nodes",
     "PlanRefused": "shared.workflows.nodes",
+    "Results": "shared.workflows.definition",
     "Retry": "shared.contract.definition",
     "Run": "worker.runtime.run",
     "TaskFailure": "shared.errors",
@@ -60,6 +61,7 @@ __all__ = [
     "Limits",
     "Node",
     "PlanRefused",
+    "Results",
     "Retry",
     "Run",
     "TaskFailure",

@@ -53,6 +53,7 @@ class _Written:
     concurrency_limit: int = 1
     retried_from: str | None = None  # the job that this one reruns
     parent: str | None = None  # the job or step whose task submitted this job
+    child: str | None = None  # of a job that a task submitted: the name that it has there
     job_id: str | None = None  # of a step: its job
     step: str | None = None  # of a step: its name
     after: tuple[str, ...] | None = None  # of a step: ids of the steps whose results it needs
@@ -189,6 +190,8 @@ class Record(_Written):
     queue_position: int | None = None  # number of jobs before it in its queue
     retried_as: str | None = None  # the latest rerun of this job
     reused_from: str | None = None  # of a step: the step of an earlier job whose result it has
+    children: tuple[str, ...] = ()  # of a step before an `expand()`: ids of the jobs that it submitted
+    children_failed: bool = False  # some of those did not succeed
     listed_as: str | None = None  # of an adopted job: its entry in lists, see `ids.id_listed`
 
     @property
@@ -260,7 +263,9 @@ def _alike(job: Entry) -> tuple[Any, ...] | None:
     return (*_shared(job), envelope)
 
 
-_reused_fields = _writer("state", "result", "artifacts", "attempt", "attempts", "worker", "started_at", "finished_at")
+_reused_fields = _writer(
+    "state", "result", "artifacts", "attempt", "attempts", "worker", "started_at", "finished_at", "children"
+)
 
 
 def parse_record(flat: Sequence[str], steps: Iterable[Sequence[str]] = ()) -> Record:

@@ -41,6 +41,32 @@ logger = logging.getLogger(__name__)
 EXPANSION = "expand"  # the name of the step that calls `expand()`
 
 
+class Results(Mapping[str, Any]):
+    """The results that `expand()` gets: of each step by its name, and of the jobs that a step has submitted."""
+
+    def __init__(self, steps: Mapping[str, Any], children: Mapping[str, Mapping[str, Any]]) -> None:
+        self._steps = steps
+        self._children = children
+
+    def __getitem__(self, step: str) -> Any:
+        return self._steps[step]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._steps)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def children(self, step: str) -> Mapping[str, Any]:
+        """Return the result of each job that the step submitted, by its name; None for one that did not succeed.
+
+        Raises `KeyError` for a step that is not one of the job's.
+        """
+        if step not in self._steps:
+            raise KeyError(step)
+        return self._children.get(step, {})
+
+
 class GroupResult(BaseModel):
     """Outcome of a group's steps. Each result is stored with its step."""
 
@@ -63,12 +89,13 @@ class WorkflowContract(Contract[ResultT]):
     def plan(self) -> Node:
         """Return the steps of this job. Raises `PlanRefused` for problems beyond the schema."""
 
-    def expand(self, results: Mapping[str, Any]) -> Node | None:  # noqa: ARG002 - for those who override it
+    def expand(self, results: Results) -> Node | None:  # noqa: ARG002 - for those who override it
         """Return the steps that follow those of `plan()`; None if there are none.
 
         `results` has the result of each step by its name: an object of the result type of its contract, a list of them
-        for a map, and None for a step that failed and may. It may be called again after a lost worker; what counts is
-        what the first attempt to end well returns. It raises `TaskFailure` to fail the job.
+        for a map, and None for a step that failed and may. `results.children("x")` has those of the jobs that step x
+        has submitted; they have ended, too. It may be called again after a lost worker; what counts is what the first
+        attempt to end well returns. It raises `TaskFailure` to fail the job.
         """
         return None
 
@@ -104,7 +131,7 @@ class WorkflowContract(Contract[ResultT]):
         self._refuse("plan()", _step_faults(steps))
         return node, steps
 
-    def expanded(self, results: Mapping[str, Any], taken: Collection[str]) -> tuple[Node, Sequence[PlannedStep]] | None:
+    def expanded(self, results: Results, taken: Collection[str]) -> tuple[Node, Sequence[PlannedStep]] | None:
         """Return the steps of `expand()`, and the same in order with their ids; None if there are none.
 
         `taken` are the names of the steps of the job so far. Raises `PlanRefused`.

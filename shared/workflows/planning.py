@@ -96,9 +96,7 @@ class Planner:
             raise PlanRefused(prepared.problems)
         if prepared.node is None:
             return self._single(prepared.job, prepared.options, job_id or uuid7(), lineage)
-        earlier = reusing.steps if reusing else ()
-        again = {step.plan.name for step in prepared.steps if not isinstance(step.plan, Expansion)}
-        done = {name: step for step in earlier if step.state == State.SUCCEEDED and (name := step.step or "") in again}
+        done = _done(prepared.steps, reusing.steps) if reusing else {}
         return self._workflow(prepared, prepared.node, job_id or uuid7(), lineage, done)
 
     def warm_up(self, contract: AnyContract) -> None:
@@ -165,6 +163,11 @@ class Planner:
         limits = {step.id: limits_of(step.plan.contract, options) for step in to_do}
         left = without(node, done.keys())
         messages = workflow_messages(self._composer, left, to_do, limits, job_id=job_id) if left else {}
+        for step in to_do:
+            if isinstance(
+                step.plan, Expansion
+            ):  # what it waits for last may be a child: then Celery does not publish it
+                messages |= workflow_messages(self._composer, step.plan, [step], limits, job_id=job_id)
         followers = _followers(planned)
         waited_for = {step.id for step in to_do}
 
@@ -251,6 +254,26 @@ def _wishes(options: RunOptions) -> dict[str, Any]:
         elif options.delay_s:
             wishes["due_at"] = now_ms + int(options.delay_s * 1000)
     return wishes
+
+
+def _done(planned: Sequence[PlannedStep], earlier: Sequence[Record]) -> dict[str, Record]:
+    """Return the steps of an earlier job that do not run again, by name.
+
+    A step runs again if one of its children did not succeed, since `expand()` gets the result of that; and so do those
+    after it, which are fed by it.
+    """
+    found = {step.step: step for step in earlier if step.state == State.SUCCEEDED}
+    done: dict[str, Record] = {}
+    again: set[str] = set()
+    for step in planned:
+        name = step.plan.name
+        if isinstance(step.plan, Expansion) or name not in found:
+            continue
+        if found[name].children_failed or again.intersection(step.after):
+            again.add(step.id)
+        else:
+            done[name] = found[name]
+    return done
 
 
 def _is_of(step: Record, plan: StepPlan) -> bool:

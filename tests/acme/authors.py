@@ -130,6 +130,27 @@ def has_children(job: Use, run: Run) -> list[str]:
 
 
 @use
+def submits_for_a_workflow(job: Use, run: Run) -> None:
+    """Submit two jobs that end after this one; the first attempt dies or fails if told to."""
+    run.submit(Use(what="waits_for_a_file", uri=job.uri), name="a")
+    if job.then == "is killed" and run.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job.then == "is flaky" and run.attempt == 1:
+        raise TransientFailure("flaky", "It is transient.")
+    run.submit(Use(what="fails_once" if job.then == "a child fails" else "lists", uri=job.uri), name="b")
+
+
+@use
+def waits_for_a_file(job: Use, run: Run) -> Done:
+    """Return when somebody has put `.go` into the folder."""
+    Path(job.uri, ".waits").touch()
+    while not Path(job.uri, ".go").exists():
+        run.progress(1)
+        time.sleep(0.05)
+    return Done(said="went")
+
+
+@use
 def writes_a_line(job: Use, run: Run) -> None:
     """Write a line into the file."""
     del run

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from shared.contract.definition import Contract, Limits, Retry
 from shared.errors import TaskFailure, TransientFailure
-from shared.workflows import Chain, Chord, Group, Node, WorkflowContract, step
+from shared.workflows import Chain, Chord, Group, Node, Results, WorkflowContract, step
 
 
 class Done(BaseModel):
@@ -112,6 +112,35 @@ class FanOut(
 
     def _line(self, name: str) -> Use:
         return Use(what="writes_a_line", uri=f"{self.folder}/.lines {name}")
+
+
+class AwaitChildren(
+    WorkflowContract[Done],
+    kind="acme.await_children",
+    queue="etl",
+    limits=Limits(soft_s=20, hard_s=30),
+    examples=[{"folder": "files", "how": "succeed"}],
+):
+    """Submit jobs, and go on with their results."""
+
+    folder: str = Field(description="The folder, which also has what a body remembers.")
+    how: str = Field(description="What happens to the children.")
+
+    def plan(self) -> Node:
+        """Return the step that submits them, and one after it."""
+        return Chain(
+            step("submits", Use(what="submits_for_a_workflow", uri=self.folder, then=self.how)),
+            step("after", Use(what="lists", uri=self.folder)),
+        )
+
+    def expand(self, results: Results) -> Node | None:
+        """Return a step that says what the children said."""
+        assert not results.children("after")
+        found = results.children("submits")
+        if None in found.values():
+            raise TaskFailure("child_failed", ", ".join(name for name, result in found.items() if result is None))
+        told = " ".join(f"{name}={found[name].said}" for name in sorted(found))
+        return step("end", Use(what="writes_a_line", uri=f"{self.folder}/.told {told}"))
 
 
 def first_time(folder: str) -> bool:

@@ -27,7 +27,7 @@ def child_of(parent_id: str, created_at_ms: int, job: Contract[Any], name: str, 
     """Return the entry of the child `name`. Its id follows from parent and name, so it is the same in each attempt."""
     prepared = prepare(job, SubmissionOptions.model_validate(dict(options)))
     child_id = uuid7_of(created_at_ms, f"{parent_id} {name}")
-    return planner().entry(prepared, job_id=child_id, parent=parent_id)
+    return planner().entry(prepared, job_id=child_id, parent=parent_id, child=name)
 
 
 def too_many_children() -> TaskFailure:

@@ -13,7 +13,8 @@ from shared.contract.definition import AnyContract
 from shared.errors import ClaimLost, TaskFailure
 from shared.ledger.client import Ledger
 from shared.ledger.records import Entry, Record
-from shared.workflows.definition import WorkflowContract, expands
+from shared.ledger.states import State
+from shared.workflows.definition import Results, WorkflowContract, expands
 from shared.workflows.feeding import MAPPED
 from shared.workflows.nodes import PlanRefused, ends_in_parallel
 from worker.runtime.children import planner
@@ -58,7 +59,7 @@ def expansions(families: Collection[str]) -> list[Definition]:
 def _expand(job: Any, run: Run, step: Record, whole: Record) -> Expanded:
     before = whole.steps[: [one.id for one in whole.steps].index(step.id)]  # an earlier attempt may have added others
     try:
-        found = job.expanded(_results(before), {one.step for one in (*before, step)})
+        found = job.expanded(_results(run.ledger, before), {one.step for one in (*before, step)})
     except PlanRefused as refused:
         raise TaskFailure("invalid_expansion", str(refused), remedy="Fix expand(), or the steps before it.") from None
     steps: Sequence[Entry] = ()
@@ -84,8 +85,19 @@ def _reused(ledger: Ledger, whole: Record) -> Sequence[Record]:
     return ()
 
 
-def _results(steps: Sequence[Record]) -> dict[str, Any]:
-    return {str(step.step): None if step.result is None else _result(step.kind, step.result) for step in steps}
+def _results(ledger: Ledger, steps: Sequence[Record]) -> Results:
+    submitted = {str(step.step): _of_children(ledger, step) for step in steps if step.children}
+    return Results({str(step.step): _result_of(step) for step in steps}, submitted)
+
+
+def _of_children(ledger: Ledger, step: Record) -> dict[str, Any]:
+    """Return the results of the children that have not been deleted since."""
+    found = (ledger.read(child_id) for child_id in step.children)
+    return {str(child.child): _result_of(child) for child in found if isinstance(child, Record)}
+
+
+def _result_of(ended: Record) -> Any:
+    return None if ended.state != State.SUCCEEDED or ended.result is None else _result(ended.kind, ended.result)
 
 
 def _result(kind: str, text: str) -> BaseModel | list[BaseModel]:

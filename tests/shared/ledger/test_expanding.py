@@ -135,3 +135,42 @@ def test_steps_that_are_used_again_are_done(accept: Any, ledger: Ledger) -> None
     assert last.upstream == '[{"a": 1}]'
     ledger.succeed(end.id, token=last.token, result=RESULT)
     assert (record(ledger, job.id).state, record(ledger, job.id).done) == ("succeeded", 4)
+
+
+def child_of(job: Entry, ledger: Ledger, parent: Claim, name: str) -> Entry:
+    """Return a job that the first step of `job` has submitted."""
+    child = replace(entry(), parent=job.steps[0].id, child=name)
+    assert ledger.submit(job.steps[0].id, token=parent.token, child=child)
+    return child
+
+
+def test_the_step_that_adds_steps_waits_for_children(accept: Any, ledger: Ledger, client: redis.Redis) -> None:
+    """Celery does not publish it after a child, so it has a message of its own; what ends twice counts once."""
+    planned = workflow(["list", "expand"], {"expand": ["list"]})
+    first, last = planned.steps
+    job = replace(planned, steps=(first, replace(last, message=json.dumps({"headers": {"id": last.id}}))))
+    accept(job)
+    parent = claimed(ledger, first.id)
+    early, late = (child_of(job, ledger, parent, name) for name in ("early", "late"))
+    assert ledger.submit(first.id, token=parent.token, child=early)  # a repeated attempt
+    ledger.succeed(early.id, token=claimed(ledger, early.id).token, result='{"early": 1}')
+    ledger.succeed(first.id, token=parent.token, result=RESULT)
+    assert claim(ledger, last.id).why == "early"  # type: ignore[union-attr]  # it is refused
+    ledger.fail(late.id, token=claimed(ledger, late.id).token, error=ERROR)
+    assert states(ledger, job) == {"list": "succeeded", "expand": "queued"}
+    assert client.lrange("etl\x06\x165", 0, 0) == [numbered(job.steps[1].message)]
+    found = record(ledger, job.id).steps[0]
+    assert (sorted(found.children), found.children_failed) == (sorted([early.id, late.id]), True)
+    assert record(ledger, late.id).child == "late"
+
+
+def test_children_that_a_workflow_waits_for_are_cancelled_with_it(accept: Any, ledger: Ledger) -> None:
+    """Although the step that submitted them has succeeded; the last step is not published by their end."""
+    job = workflow(["list", "expand"], {"expand": ["list"]})
+    accept(job)
+    parent = claimed(ledger, job.steps[0].id)
+    child = child_of(job, ledger, parent, "a")
+    ledger.succeed(job.steps[0].id, token=parent.token, result=RESULT)
+    ledger.cancel(job.id, reason="stop")
+    assert record(ledger, child.id).state == "cancelled"
+    assert states(ledger, job) == {"list": "succeeded", "expand": "cancelled"}

@@ -5,7 +5,8 @@
 -- luacheck: read globals NOW change load set (records)
 -- luacheck: read globals emit (events)
 -- luacheck: read globals error_document (results)
--- luacheck: read globals close_steps settle (steps)
+-- luacheck: globals cancel_children (steps)
+-- luacheck: read globals close_steps expanding_step settle (steps)
 -- luacheck: globals end_children (endings)
 
 -- Replies as `T.cancel`.
@@ -33,11 +34,18 @@ end
 -- 'started'}.
 function T.cancel(a) return cancel(load(a.id), a.reason) end
 
--- A job or step has ended: cancel what it has submitted, unless it succeeded.
+cancel_children = function(ids, reason)
+  for _, id in ipairs(ids) do cancel(load(id), reason) end
+end
+
+-- A job or step has ended: cancel what it has submitted, unless it succeeded; note it if an `expand()` gets the
+-- results.
 end_children = function(record)
-  for _, id in ipairs(record.state == 'succeeded' and {} or redis.call('SMEMBERS', KEY.children .. record.id)) do
-    cancel(load(id), 'The job that submitted it ended: ' .. record.state .. '.')
-  end
-  set(record, { has_children = false })
+  local ids = redis.call('SMEMBERS', KEY.children .. record.id)
+  local job = record.job_id and load(record.job_id)
+  set(record, { has_children = false, children = job and expanding_step(job) and cjson.encode(ids) })
   change('DEL', KEY.children .. record.id)
+  if record.state ~= 'succeeded' then
+    cancel_children(ids, 'The job that submitted it ended: ' .. record.state .. '.')
+  end
 end

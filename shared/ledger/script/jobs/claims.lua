@@ -8,7 +8,7 @@
 -- luacheck: read globals celery_exception error_document note_celery_result (results)
 -- luacheck: read globals refer (files)
 -- luacheck: read globals count_under enter held_at_claim publish_first unlist (queues)
--- luacheck: read globals drop_messages_before is_tolerated settle upstream_of (steps)
+-- luacheck: read globals drop_messages_before expanding_step is_tolerated settle upstream_of (steps)
 -- luacheck: read globals close_attempt expire quarantine stop (endings)
 -- luacheck: read globals create index write (submission)
 
@@ -177,14 +177,20 @@ function T.progress(a)
   return record.cancel_requested_at and 'cancel' or 'ok'
 end
 
--- submit: {id, token, job: record}. Accept a job as a child of a running one, if it has not been. Replies 'ok' |
--- 'cancel' | 'full' | 'refused'.
+-- submit: {id, token, job: record}. Accept a job as a child of a running one, if it has not been. If that is a step of
+-- a job with an `expand()`, this waits for the child. Replies 'ok' | 'cancel' | 'full' | 'refused'.
 function T.submit(a)
   local record = load(a.id)
   if not holds(record, a) then return 'refused' end
   if record.cancel_requested_at then return 'cancel' end
   if field_of(a.job.id, 'state') or redis.call('ZSCORE', KEY.gone, a.job.id) then return 'ok' end
   if redis.call('SCARD', KEY.children .. record.id) >= MOST_CHILDREN then return 'full' end
+  local job = record.job_id and load(record.job_id)
+  local awaiting = job and expanding_step(job)
+  if awaiting then
+    set(awaiting, { waits_for = tonumber(awaiting.waits_for) + 1 })
+    a.job.awaited_by = awaiting.id
+  end
   write(a.job)
   set(record, { has_children = '1' })
   change('SADD', KEY.children .. record.id, a.job.id)

@@ -8,7 +8,7 @@
 -- luacheck: read globals keep_lineage unrefer (files)
 -- luacheck: read globals enter unlist (queues)
 -- luacheck: globals settle (steps)
--- luacheck: read globals close_steps drop_message step_ended (steps)
+-- luacheck: read globals child_ended close_steps drop_message step_ended (steps)
 
 local function close_attempt(record, outcome)
   if not record.attempt or record.attempt_open ~= '1' then return end
@@ -61,6 +61,7 @@ settle = function(record, state, outcome, alone)
     change('DEL', KEY.checkpoint .. record.id)
   end
   if record.has_children then end_children(record) end
+  if record.awaited_by then child_ended(record) end
   if not record.job_id then
     change('ZADD', KEY.ended, NOW + retention_ms, record.id)
     unrefer(record)

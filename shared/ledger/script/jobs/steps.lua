@@ -5,9 +5,10 @@
 -- luacheck: read globals NOW change field_of hand_of int load set (records)
 -- luacheck: read globals emit emit_state (events)
 -- luacheck: read globals error_document (results)
--- luacheck: read globals enter note_published (queues)
+-- luacheck: read globals has_message (messages)
+-- luacheck: read globals enter note_published publish (queues)
 
-local settle -- defined later; a job and its steps end each other
+local settle, cancel_children -- defined later; a job, its steps and their children end each other
 
 local function steps_of(job)
   local steps = {}
@@ -15,15 +16,20 @@ local function steps_of(job)
   return steps
 end
 
--- End every step of a job that has not ended: running ones are requested to stop, the others are closed.
+-- End every step of a job that has not ended: running ones are requested to stop, the others are closed. What the
+-- job waits for besides its steps is cancelled.
 local function close_steps(job, state, reason)
-  for _, step in ipairs(steps_of(job)) do
+  local steps = steps_of(job)
+  for _, step in ipairs(steps) do
     if step.state == 'running' then
       set(step, { cancel_requested_at = NOW, cancel_reason = reason })
       change('PUBLISH', KEY.cancels, step.id)
     elseif not FINAL[step.state] then
       settle(step, state, { error = error_document(state, reason, '') }, true)
     end
+  end
+  for _, step in ipairs(steps) do
+    if step.children then cancel_children(cjson.decode(step.children), reason) end
   end
 end
 
@@ -51,6 +57,36 @@ local function emit_progress(job)
   emit(job, 'progress', cjson.encode(progress))
 end
 
+-- The step that calls `expand()` for a job, if it has not run yet. It is the last one until it has added others, and
+-- the only one of the kind of the job.
+local function expanding_step(job)
+  local ids = cjson.decode(job.steps)
+  local last = load(ids[#ids])
+  if last and last.kind == job.kind and last.state == 'waiting' then return last end
+end
+
+-- One of what a step waits for has ended. Returns the step if it was the last of that.
+local function wait_for_less(id)
+  local record = load(id)
+  if not record or record.state ~= 'waiting' then return end
+  local waits_for = tonumber(record.waits_for) - 1
+  set(record, { waits_for = waits_for })
+  if waits_for > 0 then return end
+  enter(record, 'queued')
+  return record
+end
+
+-- Apply the end of a child to the step that gets its result. Celery does not publish that step now, and has perhaps
+-- done so too early. If a version without this has planned the job, the keeper does.
+local function child_ended(child)
+  local parent = child.state ~= 'succeeded' and load(child.parent)
+  if parent then set(parent, { children_failed = '1' }) end
+  local step = wait_for_less(child.awaited_by)
+  if not step then return end
+  if has_message(step) then publish(step) else note_published(step) end
+  emit_state(step)
+end
+
 -- Apply the end of a step to its job and to the steps after it.
 local function step_ended(step)
   local job = load(step.job_id)
@@ -60,15 +96,10 @@ local function step_ended(step)
     set(job, { done = tonumber(job.done or '0') + 1 })
     if tolerated then set(job, { tolerated = tonumber(job.tolerated or '0') + 1 }) end
     for _, id in ipairs(cjson.decode(step.before or '[]')) do
-      local follower = load(id)
-      if follower and follower.state == 'waiting' then
-        local waits_for = tonumber(follower.waits_for) - 1
-        set(follower, { waits_for = waits_for })
-        if waits_for == 0 then -- Celery publishes it now, or the keeper if that fails
-          enter(follower, 'queued')
-          note_published(follower)
-          emit_state(follower)
-        end
+      local follower = wait_for_less(id)
+      if follower then -- Celery publishes it now, or the keeper if that fails
+        note_published(follower)
+        emit_state(follower)
       end
     end
     if FINAL[job.state] then return end
