@@ -58,7 +58,7 @@ def test_it_waits_for_the_children_and_gets_their_results(jobs: Jobs, tmp_path: 
     assert len(children(jobs, job_id)) == 2
 
 
-def test_a_child_that_failed_has_no_result_and_a_partial_rerun_submits_anew(jobs: Jobs, tmp_path: Path) -> None:
+def test_a_child_that_failed_has_no_result_and_a_partial_rerun_submits_others(jobs: Jobs, tmp_path: Path) -> None:
     """What is None is for `expand()` to judge. The step whose child failed runs again, and those that it feeds."""
     (tmp_path / ".go").touch()
     first = jobs.ended(submitted(jobs, tmp_path, "a child fails"))
