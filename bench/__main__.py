@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-import urllib.request
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import redis
 
 from bench import script, servers
-from bench.load import Request, load
+from bench.load import Request, answer, load
 from bench.report import Figures, Goal, lines, save
 
 CONNECTIONS = 32
@@ -67,22 +66,12 @@ GOALS = (
 )
 
 
-def _answer(request: Request, port: int) -> tuple[bytes, dict[str, str]]:
-    head, _, body = request.text().partition(b"\r\n\r\n")
-    headers = dict(line.split(": ", 1) for line in head.decode().splitlines()[1:])
-    url = f"http://127.0.0.1:{port}{request.path}"
-    with urllib.request.urlopen(
-        urllib.request.Request(url, data=body or None, headers=headers, method=request.method)
-    ) as answer:
-        return answer.read(), dict(answer.headers)
-
-
 def _located(request: Request, port: int) -> Request:
     """Return `request` for a job that exists, if it reads one."""
     if request.path != "{job}":
         return request
-    path = _answer(SUBMIT, port)[1]["location"]
-    tag = _answer(Request("GET", path), port)[1]["etag"]
+    path = answer(SUBMIT, port)[1]["location"]
+    tag = answer(Request("GET", path), port)[1]["etag"]
     headers = {name: value.format(etag=tag) for name, value in request.headers.items()}
     return Request(request.method, path, headers=headers, status=request.status)
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -74,6 +75,17 @@ class Request:
         headers = {"Host": "127.0.0.1", **own, **self.headers}
         lines = [f"{self.method} {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def answer(request: Request, port: int) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the headers of the response to one request."""
+    head, _, body = request.text().partition(b"\r\n\r\n")
+    headers = dict(line.split(": ", 1) for line in head.decode().splitlines()[1:])
+    url = f"http://127.0.0.1:{port}{request.path}"
+    with urllib.request.urlopen(
+        urllib.request.Request(url, data=body or None, headers=headers, method=request.method)
+    ) as response:
+        return response.read(), dict(response.headers)
 
 
 async def load(port: int, request: Request, *, connections: int, duration_s: float, begin: Callable[[], None]) -> Load:
