@@ -3,6 +3,9 @@
 Many connections wait, each for a job of its own that nobody runs. Shown is the memory of the gateway before, meanwhile
 and after, and its CPU time in some quiet seconds, beside that of the same seconds without any client. A request waits
 for a minute at most, so on a busy machine set CLIENTS to fewer than 5,000.
+
+Seen on a busy machine: 33 KiB for a client that waits with `wait_s`, 63 KiB for a stream of events. Of these, uvicorn
+with an application that only waits takes 11 KiB, and it does not give them back to the system either.
 """
 
 from __future__ import annotations
