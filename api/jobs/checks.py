@@ -37,16 +37,19 @@ class Checks:
 
     def passes(self, job: Prepared, base: str) -> bool:
         """Return whether this job and all before it can be accepted. `base` is the pointer to it in the body."""
-        wrong = [
-            *_option_problems(job.job, job.options),
-            *_item_limit_problems(job),
-            *_callback_problems(job.options, self.callbacks),
-            *(_at_params(path, message) for path, message in job.problems),
-        ]
-        self._too_large += [_below(base, error) for error in self._size_problems(job)]
-        unknown = [error for path, one in [((), job.job), *job.elements] for error in self._unknown_in(one, path)]
-        self._wrong += [_below(base, error) for error in wrong]
-        self._unknown += [_below(base, error) for error in unknown]
+        if job.options.model_fields_set or job.problems or job.node is not None:  # else there is nothing to see
+            wrong = [
+                *_option_problems(job.job, job.options),
+                *_item_limit_problems(job),
+                *_callback_problems(job.options, self.callbacks),
+                *(_at_params(path, message) for path, message in job.problems),
+            ]
+            self._too_large += [_below(base, error) for error in self._size_problems(job)]
+            self._wrong += [_below(base, error) for error in wrong]
+        for path, one in (((), job.job), *job.elements):
+            for problem in check_connections(one, self.connections):
+                error = _at_params((*path, *problem.path), problem.message)
+                self._unknown.append(_below(base, error))
         return not (self._wrong or self._unknown or self._too_large)
 
     def refuse(self) -> None:
@@ -55,10 +58,6 @@ class Checks:
         if errors:
             code = "unknown_connection" if self._unknown else "invalid_request" if self._wrong else "workflow_too_large"
             raise Problem(422, code, f"{errors[0].pointer}: {errors[0].message}", errors=errors)
-
-    def _unknown_in(self, job: Contract[Any], path: Path) -> Iterator[FieldError]:
-        for problem in check_connections(job, self.connections):
-            yield _at_params((*path, *problem.path), problem.message)
 
     def _size_problems(self, job: Prepared) -> Iterator[FieldError]:
         if job.node is None or self._too_large:

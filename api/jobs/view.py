@@ -33,6 +33,8 @@ from shared.ledger.records import Accepted, Damaged, Entry, Record
 from shared.ledger.states import State
 from shared.texts import as_text, finite
 
+_ID = "<id>"  # the place of an id in a text
+
 
 @contextmanager
 def _reading(record: Record) -> Iterator[None]:
@@ -82,12 +84,8 @@ def accepted(entry: Entry, job_id: str, created_at_ms: int) -> str:
     For an idempotent replay, `job_id` is the id of the first submission.
     """
     waits = entry.due_at is not None and entry.due_at > created_at_ms
-    return _accepted_form() % {
-        "id": job_id,
-        "kind": entry.kind,
-        "state": State.SCHEDULED if waits else State.QUEUED,
-        "created_at": _text_of(created_at_ms),
-    }
+    state = State.SCHEDULED if waits else State.QUEUED
+    return _accepted_text(entry.kind, state, created_at_ms).replace(_ID, job_id)
 
 
 def batch_accepted(entries: Iterable[Entry], reply: Accepted) -> str:
@@ -96,17 +94,19 @@ def batch_accepted(entries: Iterable[Entry], reply: Accepted) -> str:
     return f'{{"jobs":[{",".join(accepted(entry, job_id, reply.created_at_ms) for entry, job_id in jobs)}]}}'
 
 
+@lru_cache(maxsize=64)  # all jobs of a batch, and of one round trip, are accepted at the same time
+def _accepted_text(kind: str, state: State, created_at_ms: int) -> str:
+    """Return the JSON of `JobAccepted` with `_ID` in the place of the id."""
+    created_at = to_json(at(created_at_ms)).decode().strip('"')
+    return _accepted_form() % {"id": _ID, "kind": kind, "state": state, "created_at": created_at}
+
+
 @cache
 def _accepted_form() -> str:
     """Return the JSON of `JobAccepted` with a placeholder for each value; no value needs escaping."""
     places: dict[str, Any] = {name: f"%({name})s" for name in JobAccepted.model_fields}
     places["links"] = _links_below("/jobs/%(id)s")
     return JobAccepted.model_construct(**places).model_dump_json(warnings=False)
-
-
-@lru_cache(maxsize=64)  # all jobs of a batch, and of one round trip, are accepted at the same time
-def _text_of(ms: int) -> str:
-    return to_json(at(ms)).decode().strip('"')
 
 
 def links(job_id: str) -> Links:

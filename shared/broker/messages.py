@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from celery import Signature
@@ -25,6 +26,8 @@ from shared.broker.settings import BrokerSettings
 from shared.contract.definition import AnyContract
 from shared.contract.options import PRIORITIES
 from shared.ledger.backend import LedgerBackend
+from shared.ledger.envelopes import composed, envelope_of, has_envelope
+from shared.ledger.ids import uuid7
 
 PARAMS_SHOWN = 256  # characters of the parameters that events and Flower show
 _EMBED = '{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
@@ -104,6 +107,7 @@ class Composer:
         self.app = make_celery(settings, transport=CapturingTransport, backend="shared.broker.messages:SilentBackend")
         self.app.conf.task_send_sent_event = False  # it would go nowhere, and cost as much as the message
         self._forms: dict[str, str] = {}  # by kind: the text of a message, with places for what differs
+        self._envelope = lru_cache(maxsize=1_024)(self._new_envelope)
 
     def message(self, contract: AnyContract, job_id: str, params: str, options: MessageOptions, *, queue: str) -> str:
         """Return the message of a single job. `params` is JSON text."""
@@ -116,6 +120,20 @@ class Composer:
             "priority": self._wire_priorities[options.priority],
             "queue": _as_json(queue),
         }
+
+    def enveloped(
+        self, contract: AnyContract, job_id: str, params: str, options: MessageOptions, *, queue: str
+    ) -> tuple[str, str | None]:
+        """Return the message of a single job, and its envelope; None if the record keeps the message itself."""
+        envelope = self._envelope(contract, options, queue) if has_envelope(params) else None
+        if envelope is None:
+            return self.message(contract, job_id, params, options, queue=queue), None
+        return composed(envelope, job_id=job_id, kind=contract.spec.kind, queue=queue, params=params), envelope
+
+    def _new_envelope(self, contract: AnyContract, options: MessageOptions, queue: str) -> str | None:
+        job_id, params = uuid7(), "{}"
+        message = self.message(contract, job_id, params, options, queue=queue)
+        return envelope_of(message, job_id=job_id, kind=contract.spec.kind, queue=queue, params=params)
 
     def _form(self, contract: AnyContract) -> str:
         """Return the text of a message of this kind, with a place for each value that differs."""

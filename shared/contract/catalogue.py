@@ -41,7 +41,7 @@ class Catalogue(Mapping[str, AnyContract]):
         for name in modules:
             for module in import_tree(name):
                 found |= {contract.spec.kind: contract for contract in contracts_in(module)}
-            if not any(c.__module__ == name or c.__module__.startswith(f"{name}.") for c in found.values()):
+            if not any(_is_in(contract, name) for contract in found.values()):
                 raise DefinitionError(
                     f"CELERIAC_CONTRACTS: {name!r} defines no contract. Correct the name, or remove it."
                 )
@@ -79,8 +79,8 @@ def catalogue() -> Catalogue:
     names = dict.fromkeys((*(name.strip() for name in named if name.strip()), *installed(KINDS).values()))
     found = Catalogue.load(names)
     for family, module in installed(KINDS).items():
-        for contract in Catalogue.load([module]).values():
-            if contract.spec.family != family:
+        for contract in found.values():
+            if _is_in(contract, module) and contract.spec.family != family:
                 raise DefinitionError(
                     f"The entry point {family!r} of {KINDS} has the kind {contract.spec.kind}, whose family is "
                     f"{contract.spec.family!r}. Name the entry point like the family."
@@ -93,6 +93,11 @@ def contracts_in(module: types.ModuleType) -> Iterator[AnyContract]:
     for value in vars(module).values():
         if _is_contract(value) and value.__module__ == module.__name__:
             yield value
+
+
+def _is_in(contract: AnyContract, name: str) -> bool:
+    """Return whether a module, or one below it, defines the contract."""
+    return f"{contract.__module__}.".startswith(f"{name}.")
 
 
 def _is_contract(value: Any) -> typing.TypeGuard[AnyContract]:

@@ -28,10 +28,15 @@ _LARGEST = 4_096  # characters of parameters: the script encodes them slowly
 _HEADERS = '"headers": {'
 
 
+def has_envelope(params: str) -> bool:
+    """Return whether the script can make the message of a job with these parameters, if it has a known form."""
+    shown = params[:_SHOWN]
+    return len(params) <= _LARGEST and shown.isascii() and shown.isprintable()
+
+
 def envelope_of(message: str, *, job_id: str, kind: str, queue: str, params: str) -> str | None:
     """Return the envelope of a message, or None if it has another form."""
-    shown = params[:_SHOWN]
-    if len(params) > _LARGEST or not (shown.isascii() and shown.isprintable()):
+    if not has_envelope(params):
         return None
     latest = _latest(kind, queue)  # that of the last such message is mostly right, and compared in a tenth of the time
     if not (latest and composed(latest[0], job_id=job_id, kind=kind, queue=queue, params=params) == message):

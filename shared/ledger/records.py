@@ -66,6 +66,7 @@ class _Written:
 class Entry(_Written):
     """A job to accept, with its steps."""
 
+    envelope: str | None = None  # of its message, where the caller knows it: see `envelopes.py`
     steps: tuple[Entry, ...] = ()
     counts_steps: bool = False  # of a workflow: its result is the numbers of its steps, even if only one is the last
     reused: Record | None = None  # of a step: the step of an earlier job whose result is reused
@@ -246,7 +247,7 @@ _SHARED = ("kind", "contract", "queue", "priority", "retention_ms", "max_crashes
 _alike_fields = _writer(*_SHARED)
 _shared = attrgetter(*_SHARED)
 _PLAIN = {field.name: field.default for field in fields(Entry)}
-_OWN = ("id", "params", "message")
+_OWN = ("id", "params", "message", "envelope")
 _WISHES = tuple(name for name in _PLAIN if name not in {*_SHARED, *_OWN})
 _wishes = attrgetter(*_WISHES)
 _NO_WISHES = tuple(_PLAIN[name] for name in _WISHES)
@@ -259,7 +260,9 @@ def _alike(job: Entry) -> tuple[Any, ...] | None:
     """
     if job.message is None or "artifact://" in job.params or _wishes(job) != _NO_WISHES:
         return None
-    envelope = envelope_of(job.message, job_id=job.id, kind=job.kind, queue=job.queue, params=job.params)
+    envelope = job.envelope
+    if envelope is None:
+        envelope = envelope_of(job.message, job_id=job.id, kind=job.kind, queue=job.queue, params=job.params)
     return (*_shared(job), envelope)
 
 

@@ -107,14 +107,19 @@ class Planner:
     def _single(self, job: Contract[Any], options: RunOptions, job_id: str, lineage: dict[str, Any]) -> Entry:
         contract, params = type(job), job.model_dump_json(exclude_unset=True)
         queue = options.queue or contract.spec.queue
+        limits = limits_of(contract, options)
+        message, envelope = self._composer.enveloped(contract, job_id, params, limits, queue=queue)
+        by = _by(contract)
+        places = _places(contract, job.model_dump(mode="json", include=by) if by else {})
         return Entry(
             id=job_id,
             queue=queue,
             params=params,
-            message=self._composer.message(contract, job_id, params, limits_of(contract, options), queue=queue),
+            message=message,
+            envelope=envelope,
             contract=fingerprint(contract),
             **self._policy(contract, options),
-            **(_wishes(options) | _places(contract, job.model_dump(mode="json", include=_by(contract)))),
+            **(_wishes(options) | places),
             **lineage,
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from shared.broker.messages import Composer
+from shared.broker.messages import Composer, MessageOptions
 from shared.broker.settings import BrokerSettings
 from shared.contract.catalogue import catalogue
 from shared.contract.options import RunOptions
@@ -49,6 +49,17 @@ def test_the_messages_of_all_kinds_have_a_known_form(kind: str) -> None:
         envelope = envelope_of(job.message or "", **parts)
         assert envelope is not None
         assert composed(envelope, **parts) == job.message
+        assert job.envelope == envelope  # found once for all such jobs, not for each
+
+
+@pytest.mark.parametrize("params", ['{"a": 1}', '{"a": "é"}', '{"a": "' + "x" * 4_096 + '"}'])
+def test_a_message_of_an_envelope_is_that_of_the_template(params: str) -> None:
+    """Celery's message decides; what differs from the form has no envelope."""
+    composer, contract, job_id = Composer(BrokerSettings()), catalogue()["etl.extract_data"], uuid7()
+    options = MessageOptions(7, 20.0, 30.5)
+    message, envelope = composer.enveloped(contract, job_id, params, options, queue="report")
+    assert message == composer.message(contract, job_id, params, options, queue="report")
+    assert (envelope is not None) == (params == '{"a": 1}')
 
 
 PARAMS = {

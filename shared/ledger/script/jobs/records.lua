@@ -116,7 +116,14 @@ end
 -- Record a writing command with many values, which are text or numbers.
 local function change_alike(command, key, values)
   commands[#commands + 1], last_of[key] = { command, key, unpack(values) }, nil
-  types[key] = command ~= 'HSET' and TYPE_OF[command] or types[key]
+  types[key] = TYPE_OF[command] or types[key]
+end
+
+-- Record the HSET of hashes that share all but some values. `put` is the command for the first one: the name and the
+-- values that differ are put into it for each, so that a thousand records need no thousand tables. `texts` has the
+-- values that differ, from `from` on: `step` of a hash, of which the first `own` are the first values of `put`.
+local function change_hashes(keys, put, texts, from, step, own)
+  commands[#commands + 1] = { keys = keys, put = put, texts = texts, from = from, step = step, own = own }
 end
 
 local function count(field, n) counts[field] = (counts[field] or 0) + (n or 1) end
@@ -124,6 +131,16 @@ local function count(field, n) counts[field] = (counts[field] or 0) + (n or 1) e
 local function must_be(wanted, key)
   if hashes[key] then return end
   if type(redis.pcall(SIZE_OF[wanted], key)) == 'table' then error(key .. ' is not a ' .. wanted, 0) end
+end
+
+local function write_hashes(noted)
+  local put, texts, at, call = noted.put, noted.texts, noted.from, redis.call
+  for _, key in ipairs(noted.keys) do
+    put[2] = key
+    for i = 0, noted.own - 1 do put[4 + 2 * i] = texts[at + i] end
+    call(unpack(put))
+    at = at + noted.step
+  end
 end
 
 -- Write all recorded changes or, with an error, none.
@@ -155,7 +172,9 @@ local function write_changes()
     end
   end
   for i = 1, n do redis.call(unpack(records[i])) end
-  for i = 1, #commands do redis.call(unpack(commands[i])) end
+  for i = 1, #commands do
+    if commands[i].keys then write_hashes(commands[i]) else redis.call(unpack(commands[i])) end
+  end
   for field, more in pairs(counts) do counted[field] = (counted[field] or 0) + more end
 end
 

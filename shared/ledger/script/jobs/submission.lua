@@ -1,7 +1,7 @@
 -- Accepting jobs.
 
 -- luacheck: read globals KEY (keys)
--- luacheck: read globals MOST_VALUES NOW change change_alike count field_of hand_of int is_number listed load (records)
+-- luacheck: read globals MOST_VALUES NOW change change_alike change_hashes count field_of hand_of int is_number listed load (records)
 -- luacheck: read globals must_be must_be_text record_key set take_in_hand (records)
 -- luacheck: read globals begin_events (events)
 -- luacheck: read globals store_celery_result (results)
@@ -107,28 +107,25 @@ local function write_alike(group, columns, ids)
   local now, list = int(NOW), list_of(record)
   record.created_at, record.queued_at, record.published_at, record.publishes = now, now, now, '1'
   record.state, record.begins = 'queued', 'queued'
-  local fields, place, keys = {}, order(record), {}
+  local place, keys, own = int(order(record)), {}, record.envelope and 2 or 3 -- texts: Redis writes numbers slowly
+  local put = { 'HSET', '', 'id', '', 'params', '' }
+  if not record.envelope then put[7], put[8] = 'message', '' end
   local alphabetically, by_time, by_place, messages = {}, {}, {}, {}
   for name, value in pairs(record) do
     must_be_text('HSET', name, value)
-    fields[#fields + 1], fields[#fields + 2] = name, value
+    put[#put + 1], put[#put + 2] = name, value
   end
+  local n = 0
   for at = from, columns.next - 1, COLUMNS do
-    local id, message = texts[at], texts[at + 2]
-    local key = record_key(id)
-    local n = #keys + 1
-    ids[#ids + 1], keys[n] = id, key
-    if record.envelope then
-      change_alike('HSET', key, { 'id', id, 'params', texts[at + 1], unpack(fields) })
-    else
-      change_alike('HSET', key, { 'id', id, 'params', texts[at + 1], 'message', message, unpack(fields) })
-      message = numbered({ message = message, publishes = '1' })
-    end
-    alphabetically[2 * n - 1], alphabetically[2 * n] = 0, id
-    by_time[2 * n - 1], by_time[2 * n] = NOW, id
-    by_place[2 * n - 1], by_place[2 * n] = place, id
-    messages[n] = message
+    local id, message, value = texts[at], texts[at + 2], 2 * n + 1
+    n = n + 1
+    keys[n], ids[#ids + 1] = record_key(id), id
+    alphabetically[value], alphabetically[value + 1] = '0', id
+    by_time[value], by_time[value + 1] = now, id
+    by_place[value], by_place[value + 1] = place, id
+    messages[n] = record.envelope and message or numbered({ message = message, publishes = '1' })
   end
+  change_hashes(keys, put, texts, from, COLUMNS, own)
   take_in_hand({ id = texts[from], created_at = now, state = 'queued' })
   if redis.call('EXISTS', unpack(keys)) > 0 then
     for _, key in ipairs(keys) do must_be('hash', key) end
