@@ -2,7 +2,7 @@
 -- that a job is to be cancelled when its message comes.
 
 -- luacheck: read globals KEY (keys)
--- luacheck: read globals NOW change field_of load record_key set (records)
+-- luacheck: read globals NOW change field_of record_key set (records)
 -- luacheck: read globals emit_state (events)
 -- luacheck: read globals PRIORITY_SEPARATOR enter list_of published_key told_by (queues)
 -- luacheck: read globals adopt (claims)
