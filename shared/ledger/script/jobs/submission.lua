@@ -1,8 +1,8 @@
 -- Accepting jobs.
 
 -- luacheck: read globals KEY (keys)
--- luacheck: read globals MOST_VALUES NOW change change_alike change_hashes count field_of hand_of int is_number (records)
--- luacheck: read globals listed load must_be must_be_text record_key set take_in_hand (records)
+-- luacheck: read globals MOST_VALUES NOW change change_alike change_hashes count field_of hand_of int (records)
+-- luacheck: read globals is_number listed load must_be must_be_text record_key set take_in_hand (records)
 -- luacheck: read globals begin_events (events)
 -- luacheck: read globals store_celery_result (results)
 -- luacheck: read globals keep_lineage refer (files)
