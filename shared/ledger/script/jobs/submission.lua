@@ -108,12 +108,12 @@ local function write_alike(group, columns, ids)
   record.created_at, record.queued_at, record.published_at, record.publishes = now, now, now, '1'
   record.state, record.begins = 'queued', 'queued'
   local place, keys, own = int(order(record)), {}, record.envelope and 2 or 3 -- texts: Redis writes numbers slowly
-  local put = { 'HSET', '', 'id', '', 'params', '' }
-  if not record.envelope then put[7], put[8] = 'message', '' end
+  local first = { 'HSET', '', 'id', '', 'params', '' }
+  if not record.envelope then first[7], first[8] = 'message', '' end
   local alphabetically, by_time, by_place, messages = {}, {}, {}, {}
   for name, value in pairs(record) do
     must_be_text('HSET', name, value)
-    put[#put + 1], put[#put + 2] = name, value
+    first[#first + 1], first[#first + 2] = name, value
   end
   local n = 0
   for at = from, columns.next - 1, COLUMNS do
@@ -125,7 +125,7 @@ local function write_alike(group, columns, ids)
     by_place[value], by_place[value + 1] = place, id
     messages[n] = record.envelope and message or numbered({ message = message, publishes = '1' })
   end
-  change_hashes(keys, put, texts, from, COLUMNS, own)
+  change_hashes(keys, first, texts, from, COLUMNS, own)
   take_in_hand({ id = texts[from], created_at = now, state = 'queued' })
   if redis.call('EXISTS', unpack(keys)) > 0 then
     for _, key in ipairs(keys) do must_be('hash', key) end
