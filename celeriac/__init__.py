@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shared.contract.artifacts import Artifact, ArtifactUri, Dataset, role
-    from shared.contract.definition import Concurrency, Contract, FedFromUpstream, Limits, Retry
+    from shared.contract.definition import Concurrency, Contract, FedFromUpstream, Limits, Retry, Unique
     from shared.contract.names import ConnectionName, connection
     from shared.errors import TaskFailure, TransientFailure
     from shared.workflows.definition import GroupResult, Results, WorkflowContract
@@ -38,6 +38,7 @@ _FROM = {
     "Run": "worker.runtime.run",
     "TaskFailure": "shared.errors",
     "TransientFailure": "shared.errors",
+    "Unique": "shared.contract.spec",
     "WorkflowContract": "shared.workflows.definition",
     "chain": "shared.workflows.nodes",
     "chord": "shared.workflows.nodes",
@@ -66,6 +67,7 @@ __all__ = [
     "Run",
     "TaskFailure",
     "TransientFailure",
+    "Unique",
     "WorkflowContract",
     "chain",
     "chord",

@@ -223,6 +223,8 @@ async def _repeat(record: Record, dispatch: Dispatch, *, dry_run: bool) -> Rerun
     (job_id,) = accepted.ids
     if accepted.outcome == "replayed":  # another such call came first
         raise _repeated_already(job_id)
+    if accepted.outcome == "taken":
+        raise Problem(409, "job_live", f"Its kind is unique, and job {job_id} has not ended. Rerun it when that has.")
     return Rerun(retried_from=record.id, id=job_id, links=links(job_id))
 
 

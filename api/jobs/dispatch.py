@@ -109,6 +109,9 @@ class Dispatch:
                 "expired_job",
                 f"This Idempotency-Key submitted {what}, deleted since. To submit again, use a new key.",
             )
+        if accepted.outcome == "taken" and len(entries) > 1:
+            index = next(index for index, entry in enumerate(entries) if entry.id == accepted.refused)
+            raise _taken(index, accepted.ids[0], is_in_batch=accepted.ids[0] in {entry.id for entry in entries})
         if self._outbox is not None and accepted.outcome == "accepted":
             self._outbox.put(entries)
         return accepted, entries
@@ -128,6 +131,12 @@ class Dispatch:
                 ) from slow
             except (OperationalError, RedisError, OSError) as failure:
                 raise LedgerUnavailable("a workflow cannot be planned") from failure
+
+
+def _taken(index: int, holder: str, *, is_in_batch: bool) -> Problem:
+    other = "an earlier one of the batch is the same" if is_in_batch else f"job {holder} has not ended"
+    text = f"Its kind is unique, and {other}. Leave it out; none of the batch was accepted."
+    return Problem(409, "not_unique", text, errors=[FieldError(pointer=f"/jobs/{index}", message=text)])
 
 
 def dispatch_of(request: Request) -> Dispatch:

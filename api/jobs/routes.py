@@ -76,6 +76,10 @@ _ACCEPTED: dict[str, Any] = {
             "description": "`true` if this replays the response to an earlier request.",
             "schema": {"type": "string"},
         },
+        "Job-Existed": {
+            "description": "`true` if the kind is unique and this is the job that has not ended: no other was made.",
+            "schema": {"type": "string"},
+        },
         "Warning": {
             "description": "`299`, and what to use instead, if the kind is deprecated.",
             "schema": {"type": "string"},
@@ -121,7 +125,7 @@ async def submit_job(
     response_model=BatchAccepted,
     summary="Submit up to 1,000 jobs",
     openapi_extra=BATCH.document(),
-    responses={202: _ACCEPTED, **_REFUSALS},
+    responses={202: _ACCEPTED, **_REFUSALS, **problems(409)},
 )
 async def submit_batch(
     request: Request, *, validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None
@@ -338,7 +342,7 @@ async def _would_accept_all(prepared: Sequence[Prepared]) -> Response:
 
 
 def _one_accepted(accepted: Accepted, entries: Sequence[Entry]) -> Response:
-    body = view.accepted(entries[0], accepted.ids[0], accepted.created_at_ms)
+    body = view.accepted(entries[0], accepted.ids[0], accepted.created_at_ms, accepted.state)
     return _answer(body, accepted, entries, Location=f"/jobs/{accepted.ids[0]}")
 
 
@@ -348,6 +352,8 @@ def _answer(body: str, accepted: Accepted, entries: Sequence[Entry], **headers: 
         headers["Warning"] = warning
     if accepted.outcome == "replayed":
         headers["Idempotency-Replayed"] = "true"
+    if accepted.outcome == "taken":
+        headers["Job-Existed"] = "true"
     return Response(body, 202, headers, "application/json")
 
 

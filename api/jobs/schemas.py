@@ -51,7 +51,9 @@ class JobAccepted(Out):
 
     id: str = Field(description="Its id, a UUID that sorts by time.")
     kind: str = Field(description="Its kind.")
-    state: Literal[State.SCHEDULED, State.QUEUED] = Field(description="`scheduled` if it starts later.")
+    state: Literal[State.SCHEDULED, State.QUEUED, State.RUNNING, State.RETRYING] = Field(
+        description="`scheduled` if it starts later, else `queued`; any of them if the header `Job-Existed` is set."
+    )
     created_at: AwareDatetime = Field(description="When it was accepted.")
     links: Links = Field(description="URLs of what belongs to it.")
 

@@ -78,13 +78,14 @@ def listed(record: Record | Damaged) -> JobSummary | DamagedJob:
         return DamagedJob(id=record.id, detail=str(damaged))
 
 
-def accepted(entry: Entry, job_id: str, created_at_ms: int) -> str:
+def accepted(entry: Entry, job_id: str, created_at_ms: int, state: str = "") -> str:
     """Return the response to a submission, the JSON of `JobAccepted`.
 
-    For an idempotent replay, `job_id` is the id of the first submission.
+    For an idempotent replay, `job_id` is the id of the first submission; for a taken unique key, that of the job that
+    has it, and `state` is its state.
     """
     waits = entry.due_at is not None and entry.due_at > created_at_ms
-    state = State.SCHEDULED if waits else State.QUEUED
+    state = state or (State.SCHEDULED if waits else State.QUEUED)
     return _accepted_text(entry.kind, state, created_at_ms).replace(_ID, job_id)
 
 
@@ -95,7 +96,7 @@ def batch_accepted(entries: Iterable[Entry], reply: Accepted) -> str:
 
 
 @lru_cache(maxsize=64)  # all jobs of a batch, and of one round trip, are accepted at the same time
-def _accepted_text(kind: str, state: State, created_at_ms: int) -> str:
+def _accepted_text(kind: str, state: str, created_at_ms: int) -> str:
     """Return the JSON of `JobAccepted` with `_ID` in the place of the id."""
     created_at = to_json(at(created_at_ms)).decode().strip('"')
     return _accepted_form() % {"id": _ID, "kind": kind, "state": state, "created_at": created_at}

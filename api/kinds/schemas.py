@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from api.http.models import Out
-from shared.contract.definition import KIND_PATTERN, Concurrency, Limits, Retry
+from shared.contract.definition import KIND_PATTERN, Concurrency, Limits, Retry, Unique
 
 
 class JobKindSummary(Out):
@@ -21,6 +21,9 @@ class JobKindSummary(Out):
     retry: Retry = Field(description="How transient failures are retried.")
     concurrency: Concurrency | None = Field(
         description="How many of its jobs run at once; null if only the workers limit it."
+    )
+    unique: Unique | None = Field(
+        description="At most one job that has not ended, by which parameters; null if it is not unique."
     )
     deprecated: str | None = Field(description="What to use instead; null if it is not deprecated.")
     replaces: list[str] = Field(description="Old kinds that are submitted and run as this one.")

@@ -181,8 +181,10 @@ async def run_schedule(found: FoundSchedule, request: Request) -> Response:
     """Submit a job of it now, even if it is paused, and regardless of its overlap policy. Its slots do not change."""
     prepared = await _prepare_stored(request, found.schedule)
     accepted, (entry,) = await dispatch_of(request).accept([prepared], None, schedule=found.schedule.id)
-    body = view.accepted(entry, accepted.ids[0], accepted.created_at_ms)
+    body = view.accepted(entry, accepted.ids[0], accepted.created_at_ms, accepted.state)
     headers = {"Location": f"/jobs/{accepted.ids[0]}", "Retry-After": "1"}
+    if accepted.outcome == "taken":
+        headers["Job-Existed"] = "true"
     return Response(body, 202, headers, "application/json")
 
 

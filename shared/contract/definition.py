@@ -38,6 +38,7 @@ from shared.contract.spec import (
     Limits,
     Retry,
     Spec,
+    Unique,
     faults_in,
     refusal,
     refuse,
@@ -55,6 +56,7 @@ __all__ = [
     "ResultT",
     "Retry",
     "Spec",
+    "Unique",
     "known_queues",
 ]
 
@@ -89,6 +91,7 @@ class Contract(BaseModel, Generic[ResultT]):
         idempotent_by: parameters that make up the idempotency key of its side effects; default: the job's id.
         processes: how many processes a worker of its queue has, if the queue is its own; default: one per processor.
         concurrency: how many of its jobs run at once, by kind or by the values of parameters; the others wait.
+        unique: at most one job that has not ended, by kind or by the values of parameters; no other is accepted.
         deprecated: what to use instead; shown in the document and in the answer to each submission.
         internal: whether it is only a step of workflows: not in the document, as nobody submits it by itself.
         replaces: old kinds whose waiting messages, schedules, submissions and reruns run on this contract.
@@ -111,6 +114,7 @@ class Contract(BaseModel, Generic[ResultT]):
         idempotent_by: Sequence[str] = (),
         processes: int | None = None,
         concurrency: Concurrency | None = None,
+        unique: Unique | None = None,
         deprecated: str = "",
         internal: bool = False,
         replaces: Sequence[str] = (),
@@ -225,9 +229,7 @@ def _definition_faults(cls: AnyContract) -> Iterator[Fault]:
         )
     if not spec.summary:
         yield "it has no docstring", "Add one; its first line is the summary in the OpenAPI document."
-    for keyword, names in (("idempotent_by", spec.idempotent_by), ("concurrency", _by(spec))):
-        if unknown := set(names) - set(cls.model_fields):
-            yield f"{keyword} names {sorted(unknown)}", f"Use only its parameters: {sorted(cls.model_fields)}."
+    yield from _parameter_name_faults(cls)
     for old in spec.replaces:
         taken = _kinds.get(old)
         if taken is not None and not _is_same(taken, cls):
@@ -241,6 +243,16 @@ def _definition_faults(cls: AnyContract) -> Iterator[Fault]:
         return
     yield from unresolved_faults(cls)
     yield from unresolved_faults(spec.result)
+
+
+def _parameter_name_faults(cls: AnyContract) -> Iterator[Fault]:
+    spec = cls.spec
+    if spec.internal and spec.unique is not None:
+        yield "it is internal and unique, but only submissions are unique", "Use concurrency=Concurrency(limit=1)."
+    named = {"idempotent_by": spec.idempotent_by, "concurrency": _by(spec.concurrency), "unique": _by(spec.unique)}
+    for keyword, names in named.items():
+        if unknown := set(names) - set(cls.model_fields):
+            yield f"{keyword} names {sorted(unknown)}", f"Use only its parameters: {sorted(cls.model_fields)}."
 
 
 def _processes_faults(cls: AnyContract) -> Iterator[Fault]:
@@ -265,8 +277,8 @@ def _is_same(one: type, other: type) -> bool:
     return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
-def _by(spec: Spec) -> Sequence[str]:
-    return spec.concurrency.by if spec.concurrency is not None else ()
+def _by(policy: Concurrency | Unique | None) -> Sequence[str]:
+    return policy.by if policy is not None else ()
 
 
 def _field_faults(cls: AnyContract) -> Iterator[Fault]:

@@ -79,6 +79,17 @@ class Concurrency(_Policy):
     by: Sequence[str] = Field(default=(), description="Parameters; jobs with other values do not count.")
 
 
+class Unique(_Policy):
+    """At most one job of a kind that has not ended: of all, or of each value of the parameters `by`.
+
+    A submission meanwhile makes no job; its answer is the job that there is.
+    """
+
+    written = "Unique(), or Unique(by=['customer']): at most one job that has not ended"
+
+    by: Sequence[str] = Field(default=(), description="Parameters; jobs with other values do not count.")
+
+
 @dataclass(frozen=True, slots=True)
 class FedFromUpstream:
     """Marks a parameter that takes the uri of an upstream result's artifact of this role, unless a value is given.
@@ -116,6 +127,7 @@ class Spec(BaseModel):
     concurrency: Concurrency | None = Field(
         default=None, examples=["concurrency=Concurrency(limit=1, by=['customer'])"]
     )
+    unique: Unique | None = Field(default=None, examples=["unique=Unique(by=['customer'])"])
     processes: int | None = Field(default=None, ge=1, le=1_000, examples=["processes=2"])
     deprecated: Annotated[str, Matching("[ -~]*", "one line of ASCII, as it goes into a header")] = Field(
         default="", max_length=500, examples=["deprecated='Use acme.shout_loudly.'"]

@@ -73,6 +73,7 @@ KEYS: dict[str, Key] = {
         "cancelled_ahead:", "string", _SCRIPT, "when its message comes, or after the retention", _ANY, lapses=True
     ),
     "idempotency": Key("idempotency:", "string", _SCRIPT, "after CELERIAC_IDEMPOTENCY_S", _ANY, lapses=True),
+    "unique": Key("unique:", "string", _SCRIPT, "with the end of its job", _ANY),
     "gone": Key("gone", "zset", _SCRIPT, _EMPTY),
     "uploads": Key("uploads", "zset", _SCRIPT, _EMPTY),
     # work lists

@@ -51,6 +51,7 @@ class _Written:
     outbox: bool = False  # the broker is not the Redis of the ledger: publish from the outbox
     concurrency_key: str | None = None  # at most `concurrency_limit` jobs of this key run at once
     concurrency_limit: int = 1
+    unique_key: str | None = None  # at most one job with it that has not ended
     retried_from: str | None = None  # the job that this one reruns
     parent: str | None = None  # the job or step whose task submitted this job
     child: str | None = None  # of a job that a task submitted: the name that it has there
@@ -140,16 +141,23 @@ class Submission:
 
 
 class Accepted(NamedTuple):
-    """The reply to a submission. A conflict has no ids; `gone` has those of jobs that were deleted since."""
+    """The reply to a submission. A conflict has no ids; `gone` has those of jobs that were deleted since.
 
-    outcome: Literal["accepted", "replayed", "gone", "conflict"]
+    `taken`: nothing was written; the job in `ids`, in this `state`, has the unique key of the submitted `refused`.
+    """
+
+    outcome: Literal["accepted", "taken", "replayed", "gone", "conflict"]
     ids: tuple[str, ...]
     created_at_ms: int
+    state: str = ""
+    refused: str = ""
 
 
 def parse_accepted(submission: Submission, reply: Sequence[Any]) -> Accepted:
     """Return the parsed reply of `accept` to `submission`."""
     outcome, *rest = reply
+    if outcome == "taken":
+        return Accepted(outcome, (rest[1],), int(rest[0]), *rest[2:])
     ids = rest[1:] if outcome in {"replayed", "gone"} else [job.id for job in submission.jobs]
     return Accepted(outcome, tuple(ids) if rest else (), int(rest[0]) if rest else 0)
 

@@ -120,6 +120,7 @@ class Planner:
             contract=fingerprint(contract),
             **self._policy(contract, options),
             **(_wishes(options) | places),
+            unique_key=_unique_key(job, lineage),
             **lineage,
         )
 
@@ -136,6 +137,7 @@ class Planner:
             counts_steps=ends_in_parallel(node),
             **self._policy(type(prepared.job), options),
             **wishes,
+            unique_key=_unique_key(prepared.job, lineage),
             **lineage,
         )
 
@@ -229,11 +231,24 @@ def _places(contract: AnyContract, params: Mapping[str, Any]) -> dict[str, Any]:
     spec = contract.spec
     if spec.concurrency is None:
         return {}
-    key = f".{spec.kind}"
-    if spec.concurrency.by:
-        values = [params.get(name, _default(contract, name)) for name in spec.concurrency.by]
-        key = f"{key}:{hashlib.sha256(to_json(values)).hexdigest()[:32]}"
+    key = _key_of(contract, spec.concurrency.by, params)
     return {"concurrency_key": key, "concurrency_limit": spec.concurrency.limit}
+
+
+def _unique_key(job: Contract[Any], lineage: Mapping[str, Any]) -> str | None:
+    """Return what at most one job may have, if the contract says so. A child always runs: its parent waits for it."""
+    unique = job.spec.unique
+    if unique is None or "parent" in lineage:
+        return None
+    return _key_of(type(job), unique.by, job.model_dump(mode="json", include=set(unique.by)))
+
+
+def _key_of(contract: AnyContract, by: Sequence[str], params: Mapping[str, Any]) -> str:
+    key = f".{contract.spec.kind}"
+    if not by:
+        return key
+    values = [params.get(name, _default(contract, name)) for name in by]
+    return f"{key}:{hashlib.sha256(to_json(values)).hexdigest()[:32]}"
 
 
 def _default(contract: AnyContract, name: str) -> Any:

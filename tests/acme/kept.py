@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from shared.contract.definition import Concurrency, Contract, Limits
+from shared.contract.definition import Concurrency, Contract, Limits, Unique
 from shared.workflows import Group, Node, WorkflowContract, step
 from shared.workflows.definition import GroupResult
 
@@ -24,6 +24,20 @@ class ServeCustomer(
     examples=[{"customer": "a", "door": "/tmp/door"}],  # noqa: S108 - nobody opens it
 ):
     """Serve a customer when the door is open."""
+
+    customer: str = Field(description="The customer.")
+    door: str = Field(description="File that is there when the job may end.")
+
+
+class AuditCustomer(
+    Contract[Served],
+    kind="acme.audit_customer",
+    queue="etl",
+    limits=Limits(soft_s=60, hard_s=90),
+    unique=Unique(by=["customer"]),
+    examples=[{"customer": "a", "door": "/tmp/door"}],  # noqa: S108 - nobody opens it
+):
+    """Audit a customer when the door is open; one audit of each at a time."""
 
     customer: str = Field(description="The customer.")
     door: str = Field(description="File that is there when the job may end.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -109,6 +110,42 @@ def test_a_client_cannot_choose_the_key_of_a_kind_that_has_one(jobs: Jobs) -> No
     (error,) = answer.json()["errors"]
     assert error["pointer"] == "/options/concurrency_key"
     assert error["message"] == "Omit it: the kind acme.serve_customer sets how many of its jobs run at once."
+
+
+def test_a_unique_kind_has_one_job_of_a_value_until_it_ends(jobs: Jobs, valkey: Server, tmp_path: Path) -> None:
+    """Of 16 simultaneous submissions to two gateways one makes a job, and all are told its id and state."""
+    door = tmp_path / "door"
+
+    def body(customer: str) -> dict[str, Any]:
+        return {"kind": "acme.audit_customer", "params": {"customer": customer, "door": str(door)}}
+
+    env = {**KEPT, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(tmp_path / "store")}
+    with gateway_server(tmp_path, **env) as other, ThreadPoolExecutor(16) as pool:
+        urls = [jobs.gateway.url, other.url] * 8
+        answers = list(pool.map(lambda url: http_client.post(f"{url}/jobs", json=body("a")), urls))
+    assert {answer.status_code for answer in answers} == {202}
+    (job_id,) = {answer.json()["id"] for answer in answers}
+    assert sorted("Job-Existed" in answer.headers for answer in answers) == [False] + [True] * 15
+    url = jobs.gateway.url
+    assert jobs.in_state(job_id, "running")
+    again = http_client.post(f"{url}/jobs", json=body("a"), headers={"Idempotency-Key": "again"})
+    assert (again.json()["id"], again.json()["state"]) == (job_id, "running")
+    assert again.json()["created_at"] == jobs.get(job_id)["created_at"]
+    batch = http_client.post(f"{url}/jobs/batch", json={"jobs": [body("b"), body("a")]})
+    assert (batch.status_code, batch.json()["code"]) == (409, "not_unique")
+    assert batch.json()["errors"][0]["pointer"] == "/jobs/1"
+    twice = http_client.post(f"{url}/jobs/batch", json={"jobs": [body("b"), body("c"), body("b")]})
+    assert (twice.status_code, twice.json()["errors"][0]["pointer"]) == (409, "/jobs/2")
+    made = http_client.post(f"{url}/schedules", json={"name": "audit", **body("a"), "interval_s": 86_400}).json()
+    ran = http_client.post(f"{url}/schedules/{made['id']}/run")
+    assert (ran.json()["id"], ran.headers["Job-Existed"]) == (job_id, "true")
+    free = http_client.post(f"{url}/jobs", json=body("b"))
+    assert "Job-Existed" not in free.headers
+    door.touch()
+    assert jobs.ended(job_id)["state"] == "succeeded"
+    later = http_client.post(f"{url}/jobs", json=body("a"), headers={"Idempotency-Key": "again"})
+    assert "Job-Existed" not in later.headers
+    assert jobs.ended(later.json()["id"])["state"] == "succeeded"
 
 
 def test_a_deprecated_kind_says_so(jobs: Jobs) -> None:

@@ -26,7 +26,7 @@ ROUNDS = 12  # at most; there is another one only while something of `SEEN` has 
 
 SEEN = {  # what must have happened at least once: a rule that never applies is a check that cannot fail
     *(f"accept: {shape}" for shape in SHAPES),
-    *(f"accept: {outcome}" for outcome in ("accepted", "replayed", "conflict", "with a file")),
+    *(f"accept: {outcome}" for outcome in ("accepted", "taken", "replayed", "conflict", "with a file")),
     *(f"rerun: {what}" for what in ("of a job", "of a whole workflow", "with steps reused")),
     *(f"adopt: {what}" for what in ("run", "held", "forgotten job", "forgotten step")),
     *(f"claim: {answer}" for answer in ("run", "again", "busy", "early", "expired", "expired with its job", "unknown")),

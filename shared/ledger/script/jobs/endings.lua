@@ -62,6 +62,8 @@ settle = function(record, state, outcome, alone)
   end
   if record.has_children then end_children(record) end
   if record.awaited_by then child_ended(record) end
+  local unique = record.unique_key and KEY.unique .. record.unique_key
+  if unique and redis.pcall('GET', unique) == record.id then change('DEL', unique) end
   if not record.job_id then
     change('ZADD', KEY.ended, NOW + retention_ms, record.id)
     unrefer(record)

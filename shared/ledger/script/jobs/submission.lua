@@ -1,6 +1,7 @@
 -- Accepting jobs.
 
 -- luacheck: read globals KEY (keys)
+-- luacheck: read globals FINAL (states)
 -- luacheck: read globals MOST_VALUES NOW change change_alike change_hashes count field_of hand_of int (records)
 -- luacheck: read globals is_number listed load must_be must_be_text record_key set take_in_hand (records)
 -- luacheck: read globals begin_events (events)
@@ -61,6 +62,14 @@ local function write_steps(steps)
   return started
 end
 
+-- The job that has not ended and has a unique key; nil if there is none. The state of its record decides, so a key that
+-- was left by a deleted job is free.
+local function holder_of(unique_key)
+  local id = redis.pcall('GET', KEY.unique .. unique_key)
+  local state = type(id) == 'string' and field_of(id, 'state')
+  if state and not FINAL[state] then return id, state, field_of(id, 'created_at') end
+end
+
 -- Write a job, and publish or schedule it. `with_steps` of a record has the records of its steps.
 local function write(record)
   local steps = record.with_steps
@@ -69,6 +78,7 @@ local function write(record)
   index(record)
   keep_lineage(record)
   refer(record)
+  if record.unique_key then change('SET', KEY.unique .. record.unique_key, record.id) end
   if record.retried_from and redis.call('EXISTS', record_key(record.retried_from)) == 1 then
     set(hand_of(record.retried_from), { retried_as = record.id })
   end
@@ -142,17 +152,34 @@ local function write_alike(group, columns, ids)
 end
 
 -- Write the jobs of a submission. Returns the ids.
-local function write_all(jobs, columns)
+local function write_all(jobs, columns, written_here)
   local ids = {}
   for _, job in ipairs(jobs) do
     if job.alike then
       write_alike(job, columns, ids)
     else
       write(job)
+      if job.unique_key then written_here[job.unique_key] = job end
       ids[#ids + 1] = job.id
     end
   end
   return ids
+end
+
+-- The reply if a unique key of a submission is taken: by a job of the ledger, by one that the same call has written, or
+-- by an earlier one of the same submission.
+local function holding(jobs, written_here)
+  local seen = {}
+  for _, job in ipairs(jobs) do
+    local key = job.unique_key
+    if key then
+      local id, state, created_at = holder_of(key)
+      local other = written_here[key] or seen[key]
+      if other then id, state, created_at = other.id, other.state or 'queued', other.created_at or int(NOW) end
+      if id then return { 'taken', created_at, id, state, job.id } end
+      seen[key] = job
+    end
+  end
 end
 
 local function replayed(ids)
@@ -174,9 +201,10 @@ end
 -- After `until` nothing is written, because the client was told so. A submission written before is unchanged: the
 -- caller lost the reply and repeats the call. Replies, one per submission:
 -- {'accepted', created_at} | {'replayed', created_at, ids...} | {'gone', created_at, ids...} (all of them were deleted)
--- | {'conflict'} | {'late', the time now}
+-- | {'conflict'} | {'late', the time now} | {'taken', created_at, id, state of the job that has the unique key of the
+-- submitted job, id of the latter}: nothing is written, and the idempotency key remains unused.
 function T.accept(a, arguments)
-  local replies, known_here, columns = {}, {}, { texts = arguments, next = 3 }
+  local replies, known_here, written_here, columns = {}, {}, {}, { texts = arguments, next = 3 }
   for n, submission in ipairs(a) do
     local first, begins_at = submission.jobs[1], columns.next
     local written_at = field_of(first.alike and columns.texts[columns.next] or first.id, 'created_at')
@@ -191,7 +219,10 @@ function T.accept(a, arguments)
       local is_same = known.fingerprint == submission.fingerprint
       replies[n] = is_same and { replayed(known.ids), known.created_at, unpack(known.ids) } or { 'conflict' }
     else
-      local ids = write_all(submission.jobs, columns)
+      replies[n] = holding(submission.jobs, written_here)
+    end
+    if not replies[n] then
+      local ids = write_all(submission.jobs, columns, written_here)
       if key then
         known_here[key] = { fingerprint = submission.fingerprint, ids = ids, created_at = int(NOW) }
         change('SET', key, cjson.encode(known_here[key]), 'PX', submission.idempotency_ms)

@@ -119,6 +119,16 @@ def concurrency_keys_agree(found: Snapshot) -> None:
             assert len(running.get(name, ())) + len(admitted.get(name, ())) >= limit
 
 
+def unique_keys_agree(found: Snapshot) -> None:
+    """Find each unique key at the only job that has it and has not ended; no ended one keeps it."""
+    holders = [
+        (record["unique_key"], each)
+        for each, record in found.records.items()
+        if "unique_key" in record and record["state"] not in _FINAL
+    ]
+    assert sorted(holders) == sorted(found.having(found.strings, "unique").items())
+
+
 def indexes_agree(found: Snapshot) -> None:
     """Find each list that clients read to say what the records say, and every job in exactly one state."""
     jobs = {each: record for each, record in found.records.items() if not _is_step(record)}
@@ -210,7 +220,7 @@ def every_key_has_an_owner(found: Snapshot) -> None:
             continue  # seen above
         if name.startswith((key("binding"), key("binding_permanent"))):
             continue  # kombu's
-        if name in found.zsets or name.startswith((key("references"), key("running-key"))):
+        if name in found.zsets or name.startswith((key("references"), key("running-key"), key("unique"))):
             continue  # their members are
         assert found.ttl_ms[name] > 0, f"{name} is nobody's and stays"
 
@@ -219,6 +229,7 @@ CONSISTENCY = (
     waiting_sets_agree,
     work_lists_agree,
     concurrency_keys_agree,
+    unique_keys_agree,
     indexes_agree,
     records_are_whole,
     celerys_results_agree,

@@ -40,6 +40,7 @@ class Wishes:
     wants_callback: bool
     tag: str | None
     schedule: str | None
+    unique: str | None
 
     def fields(self) -> dict[str, Any]:
         return {
@@ -56,6 +57,7 @@ class Wishes:
             "options": json.dumps({"callback_url": "https://example.com/hook"}) if self.wants_callback else "{}",
             "tags": (self.tag,) if self.tag else (),
             "schedule": self.schedule,
+            "unique_key": self.unique,
         }
 
 
@@ -69,6 +71,7 @@ WISHES = st.builds(
     wants_callback=st.booleans(),
     tag=st.sampled_from([None, "t"]),
     schedule=st.sampled_from([None, None, "s"]),
+    unique=st.sampled_from([None, None, None, None, "u", "v"]),
 )
 _has_key = st.sampled_from([True, True, False])
 _shapes = st.sampled_from(list(SHAPES))
@@ -116,7 +119,10 @@ class Submitting(LedgerMachine):
         answer = self.ledger.accept(Submission(entries, idempotency_key=promise, fingerprint=fingerprint))
         known = self.world.promises.get(promise or "")
         ids = [entry.id for entry in entries]
-        if known is None:
+        taken = self._taken(entries)
+        if known is None and taken:
+            assert (answer.outcome, *answer.ids, answer.state, answer.refused) == ("taken", *taken)
+        elif known is None:
             assert (answer.outcome, list(answer.ids)) == ("accepted", ids)
             self.world.accept(entries)
             if promise:
@@ -127,6 +133,16 @@ class Submitting(LedgerMachine):
         else:
             assert (answer.outcome, answer.ids) == ("conflict", ())
         self.saw(f"accept: {answer.outcome}")
+
+    def _taken(self, entries: Sequence[Entry]) -> tuple[str, str, str] | None:
+        """Return the job that has the unique key of one of these, its state, and the id of the latter."""
+        tasks = self.world.tasks.values()
+        held = {task.entry.unique_key: (task.id, task.state) for task in tasks if not task.is_final}
+        for entry in entries:
+            if entry.unique_key and entry.unique_key in held:
+                return (*held[entry.unique_key], entry.id)
+            held[entry.unique_key] = (entry.id, "queued")
+        return None
 
     def _job(self, wishes: Wishes, *, has_key: bool = False, **more: Any) -> Entry:
         job_id, concurrency = self.next_id(), KEY_OF_QUEUE[wishes.queue]
@@ -193,7 +209,7 @@ class Submitting(LedgerMachine):
     def adopt(self, data: st.DataObject) -> None:
         wishes = data.draw(WISHES, label="wishes")
         owner = data.draw(st.sampled_from(OWNERS), label="owner")
-        plain = replace(wishes, is_scheduled=False, expiry=None, wants_callback=False, schedule=None)
+        plain = replace(wishes, is_scheduled=False, expiry=None, wants_callback=False, schedule=None, unique=None)
         entry = self._job(plain)
         self.begin()
         answer = self._claim_adopting(entry, owner, entry.id)
