@@ -18,7 +18,8 @@ from api.jobs.changes import Waiters, Watch
 from api.jobs.selection import FoundJob
 from shared.errors import LedgerUnavailable
 from shared.ledger.aclient import AsyncLedger
-from shared.ledger.records import Event, Record
+from shared.ledger.history import Event
+from shared.ledger.records import Record
 from shared.ledger.states import FINAL_STATES, State
 
 # A stream keeps EVENTS_KEPT (shared/ledger/records.py) events or more, so what follows a gap always fills a page.

@@ -16,19 +16,16 @@ from shared.ledger.calling.calls import NO_ANSWER, Call, Script, late_at_ms, not
 from shared.ledger.calling.clock import ServerClock, milliseconds
 from shared.ledger.calling.filters import Filter
 from shared.ledger.calling.headroom import Headroom
+from shared.ledger.history import Event, event_place, first_event, parse_event
 from shared.ledger.keys import Keys
 from shared.ledger.records import (
     EVENTS_KEPT,
     Accepted,
     Damaged,
-    Event,
     Gone,
     Record,
     Submission,
     Unknown,
-    event_place,
-    first_event,
-    parse_event,
     parse_listed,
     parse_read,
 )

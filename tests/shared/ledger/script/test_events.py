@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from shared.ledger.client import Ledger
+from shared.ledger.history import Event, event_place
 from shared.ledger.keys import key
-from shared.ledger.records import Event, event_place
 from tests.support.ledgers import RESULT, claimed, entry, record, with_async, workflow
 from tests.support.servers.services import BOUND_S, Server
 
