@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,11 +26,14 @@ with_torch = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is n
 
 
 def test_the_page_shows_the_example() -> None:
-    """Each of its blocks of Python is in the package."""
+    """Each of its blocks of Python is in the package; what it says of TensorFlow has no example."""
     sources = "".join(path.read_text(encoding="utf-8") for path in sorted((EXAMPLE / "acme_torch").glob("*.py")))
-    shown = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    of_torch, of_tensorflow = PAGE.read_text(encoding="utf-8").split("\n## TensorFlow\n")
+    shown = re.findall(r"```python\n(.*?)```", of_torch, re.DOTALL)
     assert len(shown) > 2
     assert [block for block in shown if block not in sources] == []
+    for block in re.findall(r"```python\n(.*?)```", of_tensorflow, re.DOTALL):
+        assert ast.parse(textwrap.dedent(block)).body
 
 
 def test_the_contract_needs_no_pytorch(tmp_path: Path) -> None:
