@@ -29,6 +29,7 @@ def test_list_is_the_catalogue(api: httpx.Client) -> None:
         "concurrency": None,
         "deprecated": None,
         "replaces": [],
+        "unique": None,
         "is_internal": False,
         "is_workflow": False,
     }
