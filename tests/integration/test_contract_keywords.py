@@ -148,6 +148,24 @@ def test_a_unique_kind_has_one_job_of_a_value_until_it_ends(jobs: Jobs, valkey: 
     assert jobs.ended(later.json()["id"])["state"] == "succeeded"
 
 
+def test_a_job_of_a_unique_kind_is_not_rerun_beside_another(jobs: Jobs, tmp_path: Path) -> None:
+    """A rerun alone is answered with the other job; of many, that one is refused, and made when the other has ended."""
+    door = tmp_path / "door"
+    params = {"customer": "again", "door": str(door)}
+    cancelled = jobs.submit("acme.audit_customer", params)
+    assert jobs.cancel(cancelled) in {200, 202}
+    assert jobs.ended(cancelled)["state"] == "cancelled"
+    live, url = jobs.submit("acme.audit_customer", params), jobs.gateway.url
+    alone = http_client.post(f"{url}/jobs/{cancelled}/rerun")
+    assert (alone.json()["id"], alone.headers["Job-Existed"]) == (live, "true")
+    (refused,) = http_client.post(f"{url}/jobs/rerun", json={"ids": [cancelled]}).json()["refused"]
+    assert (refused["id"], refused["code"]) == (cancelled, "job_live")
+    door.touch()
+    assert jobs.ended(live)["state"] == "succeeded"
+    (rerun,) = http_client.post(f"{url}/jobs/rerun", json={"ids": [cancelled]}).json()["retried"]
+    assert jobs.ended(rerun["id"])["state"] == "succeeded"
+
+
 def test_a_deprecated_kind_says_so(jobs: Jobs) -> None:
     """In the answer to each submission, in the catalogue and in the document."""
     url, expected = jobs.gateway.url, '299 celeriac "acme.greet_person is deprecated. Use acme.serve_customer."'

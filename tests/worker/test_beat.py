@@ -208,6 +208,19 @@ def test_a_job_run_by_hand_counts_for_the_overlap(
     assert (schedule.planned().last_job, schedule.planned().skipped) == (by_hand.id, 1)
 
 
+def test_a_slot_is_skipped_while_another_job_has_its_unique_key(
+    hourly: Callable[..., Hourly], client: redis.Redis, accept: Callable[..., Any]
+) -> None:
+    """Whatever the policy for overlaps is, and whoever submitted the other job."""
+    schedule = hourly(overlap="allow")
+    slot_ms, other = schedule.set_slot(ago_s=1), entry(unique_key=".acme.audit")
+    accept(other)
+    due = entry(id=schedule.schedule.job_id(slot_ms), schedule=schedule.id, unique_key=other.unique_key)
+    timetable, seen = Timetable(Ledger(client)), schedule.planned()
+    assert timetable.tick(seen, slot_ms, next_ms=slot_ms + 1, job=due) == "skipped"
+    assert (schedule.jobs(), schedule.planned().skipped_why) == ([], "overlap")
+
+
 def test_what_was_edited_meanwhile_is_not_run(
     hourly: Callable[..., Hourly], client: redis.Redis, broker: BrokerSettings
 ) -> None:
