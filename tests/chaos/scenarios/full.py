@@ -15,6 +15,7 @@ from tests.support.servers.disks import small_disk
 from tests.support.servers.services import wait_for
 
 FULL_S = 6.0
+KNOWN_AFTER_S = 2.5  # gateways look at the limit once a second: none is lowered under a flood of submissions
 ROOM_BYTES = 8 * 1024**2
 DISK_BYTES = 64 * 1024**2
 PADDING = "x" * 10_000  # of a job that fills the ledger
@@ -27,6 +28,7 @@ def ledger(folder: Path, scale: float = 1) -> Row:
     with stage(folder, workers=2) as service, service.redis as client:
         for _ in range(times):
             client.config_set("maxmemory", client.info("memory")["used_memory"] + ROOM_BYTES)
+            time.sleep(KNOWN_AFTER_S)
             with service.outage(507):
                 _fill(service)
                 with crowd(4, lambda: service.clients.submit_once(_large(service)), rest_s=0.05):
