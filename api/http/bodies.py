@@ -10,7 +10,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Generic, NoReturn, TypeVar
@@ -20,11 +20,11 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
+from api.http.models import REFERENCE
 from api.http.pointers import SchemaMap, field_errors
 from api.http.problems import Problem
 from api.settings import GatewaySettings
 from shared.contract.definition import MAX_JSON_DEPTH
-from shared.contract.params import with_components
 from shared.ledger.calling.calls import asked
 
 T = TypeVar("T")
@@ -45,16 +45,17 @@ class Body(Generic[T]):
         shape: Any,
         *,
         envelope: int,
-        shown: Any = None,
+        shown: Callable[[], Any] | None = None,
         examples: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Name the schema of the body; `envelope` is the number of levels above the parameters of a job.
 
-        The document has the schema of the type `shown`, if that is not the one that is checked, and the `examples`.
+        The document has the schema of the type that `shown` returns, if that is not the one that is checked, and the
+        `examples`.
         """
         self.name = name
         self._adapter: TypeAdapter[T] = TypeAdapter(shape)
-        self._shown = shown
+        self._shown = shown or (lambda: shape)
         self._examples = {name: {"value": value} for name, value in examples.items()}
         self._levels = envelope + MAX_JSON_DEPTH
 
@@ -68,19 +69,15 @@ class Body(Generic[T]):
 
     def document(self, *, required: bool = True, examples: bool = True) -> dict[str, Any]:
         """Return `openapi_extra` of a route that takes this body; see `components`."""
-        media: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{self.name}"}}
+        media: dict[str, Any] = {"schema": {"$ref": REFERENCE.format(model=self.name)}}
         if examples and self._examples:
             media["examples"] = self._examples
         return {"requestBody": {"required": required, "content": {"application/json": media}}}
 
     def components(self) -> dict[str, Any]:
         """Return the schemas that `document` refers to, by name."""
-        template = "#/components/schemas/{model}"
-        adapter = self._adapter if self._shown is None else TypeAdapter(self._shown)
-        schema = adapter.json_schema(ref_template=template)
-        definitions = schema.pop("$defs", {})
-        whole, definitions = with_components(schema, definitions, template)
-        return {self.name: whole} | definitions
+        schema = TypeAdapter(self._shown()).json_schema(ref_template=REFERENCE)
+        return {**schema.pop("$defs", {}), self.name: schema}
 
     async def read(self, request: Request) -> tuple[T, bytes]:
         """Return the checked body and its bytes. Raises `Problem`: 400, 413, 415 or 422."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+SCHEMAS = "#/components/schemas/"
+REFERENCE = SCHEMAS + "{model}"  # to a schema of the document
+
 
 class In(BaseModel):
     """What a client sends: exactly these fields, of exactly these types."""

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
+from api.http.models import REFERENCE, SCHEMAS
 from api.http.problems import MEDIA_TYPE, ProblemDocument
+from shared.contract.params import with_components
 
 _COLUMNS = 160
 _RESPONSE = "#/components/responses/{name}"
-_SCHEMAS = "#/components/schemas/"
-_REFERENCE = _SCHEMAS + "{model}"
 _NAMES = {
     "Alive": "Liveness",
     "Choices": "ChoiceDimension",
@@ -77,7 +77,7 @@ def install(app: FastAPI, components: Callable[[], Mapping[str, Any]]) -> None:
 
 def _completed(document: dict[str, Any], components: Mapping[str, Any]) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
-    _, problem = models_json_schema([(ProblemDocument, "serialization")], ref_template=_REFERENCE)
+    _, problem = models_json_schema([(ProblemDocument, "serialization")], ref_template=REFERENCE)
     for name, schema in {**components, **problem["$defs"]}.items():
         if schemas.setdefault(name, schema) != schema:
             raise ValueError(f"two different schemas are named {name}; rename one of the models")
@@ -92,32 +92,28 @@ def _completed(document: dict[str, Any], components: Mapping[str, Any]) -> dict[
                 operation["responses"][status] = {"$ref": _RESPONSE.format(name=f"Problem{status}")}
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    schemas = with_components(schemas, REFERENCE)
     for schema in schemas.values():
         _shorten(schema)
-    document["components"] = {"responses": dict(sorted(problems.items())), "schemas": schemas}
     names = _names(schemas)
-    document = _renamed(document, names)
-    named = {names.get(name, name): schema for name, schema in document["components"]["schemas"].items()}
-    document["components"]["schemas"] = dict(sorted(named.items()))
-    return document
+    named = {names.get(name, name): schema for name, schema in schemas.items()}
+    document["components"] = {"responses": dict(sorted(problems.items())), "schemas": dict(sorted(named.items()))}
+    return cast("dict[str, Any]", _renamed(document, names))
 
 
 def _names(schemas: Mapping[str, Any]) -> dict[str, str]:
     """Return other names for schemas whose own do not say enough where a client package has all in one place."""
-    operations = [reference.rpartition("/")[2] for reference in _members(schemas.get("Expression", {}))]
+    members = schemas.get("Expression", {}).get("oneOf", ())
+    operations = [member["$ref"].removeprefix(SCHEMAS) for member in members]
     return _NAMES | {name: f"{name.removesuffix('Value')}Expression" for name in operations}
-
-
-def _members(schema: Mapping[str, Any]) -> list[str]:
-    return [member["$ref"] for member in schema.get("oneOf", ())]
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, list):
         return [_renamed(item, names) for item in value]
-    if isinstance(value, str) and value.startswith(_SCHEMAS):
-        name = value.removeprefix(_SCHEMAS)
-        return _SCHEMAS + names.get(name, name)
+    if isinstance(value, str) and value.startswith(SCHEMAS):
+        name = value.removeprefix(SCHEMAS)
+        return SCHEMAS + names.get(name, name)
     if not isinstance(value, dict):
         return value
     return {key: _renamed(item, names) for key, item in value.items()}
@@ -151,7 +147,7 @@ def _fix(status: str, response: dict[str, Any]) -> None:
     content = response.get("content", {})
     if status == "422":  # FastAPI documents its own error format, which this service never sends
         content.pop("application/json", None)
-        content[MEDIA_TYPE] = {"schema": {"$ref": _REFERENCE.format(model=ProblemDocument.__name__)}}
+        content[MEDIA_TYPE] = {"schema": {"$ref": REFERENCE.format(model=ProblemDocument.__name__)}}
     if MEDIA_TYPE in content:
         response["description"] = _DESCRIPTIONS[status]
     for media in content.values():

@@ -5,6 +5,7 @@ The parameters of a job are described by its contract only.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, Field, JsonValue, create_model
@@ -77,13 +78,18 @@ def batch_shape(submission: Any) -> type[BaseModel]:
     )
 
 
-_SHAPE, _SHOWN = submission_shape(catalogue()), submission_shape(catalogue().submitted())
+@cache  # for both bodies; only the document needs it
+def _shown() -> Any:
+    return submission_shape(catalogue().submitted())
+
+
+_SHAPE = submission_shape(catalogue())
 _EXAMPLES = {kind: example_of(contract) for kind, contract in catalogue().submitted().items()}
-SUBMISSION: Body[Submission] = Body("JobSubmission", _SHAPE, envelope=1, shown=_SHOWN, examples=_EXAMPLES)
+SUBMISSION: Body[Submission] = Body("JobSubmission", _SHAPE, envelope=1, shown=_shown, examples=_EXAMPLES)
 BATCH: Body[Any] = Body(
     "BatchSubmission",
     batch_shape(_SHAPE),
     envelope=3,
-    shown=batch_shape(_SHOWN),
+    shown=lambda: batch_shape(_shown()),
     examples={"two jobs": {"jobs": list(_EXAMPLES.values())[:2]}},
 )

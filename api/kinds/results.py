@@ -6,10 +6,8 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from api.http.models import REFERENCE
 from shared.contract.catalogue import Catalogue
-from shared.contract.params import with_components
-
-_TEMPLATE = "#/components/schemas/{model}"
 
 
 def result_components(catalogue: Catalogue) -> dict[str, Any]:
@@ -20,12 +18,11 @@ def result_components(catalogue: Catalogue) -> dict[str, Any]:
     """
     results = {kind: contract.spec.result for kind, contract in catalogue.items()}
     references, schemas = models_json_schema(
-        [(result, "serialization") for result in dict.fromkeys(results.values())], ref_template=_TEMPLATE
+        [(result, "serialization") for result in dict.fromkeys(results.values())], ref_template=REFERENCE
     )
     of_kinds = {
         "description": "The result of each kind: `result` of a `Job` is the property with the name of its `kind`.",
         "properties": {kind: references[result, "serialization"] for kind, result in results.items()},
         "type": "object",
     }
-    _, definitions = with_components({}, schemas["$defs"] | {"JobResults": of_kinds}, _TEMPLATE)
-    return definitions
+    return {**schemas["$defs"], "JobResults": of_kinds}

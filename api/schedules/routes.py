@@ -28,14 +28,13 @@ from shared.schedules import terms as schedules
 from shared.schedules.timetable import AsyncTimetable, Planned
 from shared.workflows.planning import Prepared
 
-_SHOWN = catalogue().submitted()
 _EXAMPLE = {"name": "every night", "crontab": {"hour": "3", "minute": "30"}, "time_zone": "Europe/Berlin"}
 SCHEDULE: Body[ScheduleRequest] = Body(
     "ScheduleRequest",
     submission_shape(catalogue(), ScheduleRequest),
     envelope=1,
-    shown=schedule_shape(_SHOWN),
-    examples={"every night": _EXAMPLE | example_of(next(iter(_SHOWN.values())))},
+    shown=lambda: schedule_shape(catalogue().submitted()),
+    examples={"every night": _EXAMPLE | example_of(next(iter(catalogue().submitted().values())))},
 )
 _EDITS_TRIED = 5
 _PATH = "schedules"

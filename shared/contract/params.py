@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 _MARK = "x-component"
+_WHOLE = ""  # no definition has this name
 _OF_THE_PLACE = frozenset(("title", "description", "default", "examples", "deprecated"))
 
 
@@ -40,14 +41,13 @@ def schema_of(model: type[BaseModel], mode: Literal["validation", "serialization
     """Return the JSON Schema of a model, with each `Component` once in its `$defs`."""
     schema = model.model_json_schema(mode=mode)
     definitions = schema.pop("$defs", {})
-    whole, definitions = with_components(schema, definitions, "#/$defs/{model}")
+    definitions = with_components({**definitions, _WHOLE: schema}, "#/$defs/{model}")
+    whole: dict[str, Any] = definitions.pop(_WHOLE)
     return {**whole, **({"$defs": definitions} if definitions else {})}
 
 
-def with_components(
-    schema: Mapping[str, Any], definitions: Mapping[str, Any], template: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a schema and its definitions with a reference in place of each `Component`, which becomes a definition.
+def with_components(definitions: Mapping[str, Any], template: str) -> dict[str, Any]:
+    """Return definitions of JSON Schemas with a reference in place of each `Component`, which is one more definition.
 
     `template` makes a reference of a name, as ``#/components/schemas/{model}``.
     """
@@ -66,5 +66,5 @@ def with_components(
         kept = {key: item for key, item in made.items() if key in _OF_THE_PLACE and key != "title"}
         return {"$ref": template.format(model=name), **kept}
 
-    whole, own = referring(dict(schema)), {name: referring(item) for name, item in definitions.items()}
-    return whole, dict(sorted({**own, **found}.items()))
+    own = {name: referring(item) for name, item in definitions.items()}
+    return {**own, **found}
