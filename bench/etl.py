@@ -137,10 +137,8 @@ class Bench:
 
     def pipeline(self, scratch: Path) -> None:
         """CSV in a store to Parquet, cast and group, to Parquet in a store."""
-        staged, output = (
-            self.extract(scratch, kind="store", connection="store", path="rows.csv"),
-            scratch / "out.parquet",
-        )
+        staged = self.extract(scratch, kind="store", connection="store", path="rows.csv")
+        output = scratch / "out.parquet"
         transform(
             STEPS,
             [staged],

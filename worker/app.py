@@ -25,17 +25,13 @@ from shared.broker.celery import configure, make_celery  # noqa: E402
 from shared.broker.settings import broker_settings  # noqa: E402
 from shared.contract.catalogue import catalogue, import_tree  # noqa: E402
 from shared.contract.families import FAMILIES, with_those_also_run  # noqa: E402
-from shared.contract.installed import TASKS, installed  # noqa: E402
+from shared.contract.installed import TASKS, installed, named_in  # noqa: E402
 from shared.errors import DefinitionError  # noqa: E402
 from shared.workflows.definition import WorkflowContract  # noqa: E402
 from worker.runtime.expansion import expansions  # noqa: E402
 from worker.runtime.task import Definition, definitions, register  # noqa: E402
 from worker.settings import worker_settings  # noqa: E402
 from worker.upkeep import lifecycle  # noqa: E402
-
-
-def _names(variable: str) -> list[str]:
-    return [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
 
 
 def load_tasks(families: list[str], modules: list[str]) -> list[Definition]:
@@ -73,11 +69,11 @@ def load_tasks(families: list[str], modules: list[str]) -> list[Definition]:
 
 def make_app() -> Celery:
     """Return the application with the tasks of this process."""
-    families = _names("WORKER_FAMILIES")
+    families = named_in("WORKER_FAMILIES")
     app = make_celery(broker_settings())
     configure(app, {"worker_consumer": "worker.upkeep.intake:Intake"})
     loaded = with_those_also_run(families)
-    tasks = load_tasks(loaded, _names("CELERIAC_TASKS"))
+    tasks = load_tasks(loaded, named_in("CELERIAC_TASKS"))
     register(app, tasks)
     guests = set(loaded) - set(families)
     specs = [task.contract.spec for task in tasks]

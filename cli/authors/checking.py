@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from shared.contract.catalogue import contracts_in
 from shared.contract.definition import AnyContract, check_rest
-from shared.contract.installed import CONNECTIONS, connection_kinds
+from shared.contract.installed import connection_kinds, said_of
 from shared.contract.tasks import tasks
 from shared.errors import DefinitionError
 from shared.workflows.definition import WorkflowContract
@@ -63,7 +63,7 @@ def _connection_faults(package: str) -> Iterator[str]:
     for point in connection_kinds().values():
         if point.module.partition(".")[0] != package:
             continue
-        where = f"the entry point {point.name!r} of {CONNECTIONS} ({point.value})"
+        where = said_of(point)
         try:
             declared = point.load()
         except Exception as failure:  # noqa: BLE001 - whatever an author's module raises is what is wrong with it

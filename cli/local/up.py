@@ -25,7 +25,7 @@ from cli.local.workers import WorkerPlan, families_without_packages, plan_worker
 from shared.broker.safety import refuse_unsafe, safe_url
 from shared.broker.settings import BrokerSettings
 from shared.contract.families import FAMILIES
-from shared.contract.installed import KINDS, TASKS, installed
+from shared.contract.installed import KINDS, TASKS, installed, named_in
 from shared.errors import DefinitionError
 from shared.ledger.client import Ledger
 from shared.ledger.operations import workers_of
@@ -99,9 +99,7 @@ def run(
             _refuse_unsafe_broker(settings)
             _start_the_rest(ensemble, service, settings, environment, workers, reload=reload)
             _announce(service, external=external is not None, say=tell)
-            if sources:
-                ensemble.watch(sources.changed, sources.only_tasks)
-            ensemble.watch()
+            ensemble.watch(*((sources.changed, sources.only_tasks) if sources else ()))
         except StopRequested as stop:
             tell("up", f"{stop.received.name} received")
             return 0
@@ -117,14 +115,10 @@ def run(
 
 
 def _sources(environment: Mapping[str, str]) -> Sources:
-    contracts, tasks = (
-        [
-            *(name.strip() for name in environment.get(variable, "").split(",") if name.strip()),
-            *installed(group).values(),
-        ]
-        for variable, group in (("CELERIAC_CONTRACTS", KINDS), ("CELERIAC_TASKS", TASKS))
+    sources = Sources(
+        [*named_in("CELERIAC_CONTRACTS", environment), *installed(KINDS).values()],
+        [*named_in("CELERIAC_TASKS", environment), *installed(TASKS).values()],
     )
-    sources = Sources(contracts, tasks)
     if not sources.roots:
         raise CannotStart(
             "--reload looks at the packages in CELERIAC_CONTRACTS, CELERIAC_TASKS and the entry points of "

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from celeriac.extras import missing
-from shared.contract.catalogue import catalogue
+from shared.contract.catalogue import catalogue, is_in
 from shared.contract.installed import TASKS, installed
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def plan_workers(environment: Mapping[str, str]) -> list[WorkerPlan]:
     processes it has gets a worker of its own.
     """
     kinds = list(catalogue().values())
-    added = [kind for kind in kinds if not f"{kind.__module__}.".startswith(f"{_OWN_CONTRACTS}.")]
+    added = [kind for kind in kinds if not is_in(kind, _OWN_CONTRACTS)]
     queues = {kind.spec.queue for kind in added}
     families = sorted(
         {kind.spec.family for kind in kinds if _has_tasks(kind.spec.family) and not missing(kind.spec.family)}

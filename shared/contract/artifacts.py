@@ -63,9 +63,8 @@ def role_name(given: Role) -> str:
     if isinstance(given, OwnRole):
         return given.name
     if given not in (known := typing.get_args(BuiltInRole)):
-        own = (
-            "" if "." not in str(given) else f" A role of your own is what role({str(given)!r}) returns, not its name."
-        )
+        hint = f" A role of your own is what role({str(given)!r}) returns, not its name."
+        own = hint if "." in str(given) else ""
         raise ValueError(f"the role {given!r} does not exist. {did_you_mean(str(given), known)}{own}")
     return given
 

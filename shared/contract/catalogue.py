@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 import types
 import typing
@@ -12,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from shared.contract.definition import AnyContract, Contract, check_rest
-from shared.contract.installed import KINDS, installed
+from shared.contract.installed import KINDS, installed, named_in
 from shared.errors import DefinitionError
 
 
@@ -41,7 +40,7 @@ class Catalogue(Mapping[str, AnyContract]):
         for name in modules:
             for module in import_tree(name):
                 found |= {contract.spec.kind: contract for contract in contracts_in(module)}
-            if not any(_is_in(contract, name) for contract in found.values()):
+            if not any(is_in(contract, name) for contract in found.values()):
                 raise DefinitionError(
                     f"CELERIAC_CONTRACTS: {name!r} defines no contract. Correct the name, or remove it."
                 )
@@ -75,12 +74,11 @@ def catalogue() -> Catalogue:
     It has the kinds of the modules in `CELERIAC_CONTRACTS` (default `shared.jobs`) and those of installed packages.
     Raises `DefinitionError`.
     """
-    named = os.environ.get("CELERIAC_CONTRACTS", "shared.jobs").split(",")
-    names = dict.fromkeys((*(name.strip() for name in named if name.strip()), *installed(KINDS).values()))
-    found = Catalogue.load(names)
+    named = named_in("CELERIAC_CONTRACTS", default="shared.jobs")
+    found = Catalogue.load(dict.fromkeys((*named, *installed(KINDS).values())))
     for family, module in installed(KINDS).items():
         for contract in found.values():
-            if _is_in(contract, module) and contract.spec.family != family:
+            if is_in(contract, module) and contract.spec.family != family:
                 raise DefinitionError(
                     f"The entry point {family!r} of {KINDS} has the kind {contract.spec.kind}, whose family is "
                     f"{contract.spec.family!r}. Name the entry point like the family."
@@ -95,7 +93,7 @@ def contracts_in(module: types.ModuleType) -> Iterator[AnyContract]:
             yield value
 
 
-def _is_in(contract: AnyContract, name: str) -> bool:
+def is_in(contract: AnyContract, name: str) -> bool:
     """Return whether a module, or one below it, defines the contract."""
     return f"{contract.__module__}.".startswith(f"{name}.")
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
@@ -29,7 +28,7 @@ from shared.contract.checking.fields import (
 )
 from shared.contract.checking.journey import MAX_JSON_DEPTH, ExampleFault, arrive, come_back
 from shared.contract.families import FAMILIES
-from shared.contract.installed import KINDS, installed
+from shared.contract.installed import KINDS, installed, named_in
 from shared.contract.spec import (
     KIND_PATTERN,
     Concurrency,
@@ -187,8 +186,7 @@ AnyContract = type[Contract[Any]]
 
 def known_queues() -> tuple[str, ...]:
     """Return the queues that a contract may name: one per family, also of installed ones, and `CELERIAC_QUEUES`."""
-    extra = (name.strip() for name in os.environ.get("CELERIAC_QUEUES", "").split(","))
-    return tuple(dict.fromkeys((*FAMILIES, *installed(KINDS), *(name for name in extra if name))))
+    return tuple(dict.fromkeys((*FAMILIES, *installed(KINDS), *named_in("CELERIAC_QUEUES"))))
 
 
 _kinds: dict[str, AnyContract] = {}
@@ -320,9 +318,9 @@ def _faults_of_job(cls: AnyContract, example: Mapping[str, Any]) -> Iterator[Fau
     return arrive(cls, example)._faults_when_run()  # noqa: SLF001 - each contract says it of itself
 
 
-def _faults_of_result(model: type[BaseModel], example: Any) -> Iterator[Fault]:
+def _faults_of_result(model: type[BaseModel], example: Any) -> Iterable[Fault]:
     come_back(model, example)
-    yield from ()
+    return ()
 
 
 def _type_argument(cls: type[BaseModel]) -> type[BaseModel]:

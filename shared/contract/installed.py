@@ -15,6 +15,7 @@ connection is declared with the class of its settings:
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -26,29 +27,40 @@ from shared.errors import DefinitionError
 KINDS, TASKS, CONNECTIONS = "celeriac.kinds", "celeriac.tasks", "celeriac.connections"
 
 
+def named_in(variable: str, environment: Mapping[str, str] = os.environ, *, default: str = "") -> list[str]:
+    """Return the names in a variable, which has them with commas between them."""
+    return [name.strip() for name in environment.get(variable, default).split(",") if name.strip()]
+
+
 @cache
 def installed(group: str) -> Mapping[str, str]:
     """Return the modules that installed packages declare in `group`, by family. Raises `DefinitionError`."""
-    found: dict[str, str] = {}
-    for point in metadata.entry_points(group=group):
-        where = f"the entry point {point.name!r} of {group} ({point.value})"
-        if not re.fullmatch(r"[a-z][a-z0-9]*", point.name):
-            raise DefinitionError(f"{where} is not the name of a family. Use lower-case letters and digits.")
-        if point.name in FAMILIES:
-            raise DefinitionError(f"{where} has the name of a family of the service. Choose another family.")
-        if found.setdefault(point.name, point.value) != point.value:
-            raise DefinitionError(f"{where} is declared by two packages. Rename the family of one, or uninstall it.")
-    return found
+    found = _declared(group, "family", r"[a-z][a-z0-9]*", "lower-case letters and digits")
+    for family in found.keys() & FAMILIES.keys():
+        raise DefinitionError(
+            f"{said_of(found[family])} has the name of a family of the service. Choose another family."
+        )
+    return {family: point.value for family, point in found.items()}
 
 
 @cache
 def connection_kinds() -> Mapping[str, metadata.EntryPoint]:
     """Return the kinds of connections that installed packages declare, not yet imported. Raises `DefinitionError`."""
+    return _declared(CONNECTIONS, "kind", r"[a-z][a-z0-9_]{0,62}", "lower-case letters, digits and '_'")
+
+
+def said_of(point: metadata.EntryPoint) -> str:
+    """Return how messages name an entry point."""
+    return f"the entry point {point.name!r} of {point.group} ({point.value})"
+
+
+def _declared(group: str, what: str, pattern: str, letters: str) -> dict[str, metadata.EntryPoint]:
     found: dict[str, metadata.EntryPoint] = {}
-    for point in metadata.entry_points(group=CONNECTIONS):
-        where = f"the entry point {point.name!r} of {CONNECTIONS} ({point.value})"
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", point.name):
-            raise DefinitionError(f"{where} is not the name of a kind. Use lower-case letters, digits and '_'.")
+    for point in metadata.entry_points(group=group):
+        if not re.fullmatch(pattern, point.name):
+            raise DefinitionError(f"{said_of(point)} is not the name of a {what}. Use {letters}.")
         if found.setdefault(point.name, point).value != point.value:
-            raise DefinitionError(f"{where} is declared by two packages. Rename the kind of one, or uninstall it.")
+            raise DefinitionError(
+                f"{said_of(point)} is declared by two packages. Rename the {what} of one, or uninstall it."
+            )
     return found

@@ -171,9 +171,8 @@ class Planner:
         left = without(node, done.keys())
         messages = workflow_messages(self._composer, left, to_do, limits, job_id=job_id) if left else {}
         for step in to_do:
-            if isinstance(
-                step.plan, Expansion
-            ):  # what it waits for last may be a child: then Celery does not publish it
+            if isinstance(step.plan, Expansion):
+                # What it waits for last may be a child: then Celery does not publish it.
                 messages |= workflow_messages(self._composer, step.plan, [step], limits, job_id=job_id)
         followers = _followers(planned)
         waited_for = {step.id for step in to_do}

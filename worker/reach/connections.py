@@ -25,7 +25,7 @@ from shared.connections.settings import (
 )
 from shared.errors import TaskFailure
 from shared.texts import redact
-from worker.runtime.bodies.connections import configured, misconfigured, secret_of
+from worker.runtime.bodies.connections import configured, misconfigured, secret_of, unknown_connection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,11 +142,7 @@ class WorkerConnections:
     def _find(self, name: str, group: ConnectionGroup) -> Any:
         problem = problem_with(name, group, self.configured)
         if problem is not None:
-            raise TaskFailure(
-                "unknown_connection",
-                problem,
-                remedy="Use a known name, or add it to CELERIAC_CONNECTIONS_FILE of gateway and workers.",
-            )
+            raise unknown_connection(problem)
         return self.configured[name]
 
     def _secret_object(self, name: str, variable: str | None) -> dict[str, Any]:

@@ -99,21 +99,15 @@ def alone(
             _connections=connections,
         )
         try:
-            with entered(run), restored(), _logged(), printed_to(run.log_line):
+            with entered(run), restored(), printed_to(run.log_line):
+                _log_to_the_job()
                 yield run
         finally:
             run.report_pending()
 
 
-@contextmanager
-def _logged() -> Iterator[None]:
-    """Copy log records from INFO on to the job's log, as in a worker."""
-    root, handler = logging.getLogger(), JobLogHandler(level=logging.INFO)
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(min(level, logging.INFO))
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        root.removeHandler(handler)
+def _log_to_the_job() -> None:
+    """Copy log records from INFO on to the job's log, as in a worker; `restored` undoes it."""
+    root = logging.getLogger()
+    root.addHandler(JobLogHandler(level=logging.INFO))
+    root.setLevel(min(root.level, logging.INFO))

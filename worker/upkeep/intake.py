@@ -27,7 +27,7 @@ from shared.ledger.dead_letters import DeadLetter, bury
 from shared.ledger.ids import uuid7
 from shared.ledger.keys import key
 from shared.ledger.server import bounded
-from shared.ledger.states import State
+from shared.ledger.states import FINAL_STATES, State
 from worker.settings import worker_settings
 from worker.upkeep.outage import PAUSE_MAX_S, STEADY_S, Outage
 
@@ -40,7 +40,6 @@ _PAUSE_S = (0.5, 1.5)
 _LOOK_EVERY_S = 0.2  # how often a pause checks whether the worker is to stop
 _HELD_AT_ONCE = 20  # of those messages, which do not count against the prefetch
 _RETURNED_SINCE = "celeriac_returned_since"  # header: seconds since 1970
-_FINAL = frozenset(state for state in State if state.is_final)
 _KEPT_PROPERTIES = ("priority", "correlation_id", "reply_to", "delivery_mode")
 
 
@@ -180,7 +179,7 @@ class Intake(Consumer):
         except redis.RedisError as failure:
             logger.warning("the job of a message cannot be read, which is put back: %r", failure)
             return False
-        return found in _FINAL and not (found == State.SUCCEEDED and _goes_on(message))
+        return found in FINAL_STATES and not (found == State.SUCCEEDED and _goes_on(message))
 
     def _free_place_of(self, message: Message) -> None:
         """Free the place in the pool that a message got before Celery failed on it; Celery does not."""

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from shared import __version__
 from shared.broker.settings import BrokerSettings
+from shared.contract.installed import named_in
 from shared.ledger.client import Ledger
 from shared.ledger.operations import AboutWorker, Presence
 from worker.upkeep.pulse import Pulse
@@ -38,12 +39,11 @@ class Heartbeat:
         self._kinds = sorted(name for name in consumer.app.tasks if not name.startswith("celery."))
         self._pulse: Pulse = consumer.pulse
         self._pool = consumer.pool
-        families = (name.strip() for name in os.environ.get("WORKER_FAMILIES", "").split(","))
         self._about = AboutWorker(
             name=consumer.hostname,
             host=socket.gethostname(),
             pid=os.getpid(),
-            families=tuple(sorted(name for name in families if name)),
+            families=tuple(sorted(named_in("WORKER_FAMILIES"))),
             concurrency=self._pool.num_processes,
             started_at=time.time_ns() // 1_000_000,
             versions={"celeriac": __version__, "celery": version("celery"), "python": platform.python_version()},

@@ -36,12 +36,8 @@ def arrive(contract: type[ContractT], example: Mapping[str, Any]) -> ContractT:
         raise ExampleFault(
             f"is nested {depth} levels deep, and the gateway takes {MAX_JSON_DEPTH}", "Make the parameters flatter."
         )
-    given = _read(contract, text, "is not valid", "Fix the example or the field.")
-    arrived = _read(
-        contract,
-        _written(given, "into a message"),
-        "is accepted, but what is written into the message is refused by the worker",
-        "Write values as they are read: look at the serializers and validators.",
+    given, arrived = _both_ends(
+        contract, text, "into a message", "is accepted, but what is written into the message is refused by the worker"
     )
     for name, before, after in _differences(given, arrived):
         raise ExampleFault(
@@ -56,20 +52,20 @@ def come_back(result: type[BaseModel], example: Any) -> None:
 
     Raises `ExampleFault`, or the `NameError` of a validator.
     """
-    given = _read(
-        result, _json(example, "Write it as clients get it."), "is not valid", "Fix the example or the field."
-    )
-    read = _read(
-        result,
-        _written(given, "as JSON"),
-        "can be returned, but what is written of it cannot be read",
-        "Write values as they are read: look at the serializers and validators.",
-    )
+    text = _json(example, "Write it as clients get it.")
+    given, read = _both_ends(result, text, "as JSON", "can be returned, but what is written of it cannot be read")
     for name, before, after in _differences(given, read):
         raise ExampleFault(
             f"does not come back as it was returned: {name} is {before!r} in the task and {after!r} for who reads it",
             f"A result is read again by steps and tests. {_UNCHANGED}.",
         )
+
+
+def _both_ends(model: type[ContractT], text: str, where: str, refused: str) -> tuple[ContractT, ContractT]:
+    """Return what is read of a text, and what is read of the text that is written of that."""
+    given = _read(model, text, "is not valid", "Fix the example or the field.")
+    hint = "Write values as they are read: look at the serializers and validators."
+    return given, _read(model, _written(given, where), refused, hint)
 
 
 def _differences(one: BaseModel, other: BaseModel) -> Iterator[tuple[str, Any, Any]]:

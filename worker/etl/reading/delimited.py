@@ -143,10 +143,8 @@ def _stage(text: _Text, staged: Path, guess: Guess, way: _Way, on_bytes: Callabl
     sentinel = f"\n{text.dialect.delimiter.join([token] * text.width)}\n".encode()
     with opened_as_utf8(text.path, layout.encoding) as (utf8, file):
         watch = QuoteWatch(text.dialect)
-        content, refused = (
-            _WithSentinel(_uncommented(text, utf8), sentinel, watch),
-            _Refused("fail" if way.threads > 1 else layout.on_bad_rows),
-        )
+        content = _WithSentinel(_uncommented(text, utf8), sentinel, watch)
+        refused = _Refused("fail" if way.threads > 1 else layout.on_bad_rows)
         try:
             reader = _open(content, text, way, refused)
             names = column_names(reader.schema.names if layout.has_header else [""] * text.width)

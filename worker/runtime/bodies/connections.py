@@ -41,11 +41,7 @@ def own_connection(
     if not isinstance(info, OwnInfo):
         own = ", ".join(sorted(each for each, other in known.items() if isinstance(other, OwnInfo))) or "none"
         what = "is not configured" if info is None else f"is of the kind {info.kind!r}, which the service has"
-        raise TaskFailure(
-            "unknown_connection",
-            f"The connection {name!r} {what}. Configured, of kinds that packages declare: {own}.",
-            remedy="Use a known name, or add it to CELERIAC_CONNECTIONS_FILE of gateway and workers.",
-        )
+        raise unknown_connection(f"The connection {name!r} {what}. Configured, of kinds that packages declare: {own}.")
     if (declared := _declared(name, info.kind)) is not settings:
         raise TaskFailure(
             "wrong_connection",
@@ -60,6 +56,15 @@ def own_connection(
         for variable in (value for key, value in info.settings.items() if key.endswith(ENV)):
             problems = problems.replace(environment[variable], "***")  # a validator of the author's may quote it
         raise misconfigured(name, problems) from None
+
+
+def unknown_connection(problem: str) -> TaskFailure:
+    """Return the failure of a name that is not that of a connection as it is needed."""
+    return TaskFailure(
+        "unknown_connection",
+        problem,
+        remedy="Use a known name, or add it to CELERIAC_CONNECTIONS_FILE of gateway and workers.",
+    )
 
 
 def misconfigured(name: str, what: str) -> TaskFailure:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
+EXACT_IN_FLOAT = 2**53  # every integer up to it is a float64
 _MOST_ROWS = 1_024
 _FIRST_ROWS = 16
 _BATCH_BYTES = 4 * 1024**2

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from worker.tables.databases.sqlite.batches import batches_of
+from worker.tables.databases.sqlite.batches import EXACT_IN_FLOAT, batches_of
 from worker.tables.parquet import staging
 from worker.tables.parquet.staging import ParquetSink, column_names
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from worker.tables.inference import Candidate
 
-_EXACT_IN_FLOAT = 2**53
 _TYPES: dict[frozenset[type], pa.DataType] = {
     frozenset(): pa.null(),
     frozenset({int}): pa.int64(),
@@ -105,7 +104,7 @@ class _Growing:
             raise _NotTypedError from None
         if kind == pa.int64():
             ends = pc.min_max(array).as_py()
-            self._is_exact[at] &= ends["min"] >= -_EXACT_IN_FLOAT and ends["max"] <= _EXACT_IN_FLOAT
+            self._is_exact[at] &= ends["min"] >= -EXACT_IN_FLOAT and ends["max"] <= EXACT_IN_FLOAT
             self._is_finite[at] = True
             if self._kinds[at] == pa.float64() and not self._is_exact[at]:
                 raise _NotTypedError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from shared.errors import TaskFailure
-from worker.tables.databases.sqlite.batches import batches_of
+from worker.tables.databases.sqlite.batches import EXACT_IN_FLOAT, batches_of
 from worker.tables.databases.sqlite.dialect import affinity
 from worker.tables.parquet.columns import quoted
 from worker.tables.parquet.staging import ParquetSink, column_names
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from worker.tables.inference import Candidate
 
-_EXACT_IN_FLOAT = 2**53
 _COLUMNS_A_QUERY = 200
 _CLASSES = ("integer", "real", "text", "blob")
 
@@ -77,7 +76,7 @@ class _Found:
     def type(self) -> pa.DataType:
         """Return the Arrow type that keeps every value exactly; text for values of several classes."""
         numeric = {"INTEGER": pa.int64(), "REAL": pa.float64(), "NUMERIC": pa.float64()}.get(affinity(self.declared))
-        in_float = self.smallest >= -_EXACT_IN_FLOAT and self.largest <= _EXACT_IN_FLOAT
+        in_float = self.smallest >= -EXACT_IN_FLOAT and self.largest <= EXACT_IN_FLOAT
         if "BOOL" in self.declared and self.classes <= {"integer"} and self.smallest >= 0 and self.largest <= 1:
             return pa.bool_()
         if self.classes == {"blob"} or (not self.classes and self.declared == "BLOB"):
