@@ -12,7 +12,7 @@ from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
 from tests.support.servers.services import Server, wait_for
-from tests.support.servers.workers import crew
+from tests.support.servers.workers import AUTHORS, crew
 
 pytestmark = pytest.mark.integration
 
@@ -21,8 +21,7 @@ pytestmark = pytest.mark.integration
 def redis_url(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("beside")
     env = {
-        "CELERIAC_CONTRACTS": "tests.acme.authors_contracts",
-        "CELERIAC_TASKS": "tests.acme.hostile,tests.acme.authors",
+        **AUTHORS,
         "CELERY_BROKER_URL": valkey.redis_url,
         "CELERIAC_STORE_URL": str(folder / "store"),
     }

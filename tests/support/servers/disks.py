@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from tests.support.servers.absent import absent
 
 
 @contextmanager
@@ -21,8 +20,7 @@ def small_disk(folder: Path, size_bytes: int, *, files: int = 10_000) -> Iterato
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},nr_inodes={files}", "tmpfs", str(folder)]
     made = subprocess.run(mount, capture_output=True, text=True, check=False)
     if made.returncode != 0:
-        reason = f"a small disk cannot be mounted: {made.stderr.strip()}"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+        absent(f"a small disk cannot be mounted: {made.stderr.strip()}")
     try:
         yield folder
     finally:

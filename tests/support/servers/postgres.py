@@ -24,6 +24,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.support.servers.absent import absent
 from tests.support.servers.services import free_port
 
 if TYPE_CHECKING:
@@ -62,10 +63,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     """Start a PostgreSQL server in a temporary folder; skip where none is installed (fail there in CI)."""
     with running_postgres() as server:
         if server is None:
-            reason = "no PostgreSQL server here (looked for initdb and pg_ctl by pg_config and on PATH)"
-            if os.environ.get("CI") == "true":
-                pytest.fail(reason)
-            pytest.skip(reason)
+            absent("no PostgreSQL server here (looked for initdb and pg_ctl by pg_config and on PATH)")
         yield server
 
 

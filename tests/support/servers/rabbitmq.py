@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
+from tests.support.servers.absent import absent
 from tests.support.servers.services import free_port, wait_for
 
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's; the one on PATH changes the user
@@ -22,9 +21,7 @@ def require_rabbitmq() -> None:
     """Skip the test where RabbitMQ is not installed; where CI=true it has to be."""
     if _SERVER.exists() and shutil.which("epmd"):
         return
-    if os.environ.get("CI") == "true":
-        pytest.fail("RabbitMQ is not installed: apt-get install rabbitmq-server")
-    pytest.skip("RabbitMQ is not installed (Debian: rabbitmq-server)")
+    absent("RabbitMQ is not installed (Debian: rabbitmq-server)")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +17,15 @@ import httpx
 import redis
 
 from shared.ledger.states import FINAL_STATES
-from tests.support.servers.services import BOUND_S, Server, http_client, wait_for
+from tests.support.servers.services import BOUND_S, Server, gateway_server, http_client, wait_for
 
 ROOT = Path(__file__).parents[3]
 ACME = {"CELERIAC_CONTRACTS": "shared.jobs,tests.acme.contracts", "CELERIAC_TASKS": "tests.acme.tasks"}
 ACME_ALONE = {**ACME, "CELERIAC_CONTRACTS": "tests.acme.contracts"}  # starts in half the time
+AUTHORS = {
+    "CELERIAC_CONTRACTS": "tests.acme.authors_contracts",
+    "CELERIAC_TASKS": "tests.acme.hostile,tests.acme.authors",
+}
 END_BOUND_S = 90.0
 
 
@@ -159,3 +163,12 @@ class Jobs:
             return job if job["state"] in FINAL_STATES else None
 
         return wait_for(there, f"end of {job_id}, now {self.get(job_id)['state']}", bound_s=bound_s)
+
+
+@contextmanager
+def serving(folder: Path, redis_url: str, kinds: Mapping[str, str], *, concurrency: int = 1) -> Iterator[Jobs]:
+    """Run a gateway and a worker that have these kinds, such as `AUTHORS`, and yield the jobs of the gateway."""
+    env = {**kinds, "CELERY_BROKER_URL": redis_url, "CELERIAC_STORE_URL": str(folder / "store")}
+    with gateway_server(folder, **env) as gateway, crew(folder, **env) as workers:
+        workers.start(concurrency=concurrency)
+        yield Jobs(gateway)

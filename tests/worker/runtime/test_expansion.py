@@ -9,24 +9,19 @@ from typing import Any
 
 import pytest
 
-from tests.support.servers.services import Server, gateway_server, http_client, wait_for
-from tests.support.servers.workers import Jobs, crew
+from tests.support.servers.services import Server, http_client, wait_for
+from tests.support.servers.workers import AUTHORS, Jobs, serving
 
 pytestmark = pytest.mark.integration
 
 
+CANVAS_TOO = {"CELERIAC_CONTRACTS": f"{AUTHORS['CELERIAC_CONTRACTS']},shared.jobs.workflow"}
+
+
 @pytest.fixture(scope="module")
 def jobs(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
-    folder = tmp_path_factory.mktemp("expansion")
-    env = {
-        "CELERIAC_CONTRACTS": "tests.acme.authors_contracts,shared.jobs.workflow",
-        "CELERIAC_TASKS": "tests.acme.hostile,tests.acme.authors",
-        "CELERY_BROKER_URL": valkey.redis_url,
-        "CELERIAC_STORE_URL": str(folder / "store"),
-    }
-    with gateway_server(folder, **env) as gateway, crew(folder, **env) as workers:
-        workers.start(concurrency=2)
-        yield Jobs(gateway)
+    with serving(tmp_path_factory.mktemp("expansion"), valkey.redis_url, AUTHORS | CANVAS_TOO, concurrency=2) as made:
+        yield made
 
 
 @pytest.fixture

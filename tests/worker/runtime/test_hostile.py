@@ -12,8 +12,8 @@ import pytest
 
 from shared.ledger.states import FINAL_STATES
 from tests.acme.hostile import HOW
-from tests.support.servers.services import Server, gateway_server, http_client
-from tests.support.servers.workers import Jobs, crew
+from tests.support.servers.services import Server, http_client
+from tests.support.servers.workers import AUTHORS, Jobs, serving
 
 pytestmark = pytest.mark.integration
 
@@ -26,16 +26,8 @@ LARGEST_ANSWER_BYTES = 64_000
 
 @pytest.fixture(scope="module")
 def jobs(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
-    folder = tmp_path_factory.mktemp("hostile")
-    env = {
-        "CELERIAC_CONTRACTS": "tests.acme.authors_contracts",
-        "CELERIAC_TASKS": "tests.acme.hostile,tests.acme.authors",
-        "CELERY_BROKER_URL": valkey.redis_url,
-        "CELERIAC_STORE_URL": str(folder / "store"),
-    }
-    with gateway_server(folder, **env) as gateway, crew(folder, **env) as workers:
-        workers.start()
-        yield Jobs(gateway)
+    with serving(tmp_path_factory.mktemp("hostile"), valkey.redis_url, AUTHORS) as made:
+        yield made
 
 
 def verdicts() -> dict[str, tuple[str, str]]:

@@ -11,24 +11,16 @@ import pytest
 import redis
 
 from shared.ledger.keys import Keys
-from tests.support.servers.services import Server, gateway_server, http_client, wait_for
-from tests.support.servers.workers import Jobs, crew
+from tests.support.servers.services import Server, http_client, wait_for
+from tests.support.servers.workers import AUTHORS, Jobs, serving
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
 def jobs(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
-    folder = tmp_path_factory.mktemp("authors")
-    env = {
-        "CELERIAC_CONTRACTS": "tests.acme.authors_contracts",
-        "CELERIAC_TASKS": "tests.acme.hostile,tests.acme.authors",
-        "CELERY_BROKER_URL": valkey.redis_url,
-        "CELERIAC_STORE_URL": str(folder / "store"),
-    }
-    with gateway_server(folder, **env) as gateway, crew(folder, **env) as workers:
-        workers.start()
-        yield Jobs(gateway)
+    with serving(tmp_path_factory.mktemp("authors"), valkey.redis_url, AUTHORS) as made:
+        yield made
 
 
 def used(jobs: Jobs, what: str, **params: Any) -> dict[str, Any]:
