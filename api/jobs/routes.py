@@ -350,11 +350,7 @@ def _answer(body: str, accepted: Accepted, entries: Sequence[Entry], **headers: 
     headers["Retry-After"] = _POLL_AFTER_S
     if warning := view.warning({entry.kind for entry in entries}):
         headers["Warning"] = warning
-    if accepted.outcome == "replayed":
-        headers["Idempotency-Replayed"] = "true"
-    if accepted.outcome == "taken":
-        headers["Job-Existed"] = "true"
-    return Response(body, 202, headers, "application/json")
+    return Response(body, 202, headers | view.outcome_headers(accepted), "application/json")
 
 
 def _json(model: BaseModel) -> Response:

@@ -95,6 +95,12 @@ def batch_accepted(entries: Iterable[Entry], reply: Accepted) -> str:
     return f'{{"jobs":[{",".join(accepted(entry, job_id, reply.created_at_ms) for entry, job_id in jobs)}]}}'
 
 
+def outcome_headers(reply: Accepted) -> dict[str, str]:
+    """Return the headers that say that a submission has made no job, and why."""
+    told = {"replayed": "Idempotency-Replayed", "taken": "Job-Existed"}.get(reply.outcome)
+    return {told: "true"} if told else {}
+
+
 @lru_cache(maxsize=64)  # all jobs of a batch, and of one round trip, are accepted at the same time
 def _accepted_text(kind: str, state: str, created_at_ms: int) -> str:
     """Return the JSON of `JobAccepted` with `_ID` in the place of the id."""

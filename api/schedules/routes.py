@@ -182,9 +182,7 @@ async def run_schedule(found: FoundSchedule, request: Request) -> Response:
     accepted, (entry,) = await dispatch_of(request).accept([prepared], None, schedule=found.schedule.id)
     body = view.accepted(entry, accepted.ids[0], accepted.created_at_ms, accepted.state)
     headers = {"Location": f"/jobs/{accepted.ids[0]}", "Retry-After": "1"}
-    if accepted.outcome == "taken":
-        headers["Job-Existed"] = "true"
-    return Response(body, 202, headers, "application/json")
+    return Response(body, 202, headers | view.outcome_headers(accepted), "application/json")
 
 
 async def _edit(timetable: AsyncTimetable, schedule_id: str, edited: Edit) -> Schedule:
