@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from api.background import in_background
 from api.http import docs, openapi, paths, problems
 from api.http.bodies import Body
 from api.jobs import artifacts, bulk, events
@@ -38,7 +39,6 @@ from shared.collector import set_aside_what_is_loaded
 from shared.connections.settings import load_connections
 from shared.contract.catalogue import catalogue
 from shared.ledger.aclient import AsyncLedger
-from shared.ledger.calling.headroom import Headroom
 from shared.ledger.ids import random_hex
 from shared.ledger.server import bounded
 from shared.storage import ArtifactStore
@@ -78,7 +78,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.store = ArtifactStore(settings.store_url)
     try:
         async with (
-            _looked_at(ledger.headroom),
+            in_background(ledger.headroom.watch()),
             watching(settings.ledger_url) as app.state.changes,
             publishing(settings, ledger) as outbox,
             metrics.reporting(settings, app.state.metrics, waiting=lambda: len(app.state.changes)),
@@ -111,17 +111,6 @@ def ledger_client(settings: GatewaySettings) -> redis.asyncio.Redis:
         **bounded(),
     )
     return redis.asyncio.Redis.from_pool(pool)
-
-
-@asynccontextmanager
-async def _looked_at(headroom: Headroom) -> AsyncIterator[None]:
-    """Keep `headroom` up to date while the block runs."""
-    watching_it = asyncio.create_task(headroom.watch())
-    try:
-        yield
-    finally:
-        watching_it.cancel()
-        await asyncio.wait([watching_it])
 
 
 def _check_ledger(settings: GatewaySettings) -> None:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import structlog
 from celery import Celery
 
+from api.background import in_background
 from shared.broker.celery import make_celery
 from shared.broker.messages import publish
 from shared.broker.settings import BrokerSettings
@@ -67,9 +68,5 @@ async def publishing(settings: BrokerSettings, ledger: AsyncLedger) -> AsyncIter
         yield None
         return
     outbox = Outbox(make_celery(settings), ledger)
-    running = asyncio.create_task(outbox.run())
-    try:
+    async with in_background(outbox.run()):
         yield outbox
-    finally:
-        running.cancel()
-        await asyncio.wait([running])

@@ -25,6 +25,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from api.background import in_background
 from api.http.problems import Problem
 from shared.ledger.keys import key
 from shared.ledger.server import SOCKET_TIMEOUT_S
@@ -178,14 +179,12 @@ class Changes:
 async def watching(url: str) -> AsyncIterator[Changes]:
     """Yield the process's `Changes` on the ledger at `url`, subscribed as long as the block lasts."""
     changes = Changes(url)
-    listening = asyncio.create_task(changes.listen())
-    with _closed_by_signals(changes):
-        try:
-            yield changes
-        finally:
-            changes.close()
-            listening.cancel()
-            await asyncio.wait([listening])
+    async with in_background(changes.listen()):
+        with _closed_by_signals(changes):
+            try:
+                yield changes
+            finally:
+                changes.close()
 
 
 @contextmanager
