@@ -239,7 +239,9 @@ class DailyReportResult(BaseModel):
     )
     wait_p95_s: float | None = Field(ge=0, description="95th percentile of the wait for a worker, in seconds.")
     run_p95_s: float | None = Field(ge=0, description="95th percentile of the run time, in seconds.")
-    previous_job_count: int = Field(ge=0, description="Jobs submitted on the day before.")
+    previous_job_count: int = Field(
+        ge=0, description="Jobs submitted on the day before; until the same time, if the day has not ended."
+    )
 
 
 class GenerateDailyReport(

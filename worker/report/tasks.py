@@ -22,7 +22,6 @@ from worker.settings import worker_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import date
 
     from shared.jobs.report import ReportFormat
     from worker.report.content.document import Document
@@ -63,9 +62,14 @@ def generate_daily_report(job: GenerateDailyReport, run: Run) -> DailyReportResu
     refuse_uninstalled(job.formats)
     zone = ZoneInfo(job.time_zone)
     date_of = job.day or (datetime.now(zone) - timedelta(days=1)).date()
-    before = _tallied(date_of - timedelta(days=1), zone, run)
-    day = _tallied(date_of, zone, run)
-    document = described(day, before, made_at=datetime.now(UTC))
+    made_at = datetime.now(UTC)
+    begin, end = bounds(date_of, zone)
+    before_begin, before_end = bounds(date_of - timedelta(days=1), zone)
+    if begin <= made_at < end:  # half a day is compared with half a day
+        before_end = min(before_begin + (made_at - begin), before_end)
+    before = _tallied(before_begin, before_end, run)
+    day = _tallied(begin, end, run)
+    document = described(day, before, made_at=made_at)
     return DailyReportResult(
         reports=_published(document, job.formats, run),
         day=date_of,
@@ -79,8 +83,7 @@ def generate_daily_report(job: GenerateDailyReport, run: Run) -> DailyReportResu
     )
 
 
-def _tallied(date_of: date, zone: ZoneInfo, run: Run) -> Day:
-    begin, end = bounds(date_of, zone)
+def _tallied(begin: datetime, end: datetime, run: Run) -> Day:
     lower_id, upper_id = (time_floor(int(moment.timestamp() * 1000)) for moment in (begin, end))
     jobs = fields_between(run.redis, FIELDS, lower_id=lower_id, upper_id=upper_id)
     return tallied(begin, end, _counted(jobs, run))

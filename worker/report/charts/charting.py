@@ -8,7 +8,8 @@ from functools import singledispatch
 from typing import Any
 
 from shared.errors import TaskFailure
-from shared.jobs.charts import BarChart, BoxChart, Chart, HeatMap, Histogram, LineChart, ScatterChart
+from shared.jobs.charts import BarChart, BoxChart, Chart, HeatMap, Histogram, LineChart, ScatterChart, TimeUnit
+from worker.report.charts.periods import covered
 from worker.report.content.shapes import (
     Bars,
     Bins,
@@ -74,6 +75,14 @@ class _Plan:
         ((self.row_count, *figures),) = self.rows(f"SELECT {', '.join(('count(*)', *more))} FROM picked")
         return tuple(figures)
 
+    def partial(self, key: str, at: str | None, unit: TimeUnit | None, shown: list[Any]) -> frozenset[int]:
+        """Return which of the `shown` periods the data cover in part, and add a note if there are any."""
+        cover = covered(self.rows, key, at, unit) if at is not None else None
+        found = cover.among(shown) if cover else frozenset()
+        if cover and found:
+            self.notes.append(cover.note)
+        return found
+
     def most_frequent(self, key: str, limit: int, what: str) -> str:
         """Return SQL for the `limit` values of `key` with most rows, and add a note if there are more."""
         ((count,),) = self.rows(f"SELECT count(*) FROM (SELECT {key} FROM picked GROUP BY 1)")
@@ -93,6 +102,7 @@ def _(chart: LineChart, plan: _Plan) -> tuple[Shape, str, str]:
     x = chosen.position(chart.x, chart.x_unit)
     split = chosen.key(chart.split_by) if chart.split_by is not None else None
     measures = [chosen.measure(measure, numeric=True) for measure in chart.y.values()]
+    at = chosen.moment(chart.x, chart.x_unit)
     is_time = chosen.table.is_time(chart.x) and chart.x_unit != "hour_of_day"
     number = f"CAST(epoch_us({x}) AS DOUBLE)" if is_time else f"CAST({x} AS DOUBLE)"
     distinct, low, high = plan.count(f"count(DISTINCT {x})", f"min({number})", f"max({number})")
@@ -111,7 +121,8 @@ def _(chart: LineChart, plan: _Plan) -> tuple[Shape, str, str]:
         start = low + (high - low) * (value / INTERVALS)
         return _EPOCH + timedelta(microseconds=start) if is_time else float(start)
 
-    return Lines([place(value) for value in ordered], found.series(ordered)), chart.x, found.label
+    partial = plan.partial(x, None if intervals else at, chart.x_unit, ordered)
+    return Lines([place(value) for value in ordered], found.series(ordered), partial), chart.x, found.label
 
 
 @_shape.register
@@ -120,6 +131,7 @@ def _(chart: BarChart, plan: _Plan) -> tuple[Shape, str, str]:
     x = chosen.key(chart.x, chart.x_unit)
     split = chosen.key(chart.split_by) if chart.split_by is not None else None
     measures = [chosen.measure(measure, numeric=True) for measure in chart.y.values()]
+    at = chosen.moment(chart.x, chart.x_unit)
     (count,) = plan.count(f"count(DISTINCT {x})")
     order = chart.order or ("x" if chosen.table.is_time(chart.x) else "value")
     by = "k NULLS LAST" if order == "x" else "v DESC NULLS LAST, k NULLS LAST"
@@ -131,7 +143,8 @@ def _(chart: BarChart, plan: _Plan) -> tuple[Shape, str, str]:
     found = _grouped(plan, chart, x, split, measures, among=top)
     categories = [category(key, chart.x_unit) for key in ordered]
     in_time = order == "x" and chosen.table.is_time(chart.x)
-    return Bars(categories, found.series(ordered), chart.stacked, in_time), chart.x, found.label
+    partial = plan.partial(x, at, chart.x_unit, ordered)
+    return Bars(categories, found.series(ordered), chart.stacked, in_time, partial), chart.x, found.label
 
 
 @_shape.register

@@ -37,7 +37,7 @@ _STYLE = {
     "axes.titlecolor": stand_in("muted"),
     "axes.titlelocation": "left",
     "axes.titlesize": 12.0,
-    "axes.titlepad": 10.0,
+    "axes.titlepad": 14.0,
     "axes.labelsize": 12.0,
     "axes.labelpad": 6.0,
     "axes.axisbelow": True,
@@ -81,7 +81,8 @@ def svg_of(figure: Figure, *, name: str, width: int = WIDE) -> str:
         canvas = Canvas(figsize=(width / 72, height / 72), dpi=72)
         axes: Axes = canvas.subplots()
         axes.set_xlabel(printable(figure.x_label, 80))
-        axes.set_title(printable(figure.y_label, 80))
+        unit = f" ({figure.format.unit})" if figure.format.unit and figure.y_label else ""
+        axes.set_title(printable(figure.y_label, 80) + unit)
         mark(figure, axes, width)
         _make_room(axes)
         written = io.BytesIO()

@@ -8,27 +8,25 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis, XAxis
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from shared.jobs.charts import NumberFormat
+from worker.report.charts.axes import PHONE, SIGN_WIDTH, category_axis, number_axis, time_axis, value_axis
 from worker.report.charts.palette import series_colour, stand_in
-from worker.report.content.shapes import Bars, Bins, Boxes, Figure, Grid, Lines, Points, Shape
-from worker.report.content.values import compact, printable
+from worker.report.content.shapes import Bars, Bins, Boxes, Figure, Grid, Lines, Points, Series, Shape
+from worker.report.content.values import compact, number_format
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
-
-PHONE = 500  # up to this width in pixels a drawing is made for a small screen
-_SIGN_WIDTH = 6.6  # of a character at 12 pixels, on average
 _BAR_HEIGHT = 26
-_DATES: dict[str, Any] = {  # of ticks by year, month, day, hour, minute, second; at their zeros; beside the axis
-    "formats": ["%Y", "%b", "%d", "%H:%M", "%H:%M", "%S.%f"],
-    "zero_formats": ["", "%Y", "%b", "%d %b", "%H:%M", "%H:%M"],
-    "offset_formats": ["", "%Y", "%b %Y", "%d %b %Y", "%d %b %Y", "%d %b %Y %H:%M"],
-}
+_FEW_BARS = 3  # up to this number of categories bars go across, as upright ones would be wide boxes
+_WIDEST_BAR = 72
+_FEW_DOTS = 50  # up to this number of points they are drawn larger
+_LONG = 1_000  # from here on the number of a bar is shortened
+_ROOM_FOR_LABELS = 0.12  # share of the largest bar, beyond it
+_PALE = 0.4  # of a bar whose period is partly in the data
+_DOTS = (0, (1, 2))  # of a line to such a period
 _SPARSE = 40  # up to this number of positions a line's points are marked
 _DASHES = ("solid", "solid", "solid", "solid", (0, (5, 2)), (0, (5, 2)), (0, (1, 1.5)), (0, (1, 1.5)))
 _LEAST_LABELLED_CELL = 26  # pixels that a cell needs at least to hold a number
@@ -40,7 +38,7 @@ def height_of(shape: Shape, width: int) -> int:
     match shape:
         case Bars(categories=categories, series=series) if lies_down(shape, width):
             rows = len(categories) * (1 if shape.stacked else max(1, len(series) * 0.7))
-            return int(min(max(rows, 2) * _BAR_HEIGHT, 1_600)) + 70
+            return int(min(rows * _BAR_HEIGHT, 1_600)) + 70
         case Boxes(boxes=boxes):
             return min(max(len(boxes), 2) * 34, 1_600) + 70
         case Grid(y=y):
@@ -50,9 +48,9 @@ def height_of(shape: Shape, width: int) -> int:
 
 
 def lies_down(shape: Bars, width: int) -> bool:
-    """Return whether bars are horizontal: the names of their categories do not fit side by side."""
-    longest = max((len(name) for name in shape.categories), default=0)
-    return not shape.in_time and len(shape.categories) * (longest * _SIGN_WIDTH + 10) > width * 0.96
+    """Return whether bars are horizontal: few, or the names of their categories do not fit side by side."""
+    longest, count = max((len(name) for name in shape.categories), default=0), len(shape.categories)
+    return not shape.in_time and (count <= _FEW_BARS or count * (longest * SIGN_WIDTH + 10) > width * 0.96)
 
 
 def mark(figure: Figure, axes: Axes, width: int) -> None:
@@ -73,74 +71,118 @@ def _mark(shape: Any, _axes: Axes, _figure: Figure, _width: int) -> None:
 
 @_mark.register
 def _(shape: Lines, axes: Axes, figure: Figure, width: int) -> None:
-    x: Any = shape.x  # numbers or dates
     for index, series in enumerate(shape.series):
-        values = [math.nan if value is None else value for value in series.numbers]
-        marker = "o" if len(shape.x) <= _SPARSE else ""
-        axes.plot(x, values, color=series_colour(index), linestyle=_DASHES[index % 8], marker=marker, markersize=4.5)
-        if len(shape.series) == 1 and min(figure.marks) >= 0:
-            axes.fill_between(x, values, color=series_colour(index), alpha=0.08, linewidth=0)
-    _number_axis(axes.yaxis, figure)
+        _line(figure, shape, series, axes, colour=series_colour(index), dashes=_DASHES[index % len(_DASHES)])
+    if len(shape.series) == 1 and min(figure.marks) >= 0:
+        _, numbers = _apart(shape, shape.series[0])
+        x: Any = shape.x
+        axes.fill_between(x, numbers, color=series_colour(0), alpha=0.08, linewidth=0)
+    value_axis(axes.yaxis, figure.marks, figure.format)
     axes.grid(axis="y")
-    _from_zero(axes, figure.marks)
     _position_axis(axes, shape.x, width)
-    if len(shape.x) > 1:
-        axes.margins(x=0.015)
+
+
+def _line(figure: Figure, shape: Lines, series: Series, axes: Axes, *, colour: str, dashes: Any) -> None:
+    x: Any = shape.x  # numbers or dates
+    values = [math.nan if value is None else value for value in series.numbers]
+    ends, whole = _apart(shape, series)
+    style: dict[str, Any] = {"color": colour, "clip_on": False}
+    axes.plot(x, whole, linestyle=dashes, color=colour)
+    for place in ends:
+        part = slice(max(place - 1, 0), place + 2)
+        axes.plot(x[part], values[part], linestyle=_DOTS, color=colour)
+    marked = range(len(x)) if len(x) <= _SPARSE else [place for place in range(len(x)) if _alone(values, place)]
+    for chosen, face in (([p for p in marked if p not in ends], colour), (ends, stand_in("paper"))):
+        places = [place for place in chosen if not math.isnan(values[place])]
+        if not places:
+            continue  # matplotlib would count an empty mark as one at the corner
+        at = [x[place] for place in places]
+        axes.plot(
+            at, [values[p] for p in places], linestyle="", marker="o", markersize=4.5, markerfacecolor=face, **style
+        )
+    if len(x) == len(shape.series) == 1 and not math.isnan(values[0]):
+        text = compact(values[0], spec=figure.format)
+        axes.annotate(text, (x[0], values[0]), xytext=(8, 0), textcoords="offset pixels", va="center")
+
+
+def _apart(shape: Lines, series: Series) -> tuple[list[int], list[float]]:
+    """Return the positions that are partly in the data, and the values of `series` without them."""
+    ends = sorted(shape.partial)
+    return ends, [math.nan if v is None or p in shape.partial else v for p, v in enumerate(series.numbers)]
+
+
+def _alone(values: list[float], place: int) -> bool:
+    """Return whether no line leads to a value, because its neighbours are missing."""
+    beside = [values[near] for near in (place - 1, place + 1) if 0 <= near < len(values)]
+    return not math.isnan(values[place]) and all(math.isnan(value) for value in beside)
 
 
 @_mark.register
 def _(shape: Bars, axes: Axes, figure: Figure, width: int) -> None:
     across = lies_down(shape, width)
-    places = range(len(shape.categories))
-    thickness = 0.66 if shape.stacked or len(shape.series) == 1 else 0.76 / len(shape.series)
-    base = [0.0] * len(shape.categories)
+    count = len(shape.categories)
+    widest = math.inf if across else _WIDEST_BAR * count / width
+    thickness = min(0.66 if shape.stacked or len(shape.series) == 1 else 0.76 / len(shape.series), widest)
+    above, below = [0.0] * count, [0.0] * count
+    draw: Any = axes.barh if across else axes.bar
     for index, series in enumerate(shape.series):
         values = [value or 0.0 for value in series.numbers]
         shift = 0 if shape.stacked else (index - (len(shape.series) - 1) / 2) * thickness
-        at = [place + shift for place in places]
-        draw: Any = axes.barh if across else axes.bar
         edge = {
             "edgecolor": stand_in("paper"),
             "linewidth": (0.5 if shape.stacked else 1.0) if len(shape.series) > 1 else 0.0,
         }
+        base = [high if value >= 0 else low for value, high, low in zip(values, above, below, strict=True)]
         offset: dict[str, Any] = {"left" if across else "bottom": base} if shape.stacked else {}
-        draw(at, values, thickness, color=series_colour(index), **edge, **offset)
-        base = [low + value for low, value in zip(base, values, strict=True)] if shape.stacked else base
-    _bar_axes(shape, axes, figure, across=across, width=width)
+        bars = draw(
+            [place + shift for place in range(count)], values, thickness, color=series_colour(index), **edge, **offset
+        )
+        for place in shape.partial:
+            bars[place].set_alpha(_PALE)
+        for place, value in enumerate(values):
+            side = above if value >= 0 else below
+            side[place] = side[place] + value if shape.stacked else max(side[place], value, key=abs)
+    _bar_axes(shape, axes, figure, [*above, *below], across=across, width=width)
 
 
-def _bar_axes(shape: Bars, axes: Axes, figure: Figure, *, across: bool, width: int) -> None:
+def _bar_axes(shape: Bars, axes: Axes, figure: Figure, ends: list[float], *, across: bool, width: int) -> None:
     names, values = (axes.yaxis, axes.xaxis) if across else (axes.xaxis, axes.yaxis)
-    _category_axis(names, shape.categories, width)
+    category_axis(names, shape.categories, width)
+    (axes.set_ylim if across else axes.set_xlim)(-0.5, len(shape.categories) - 0.5)
     axes.spines["bottom"].set_visible(not across)
     axes.tick_params(length=0)
+    value_axis(values, ends, figure.format, zero=True)
     if across:
         axes.invert_yaxis()
-        axes.set_xlabel(figure.y_label)
+        axes.set_xlabel(axes.get_title(loc="left"))
         axes.set_title("")
-    if len(shape.series) > 1:
-        _number_axis(values, figure)
+    if len(shape.series) > 1 or (shape.in_time and len(shape.categories) * SIGN_WIDTH * 5 > width):
         axes.grid(axis="x" if across else "y")
-        return
-    if shape.in_time and len(shape.categories) * _SIGN_WIDTH * 5 > width:
-        _number_axis(values, figure)
-        axes.grid(axis="y")
         return
     values.set_visible(False)  # each bar shows its value
     if across:
-        axes.set_title(printable(figure.y_label, 80))
-    for place, value in enumerate(shape.series[0].numbers):
+        axes.set_title(axes.get_xlabel())
+    numbers = shape.series[0].numbers
+    write = _label(figure, numbers)
+    for place, value in enumerate(numbers):
         if value is not None:
-            text = compact(value, spec=figure.format)
+            text = write(value)
             at = (value, place) if across else (place, value)
             offset = ((5 if value >= 0 else -5), 0) if across else (0, 4 if value >= 0 else -4)
             side = {"ha": "left" if value >= 0 else "right", "va": "center"}
             side = side if across else {"ha": "center", "va": "bottom" if value >= 0 else "top"}
             axes.annotate(text, at, xytext=offset, textcoords="offset pixels", fontsize=11, **side)  # type: ignore[arg-type]
-    if across:
-        axes.margins(x=0.12)
-    else:
-        axes.margins(y=0.12)
+    low, high = min(0.0, *ends), max(0.0, *ends) or 1.0
+    room = (high / 2 - low / 2) * 2 * _ROOM_FOR_LABELS
+    (axes.set_xlim if across else axes.set_ylim)(low - (room if low < 0 else 0), high + (room if high > 0 else 0))
+
+
+def _label(figure: Figure, numbers: list[float | None]) -> Callable[[float], str]:
+    """Return how the bars' values are written: to the same number of decimals, large ones in the short form of axes."""
+    known = [abs(number) for number in numbers if number is not None]
+    if figure.format.style == "auto" and max(known, default=0.0) < _LONG:
+        return number_format(figure.format, known)
+    return lambda number: compact(number, spec=figure.format)
 
 
 @_mark.register
@@ -148,22 +190,24 @@ def _(shape: Bins, axes: Axes, figure: Figure, width: int) -> None:
     widths = [high - low for low, high in zip(shape.edges[:-1], shape.edges[1:], strict=True)]
     axes.bar(
         shape.edges[:-1], shape.counts, widths, align="edge", color=series_colour(0),
-        edgecolor=stand_in("paper"), linewidth=1.0,
+        edgecolor=stand_in("paper"), linewidth=1.0 if len(widths) < width / 8 else 0.0,
     )  # fmt: skip
-    _number_axis(axes.yaxis, None, whole=True)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value, spec=figure.format)))
-    axes.xaxis.set_major_locator(MaxNLocator(8 if width > PHONE else 4))
+    value_axis(axes.yaxis, shape.counts, NumberFormat(style="integer"), zero=True)
+    around = widths[0] * 2 if len(widths) == 1 else 0.0  # one value is a bar, not a box that fills the chart
+    number_axis(axes, shape.edges[0] - around, shape.edges[-1] + around, width, figure.format)
     axes.grid(axis="y")
-    axes.margins(x=0.01)
 
 
 @_mark.register
 def _(shape: Points, axes: Axes, figure: Figure, width: int) -> None:
+    size = 16 if len(figure.marks) > _FEW_DOTS else 40
     for index, cloud in enumerate(shape.clouds):
-        axes.scatter(cloud.x, cloud.y, s=16, color=series_colour(index), alpha=0.6, linewidths=0)  # type: ignore[arg-type]
-    _number_axis(axes.yaxis, figure)
+        axes.scatter(
+            cloud.x, cloud.y, s=size, color=series_colour(index), alpha=0.6, linewidths=0, clip_on=False,  # type: ignore[arg-type]
+        )  # fmt: skip
+    value_axis(axes.yaxis, figure.marks, figure.format)
     axes.grid(axis="y")
-    _position_axis(axes, [place for cloud in shape.clouds for place in cloud.x], width)
+    _position_axis(axes, sorted(place for cloud in shape.clouds for place in cloud.x), width)
 
 
 @_mark.register
@@ -177,13 +221,13 @@ def _(shape: Boxes, axes: Axes, figure: Figure, width: int) -> None:
         )
         axes.vlines(box.median, place - 0.32, place + 0.32, color=ink, linewidth=2.5)
         axes.scatter(box.outliers, [place] * len(box.outliers), s=10, color=colour, alpha=0.55, linewidths=0)
-    _category_axis(axes.yaxis, [box.name for box in shape.boxes], width)
+    category_axis(axes.yaxis, [box.name for box in shape.boxes], width)
     axes.invert_yaxis()
     axes.tick_params(length=0)
     axes.spines["bottom"].set_visible(False)
+    axes.set_xlabel(axes.get_title(loc="left"))
     axes.set_title("")
-    axes.set_xlabel(printable(figure.y_label, 80))
-    _number_axis(axes.xaxis, figure)
+    value_axis(axes.xaxis, list(figure.numbers), figure.format)
     axes.grid(axis="x")
 
 
@@ -192,12 +236,12 @@ def _(shape: Grid, axes: Axes, figure: Figure, width: int) -> None:
     largest = max(abs(value) for value in figure.marks) or 1.0
     least = min(figure.marks) if min(figure.marks) > 0 else 0.0
     longest = max(len(compact(value, spec=figure.format)) for value in figure.marks)
-    labelled = (width - 90) / max(len(shape.x), 1) > max(_LEAST_LABELLED_CELL, longest * _SIGN_WIDTH)
+    labelled = (width - 90) / max(len(shape.x), 1) > max(_LEAST_LABELLED_CELL, longest * SIGN_WIDTH)
     for down, line in enumerate(shape.values):
         for across, value in enumerate(line):
             if value is None:
                 continue
-            share = 0.08 + 0.92 * (abs(value) - least) / ((largest - least) or 1.0)
+            share = 0.08 + 0.92 * (abs(value) - least) / (largest - least) if largest > least else 0.5
             colour = series_colour(0 if value >= 0 else 1)
             axes.add_patch(Rectangle((across - 0.48, down - 0.46), 0.96, 0.92, color=colour, alpha=share, linewidth=0))
             if labelled:
@@ -206,44 +250,15 @@ def _(shape: Grid, axes: Axes, figure: Figure, width: int) -> None:
                 axes.text(across, down, text, ha="center", va="center", fontsize=10, color=ink)
     axes.set_xlim(-0.5, len(shape.x) - 0.5)
     axes.set_ylim(len(shape.y) - 0.5, -0.5)
-    _category_axis(axes.yaxis, shape.y, width)
-    _category_axis(axes.xaxis, shape.x, width)
+    category_axis(axes.yaxis, shape.y, width)
+    category_axis(axes.xaxis, shape.x, width)
     axes.tick_params(length=0)
     axes.spines["bottom"].set_visible(False)
 
 
-def _category_axis(axis: Axis, names: Sequence[str], width: int) -> None:
-    """Label positions 0, 1, ... with `names`; only every n-th if they do not fit side by side."""
-    most = 30 if width > PHONE else 20
-    short = [printable(name, most).replace("\n", " ") for name in names]
-    longest = max((len(name) for name in short), default=1)
-    every = 1
-    if isinstance(axis, XAxis):
-        every = max(1, math.ceil(len(short) * (longest * _SIGN_WIDTH + 8) / (width * 0.88)))
-    axis.set_ticks(list(range(0, len(short), every)), short[::every])
-    for label in axis.get_ticklabels():
-        label.set_color(stand_in("ink"))
-
-
-def _number_axis(axis: Axis, figure: Figure | None, *, whole: bool = False) -> None:
-    spec = figure.format if figure else None
-    axis.set_major_locator(MaxNLocator(5, integer=whole))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value, spec=spec)))
-
-
-def _position_axis(axes: Axes, positions: Sequence[Any], width: int) -> None:
-    few = width <= PHONE
-    if positions and isinstance(positions[0], date):
-        locator: Any = AutoDateLocator(minticks=3, maxticks=5 if few else 9)  # type: ignore[no-untyped-call]
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, **_DATES))  # type: ignore[no-untyped-call]
+def _position_axis(axes: Axes, positions: list[Any], width: int) -> None:
+    """Label ascending positions, numbers or times, along the x axis."""
+    if isinstance(positions[0], date):
+        time_axis(axes, positions, width)
     else:
-        whole = all(float(place).is_integer() for place in positions)
-        axes.xaxis.set_major_locator(MaxNLocator(4 if few else 8, integer=whole))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-
-
-def _from_zero(axes: Axes, values: Sequence[float]) -> None:
-    """Start the axis at zero, unless that would flatten the data."""
-    if 0 <= min(values) < 0.6 * max(values) or min(values) == max(values) >= 0:
-        axes.set_ylim(bottom=0)
+        number_axis(axes, positions[0], positions[-1], width, NumberFormat())

@@ -86,7 +86,7 @@ class Document:
     made_at: datetime
     subtitle: str = ""
     lang: str = "en"
-    facts: list[tuple[str, str]] = field(default_factory=list)  # shown at the end of the page
+    facts: list[tuple[str, str]] = field(default_factory=list)  # shown below the title
 
     @property
     def figures(self) -> list[Figure]:

@@ -22,20 +22,22 @@ class Series:
 
 @dataclass(frozen=True)
 class Lines:
-    """Series along ascending positions."""
+    """Series along ascending positions. `partial` are the numbers of those that the data cover in part."""
 
     x: list[Position]
     series: list[Series]
+    partial: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class Bars:
-    """Series by category, side by side or on top of each other."""
+    """Series by category, side by side or on top of each other; `partial` as with `Lines`."""
 
     categories: list[str]
     series: list[Series]
     stacked: bool = False
     in_time: bool = False  # the categories are times and run from left to right
+    partial: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,12 @@ class Figure:
     @property
     def notes(self) -> list[str]:
         """What a reader should know, and how many rows are not in it."""
-        left_out = f"{self.left_out_count:,} rows without a finite value are left out." if self.left_out_count else ""
+        rows = (
+            "1 row without a finite value is"
+            if self.left_out_count == 1
+            else f"{self.left_out_count:,} rows without a finite value are"
+        )
+        left_out = f"{rows} left out." if self.left_out_count else ""
         return [note for note in (self.note, left_out) if note]
 
     @property

@@ -27,6 +27,7 @@ FIELDS = (
 FAILED = frozenset({State.FAILED, State.QUARANTINED})
 TRIED = FAILED | {State.SUCCEEDED}
 MOST_SLOWEST = 10
+FEW = 20  # up to this number of jobs, a day is told job by job
 _MOST_CODES = 1_000  # of errors; further codes are counted together
 _MOST_MESSAGE = 300
 HOUR_MS = 3_600_000
@@ -50,6 +51,17 @@ class Slow(NamedTuple):
     kind: str
     state: str
     wait_s: float | None
+
+
+class Ran(NamedTuple):
+    """One of the jobs of a day with few."""
+
+    created_at: datetime
+    id: str
+    kind: str
+    state: str
+    wait_s: float | None
+    run_s: float | None
 
 
 @dataclass
@@ -111,6 +123,12 @@ class Day:
     hours: dict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
     errors: dict[str, ErrorTally] = field(default_factory=dict)
     slowest: list[Slow] = field(default_factory=list)
+    first: list[Ran] = field(default_factory=list)  # all jobs, if they are `FEW`
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether the jobs are few enough to show each."""
+        return self.all.job_count <= FEW
 
     @property
     def hour_count(self) -> int:
@@ -131,6 +149,9 @@ class Day:
                 tally.waits_s.append(wait_s)
             if run_s is not None:
                 tally.runs_s.append(run_s)
+        if len(self.first) < FEW:
+            moment = datetime.fromtimestamp(created_at / 1000, self.begin.tzinfo)
+            self.first.append(Ran(moment, job["id"] or "", job["kind"] or "", state, wait_s, run_s))
         if run_s is not None:
             slow = Slow(run_s, job["id"] or "", job["kind"] or "", state, wait_s)
             keep = heapq.heappush if len(self.slowest) < MOST_SLOWEST else heapq.heappushpop

@@ -44,25 +44,31 @@ def bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
 
 
 def described(day: Day, before: Day, *, made_at: datetime) -> Document:
-    """Return the report about `day`, compared with the day `before`."""
+    """Return the report about `day`, compared with the day `before`; one that has not ended is told as far as it is."""
     zone = str(day.begin.tzinfo)
-    sections = [Section("", [_tiles(day, before)]), *(_contents(day, before) if day.all.job_count else [_empty()])]
+    now = made_at.astimezone(day.begin.tzinfo) if made_at < day.end else None
+    span = f"The service until {now:%H:%M} of a day that has not ended" if now else "The service in one day"
+    other = f"{before.begin:%A}, {before.begin.day} {before.begin:%B}" + (f" until {before.end:%H:%M}" if now else "")
+    sections = [Section("", [_tiles(day, before)]), *(_contents(day, before, now) if day.all.job_count else [_empty()])]
     return Document(
         title=f"Jobs on {day.begin:%A}, {day.begin.day} {day.begin:%B %Y}",
-        subtitle=f"The service in one day ({zone}), against {before.begin:%A}, {before.begin.day} {before.begin:%B}",
+        subtitle=f"{span} ({zone}), against {other}",
         sections=[*sections, Section("How this is counted", [Text(parse(_METHOD))])],
         made_at=made_at,
-        facts=[("Time zone", zone), ("From", _moment(day.begin)), ("To", _moment(day.end))],
+        facts=[("Covers", f"{_moment(day.begin)} to {_moment(now or day.end)}")],
     )
 
 
-def _contents(day: Day, before: Day) -> list[Section]:
+def _contents(day: Day, before: Day, now: datetime | None) -> list[Section]:
     errors = sorted(day.errors.values(), key=lambda error: (-error.count, error.code))
     failures: list[Any] = [_error_table(errors[:_MOST_ERRORS], len(errors), day)]
+    failed = Section("Failures", failures if errors else [Text(parse("No job failed."))])
+    if day.is_brief:
+        return [Section("Jobs", [_by_hour(day, now), _job_table(day), _trend_table(day, before)]), failed]
     return [
-        Section("Jobs", [_by_hour(day), _by_kind(day), _kind_table(day), _trend_table(day, before)]),
-        Section("Failures", failures if errors else [Text(parse("No job failed."))]),
-        Section("Waiting", [_waits_by_hour(day), _queue_table(day)]),
+        Section("Jobs", [_by_hour(day, now), _by_kind(day), _kind_table(day), _trend_table(day, before)]),
+        failed,
+        Section("Waiting", [_waits_by_hour(day, now), _queue_table(day)]),
         Section("Running", [_runs_by_kind(day), _run_table(day), _slowest_table(day)]),
     ]
 
@@ -77,15 +83,22 @@ def _tiles(day: Day, before: Day) -> Tiles:
     tiles = [
         Tile("Jobs submitted", f"{now.job_count:,}", change=_relative(now.job_count, then.job_count)),
         Tile("Failure rate", _percent(now.failure_ratio), **_points(now.failure_ratio, then.failure_ratio),
-             hint=f"{now.failed_count:,} failed"),
-        Tile("Wait, 95th percentile", _time(now.waits.p95), **_slower(now.waits.p95, then.waits.p95),
-             hint=f"half within {_time(now.waits.p50)}" if now.waits.size else ""),
-        Tile("Run time, 95th percentile", _time(now.runs.p95), **_slower(now.runs.p95, then.runs.p95),
-             hint=f"half within {_time(now.runs.p50)}" if now.runs.size else ""),
+             hint=f"{now.failed_count:,} failed" if now.job_count else ""),
+        _time_tile("wait", now.waits, then.waits, brief=day.is_brief),
+        _time_tile("run time", now.runs, then.runs, brief=day.is_brief),
         Tile("Retries", f"{now.retry_count:,}", change=_relative(now.retry_count, then.retry_count)),
         Tile("Not finished", f"{unfinished:,}", hint="when this report was made"),
     ]  # fmt: skip
     return Tiles(tiles)
+
+
+def _time_tile(what: str, now: Percentiles, then: Percentiles, *, brief: bool) -> Tile:
+    """Return the time that most jobs stayed below; of a few jobs, the longest."""
+    label, one, other = f"{what.capitalize()}, 95th percentile", now.p95, then.p95
+    if brief:
+        label, one, other = f"Longest {what}", now.largest, then.largest
+    hint = f"half within {_time(now.p50)}" if now.size > 1 else ""
+    return Tile(label, _time(one), **_slower(one, other), hint=hint)
 
 
 def _outcomes(tallies: Iterable[Tally]) -> list[Series]:
@@ -99,12 +112,21 @@ def _outcomes(tallies: Iterable[Tally]) -> list[Series]:
     return [one for one in series if one.name in {"Succeeded", "Failed"} or any(one.numbers)]
 
 
-def _by_hour(day: Day) -> Figure:
-    bars = Bars(_hour_names(day), _outcomes(_hours(day)), stacked=True, in_time=True)
+def _by_hour(day: Day, now: datetime | None) -> Figure:
+    partial, note = _unended(day, now)
+    bars = Bars(_hour_names(day), _outcomes(_hours(day)), stacked=True, in_time=True, partial=partial)
     return Figure(
-        "Jobs by hour of submission", "bar", bars, day.all.job_count, y_label="jobs", format=_WHOLE,
+        "Jobs by hour of submission", "bar", bars, day.all.job_count, y_label="jobs", format=_WHOLE, note=note,
         x_label=str(day.begin.tzinfo),
     )  # fmt: skip
+
+
+def _unended(day: Day, now: datetime | None) -> tuple[frozenset[int], str]:
+    """Return the hour in which `now` is, which is not whole, and what a reader should know; nothing for a past day."""
+    if now is None:
+        return frozenset(), ""
+    hour = int((now.timestamp() - day.begin.timestamp()) // 3600)
+    return frozenset({hour}), f"Made at {now:%H:%M}: this hour is not whole, and drawn paler; later ones are to come."
 
 
 def _by_kind(day: Day) -> Figure:
@@ -115,21 +137,22 @@ def _by_kind(day: Day) -> Figure:
     return Figure("Jobs by kind", "bar", bars, count, note=note, y_label="jobs", x_label="kind", format=_WHOLE)
 
 
-def _waits_by_hour(day: Day) -> Figure:
+def _waits_by_hour(day: Day, now: datetime | None) -> Figure:
+    partial, note = _unended(day, now)
     waits = [tally.waits for tally in _hours(day)]
     series = [Series("Half within", [one.p50 for one in waits]), Series("95 % within", [one.p95 for one in waits])]
     hours: list[Any] = [
         (day.begin.astimezone(UTC) + timedelta(hours=hour)).astimezone(day.begin.tzinfo).replace(tzinfo=None)
         for hour in range(day.hour_count)
     ]
-    lines = Lines(hours, series)
+    lines = Lines(hours, series, partial)
     if len(set(hours)) < len(
         hours
     ):  # an hour occurs twice (clock change): use its number, so that time does not run backwards
-        lines = Lines([float(hour) for hour in range(day.hour_count)], series)
+        lines = Lines([float(hour) for hour in range(day.hour_count)], series, partial)
     return Figure(
         "Wait for a worker by hour of submission", "line", lines, day.all.waits.size, x_label=str(day.begin.tzinfo),
-        y_label="wait", format=_SPAN,
+        y_label="wait", format=_SPAN, note=note,
     )  # fmt: skip
 
 
@@ -187,12 +210,22 @@ def _error_table(errors: Sequence[ErrorTally], count: int, day: Day) -> Table:
     return _table("Most frequent errors", headings, rows, note=note)
 
 
+def _job_table(day: Day) -> Table:
+    rows = [
+        (f"{one.created_at:%H:%M:%S}", printable(one.kind, 80), one.state, one.wait_s, one.run_s, one.id)
+        for one in day.first
+    ]
+    spans = [Heading("Wait", _SPAN), Heading("Run time", _SPAN)]
+    return _table("The jobs", [Heading("At"), Heading("Kind"), Heading("State"), *spans, Heading("Job")], rows)
+
+
 def _slowest_table(day: Day) -> Table:
     rows = [
-        (slow.id, printable(slow.kind, 80), slow.state, slow.run_s, slow.wait_s)
+        (printable(slow.kind, 80), slow.state, slow.run_s, slow.wait_s, slow.id)
         for slow in sorted(day.slowest, key=lambda slow: (-slow.run_s, slow.id))
     ]
-    headings = [Heading("Job"), Heading("Kind"), Heading("State"), Heading("Run time", _SPAN), Heading("Wait", _SPAN)]
+    spans = [Heading("Run time", _SPAN), Heading("Wait", _SPAN)]
+    headings = [Heading("Kind"), Heading("State"), *spans, Heading("Job")]
     return _table(f"The {MOST_SLOWEST} longest runs", headings, rows)
 
 
@@ -207,16 +240,18 @@ def _trend_table(day: Day, before: Day) -> Table:
          _points(now.failure_ratio, then.failure_ratio)["change"]),
     ]  # fmt: skip
     for label, these, those in (("Wait", now.waits, then.waits), ("Run time", now.runs, then.runs)):
-        rows += _times(label, these, those)
+        rows += _times(label, these, those, brief=day.is_brief and before.is_brief)
     headings = [Heading("Figure"), Heading(f"{day.begin:%a} {day.begin.day} {day.begin:%b}", align_end=True)]
     headings += [Heading(f"{before.begin:%a} {before.begin.day} {before.begin:%b}", align_end=True)]
     return _table("Compared with the day before", [*headings, Heading("Change", align_end=True)], rows)
 
 
-def _times(label: str, now: Percentiles, then: Percentiles) -> list[tuple[str, str, str, str]]:
+def _times(label: str, now: Percentiles, then: Percentiles, *, brief: bool) -> list[tuple[str, str, str, str]]:
+    chosen = [("median", now.p50, then.p50), ("p95", now.p95, then.p95), ("p99", now.p99, then.p99)]
+    if brief:
+        chosen = [("median", now.p50, then.p50), ("longest", now.largest, then.largest)]
     return [
-        (f"{label}, {name}", _time(one), _time(other), _slower(one, other)["change"])
-        for name, one, other in (("median", now.p50, then.p50), ("p95", now.p95, then.p95), ("p99", now.p99, then.p99))
+        (f"{label}, {name}", _time(one), _time(other), _slower(one, other)["change"]) for name, one, other in chosen
     ]
 
 

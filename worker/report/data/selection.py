@@ -70,6 +70,10 @@ class Selection:
             return self._add(f"hour(CAST({column} AS TIMESTAMP))")
         return self._add(f"date_trunc('{unit}', CAST({column} AS TIMESTAMP))")
 
+    def moment(self, name: str, unit: TimeUnit | None) -> str | None:
+        """Add the times that `key` truncates to `unit`, as they are; return the alias, None without a unit."""
+        return None if unit is None else self._add(f"CAST({self.table.finite(name)} AS TIMESTAMP)")
+
     def measure(self, measure: Measure, *, numeric: bool = False) -> str:
         """Add the input of `measure` and return the aggregate over it. `numeric` refuses other types."""
         if measure.column is None:

@@ -20,6 +20,7 @@ from worker.report.content.values import is_number, number_format, written
 PAGE_ROWS = 1_000
 _PAGE_CELLS = 20_000  # of one table
 _SHORT = 24  # up to this number of characters a text is not wrapped
+_LONGEST_ID = 36  # and up to this one a text without a space, such as a job's id
 _FIGURE_ROWS = 500  # of the table behind a chart
 
 _templates = Environment(
@@ -144,6 +145,8 @@ def _scale(figure: Figure) -> tuple[str, str] | None:
     if not isinstance(figure.shape, Grid) or not figure.marks or min(figure.marks) < 0:
         return None
     low, high = min(figure.marks), max(figure.marks)
+    if low == high:
+        return None
     write = number_format(figure.format, [low, high])
     return write(low if low > 0 else 0.0), write(high)
 
@@ -176,4 +179,8 @@ def _cells(table: Table, most: int = PAGE_ROWS) -> _Cells:
 def _style(heading: Heading, column: tuple[Any, ...]) -> Literal["number", "short", ""]:
     if heading.align_end or any(is_number(value) for value in column):
         return "number"
-    return "short" if all(len(str(value)) <= _SHORT for value in column) else ""
+    return "short" if all(_is_short(str(value)) for value in column) else ""
+
+
+def _is_short(text: str) -> bool:
+    return len(text) <= _SHORT or (len(text) <= _LONGEST_ID and " " not in text)

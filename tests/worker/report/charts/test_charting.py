@@ -56,7 +56,7 @@ def test_a_line_by_month_is_a_sum_a_month(tmp_path: Path) -> None:
     assert isinstance(drawn.shape, Lines)
     assert [f"{at:%Y-%m}" for at in drawn.shape.x] == [str(month) for month in expected.index]
     assert drawn.shape.series[0].numbers == pytest.approx(expected.tolist())
-    assert not drawn.note
+    assert drawn.note.endswith("the last month has rows only until 1 Mar 2026.")
 
 
 def test_a_line_of_many_points_is_cut_into_intervals_and_says_so(tmp_path: Path) -> None:

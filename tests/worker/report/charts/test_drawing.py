@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from datetime import date
 from typing import Any
 
 import pytest
 
 from shared.errors import TaskFailure
-from worker.report.charts.drawing import NARROW, svg_of
+from worker.report.charts.drawing import NARROW, WIDE, svg_of
 from worker.report.charts.palette import with_variables
 from worker.report.charts.tabling import description, table_of
 from worker.report.content.shapes import Bars, Bins, Box, Boxes, Cloud, Figure, Lines, Points, Series, Shape
@@ -80,6 +81,61 @@ def test_long_names_lie_down_and_moments_do_not() -> None:
     hours = [f"{hour:02d}:00" for hour in range(24)]
     widths = first_bar(svg(bars(*hours, in_time=True)))
     assert widths[0] < 15
+
+
+def texts(drawn: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(drawn).iter() if element.tag.endswith("text")]  # noqa: S314 - ours
+
+
+def test_one_point_in_time_is_one_day() -> None:
+    """Not an axis of years around it: its date and its value are written."""
+    shape = Lines([date(2026, 11, 21)], [Series("n", [3.0])])
+    assert {"21 Nov", "2026", "3"} <= set(texts(svg(shape)))
+    assert [text for text in texts(svg(shape)) if text.startswith("20")] == ["2026"]
+
+
+@pytest.mark.parametrize("width", [NARROW, WIDE])
+def test_counts_have_whole_ticks_that_reach_the_largest(width: int) -> None:
+    """Three jobs have an axis of 0, 1, 2, 3; eleven end below twenty."""
+    cases: list[tuple[list[float | None], list[str]]] = [
+        ([3.0, 1.0], ["0", "1", "2", "3"]),
+        ([11.0, 2.0], ["0", "5", "10", "15"]),
+    ]
+    for counts, ticks in cases:
+        stacked = Bars(["a" * 9, "b" * 9], [Series("x", counts), Series("y", [0.0, 0.0])], stacked=True)
+        assert [text for text in texts(svg(stacked, width=width)) if text.isdigit()] == ticks
+    hours = Bars([f"{hour:02d}:00" for hour in range(24)], [Series("n", [1.0, *[0.0] * 23])], in_time=True)
+    assert [text for text in texts(svg(hours)) if text.isdigit()] == ["0", "1"]
+
+
+def test_a_period_that_is_not_whole_looks_different() -> None:
+    """A bar is paler; a line is dotted and its mark is a ring."""
+    whole, partial = frozenset[int](), frozenset({1})
+    hours = ["08:00", "09:00"]
+    assert "opacity: 0.4" not in svg(Bars(hours, [Series("n", [1.0, 2.0])], in_time=True, partial=whole))
+    assert svg(Bars(hours, [Series("n", [1.0, 2.0])], in_time=True, partial=partial)).count("opacity: 0.4") == 1
+    assert "stroke-dasharray" not in svg(Lines([1, 2, 3], [Series("n", [1.0, 2.0, 3.0])], whole))
+    assert "stroke-dasharray" in svg(Lines([1, 2, 3], [Series("n", [1.0, 2.0, 3.0])], partial))
+
+
+def test_few_bars_are_not_boxes() -> None:
+    """A bar is at most a tenth of a wide chart, or lies down."""
+    for count in (1, 3, 5):
+        path = next(
+            path for path in re.findall(r'd="([^"]+)"[^>]*var\(--c0\)', svg(bars(*"abcde"[:count]), width=WIDE))
+        )
+        numbers = [float(number) for number in re.findall(r"-?\d+\.?\d*", path)]
+        sides = (max(numbers[::2]) - min(numbers[::2]), max(numbers[1::2]) - min(numbers[1::2]))
+        assert min(sides) <= WIDE / 10
+
+
+def test_a_value_between_missing_ones_is_seen() -> None:
+    """No line leads to it, so it has a mark even where points have none."""
+    numbers: list[float | None] = [1.0] * 60
+    circle = re.compile(r'd="[^"]* C ')
+    assert len(circle.findall(svg(Lines(list(range(60)), [Series("n", numbers)])))) == 0
+    numbers[29] = numbers[31] = None
+    assert len(circle.findall(svg(Lines(list(range(60)), [Series("n", numbers)])))) == 1
 
 
 @pytest.mark.parametrize(

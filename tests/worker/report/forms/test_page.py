@@ -121,6 +121,19 @@ def test_the_page_is_light_or_dark_and_prints(page: Page) -> None:
     assert "var(--c0)" in page.text
 
 
+def test_paper_has_no_page_of_leftovers(page: Page) -> None:
+    """The facts are below the title, so that no footer is alone on a page; headings, rows and charts stay together."""
+    assert page.count("footer") == 0
+    header, _, rest = page.text.partition("</header>")
+    assert '<dl class="facts">' in header
+    assert '<dl class="facts">' not in rest
+    printed = page.text.partition("@media print")[2]
+    assert re.search(r"h1, h2, h3, caption, thead, tbody tr:first-child \{ break-after: avoid", printed)
+    assert re.search(r"tbody tr:last-child, tfoot \{ break-before: avoid", printed)
+    assert re.search(r"figure, tr, \.tile, \.tiles, \.brief \{ break-inside: avoid", printed)
+    assert page.text.count('class="scroll brief"') > 0
+
+
 def test_the_table_says_how_much_of_it_is_shown(page: Page) -> None:
     """A cut-off table names both numbers, and its total is over all rows."""
     assert "3 of 2,000 rows. The totals include all rows." in page.words
