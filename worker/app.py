@@ -28,7 +28,7 @@ from shared.contract.families import FAMILIES, with_those_also_run  # noqa: E402
 from shared.contract.installed import TASKS, installed, named_in  # noqa: E402
 from shared.errors import DefinitionError  # noqa: E402
 from shared.workflows.definition import WorkflowContract  # noqa: E402
-from worker.runtime.expansion import expansions  # noqa: E402
+from worker.runtime.expansion import expansions, refusals  # noqa: E402
 from worker.runtime.task import Definition, definitions, register  # noqa: E402
 from worker.settings import worker_settings  # noqa: E402
 from worker.upkeep import lifecycle  # noqa: E402
@@ -74,7 +74,7 @@ def make_app() -> Celery:
     configure(app, {"worker_consumer": "worker.upkeep.intake:Intake"})
     loaded = with_those_also_run(families)
     tasks = load_tasks(loaded, named_in("CELERIAC_TASKS"))
-    register(app, tasks)
+    register(app, [*tasks, *refusals()])
     guests = set(loaded) - set(families)
     specs = [task.contract.spec for task in tasks]
     own = {spec.queue for spec in specs if spec.family not in guests}

@@ -16,7 +16,7 @@ import redis
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from celery import states
 from celery.backends.redis import RedisBackend
-from celery.exceptions import ChordError
+from celery.exceptions import ChordError, NotRegistered
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 from redis.retry import Retry
@@ -73,12 +73,10 @@ class LedgerBackend(RedisBackend):
         is_over_limit = isinstance(failure, TimeLimitExceeded)
         if is_over_limit:
             error = TimeLimitReached(float(failure.args[0])).document()
+        elif isinstance(failure, TaskFailure):
+            error = failure.document()
         else:
-            error = TaskFailure(
-                "not_runnable",
-                f"No worker could run the job: {failure!r}",
-                remedy="Check that the workers of its queue load the kind's family and have its version.",
-            ).document()
+            error = _not_runnable(f"No worker could run the job: {failure!r}").document()
         # A job over its limit that is queued has lost its claim, so it may run elsewhere.
         self.ledger.fail_as_owner(task_id, owner=claim_owner(), error=json_text(error), unclaimed=not is_over_limit)
 
@@ -90,6 +88,8 @@ class LedgerBackend(RedisBackend):
         """
         if getattr(kwargs.get("request"), "is_eager", False):  # there is no job: see worker.runtime.task
             return
+        if isinstance(exc, NotRegistered):
+            exc = _not_runnable(f"No worker that consumes this queue has the kind {exc.args[0]!r}.")
         if isinstance(exc, WorkerLostError):
             if self.was_stopped(task_id):
                 return
@@ -113,6 +113,11 @@ class LedgerBackend(RedisBackend):
             return False
         self.store_result(task_id, exc, states.FAILURE, request=request)
         return True
+
+
+def _not_runnable(what: str) -> TaskFailure:
+    remedy = "Check the name and the queue, and that its workers load the kind's family and have its version."
+    return TaskFailure("not_runnable", what, remedy=remedy)
 
 
 def claim_owner() -> str:

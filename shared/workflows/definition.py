@@ -198,6 +198,11 @@ def expands(contract: AnyContract) -> TypeGuard[type[WorkflowContract[Any]]]:
     return issubclass(contract, WorkflowContract) and contract.expand is not WorkflowContract.expand
 
 
+def is_only_planned(contract: AnyContract) -> bool:
+    """Return whether a contract is that of a workflow that no worker runs: only the tasks of its steps are run."""
+    return issubclass(contract, WorkflowContract) and not expands(contract)
+
+
 def _with_expansion(contract: AnyContract, node: Node) -> Node:
     return Chain(node, Expansion(EXPANSION, contract, {})) if expands(contract) else node
 

@@ -19,8 +19,8 @@ from tests.support.servers.workers import ACME, ACME_ALONE, ROOT
 _SHOW = """
 import json
 from worker.app import app
-tasks = sorted(name for name in app.tasks if not name.startswith("celery."))
-print(json.dumps([tasks, sorted(app.amqp.queues.consume_from)]))
+from worker.upkeep.presence import is_run
+print(json.dumps([sorted(filter(is_run, app.tasks)), sorted(app.amqp.queues.consume_from)]))
 """
 
 

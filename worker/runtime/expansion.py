@@ -14,7 +14,7 @@ from shared.errors import ClaimLost, TaskFailure
 from shared.ledger.client import Ledger
 from shared.ledger.records import Entry, Record
 from shared.ledger.states import State
-from shared.workflows.definition import Results, WorkflowContract, expands
+from shared.workflows.definition import Results, expands, is_only_planned
 from shared.workflows.feeding import MAPPED
 from shared.workflows.nodes import PlanRefused, ends_in_parallel
 from worker.runtime.children import planner
@@ -29,7 +29,15 @@ class Expanded(BaseModel):
     step_count: int = Field(ge=0, description="Steps that were added.")
 
 
-class _Expanding(Definition):
+class _Refusing(Definition):
+    """Refuse a message of another Celery client: the steps of a workflow are planned by the gateway."""
+
+    def perform(self, run: Run, *_: Any) -> str:
+        """Raise `TaskFailure`, whatever the parameters are."""
+        _refuse(None, run)
+
+
+class _Expanding(_Refusing):
     """Call `expand()` of the job of a step; its parameters are those of the job, which are not written down twice."""
 
     def perform(self, run: Run, *delivered: Any) -> str:
@@ -41,19 +49,22 @@ class _Expanding(Definition):
         return _expand(checked(self.contract, json.loads(whole.params)), run, step, whole).model_dump_json()
 
 
-def _refuse(job: WorkflowContract[Any], run: Run) -> Never:
-    """Refuse a message of another Celery client: it has no steps whose results there could be."""
-    del run
+def _refuse(_: Any, run: Run) -> Never:
     raise TaskFailure(
         "workflow_without_steps",
-        f"{job.spec.kind} is a workflow, and this message is not one of its steps.",
-        remedy="Submit it to the gateway, which plans its steps.",
+        f"{run.kind} is a workflow, and this message is not one of its steps.",
+        remedy="Submit it to the gateway, which plans its steps: POST /jobs, celeriac.client or `celeriac submit`.",
     )
 
 
 def expansions(families: Collection[str]) -> list[Definition]:
     """Return the tasks of the workflows of these families that add steps while they run."""
     return [_Expanding(contract, _refuse) for contract in catalogue().families(families).values() if expands(contract)]
+
+
+def refusals() -> list[Definition]:
+    """Return a task for each workflow that has none, of any family: its message may be sent to any queue."""
+    return [_Refusing(contract, _refuse) for contract in catalogue().values() if is_only_planned(contract)]
 
 
 def _expand(job: Any, run: Run, step: Record, whole: Record) -> Expanded:

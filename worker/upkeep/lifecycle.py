@@ -28,7 +28,7 @@ from shared.ledger.client import Ledger
 from shared.ledger.server import bounded
 from shared.storage import ArtifactStore
 from shared.texts import redact
-from shared.workflows.definition import WorkflowContract, expands
+from shared.workflows.definition import is_only_planned
 from worker.observability import configure_logging
 from worker.runtime import deadlines, scratch
 from worker.runtime.parents import end_with
@@ -163,9 +163,7 @@ def refuse_foreign(queues: Collection[str], *, runs: Collection[str]) -> None:
     foreign = [
         contract.spec
         for kind, contract in catalogue().items()
-        if contract.spec.queue in queues
-        and kind not in runs
-        and (expands(contract) or not issubclass(contract, WorkflowContract))
+        if contract.spec.queue in queues and kind not in runs and not is_only_planned(contract)
     ]
     if foreign:
         kinds, own = ", ".join(spec.kind for spec in foreign), sorted({spec.queue for spec in foreign})

@@ -20,9 +20,11 @@ from redis.exceptions import RedisError
 
 from shared import __version__
 from shared.broker.settings import BrokerSettings
+from shared.contract.catalogue import catalogue
 from shared.contract.installed import named_in
 from shared.ledger.client import Ledger
 from shared.ledger.operations import AboutWorker, Presence
+from shared.workflows.definition import is_only_planned
 from worker.upkeep.pulse import Pulse
 
 logger = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ class Heartbeat:
     def __init__(self, ledger: Ledger, settings: BrokerSettings, *, owner: str, consumer: Any) -> None:
         self._presence = Presence(ledger, owner=owner, lease_s=settings.lease_s)
         self._queues = consumer.app.amqp.queues
-        self._kinds = sorted(name for name in consumer.app.tasks if not name.startswith("celery."))
+        self._kinds = sorted(filter(is_run, consumer.app.tasks))
         self._pulse: Pulse = consumer.pulse
         self._pool = consumer.pool
         self._about = AboutWorker(
@@ -79,3 +81,8 @@ class Heartbeat:
         if self._about.is_stopping or not self._pulse.is_consuming:
             return []
         return sorted(self._queues.consume_from)
+
+
+def is_run(task: str) -> bool:
+    """Return whether a task runs jobs: Celery's own do not, nor those that only refuse the messages of workflows."""
+    return not task.startswith("celery.") and not (task in catalogue() and is_only_planned(catalogue()[task]))

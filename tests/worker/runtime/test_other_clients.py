@@ -57,6 +57,19 @@ def test_a_job_of_any_id_runs_and_has_files(gateway: str, celery: Celery, tmp_pa
     assert http_client.get(gateway + artifact["href"]).status_code == 410
 
 
+@pytest.mark.parametrize("params", [{"notebook": "a", "copybook": "b"}, {"wrong": 1}], ids=["right", "wrong"])
+def test_a_workflow_is_refused_with_a_sentence(gateway: str, celery: Celery, params: dict[str, Any]) -> None:
+    """Its steps are planned by the gateway: whoever sends it as a task is told so, whatever its parameters are."""
+    result = celery.send_task("acme.note_twice", kwargs=params, queue="etl")
+    with pytest.raises(Exception, match="is a workflow, and this message is not one of its steps"):
+        result.get(timeout=BOUND_S)
+    found = job(gateway, str(result.id))
+    assert (found["state"], found["error"]["code"]) == ("failed", "workflow_without_steps")
+    assert "Submit it to the gateway" in found["error"]["remedy"]
+    (worker,) = http_client.get(f"{gateway}/workers").json()["workers"]
+    assert "acme.note_twice" not in worker["kinds"]
+
+
 def test_a_job_with_a_countdown_that_was_cancelled_never_runs(
     gateway: str, celery: Celery, valkey: Server, tmp_path: Path
 ) -> None:

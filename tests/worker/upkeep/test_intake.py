@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from celery import Celery
 
 from shared.broker.messages import Composer, MessageOptions
 from shared.broker.settings import BrokerSettings
@@ -21,7 +22,7 @@ from shared.ledger.keys import key
 from shared.ledger.records import Claim
 from tests.acme.contracts import TakeNote
 from tests.support.mutations import POISON, Message, mutated
-from tests.support.servers.services import Server, gateway_server, wait_for
+from tests.support.servers.services import BOUND_S, Server, gateway_server, wait_for
 from tests.support.servers.workers import ACME_ALONE, Crew, Jobs, Worker, crew
 
 pytestmark = pytest.mark.integration
@@ -211,3 +212,13 @@ def test_a_kind_that_no_worker_has_fails_in_the_end(
     workers.start(queues="callbacks", **OLDER)
     job = jobs.ended(jobs.submit("acme.take_note", {"notebook": str(tmp_path / "n")}, queue="callbacks"))
     assert (job["state"], job["error"]["code"]) == ("failed", "not_runnable")
+    assert job["error"]["message"] == "No worker that consumes this queue has the kind 'acme.take_note'."
+
+
+def test_a_task_of_another_client_that_is_not_a_kind_fails_with_a_sentence(service: tuple[Jobs, Crew, Worker]) -> None:
+    """Such as a misspelt one; Celery would say NotRegistered."""
+    url = service[1].env["CELERY_BROKER_URL"]
+    with Celery("somebody", broker=url, backend=url, set_as_current=False) as app:
+        sent = app.send_task("acme.take_nite", queue="etl")
+        with pytest.raises(Exception, match=r"has the kind 'acme.take_nite'.*Check the name and the queue"):
+            sent.get(timeout=BOUND_S)
