@@ -81,7 +81,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             in_background(ledger.headroom.watch()),
             watching(settings.ledger_url) as app.state.changes,
             publishing(settings, ledger) as outbox,
-            metrics.reporting(settings, app.state.metrics, waiting=lambda: len(app.state.changes)),
+            metrics.reporting(settings, app.state.metrics, client, waiting=lambda: len(app.state.changes)),
         ):
             app.state.dispatch = Dispatch(
                 settings,

@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import redis
+import redis.asyncio
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_fastapi_instrumentator import Instrumentator, metrics
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from api.metrics.election import consuming
 from api.metrics.measuring import Measuring
-from api.metrics.task_events import consuming
 from api.metrics.task_metrics import TaskMetrics
 from api.settings import GatewaySettings
 from shared.ledger.server import bounded
@@ -51,9 +52,9 @@ def install(app: FastAPI) -> CollectorRegistry:
 
 @asynccontextmanager
 async def reporting(
-    settings: GatewaySettings, registry: CollectorRegistry, *, waiting: Callable[[], int]
+    settings: GatewaySettings, registry: CollectorRegistry, ledger: redis.asyncio.Redis, *, waiting: Callable[[], int]
 ) -> AsyncIterator[None]:
-    """Add the metrics of the ledger to `registry`, and take part in consuming events, as long as the block lasts.
+    """Add the metrics of `ledger` to `registry`, and take part in consuming events, as long as the block lasts.
 
     `waiting` returns how many requests wait for a job's end just now.
     """
@@ -67,7 +68,10 @@ async def reporting(
     waiters = Gauge("celeriac_waiting_requests", "Requests that wait for a job's end (wait_s).", registry=registry)
     waiters.set_function(waiting)
     try:
-        async with consuming(settings, client):
+        if not settings.task_events:
+            yield
+            return
+        async with consuming(settings, ledger):
             yield
     finally:
         registry.unregister(waiters)

@@ -1,42 +1,43 @@
-"""The single consumer of Celery's events among all gateways, elected by a lock in the ledger.
+"""A process that reads Celery's events and adds their sums to the ledger once per second.
 
-Events are broadcast and may be lost, so exact metrics do not use them; they show which worker did what. The elected
-gateway writes the sums to Redis once per second, only while it holds the lock, so that a gateway that was suspended
-and continues counts nothing twice.
+It belongs to one gateway, which is elected by a lock in the ledger and starts it (`api/metrics/election.py`): reading
+an event takes 0.3 ms of Python, in which a gateway could accept no jobs. Events are broadcast and may be lost, so exact
+metrics do not use them; they show which worker did what. The sums are written only while the lock is held, so that a
+process that was suspended and continues counts nothing twice.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import os
-import secrets
-import socket
+import signal
+import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import redis
 import structlog
 from celery import Celery
 from celery.events.receiver import EventReceiver
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from api.metrics.event_tally import EventTally
-from api.settings import GatewaySettings
 from shared.broker.celery import make_celery
+from shared.broker.settings import BrokerSettings
+from shared.contract.catalogue import catalogue
 from shared.ledger.keys import key
-from shared.ledger.server import SOCKET_TIMEOUT_S
+from shared.ledger.server import SOCKET_TIMEOUT_S, bounded
 from shared.texts import redact
 
 _LOCK_S = 10.0
-_CANDIDATE_EVERY_S = 2.0  # interval at which the others try to become the consumer
 _WRITE_EVERY_S = 1.0
 _DRAIN_S = 0.25  # maximum wait of a read, and so the delay of a stop
 _SILENCE_S = 60.0  # workers send a heartbeat every 2 s, so the connection may be half-open
-_LONGEST_PAUSE_S = 10.0  # between attempts, if the broker is unreachable or has no events
+_NICENESS = 5  # an accepted job is more urgent than the count of another
 
 # KEYS: lock, counters, hosts. ARGV: owner, lock_ms, {field: n}, {host: seen_ms}, [host], [field].
 _WRITE = """
@@ -48,7 +49,7 @@ for _, host in ipairs(cjson.decode(ARGV[5])) do redis.call('HDEL', KEYS[3], host
 for _, field in ipairs(cjson.decode(ARGV[6])) do redis.call('HDEL', KEYS[2], field) end
 return 1
 """
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 _log = structlog.get_logger(__name__)
 
@@ -68,60 +69,48 @@ class _Receiver(EventReceiver):
 
 
 class EventConsumer:
-    """Takes part in the election and, while elected, reads events, in a separate thread."""
+    """Reads events as long as `owner` holds the lock."""
 
-    def __init__(self, app: Celery, client: redis.Redis) -> None:
+    def __init__(self, app: Celery, client: redis.Redis, *, owner: str) -> None:
         """Take the application of the events' broker, and the ledger's Redis."""
         self._app = app
         self._client = client
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._owner = owner
         self._write_script = client.register_script(_WRITE)
         self._tally = EventTally(client)
         self._written_at = 0.0
+        self._is_replaced = False
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="task-events", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout_s: float = SOCKET_TIMEOUT_S) -> None:
-        """Write pending sums, release the lock, and wait up to `timeout_s` for the thread to end."""
+    def stop(self) -> None:
+        """Let `run` write what it has, release the lock and return; callable from any thread."""
         self._stopping.set()
-        self._thread.join(timeout_s)
 
-    def _loop(self) -> None:
-        pause_s, failing = 0.0, False
-        while not self._stopping.wait(pause_s):
-            pause_s = _CANDIDATE_EVERY_S
-            try:
-                if self._client.set(key("event_consumer"), self._owner, nx=True, px=int(_LOCK_S * 1000)):
-                    self._consume()
-                failing = False
-            except Exception as failure:  # noqa: BLE001 - every transport has errors of its own; the next round tries again
-                _log.log(logging.DEBUG if failing else logging.WARNING, "no task events", cause=redact(repr(failure)))
-                pause_s, failing = (_LONGEST_PAUSE_S if failing else _CANDIDATE_EVERY_S), True
-
-    def _consume(self) -> None:
-        """Read events until stopped, replaced or disconnected. Raises the errors of the broker's transport."""
+    def run(self) -> None:
+        """Read events until stopped or replaced. Raises the errors of the broker's transport and of Redis."""
+        self._tally.restart()
+        self._written_at = time.monotonic()
         try:
-            self._tally.restart()
-            self._written_at = time.monotonic()
-            with self._app.connection_for_read() as connection:
-                connection.ensure_connection(max_retries=1, timeout=int(SOCKET_TIMEOUT_S))
-                receiver = _Receiver(
-                    connection, handlers={"*": self._tally.take}, app=self._app, before_read=self._before_read
-                )
-                consume: Any = receiver.consume  # a generator, which celery-types does not declare
+            while self._goes_on():
                 with suppress(TimeoutError):  # no events: connect again
-                    for _ in consume(timeout=_SILENCE_S, safety_interval=_DRAIN_S, wakeup=True):
-                        pass
+                    self._read()
             self._write()
         finally:
-            self._client.eval(_RELEASE, 1, key("event_consumer"), self._owner)
+            self._client.eval(RELEASE, 1, key("event_consumer"), self._owner)
 
-    def _before_read(self) -> bool:
-        due = time.monotonic() - self._written_at >= _WRITE_EVERY_S or self._tally.is_full
-        return (not due or self._write()) and not self._stopping.is_set()
+    def _read(self) -> None:
+        with self._app.connection_for_read() as connection:
+            connection.ensure_connection(max_retries=1, timeout=int(SOCKET_TIMEOUT_S))
+            receiver = _Receiver(connection, handlers={"*": self._tally.take}, app=self._app, before_read=self._goes_on)
+            consume: Any = receiver.consume  # a generator, which celery-types does not declare
+            for _ in consume(timeout=_SILENCE_S, safety_interval=_DRAIN_S, wakeup=True):
+                pass
+
+    def _goes_on(self) -> bool:
+        """Write the sums if that is due; return False once stopped or replaced."""
+        if time.monotonic() - self._written_at >= _WRITE_EVERY_S or self._tally.is_full:
+            self._is_replaced = not self._write()
+        return not (self._is_replaced or self._stopping.is_set())
 
     def _write(self) -> bool:
         """Write the sums and extend the lock; False if another has it.
@@ -138,15 +127,28 @@ class EventConsumer:
         )
 
 
-@asynccontextmanager
-async def consuming(settings: GatewaySettings, client: redis.Redis) -> AsyncIterator[None]:
-    """Take part in the election, and consume events if elected, while the block runs."""
-    if not settings.task_events:
-        yield
-        return
-    consumer = EventConsumer(make_celery(settings), client)
-    consumer.start()
+def main() -> None:
+    """Read events until standard input ends, as it does with the gateway, whose settings are its first line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the gateway, too, and its end this process
+    os.nice(_NICENESS)
+    catalogue()  # takes seconds on a busy machine, in which no event is to wait
+    given = json.loads(sys.stdin.readline())
+    settings = BrokerSettings.model_validate(given["settings"])
+    client = redis.Redis.from_url(settings.ledger_url, **bounded(), retry=Retry(NoBackoff(), 0))
+    consumer = EventConsumer(make_celery(settings), client, owner=given["owner"])
+    threading.Thread(target=_stop_with_input, args=[consumer], name="stop", daemon=True).start()
     try:
-        yield
-    finally:
-        await asyncio.to_thread(consumer.stop)
+        consumer.run()
+    except Exception as failure:  # noqa: BLE001 - every transport has errors of its own; the gateway starts another
+        _log.warning("no task events", cause=redact(repr(failure)))
+        sys.exit(1)
+
+
+def _stop_with_input(consumer: EventConsumer) -> None:
+    while os.read(sys.stdin.fileno(), 1):  # not `sys.stdin`, whose lock the end of the process would wait for
+        pass
+    consumer.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -51,7 +51,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def env(folder: Path, valkey: Server) -> dict[str, str]:
-    return {"CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(folder / "store"), **ACME_ALONE}
+    return {
+        "CELERY_BROKER_URL": valkey.redis_url,
+        "CELERIAC_STORE_URL": str(folder / "store"),
+        "CELERIAC_TASK_EVENTS": "true",
+        **ACME_ALONE,
+    }
 
 
 def consuming(valkey: Server, *, beside: int) -> None:

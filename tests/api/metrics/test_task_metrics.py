@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import os
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 from celery import Celery
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from api.metrics import election, event_tally
 from api.metrics import endpoint as metrics
-from api.metrics import event_tally, task_events
+from api.metrics.election import consuming
 from api.metrics.event_tally import EventTally, exception_class
 from api.metrics.task_events import EventConsumer
 from api.metrics.task_metrics import TaskMetrics
@@ -28,7 +36,7 @@ from shared.ledger.ids import uuid7
 from shared.ledger.keys import key
 from shared.ledger.operations import AboutWorker, Presence
 from tests.support.ledgers import ERROR, RESULT, accept, claimed, client, entry, ledger
-from tests.support.servers.services import Server, free_port, valkey_server, wait_for
+from tests.support.servers.services import BOUND_S, Server, free_port, valkey_server, wait_for
 
 __all__ = ["accept", "client", "ledger"]  # fixtures
 
@@ -59,13 +67,17 @@ def event(what: str, host: str = "w1@host", **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def consumer(app: Celery, client: redis.Redis) -> Iterator[EventConsumer]:
-    made = EventConsumer(app, client)
-    made.start()
+def consumer(app: Celery, client: redis.Redis) -> Iterator[threading.Thread]:
+    """Read events in a thread, elected."""
+    client.set(key("event_consumer"), "this", px=60_000)
+    made = EventConsumer(app, client, owner="this")
+    thread = threading.Thread(target=made.run)
+    thread.start()
     try:
-        yield made
+        yield thread
     finally:
         made.stop()
+        thread.join()
 
 
 def subscribed(client: redis.Redis) -> None:
@@ -187,16 +199,59 @@ def test_a_worker_that_was_not_heard_of_for_long_is_forgotten(client: redis.Redi
     assert list(batch.seen_ms) == ["w1@host"]
 
 
-def test_two_consumers_count_an_event_once_and_one_takes_over(
-    app: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+@dataclass
+class Gateways:
+    """Stand for election like gateways, in an event loop of their own, each until it is closed."""
+
+    settings: BrokerSettings
+    loop: asyncio.AbstractEventLoop
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        stack = AsyncExitStack()
+        self._await(self._enter(stack))
+        try:
+            yield
+        finally:
+            self._await(stack.aclose())
+
+    async def _enter(self, stack: AsyncExitStack) -> None:
+        ledger = await stack.enter_async_context(redis.asyncio.Redis.from_url(self.settings.ledger_url))
+        await stack.enter_async_context(consuming(self.settings, ledger))
+
+    def _await(self, what: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(what, self.loop).result(BOUND_S)
+
+
+@pytest.fixture
+def gateways(broker: BrokerSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateways]:
+    monkeypatch.setattr(election, "_EVERY_S", 0.05)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield Gateways(broker, loop)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def readers() -> list[int]:
+    """Return the processes that read events for this one."""
+    children = [
+        int(pid) for thread in Path("/proc/self/task").iterdir() for pid in (thread / "children").read_text().split()
+    ]
+    return [pid for pid in children if b"api.metrics.task_events" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_two_gateways_count_an_event_once_and_one_takes_over(
+    app: Celery, client: redis.Redis, gateways: Gateways
 ) -> None:
-    """Only the elected one reads; when it ends the other goes on where it stopped."""
-    monkeypatch.setattr(task_events, "_CANDIDATE_EVERY_S", 0.05)
+    """Only the elected one's process reads; when it ends the other goes on where it stopped."""
     field = "succeeded|w1@host|other|other"
     with ExitStack() as rest, ExitStack() as elected:
-        elected.enter_context(consumer(app, client))
+        elected.enter_context(gateways.one())
         subscribed(client)
-        rest.enter_context(consumer(app, client))
+        rest.enter_context(gateways.one())
         succeed(app, "w1@host", 5)
         wait_for(lambda: client.hget(key("event_counters"), field) == "5", "the first five")
         assert client.pubsub_numpat() == 1
@@ -204,15 +259,29 @@ def test_two_consumers_count_an_event_once_and_one_takes_over(
         subscribed(client)
         succeed(app, "w1@host", 2)
         wait_for(lambda: client.hget(key("event_counters"), field) == "7", "two more")
+    assert (client.pubsub_numpat(), client.get(key("event_consumer"))) == (0, None)
+
+
+def test_a_reader_that_was_killed_is_started_again(app: Celery, client: redis.Redis, gateways: Gateways) -> None:
+    """Its lock ends by itself, and the gateway is elected again."""
+    with gateways.one():
+        subscribed(client)
+        (reader,) = readers()
+        os.kill(reader, signal.SIGKILL)
+        wait_for(lambda: client.pubsub_numpat() == 0, "its end")
+        subscribed(client)
+        succeed(app, "w1@host", 1)
+        wait_for(lambda: client.hgetall(key("event_counters")), "its event")
 
 
 def test_who_lost_the_election_writes_nothing(app: Celery, client: redis.Redis) -> None:
-    """A consumer that was frozen while another was elected drops what it has read."""
-    with consumer(app, client):
+    """A reader that was frozen while another was elected drops what it has read, and ends."""
+    with consumer(app, client) as reading:
         subscribed(client)
         client.set(key("event_consumer"), "another", px=60_000)
         succeed(app, "w1@host", 3)
-        wait_for(lambda: client.pubsub_numpat() == 0, "the end of its subscription")
+        reading.join(BOUND_S)
+        assert not reading.is_alive()
         assert (client.get(key("event_consumer")), client.hgetall(key("event_counters"))) == ("another", {})
 
 

@@ -134,7 +134,7 @@ def valkey_server(folder: Path, *, append_only: bool = True) -> Iterator[Server]
 
 @contextmanager
 def gateway_server(folder: Path, **env: str) -> Iterator[Server]:
-    """Run the gateway with uvicorn on a free port; `env` is its configuration."""
+    """Run the gateway with uvicorn on a free port; `env` is its configuration, by default without task events."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app", "--port", str(port)]
 
@@ -144,7 +144,8 @@ def gateway_server(folder: Path, **env: str) -> Iterator[Server]:
         except httpx.TransportError:
             return False
 
-    with running(command, folder, port=port, ready=live, env=env) as server:
+    without = {"CELERIAC_TASK_EVENTS": "false"}  # few tests look at them, and their reader is a process of its own
+    with running(command, folder, port=port, ready=live, env=without | env) as server:
         yield server
 
 
