@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shared.contract.artifacts import Artifact, ArtifactUri, Dataset, role
-    from shared.contract.definition import Concurrency, Contract, FedFromUpstream, Limits, Retry, Unique
+    from shared.contract.definition import Concurrency, Contract, FedFromUpstream, Limits, Rate, Retry, Unique
     from shared.contract.names import ConnectionName, connection
     from shared.errors import TaskFailure, TransientFailure
     from shared.workflows.definition import GroupResult, Results, WorkflowContract
@@ -33,6 +33,7 @@ _FROM = {
     "Limits": "shared.contract.definition",
     "Node": "shared.workflows.nodes",
     "PlanRefused": "shared.workflows.nodes",
+    "Rate": "shared.contract.spec",
     "Results": "shared.workflows.definition",
     "Retry": "shared.contract.definition",
     "Run": "worker.runtime.run",
@@ -62,6 +63,7 @@ __all__ = [
     "Limits",
     "Node",
     "PlanRefused",
+    "Rate",
     "Results",
     "Retry",
     "Run",

@@ -12,11 +12,12 @@ from shared.contract.artifacts import Artifact
 from shared.ledger.states import STEP_STATES, OnlyOfSteps, State
 
 WaitingReason = Literal[
-    "scheduled", "queue_paused", "concurrency_limited", "no_consumer", "no_worker_for_kind", "behind"
+    "scheduled", "queue_paused", "concurrency_limited", "rate_limited", "no_consumer", "no_worker_for_kind", "behind"
 ]
 _WHY_IT_WAITS = (
     "Why it does not run yet: `scheduled`, its start or next attempt is at `due_at`; `queue_paused`; "
-    "`concurrency_limited`, the limit of its concurrency key is reached; `no_consumer`, no worker consumes its queue; "
+    "`concurrency_limited`, the limit of its concurrency key is reached; `rate_limited`, its turn has not come by the "
+    "rate of its kind; `no_consumer`, no worker consumes its queue; "
     "`no_worker_for_kind`, no worker that consumes its queue can run its kind, or the version of it that accepted the "
     "job; "
     "`behind`, `queue_position` jobs are before it. Null if it is not waiting. For a workflow, the reason of its first "

@@ -57,6 +57,7 @@ def _summary(contract: AnyContract) -> dict[str, Any]:
         "limits": spec.limits,
         "retry": spec.retry,
         "concurrency": spec.concurrency,
+        "rate": spec.rate,
         "unique": spec.unique,
         "deprecated": spec.deprecated or None,
         "replaces": list(spec.replaces),

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from api.http.models import Out
-from shared.contract.definition import KIND_PATTERN, Concurrency, Limits, Retry, Unique
+from shared.contract.definition import KIND_PATTERN, Concurrency, Limits, Rate, Retry, Unique
 
 
 class JobKindSummary(Out):
@@ -22,6 +22,7 @@ class JobKindSummary(Out):
     concurrency: Concurrency | None = Field(
         description="How many of its jobs run at once; null if only the workers limit it."
     )
+    rate: Rate | None = Field(description="How often its jobs start; null if only the workers limit it.")
     unique: Unique | None = Field(
         description="At most one job that has not ended, by which parameters; null if it is not unique."
     )

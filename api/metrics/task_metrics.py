@@ -197,6 +197,7 @@ def _of_queues(reading: _Reading) -> Iterator[Metric]:
         yield _gauge(name, documentation, ("queue_name",), series)
     held: dict[Labels, float] = {(queue.name, "queue_paused"): queue.held for queue in reading.queues}
     held |= {(queue.name, "concurrency_limited"): queue.limited for queue in reading.queues}
+    held |= {(queue.name, "rate_limited"): queue.rated for queue in reading.queues}
     yield _gauge("celeriac_queue_held", "Held jobs and steps.", ("queue_name", "waiting_reason"), held)
 
 

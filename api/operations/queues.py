@@ -68,6 +68,7 @@ def _shown(state: QueueState) -> Queue:
         depth=state.depth,
         held=state.held,
         concurrency_limited=state.limited,
+        rate_limited=state.rated,
         running=state.running,
         consumers=state.consumers,
         oldest_waiting=state.oldest_id,

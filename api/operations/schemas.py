@@ -19,6 +19,7 @@ class Queue(Out):
     depth: int = Field(ge=0, description="Waiting jobs, of all priorities and for any reason.")
     held: int = Field(ge=0, description="Waiting jobs held by the pause. Others are held when a worker claims them.")
     concurrency_limited: int = Field(ge=0, description="Waiting jobs whose concurrency key is at its limit.")
+    rate_limited: int = Field(ge=0, description="Waiting jobs whose turn has not come by the rate of their kind.")
     running: int = Field(ge=0, description="Running jobs.")
     consumers: int = Field(ge=0, description="Workers that consume it.")
     oldest_waiting: str | None = Field(description="Id of the job (or step) that has waited longest.")

@@ -63,6 +63,7 @@ def waiting_text(part: Mapping[str, Any]) -> str:
         "no_worker_for_kind": f"no worker of queue {queue} runs this kind, or this version of it",
         "queue_paused": f"queue {queue} is paused",
         "concurrency_limited": "the concurrency limit of its key is reached",
+        "rate_limited": "its kind starts no more often",
     }.get(reason, str(reason))
 
 

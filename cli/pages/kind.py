@@ -42,12 +42,30 @@ def show_kind(kind: Mapping[str, Any], out: Console) -> None:
         ),
         style="dim",
     )
+    for line in _together(kind):
+        out.print(Text(line), style="dim")
     out.print("parameters")
     show_table(_parameters(kind["params_schema"]), out)
     for example in kind["examples"][:1]:
         text = json.dumps(example, ensure_ascii=False)
         out.print("example")
         out.print(Text(f"  celeriac submit {kind['kind']} --params {shlex.quote(text)}"))
+
+
+def _together(kind: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what holds for the jobs of a kind together."""
+
+    def of_each(policy: Mapping[str, Any]) -> str:
+        return f" for each {', '.join(policy['by'])}" if policy["by"] else ""
+
+    if concurrency := kind["concurrency"]:
+        yield f"at most {concurrency['limit']} run at once{of_each(concurrency)}"
+    if rate := kind["rate"]:
+        yield f"at most {rate['limit']} start{of_each(rate)}"
+    if unique := kind["unique"]:
+        yield f"at most one that has not ended{of_each(unique)}"
+    if kind["deprecated"]:
+        yield f"deprecated: {kind['deprecated']}"
 
 
 def _parameters(schema: Mapping[str, Any]) -> Table:

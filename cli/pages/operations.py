@@ -40,7 +40,10 @@ def show_queues(queues: Iterable[Mapping[str, Any]], out: Console) -> None:
             queue["name"],
             f"{queue['depth']:,}",
             "" if oldest_s is None else span(oldest_s),
-            *(f"{queue[name]:,}" for name in ("running", "held", "concurrency_limited", "consumers")),
+            f"{queue['running']:,}",
+            f"{queue['held']:,}",
+            f"{queue['concurrency_limited'] + queue['rate_limited']:,}",
+            f"{queue['consumers']:,}",
             _trouble(queue),
         )
     show_table(table, out)

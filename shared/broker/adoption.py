@@ -15,6 +15,7 @@ from shared.broker.settings import BrokerSettings
 from shared.contract.artifacts import file_owner_of
 from shared.contract.catalogue import Catalogue
 from shared.contract.definition import AnyContract
+from shared.contract.keys import counts_under
 from shared.contract.options import DEFAULT_PRIORITY, PRIORITIES
 from shared.ledger.records import Entry
 from shared.texts import json_text
@@ -49,6 +50,7 @@ def adopted(
             "max_retries": spec.retry.max_retries,
             "message": message,
             "outbox": not settings.shares_redis,
+            **counts_under(contract, params),
             "file_owner": None if file_owner == job_id else file_owner,
             **more,
         }

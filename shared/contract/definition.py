@@ -35,6 +35,7 @@ from shared.contract.spec import (
     Fault,
     FedFromUpstream,
     Limits,
+    Rate,
     Retry,
     Spec,
     Unique,
@@ -52,6 +53,7 @@ __all__ = [
     "Contract",
     "FedFromUpstream",
     "Limits",
+    "Rate",
     "ResultT",
     "Retry",
     "Spec",
@@ -90,6 +92,7 @@ class Contract(BaseModel, Generic[ResultT]):
         idempotent_by: parameters that make up the idempotency key of its side effects; default: the job's id.
         processes: how many processes a worker of its queue has, if the queue is its own; default: one per processor.
         concurrency: how many of its jobs run at once, by kind or by the values of parameters; the others wait.
+        rate: how often its jobs start, by kind or by the values of parameters, like `100/m`; the others wait.
         unique: at most one job that has not ended, by kind or by the values of parameters; no other is accepted.
         deprecated: what to use instead; shown in the document and in the answer to each submission.
         internal: whether it is only a step of workflows: not in the document, as nobody submits it by itself.
@@ -113,6 +116,7 @@ class Contract(BaseModel, Generic[ResultT]):
         idempotent_by: Sequence[str] = (),
         processes: int | None = None,
         concurrency: Concurrency | None = None,
+        rate: Rate | str | None = None,
         unique: Unique | None = None,
         deprecated: str = "",
         internal: bool = False,
@@ -247,7 +251,12 @@ def _parameter_name_faults(cls: AnyContract) -> Iterator[Fault]:
     spec = cls.spec
     if spec.internal and spec.unique is not None:
         yield "it is internal and unique, but only submissions are unique", "Use concurrency=Concurrency(limit=1)."
-    named = {"idempotent_by": spec.idempotent_by, "concurrency": _by(spec.concurrency), "unique": _by(spec.unique)}
+    named = {
+        "idempotent_by": spec.idempotent_by,
+        "concurrency": _by(spec.concurrency),
+        "rate": _by(spec.rate),
+        "unique": _by(spec.unique),
+    }
     for keyword, names in named.items():
         if unknown := set(names) - set(cls.model_fields):
             yield f"{keyword} names {sorted(unknown)}", f"Use only its parameters: {sorted(cls.model_fields)}."
@@ -275,7 +284,7 @@ def _is_same(one: type, other: type) -> bool:
     return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
-def _by(policy: Concurrency | Unique | None) -> Sequence[str]:
+def _by(policy: Concurrency | Rate | Unique | None) -> Sequence[str]:
     return policy.by if policy is not None else ()
 
 

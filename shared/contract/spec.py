@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
 from shared.contract.artifacts import Role, role_name
 from shared.contract.names import Matching
@@ -16,6 +26,8 @@ from shared.errors import DefinitionError
 
 KIND_PATTERN = r"^[a-z][a-z0-9]*\.[a-z][a-z0-9_]*$"
 MAX_KIND_LENGTH = 128
+_MILLISECONDS = {"s": 1_000, "m": 60_000, "h": 3_600_000}
+_LEAST_INTERVAL_MS = 10
 _SHOWN = 40  # characters of a value in a message
 
 Fault = tuple[str, str]  # what is wrong with a definition, and what to do about it
@@ -79,6 +91,39 @@ class Concurrency(_Policy):
     by: Sequence[str] = Field(default=(), description="Parameters; jobs with other values do not count.")
 
 
+def _interval_ms(rate: str) -> int:
+    starts, _, of = rate.partition("/")
+    return math.ceil(_MILLISECONDS[of] / int(starts))
+
+
+def _slow_enough(rate: str) -> str:
+    if _interval_ms(rate) < _LEAST_INTERVAL_MS:
+        raise ValueError("it is more than 100 starts a second")
+    return rate
+
+
+class Rate(_Policy):
+    """How often the jobs of a kind start: of all, or of each value of the parameters `by`. The others wait.
+
+    It holds for all workers together. The starts are evenly spaced: `100/m` is one every 0.6 s, and a start that comes
+    late is not made up for. Each attempt is a start.
+    """
+
+    written = "Rate(limit='100/m'), or Rate(limit='10/s', by=['shop']): at most this number of starts, 1/h to 100/s"
+
+    limit: Annotated[
+        str,
+        Matching("[1-9][0-9]{0,5}/[smh]", "a whole number, '/', and s, m or h: second, minute or hour"),
+        AfterValidator(_slow_enough),
+    ] = Field(description="Maximum number of starts in a second, minute or hour.", examples=["100/m"])
+    by: Sequence[str] = Field(default=(), description="Parameters; jobs with other values do not count.")
+
+    @property
+    def interval_ms(self) -> int:
+        """The time from one start to the next, in milliseconds."""
+        return _interval_ms(self.limit)
+
+
 class Unique(_Policy):
     """At most one job of a kind that has not ended: of all, or of each value of the parameters `by`.
 
@@ -88,6 +133,10 @@ class Unique(_Policy):
     written = "Unique(), or Unique(by=['customer']): at most one job that has not ended"
 
     by: Sequence[str] = Field(default=(), description="Parameters; jobs with other values do not count.")
+
+
+def _rate(given: Any) -> Any:
+    return Rate(limit=given) if isinstance(given, str) else given
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +175,9 @@ class Spec(BaseModel):
     idempotent_by: Sequence[str] = Field(default=(), examples=["idempotent_by=('order_id',), the names of parameters"])
     concurrency: Concurrency | None = Field(
         default=None, examples=["concurrency=Concurrency(limit=1, by=['customer'])"]
+    )
+    rate: Annotated[Rate | None, BeforeValidator(_rate)] = Field(
+        default=None, examples=["rate='100/m', or rate=Rate(limit='100/m', by=['customer'])"]
     )
     unique: Unique | None = Field(default=None, examples=["unique=Unique(by=['customer'])"])
     processes: int | None = Field(default=None, ge=1, le=1_000, examples=["processes=2"])

@@ -296,6 +296,15 @@ class Ledger:
             return None
         return [Action(what, job_id) for what, job_id in zip(reply[1::2], reply[2::2], strict=True)]
 
+    def turns(self, *, limit: int = 200) -> tuple[float | None, list[str]]:
+        """Publish the jobs whose turn has come by the rate of their key.
+
+        Returns in how many seconds the next turn comes (None: no job waits for one), and the ids of jobs whose messages
+        the caller has to publish.
+        """
+        wait_ms, *unpublished = self._call("turns", limit=limit)
+        return (None if wait_ms == "-1" else int(wait_ms) / 1000), unpublished
+
     def read(self, job_id: str) -> Record | Gone | Unknown:
         """Return a job or step by id."""
         return parse_read(self._call("read", id=job_id))

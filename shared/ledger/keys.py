@@ -87,7 +87,7 @@ KEYS: dict[str, Key] = {
     "set_aside": Key("set_aside", "hash", _SCRIPT, "when an operator removes it"),
     "dead_letters": Key("dead_letters", "zset", "workers", "when an operator removes it, or after the retention"),
     "dead_letter": Key("dead_letter:", "hash", "workers", "after the retention", _ID, lapses=True),
-    # queues and concurrency keys
+    # queues, concurrency keys and rate keys
     "lists": Key("lists", "set", _SCRIPT, _NEVER),
     "published": Key("published:", "zset", _SCRIPT, _EMPTY, _ANY),
     "backlog": Key("backlog:", "zset", _SCRIPT, _EMPTY, _ANY),
@@ -99,6 +99,11 @@ KEYS: dict[str, Key] = {
     "limited_key": Key("limited-key:", "zset", _SCRIPT, _EMPTY, _ANY),
     "admitted_key": Key("admitted-key:", "zset", _SCRIPT, _EMPTY, _ANY),
     "running_key": Key("running-key:", "set", _SCRIPT, _EMPTY, _ANY),
+    "rated": Key("rated:", "zset", _SCRIPT, _EMPTY, _ANY),
+    "rated_key": Key("rated-key:", "zset", _SCRIPT, _EMPTY, _ANY),
+    "offered_key": Key("offered-key:", "zset", _SCRIPT, _EMPTY, _ANY),
+    "turn": Key("turn:", "string", _SCRIPT, "when it has come", _ANY, lapses=True),
+    "turns": Key("turns", "zset", _SCRIPT, _EMPTY),
     "paused": Key("paused", "hash", _SCRIPT, _EMPTY),
     # workers and the keeper
     "workers": Key("workers", "zset", _SCRIPT, _EMPTY),

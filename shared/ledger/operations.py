@@ -26,6 +26,7 @@ class QueueState:
     backlog: int  # not held
     held: int  # by the pause of the queue
     limited: int  # by their concurrency key
+    rated: int  # by their rate key
     running: int
     consumers: int
     paused_at: int | None
@@ -36,7 +37,7 @@ class QueueState:
     @property
     def depth(self) -> int:
         """Number of waiting jobs and steps, for any reason."""
-        return self.backlog + self.held + self.limited
+        return self.backlog + self.held + self.limited + self.rated
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +157,13 @@ class Operations:
 
 def parse_queue(name: str, reply: Sequence[Any]) -> QueueState:
     """Return a queue from the reply of the transition `queues`."""
-    backlog, held, limited, running, consumers, paused_at, oldest_id, oldest_at, now = reply
+    backlog, held, limited, rated, running, consumers, paused_at, oldest_id, oldest_at, now = reply
     return QueueState(
         name=name,
         backlog=backlog,
         held=held,
         limited=limited,
+        rated=rated,
         running=running,
         consumers=consumers,
         paused_at=int(paused_at) if paused_at else None,

@@ -51,6 +51,8 @@ class _Written:
     outbox: bool = False  # the broker is not the Redis of the ledger: publish from the outbox
     concurrency_key: str | None = None  # at most `concurrency_limit` jobs of this key run at once
     concurrency_limit: int = 1
+    rate_key: str | None = None  # jobs of this key start at least `rate_interval_ms` one after another
+    rate_interval_ms: int | None = None
     unique_key: str | None = None  # at most one job with it that has not ended
     retried_from: str | None = None  # the job that this one reruns
     parent: str | None = None  # the job or step whose task submitted this job
@@ -194,7 +196,7 @@ class Record(_Written):
     steps: tuple[Record, ...] = ()
     done: int = 0
     total: int = 0
-    held_by: str | None = None  # why its message is not in the broker: queue_paused, concurrency_limited
+    held_by: str | None = None  # why its message is not in the broker: queue_paused, concurrency_limited, over_rate
     waiting_reason: str | None = None  # computed by the script at a read; see `schemas.WaitingReason`
     queue_position: int | None = None  # number of jobs before it in its queue
     retried_as: str | None = None  # the latest rerun of this job

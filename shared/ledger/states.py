@@ -11,6 +11,7 @@ A queued job is in the broker, or held. Its state is `queued` in both cases, and
 
     with the broker ──claim (or publish) while its queue is paused──► queue_paused ──resume──► with the broker
     with the broker ──claim while its concurrency key is full──► concurrency_limited ──a place is free──► the broker
+    with the broker ──claim before the turn of its rate key──► rate_limited ──its turn comes──► the broker
 
 `shared/ledger/script` has the transitions; a step can also be ``waiting`` (its predecessor has not
 ended) and ``skipped`` (a predecessor did not succeed).

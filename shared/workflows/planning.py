@@ -5,7 +5,6 @@ A job is planned once: `prepare` lays its steps out, and all later checks and th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import defaultdict
@@ -13,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic_core import to_json, to_jsonable_python
+from pydantic_core import to_json
 
 from shared.broker.messages import Composer, MessageOptions
 from shared.broker.settings import BrokerSettings
 from shared.contract.definition import AnyContract, Contract
 from shared.contract.fingerprints import fingerprint
+from shared.contract.keys import counted_by, counts_under, key_of
 from shared.contract.options import RunOptions, SubmissionOptions
 from shared.ledger.ids import uuid7
 from shared.ledger.records import Entry, Record
@@ -109,8 +109,8 @@ class Planner:
         queue = options.queue or contract.spec.queue
         limits = limits_of(contract, options)
         message, envelope = self._composer.enveloped(contract, job_id, params, limits, queue=queue)
-        by = _by(contract)
-        places = _places(contract, job.model_dump(mode="json", include=by) if by else {})
+        by = counted_by(contract)
+        limited = counts_under(contract, job.model_dump(mode="json", include=by) if by else {})
         return Entry(
             id=job_id,
             queue=queue,
@@ -119,7 +119,7 @@ class Planner:
             envelope=envelope,
             contract=fingerprint(contract),
             **self._policy(contract, options),
-            **(_wishes(options) | places),
+            **(_wishes(options) | limited),
             unique_key=_unique_key(job, lineage),
             **lineage,
         )
@@ -192,7 +192,7 @@ class Planner:
                 may_fail=step.plan.may_fail,
                 reused=done.get(step.plan.name),
                 **self._policy(step.plan.contract, options),
-                **_places(step.plan.contract, step.plan.params),
+                **counts_under(step.plan.contract, step.plan.params),
             )
 
         return tuple(entry(step) for step in planned)
@@ -216,43 +216,12 @@ def limits_of(contract: AnyContract, options: RunOptions) -> MessageOptions:
     return MessageOptions(options.priority, limits.soft_s, limits.hard_s)
 
 
-def _by(contract: AnyContract) -> set[str]:
-    concurrency = contract.spec.concurrency
-    return set(concurrency.by) if concurrency is not None else set()
-
-
-def _places(contract: AnyContract, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the entry of a job or step that limit how many run at once, if its contract does.
-
-    Jobs with the same values of the parameters that the contract names share a key, which no client can name: it begins
-    with a dot. A parameter that a step is still to be fed counts as null.
-    """
-    spec = contract.spec
-    if spec.concurrency is None:
-        return {}
-    key = _key_of(contract, spec.concurrency.by, params)
-    return {"concurrency_key": key, "concurrency_limit": spec.concurrency.limit}
-
-
 def _unique_key(job: Contract[Any], lineage: Mapping[str, Any]) -> str | None:
     """Return what at most one job may have, if the contract says so. A child always runs: its parent waits for it."""
     unique = job.spec.unique
     if unique is None or "parent" in lineage:
         return None
-    return _key_of(type(job), unique.by, job.model_dump(mode="json", include=set(unique.by)))
-
-
-def _key_of(contract: AnyContract, by: Sequence[str], params: Mapping[str, Any]) -> str:
-    key = f".{contract.spec.kind}"
-    if not by:
-        return key
-    values = [params.get(name, _default(contract, name)) for name in by]
-    return f"{key}:{hashlib.sha256(to_json(values)).hexdigest()[:32]}"
-
-
-def _default(contract: AnyContract, name: str) -> Any:
-    field = contract.model_fields[name]
-    return None if field.is_required() else to_jsonable_python(field.get_default(call_default_factory=True))
+    return key_of(type(job), unique.by, job.model_dump(mode="json", include=set(unique.by)))
 
 
 def _wishes(options: RunOptions) -> dict[str, Any]:

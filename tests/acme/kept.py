@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from shared.contract.definition import Concurrency, Contract, Limits, Unique
+from shared.contract.definition import Concurrency, Contract, Limits, Rate, Unique
 from shared.workflows import Group, Node, WorkflowContract, step
 from shared.workflows.definition import GroupResult
 
@@ -41,6 +41,32 @@ class AuditCustomer(
 
     customer: str = Field(description="The customer.")
     door: str = Field(description="File that is there when the job may end.")
+
+
+class MailCustomer(
+    Contract[Served],
+    kind="acme.mail_customer",
+    queue="etl",
+    limits=Limits(soft_s=60, hard_s=90),
+    rate="10/s",
+    examples=[{"customer": "a"}],
+):
+    """Mail a customer; a job starts 0.1 s after another at the earliest."""
+
+    customer: str = Field(description="The customer.")
+
+
+class CallCustomer(
+    Contract[Served],
+    kind="acme.call_customer",
+    queue="etl",
+    limits=Limits(soft_s=60, hard_s=90),
+    rate=Rate(limit="1/h", by=["customer"]),
+    examples=[{"customer": "a"}],
+):
+    """Call a customer, each at most once an hour."""
+
+    customer: str = Field(description="The customer.")
 
 
 class ServeAll(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.acme.kept import AuditCustomer, GreetPerson, ServeCustomer, Served
+from tests.acme.kept import AuditCustomer, CallCustomer, GreetPerson, MailCustomer, ServeCustomer, Served
 from worker.runtime.run import Run
 
 
@@ -24,6 +24,20 @@ def audit_customer(job: AuditCustomer, run: Run) -> Served:
     while not Path(job.door).exists():
         run.report()
         time.sleep(0.02)
+    return Served(customer=job.customer)
+
+
+@MailCustomer.task
+def mail_customer(job: MailCustomer, run: Run) -> Served:
+    """Mail a customer; no side effects."""
+    run.log("mailed")
+    return Served(customer=job.customer)
+
+
+@CallCustomer.task
+def call_customer(job: CallCustomer, run: Run) -> Served:
+    """Call a customer; no side effects."""
+    run.log("called")
     return Served(customer=job.customer)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ pytestmark = pytest.mark.integration
 def service(valkey: Server, tmp_path: Path) -> Iterator[tuple[Jobs, Crew, Server]]:
     with valkey_server(tmp_path / "broker") as broker:
         env = {
-            **ACME_ALONE,
+            "CELERIAC_CONTRACTS": "tests.acme.contracts,tests.acme.kept",
+            "CELERIAC_TASKS": "tests.acme.tasks,tests.acme.kept_tasks",
             "CELERY_BROKER_URL": broker.redis_url,
             "CELERIAC_LEDGER_URL": valkey.redis_url,
             "CELERIAC_STORE_URL": str(tmp_path / "store"),
@@ -41,6 +44,9 @@ def test_jobs_and_chains_run_over_a_broker_of_their_own(service: tuple[Jobs, Cre
     chain = jobs.submit("acme.note_twice", {"notebook": str(tmp_path / "n"), "copybook": str(tmp_path / "c")})
     assert [jobs.ended(job_id)["state"] for job_id in (single, chain)] == ["succeeded", "succeeded"]
     _pause_and_resume(jobs, tmp_path / "held")
+    rated = [jobs.submit("acme.mail_customer", {"customer": "a"}) for _ in range(4)]
+    starts = sorted(datetime.fromisoformat(jobs.ended(one)["started_at"]) for one in rated)
+    assert min((later - earlier).total_seconds() for earlier, later in pairwise(starts)) >= 0.1
 
 
 def _pause_and_resume(jobs: Jobs, notebook: Path) -> None:

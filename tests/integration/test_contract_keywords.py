@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +24,7 @@ from tests.support.servers.services import BOUND_S, Server, gateway_server, http
 from tests.support.servers.workers import Jobs, crew
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
@@ -52,7 +54,8 @@ def jobs(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[J
     folder = tmp_path_factory.mktemp("service")
     env = {**KEPT, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(folder / "store")}
     with crew(folder, **env) as workers, gateway_server(folder, **env) as gateway:
-        workers.start(concurrency=3)
+        workers.start(concurrency=2)
+        workers.start(concurrency=2)
         yield Jobs(gateway)
 
 
@@ -96,6 +99,40 @@ def test_steps_of_workflows_count_like_jobs(jobs: Jobs, tmp_path: Path) -> None:
     assert states() == ["queued", "running"]
     door.touch()
     assert jobs.ended(job_id)["state"] == "succeeded"
+
+
+def starts_of(jobs: Jobs, ids: Sequence[str]) -> list[datetime]:
+    """Return when jobs started, in order, once all have succeeded."""
+    ended = [jobs.ended(job_id) for job_id in ids]
+    assert {job["state"] for job in ended} == {"succeeded"}
+    return sorted(datetime.fromisoformat(job["started_at"]) for job in ended)
+
+
+def test_jobs_start_no_more_often_than_the_contract_says(jobs: Jobs) -> None:
+    """Over all workers together; the ledger's clock says when each started."""
+    body = [{"kind": "acme.mail_customer", "params": {"customer": str(n)}} for n in range(20)]
+    answer = http_client.post(f"{jobs.gateway.url}/jobs/batch", json={"jobs": body})
+    starts = starts_of(jobs, [job["id"] for job in answer.json()["jobs"]])
+    assert min((later - earlier).total_seconds() for earlier, later in pairwise(starts)) >= 0.1
+
+
+def test_a_job_of_a_value_whose_turn_has_not_come_says_so(jobs: Jobs, settings: BrokerSettings) -> None:
+    """It keeps no process from others, and one that another Celery client sends counts, too."""
+    first, other = (jobs.submit("acme.call_customer", {"customer": customer}) for customer in "ab")
+    assert {jobs.ended(one)["state"] for one in (first, other)} == {"succeeded"}
+    sent = make_celery(settings).send_task("acme.call_customer", kwargs={"customer": "a"}, queue="etl")
+    waiting = [sent.id, *(jobs.submit("acme.call_customer", {"customer": "a"}) for _ in range(5))]
+
+    def held() -> list[bool]:
+        return [jobs.get(one)["waiting_reason"] == "rate_limited" for one in waiting]
+
+    wait_for(lambda: all(held()), "their turns have not come")
+    (etl,) = (q for q in http_client.get(f"{jobs.gateway.url}/queues").json()["queues"] if q["name"] == "etl")
+    assert (etl["rate_limited"], etl["depth"], etl["running"]) == (6, 6, 0)
+    assert jobs.ended(jobs.submit("acme.call_customer", {"customer": "c"}))["state"] == "succeeded"
+    for one in waiting:
+        jobs.cancel(one)
+        assert jobs.ended(one)["state"] == "cancelled"
 
 
 def test_a_client_cannot_choose_the_key_of_a_kind_that_has_one(jobs: Jobs) -> None:

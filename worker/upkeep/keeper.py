@@ -25,6 +25,8 @@ from shared.ledger.records import Action, Record
 from shared.storage import ArtifactStore
 from shared.workflows.planning import Planner, prepare
 
+_LEAST_S = 0.005  # between two looks at turns
+
 logger = logging.getLogger(__name__)
 
 
@@ -42,10 +44,12 @@ class Keeper:
         self._lease_s = settings.lease_s
         self._callbacks_per_host = callbacks_per_host
         self._store = ArtifactStore(settings.store_url)
+        self._is_active = False
 
     def round(self) -> None:
         """Tend the ledger if this worker is the keeper."""
         actions = self._ledger.tend(owner=self._owner, grace_s=self._grace_s, lease_s=self._lease_s)
+        self._is_active = actions is not None
         if not actions:
             return
         self._tell(actions)
@@ -58,6 +62,19 @@ class Keeper:
         for action in actions:
             if action.what == "callback":
                 self._call_back(action.id)
+
+    def turns(self) -> float | None:
+        """Publish the jobs whose turn has come by the rate of their kind, if this worker is the keeper.
+
+        Returns in how many seconds the next turn comes; None if no job waits for one. A second thread calls this, since
+        turns come more often than rounds.
+        """
+        if not self._is_active:
+            return None
+        next_s, unpublished = self._ledger.turns()
+        if unpublished:
+            self._publish(unpublished)
+        return None if next_s is None else max(next_s, _LEAST_S)
 
     def _forget(self, file_owner: str) -> None:
         try:

@@ -46,6 +46,7 @@ from worker.upkeep.watchdog import Watchdog
 logger = logging.getLogger(__name__)
 
 _ROUND_S = 1.0
+_TURNS_S = 0.2  # until the keeper sees that a job waits for the rate of its kind; then it knows when to look again
 _ENDS_WITHIN_S = 30.0  # after the soft shutdown; jobs are interrupted, then killed after 10 s
 _RENEWS_WITHIN_RATIO = 0.25  # of a lease: how long one call of the custodian may take, so that there are several
 _HEARS_WITHIN_S = 2.0  # time limit of the channel of cancels, which only saves time
@@ -126,6 +127,7 @@ class Lifecycle:
         self._threads = [
             Periodic("custodian", look_and_keep, interval_s=_ROUND_S, pause=custodian.pause),
             Periodic("keeper", keeper.round, interval_s=_ROUND_S),
+            Periodic("turns", keeper.turns, interval_s=_TURNS_S),
         ]
         for thread in self._threads:
             thread.start()

@@ -17,14 +17,15 @@ logger = logging.getLogger(__name__)
 class Periodic:
     """Calls `round_` every `interval_s` seconds until stopped; an error is logged and ends only its round.
 
-    Without a `pause`, an interval is up to a quarter shorter or longer: workers ask the broker every second, too, and
-    if the two kept time, the same idle worker would get each message that a round publishes.
+    A round may return in how many seconds the next one is due, if that is earlier. Without a `pause`, an interval is
+    up to a quarter shorter or longer: workers ask the broker every second, too, and if the two kept time, the same idle
+    worker would get each message that a round publishes.
     """
 
     def __init__(
         self,
         name: str,
-        round_: Callable[[], None],
+        round_: Callable[[], float | None],
         *,
         interval_s: float,
         pause: Callable[[float], object] | None = None,
@@ -45,17 +46,19 @@ class Periodic:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
-    def _is_to_stop(self) -> bool:
+    def _is_to_stop(self, due_s: float | None) -> bool:
         if self._pause is None:
-            return self._stop.wait(self._interval_s * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+            interval_s = self._interval_s * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+            return self._stop.wait(interval_s if due_s is None else min(due_s, interval_s))
         self._pause(self._interval_s)
         return self._stop.is_set()
 
     def _loop(self) -> None:
-        failing = False
-        while not self._is_to_stop():
+        failing, due_s = False, None
+        while not self._is_to_stop(due_s):
+            due_s = None
             try:
-                self._round()
+                due_s = self._round()
             except Exception as failure:  # noqa: BLE001 - the next round tries again
                 logger.log(logging.WARNING if not failing else logging.DEBUG, "%s: %r", self._thread.name, failure)
                 failing = True

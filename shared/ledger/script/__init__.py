@@ -7,6 +7,7 @@ begins by declaring, for luacheck, what it uses of which other part; it uses onl
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Generator
 from functools import lru_cache
 from importlib import resources
@@ -27,6 +28,7 @@ PARTS = {
         "files",
         "messages",
         "queues",
+        "holds",
         "steps",
         "endings",
         "submission",
@@ -101,6 +103,12 @@ def part(name: str) -> str:
     return resources.files(__name__).joinpath(folder, f"{name}.lua").read_text("utf-8")
 
 
+def _scoped(name: str) -> str:
+    """Return the text of a part, as a block if no other uses its names: a function of Lua has at most 200 of them."""
+    is_used = any(re.search(rf"^-- luacheck: .*\({name}\)$", part(other), re.MULTILINE) for other in all_parts())
+    return part(name) if is_used else f"do\n{part(name)}\nend"
+
+
 def all_parts() -> list[str]:
     """Return the names of the parts in order."""
     return [name for names in PARTS.values() for name in names]
@@ -109,7 +117,7 @@ def all_parts() -> list[str]:
 @lru_cache
 def library(keys: Keys) -> Library:
     """Return the whole script, with these names of keys."""
-    parts = keys.written_into("\n".join(map(part, all_parts())))
+    parts = keys.written_into("\n".join(map(_scoped, all_parts())))
     text = f"{lua_states()}\n{lua_bounds()}\n{lua_limits()}\n{lua_forms()}\n{parts}\n{_ANSWER}"
     name = _FAMILY + hashlib.sha256(text.encode()).hexdigest()[:16]
     return Library(name, f"#!lua name={name}\n{text}{_registered(name)}")

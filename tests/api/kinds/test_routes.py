@@ -27,6 +27,7 @@ def test_list_is_the_catalogue(api: httpx.Client) -> None:
         "limits": {"soft_s": 3540, "hard_s": 3600},
         "retry": {"max_retries": 4, "backoff_s": 2, "backoff_max_s": 120},
         "concurrency": None,
+        "rate": None,
         "deprecated": None,
         "replaces": [],
         "unique": None,

@@ -80,6 +80,7 @@ def test_of_many_steps_the_telling_ones_are_shown() -> None:
         ({"waiting_reason": "behind", "queue_position": 0}, "next in queue etl"),
         ({"waiting_reason": "scheduled", "due_at": "2026-01-01T00:00:00Z"}, "due 2026-01-01T00:00:00Z"),
         ({"waiting_reason": "concurrency_limited"}, "the concurrency limit of its key is reached"),
+        ({"waiting_reason": "rate_limited"}, "its kind starts no more often"),
         ({"waiting_reason": "a reason of a newer gateway"}, "a reason of a newer gateway"),
     ],
 )

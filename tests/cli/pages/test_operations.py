@@ -27,7 +27,15 @@ def rows(paper: Console) -> list[list[str]]:
 
 def queue(**more: Any) -> dict[str, Any]:
     """Return a queue as the gateway writes it."""
-    figures = {"depth": 0, "oldest_waiting_s": None, "running": 0, "held": 0, "concurrency_limited": 0, "consumers": 1}
+    figures = {
+        "depth": 0,
+        "oldest_waiting_s": None,
+        "running": 0,
+        "held": 0,
+        "concurrency_limited": 0,
+        "rate_limited": 0,
+        "consumers": 1,
+    }
     return {"name": "etl", **figures, "is_paused": False, "paused_at": None, "waiting_reason": None, **more}
 
 

@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, SecretS
 from pydantic import computed_field, field_serializer, field_validator, model_validator
 
 from celeriac import Artifact, ArtifactUri, Concurrency, Contract, Dataset, FedFromUpstream, Limits, Retry, Run, runs
-from celeriac import GroupResult, PlanRefused, Unique, WorkflowContract, chain, chord, fed_step, group, role, step
+from celeriac import GroupResult, PlanRefused, Rate, Unique, WorkflowContract, chain, chord, fed_step, group, role, step
 """
 RESULT = """
 class Shouted(BaseModel):

@@ -7,7 +7,7 @@
 -- luacheck: read globals emit emit_state (events)
 -- luacheck: read globals celery_exception error_document note_celery_result (results)
 -- luacheck: read globals refer (files)
--- luacheck: read globals count_under enter held_at_claim publish_first unlist (queues)
+-- luacheck: read globals count_under enter held_at_claim publish_first unlist (holds)
 -- luacheck: read globals drop_messages_before expanding_step is_tolerated settle upstream_of (steps)
 -- luacheck: read globals close_attempt expire quarantine stop (endings)
 -- luacheck: read globals create index write (submission)

@@ -6,7 +6,7 @@
 -- luacheck: read globals bucket emit_state (events)
 -- luacheck: read globals celery_exception error_document store_celery_result (results)
 -- luacheck: read globals keep_lineage unrefer (files)
--- luacheck: read globals enter unlist (queues)
+-- luacheck: read globals enter unlist (holds)
 -- luacheck: globals settle (steps)
 -- luacheck: read globals child_ended close_steps drop_message step_ended (steps)
 

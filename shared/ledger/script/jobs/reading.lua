@@ -1,8 +1,61 @@
 -- Reads of clients: a job with its steps, or a list.
 
 -- luacheck: read globals KEY (keys)
--- luacheck: read globals field_of id_listed record_key (records)
--- luacheck: read globals shown (queues)
+-- luacheck: read globals WAITS (states)
+-- luacheck: read globals NOW field_of id_listed load record_key record_of (records)
+-- luacheck: read globals is_paused (queues)
+-- luacheck: read globals waiting_set (holds)
+
+local STEPS_LOOKED_AT = 100
+
+-- Whether a worker that consumes the queue of a job runs its kind; one that does not say which it runs may.
+local function has_worker(record)
+  for _, owner in ipairs(redis.call('ZRANGE', KEY.consumers .. record.queue, NOW, '+inf', 'BYSCORE')) do
+    local kinds = redis.call('HGET', KEY.worker .. owner, 'kinds') or ''
+    if kinds == '' or string.find(kinds, '"' .. record.kind .. '"', 1, true) then return true end
+  end
+  return false
+end
+
+-- What each hold is called for clients; `held_by` had the name of the second one for the first.
+local SHOWN_AS = { concurrency_limited = 'concurrency_limited', over_rate = 'rate_limited' }
+
+-- Why a job is waiting, and how many are before it in its queue. Nothing if it is not waiting.
+local function waiting(record)
+  if not WAITS[record.state] then return end
+  if record.state == 'retrying' and record.given_back_at then return 'no_worker_for_kind' end
+  if record.state ~= 'queued' then return 'scheduled' end
+  if record.steps then
+    for n, id in ipairs(cjson.decode(record.steps)) do -- the first step that waits for a worker stands for the job
+      if field_of(id, 'state') == 'queued' then return waiting(load(id)) end
+      if n == STEPS_LOOKED_AT then return end
+    end
+    return
+  end
+  if is_paused(record.queue) then return 'queue_paused' end
+  if record.held_by then return SHOWN_AS[record.held_by] end
+  if redis.call('ZCOUNT', KEY.consumers .. record.queue, NOW, '+inf') == 0 then return 'no_consumer' end
+  if not has_worker(record) then return 'no_worker_for_kind' end
+  return 'behind', redis.call('ZRANK', waiting_set(record), record.id)
+end
+
+-- A record for clients: its fields, and why it is waiting.
+local function shown(id)
+  local flat = redis.call('HGETALL', record_key(id))
+  for i = 1, #flat, 2 do
+    if flat[i] == 'state' and not WAITS[flat[i + 1]] then return flat end
+  end
+  local why, position = waiting(record_of(flat))
+  if why then
+    flat[#flat + 1] = 'waiting_reason'
+    flat[#flat + 1] = why
+  end
+  if position then
+    flat[#flat + 1] = 'queue_position'
+    flat[#flat + 1] = position
+  end
+  return flat
+end
 
 -- A record for clients; for a damaged one, its id and the damage, so that the others are still shown.
 local function legible(id)

@@ -6,7 +6,8 @@
 -- luacheck: read globals emit emit_state (events)
 -- luacheck: read globals error_document (results)
 -- luacheck: read globals has_message (messages)
--- luacheck: read globals enter note_published publish (queues)
+-- luacheck: read globals note_published (queues)
+-- luacheck: read globals enter publish (holds)
 
 local settle, cancel_children -- defined later; a job, its steps and their children end each other
 

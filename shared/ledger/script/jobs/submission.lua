@@ -8,8 +8,8 @@
 -- luacheck: read globals store_celery_result (results)
 -- luacheck: read globals keep_lineage refer (files)
 -- luacheck: read globals has_message (messages)
--- luacheck: read globals enter is_paused list_of note_published numbered order publish published_key (queues)
--- luacheck: read globals waiting_set (queues)
+-- luacheck: read globals is_paused list_of note_published numbered order published_key (queues)
+-- luacheck: read globals enter publish waiting_set (holds)
 
 local function index(record)
   local id, member = record.id, listed(record)

@@ -5,7 +5,7 @@
 -- luacheck: read globals CELERY_STATUS FINAL (states)
 -- luacheck: read globals NOW change field_of id_listed listed load record_key remove_record try (records)
 -- luacheck: read globals file_owners is_referred (files)
--- luacheck: read globals set_aside unlist (queues)
+-- luacheck: read globals set_aside unlist (holds)
 
 -- Delete all keys of a job, but record that it existed. Returns whose files go: those of the job and of its steps.
 local function forget(record)

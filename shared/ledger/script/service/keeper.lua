@@ -6,8 +6,8 @@
 -- luacheck: read globals emit_state (events)
 -- luacheck: read globals has_message (messages)
 -- luacheck: read globals POSTPONED_MS is_postponed is_referred (files)
--- luacheck: read globals admit_all enter first_known let_go list_of look_at_places note_published publish (queues)
--- luacheck: read globals publish_first published_key set_aside (queues)
+-- luacheck: read globals first_known list_of note_published published_key (queues)
+-- luacheck: read globals admit_all enter let_go look_at_places look_at_turns publish publish_first set_aside (holds)
 -- luacheck: read globals expire (endings)
 -- luacheck: read globals lost was_away (claims)
 -- luacheck: read globals forget (forgetting)
@@ -210,4 +210,16 @@ function T.tend(a)
     if not went_through then note('failed', name .. ': ' .. why) end
   end
   return told
+end
+
+-- turns: {limit}. Publish the jobs of rate keys whose turn has come, for the keeper between its rounds. Replies
+-- {milliseconds until the next turn or -1, id...}: messages that the caller publishes, as they are in the outbox.
+function T.turns(a)
+  local next_at = look_at_turns(a.limit)
+  local done, unpublished = try(function() -- if the caller does not publish them, `tend` will
+    local ids = redis.call('ZRANGE', KEY.outbox, 0, 1, 'BYSCORE', 'LIMIT', 0, a.limit)
+    for _, id in ipairs(ids) do change('ZADD', KEY.outbox, NOW, id) end
+    return ids
+  end)
+  return { next_at and int(math.max(0, tonumber(next_at) - NOW)) or '-1', unpack(done and unpublished or {}) }
 end

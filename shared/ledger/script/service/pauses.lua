@@ -2,7 +2,8 @@
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals NOW change int (records)
--- luacheck: read globals BAND let_go (queues)
+-- luacheck: read globals BAND (queues)
+-- luacheck: read globals let_go (holds)
 
 -- pause: {queue}. No job of the queue starts, on any worker, until it is resumed.
 function T.pause(a)
@@ -32,19 +33,19 @@ local function oldest_in(set_key)
   return oldest, since
 end
 
--- queues: {queues}. Replies, one per queue: {backlog, held, limited, running, consumers, paused_at, oldest_id,
--- oldest_at, now}.
+-- queues: {queues}. Replies, one per queue: {backlog, held, limited, rated, running, consumers, paused_at,
+-- oldest_id, oldest_at, now}.
 function T.queues(a)
   local replies = {}
   for i, queue in ipairs(a.queues) do
     local sizes, oldest, since = {}, '', NOW
-    for n, name in ipairs({ KEY.backlog, KEY.held, KEY.limited }) do
+    for n, name in ipairs({ KEY.backlog, KEY.held, KEY.limited, KEY.rated }) do
       sizes[n] = redis.call('ZCARD', name .. queue)
       local id, at = oldest_in(name .. queue)
       if id and (oldest == '' or at < since) then oldest, since = id, at end
     end
     replies[i] = {
-      sizes[1], sizes[2], sizes[3], redis.call('ZCARD', KEY.running .. queue),
+      sizes[1], sizes[2], sizes[3], sizes[4], redis.call('ZCARD', KEY.running .. queue),
       redis.call('ZCOUNT', KEY.consumers .. queue, NOW, '+inf'), redis.call('HGET', KEY.paused, queue) or '',
       oldest, int(since), int(NOW),
     }

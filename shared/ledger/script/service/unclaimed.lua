@@ -4,7 +4,8 @@
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals NOW change field_of record_key set (records)
 -- luacheck: read globals emit_state (events)
--- luacheck: read globals PRIORITY_SEPARATOR enter list_of published_key told_by (queues)
+-- luacheck: read globals PRIORITY_SEPARATOR list_of published_key told_by (queues)
+-- luacheck: read globals enter (holds)
 -- luacheck: read globals adopt (claims)
 
 -- waiting_lists: {queues}. Replies the number of delivered messages, then each list of these queues that has messages

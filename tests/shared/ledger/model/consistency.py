@@ -49,7 +49,7 @@ def waiting_sets_agree(found: Snapshot) -> None:
     """Find every queued job or step in exactly one waiting set, in its order; every running one among the running."""
     tasks = {each: record for each, record in found.records.items() if not _is_workflow(record)}
     queued = {each: record for each, record in tasks.items() if record["state"] == "queued"}
-    names = {None: "backlog", HELD_BY_PAUSE: "held", HELD_BY_KEY: "limited"}
+    names = {None: "backlog", HELD_BY_PAUSE: "held", HELD_BY_KEY: "limited", "over_rate": "rated"}
     seen: list[str] = []
     for held_by, name in names.items():
         expected: dict[str, dict[str, float]] = defaultdict(dict)

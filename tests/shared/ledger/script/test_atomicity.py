@@ -129,6 +129,7 @@ def _furnished(ledger: Ledger, client: redis.Redis) -> tuple[str, dict[str, list
     runs, holds = accepted(contract="v2", concurrency_key="crm", tags=("t",)), accepted(concurrency_key="crm")
     runs_token = claimed(ledger, runs).token
     claim(ledger, holds)
+    rated = _rated(ledger, client)
     stops = accepted()
     stops_token = claimed(ledger, stops).token
     ledger.cancel(stops, reason="no more")
@@ -169,7 +170,7 @@ def _furnished(ledger: Ledger, client: redis.Redis) -> tuple[str, dict[str, list
         "accept": [[accepting]],
         "claim": [
             {"id": job, "owner": "w2", "worker": "w2@h", "lease_ms": 1, "message": "{}", "delivery": "d"}
-            for job in (waits, second, holds, lost, due, expires)
+            for job in (waits, second, holds, lost, due, expires, *rated)
         ]
         + [{"id": "new", "owner": "w", "worker": "w@h", "lease_ms": 1, "message": "{}", "delivery": "d"}],
         "renew": [{"owner": "w1", "ids": [runs, first], "tokens": ["", ""], "lease_ms": 1_000}],
@@ -232,11 +233,24 @@ def _furnished(ledger: Ledger, client: redis.Redis) -> tuple[str, dict[str, list
             {"jobs": [{"record": entry(due_at=due_at).record(), "score": 1} for due_at in (None, 9_999_999_999_999)]}
         ],
         "cancel_ahead": [{"ids": ["x", waits, "y"], "reason": "r", "keep_ms": 1}],
+        "turns": [{"limit": 9}],
         "discard": [{"id": waits, "files_ms": 1}],
         "metrics": [{"queues": ["etl"], "states": ["queued"]}],
     }
     assert isinstance(runs_of_schedule, str)
     return flow.id, asked, columns
+
+
+def _rated(ledger: Ledger, client: redis.Redis) -> list[str]:
+    """Make jobs of a rate key: one runs, and the turn of the next has come."""
+    jobs = [entry(rate_key="often", rate_interval_ms=60_000, outbox=outbox) for outbox in (False, True, False)]
+    for job in jobs:
+        ledger.accept(Submission([job]))
+    for job in jobs[:2]:
+        claim(ledger, job.id)
+    client.delete(key("turn", "often"))
+    client.zadd(key("turns"), {"often": 1})
+    return [job.id for job in jobs]
 
 
 def variants(arguments: Any) -> Iterator[Any]:
