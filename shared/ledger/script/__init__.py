@@ -35,9 +35,18 @@ PARTS = {
         "claims",
         "expanding",
         "cancelling",
-        "reading",
     ),
-    "service": ("callbacks", "schedules", "forgetting", "keeper", "pauses", "workers", "metrics", "unclaimed"),
+    "service": (
+        "reading",
+        "callbacks",
+        "schedules",
+        "forgetting",
+        "keeper",
+        "pauses",
+        "workers",
+        "metrics",
+        "unclaimed",
+    ),
 }
 #: The transitions that only read: the server runs them even while its memory or disk is full.
 READS = frozenset(
