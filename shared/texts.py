@@ -27,12 +27,14 @@ _SECRET_PAIR = re.compile(  # name=value, and 'name': value as JSON and Python w
     rf"(?i)\b((?:\w{{0,64}}?(?:{_SENSITIVE})|{_SENSITIVE_ALONE})(?:=|['\"]: ?))"
     r"('[^']*(?:'|\Z)|\"[^\"]*(?:\"|\Z)|[^\s&;'\"]+)"
 )
+_PAIR_SIGNS = ("=", "':", '":')  # no pair is without one, and finding that takes a thousandth of the time
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def redact(text: str) -> str:
     """Return `text` without the user info of URLs and without the values of pairs whose name is that of a secret."""
-    return _SECRET_PAIR.sub(r"\1***", _USERINFO.sub("://", text))
+    text = _USERINFO.sub("://", text)
+    return _SECRET_PAIR.sub(r"\1***", text) if any(sign in text for sign in _PAIR_SIGNS) else text
 
 
 def names_secret(name: str) -> bool:
