@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos check format hooks openapi reference bench images lock clean
+.PHONY: help demo up test chaos check format hooks openapi reference client bench images lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
@@ -27,7 +27,7 @@ chaos: $(INSTALLED) ## hurt real processes for about 15 minutes, print what came
 	@$(if $(SCENARIO),true,FUZZED=5000 $(BIN)/python -m pytest -q -n 0 tests/worker/upkeep/test_intake.py -k mutation)
 	@$(BIN)/python -m tests.chaos $(SCENARIO) $(if $(SCALE),--scale $(SCALE))
 
-check: $(INSTALLED) ## formatting, lint (Python and Lua), spelling, types, import rules, drift of openapi.json and docs/authors/reference.md
+check: $(INSTALLED) ## formatting, lint (Python and Lua), spelling, types, import rules, drift of what is written by programs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell
@@ -42,6 +42,9 @@ check: $(INSTALLED) ## formatting, lint (Python and Lua), spelling, types, impor
 	@fresh=$$(mktemp) && trap 'rm -f "$$fresh"' EXIT && $(BIN)/python -m deploy.reference "$$fresh" \
 	  && diff -u docs/authors/reference.md "$$fresh" \
 	  || { echo "docs/authors/reference.md is not what the docstrings say: make reference" >&2; exit 1; }
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(BIN)/python -m deploy.threads "$$fresh" \
+	  && for made in "$$fresh"/*; do diff -u "celeriac/client/$$(basename "$$made")" "$$made" \
+	  || { echo "this is not made of the module that waits in tasks: make client" >&2; exit 1; }; done
 
 format: $(INSTALLED) ## format, and fix what lint can fix
 	$(BIN)/ruff check --fix .
@@ -55,6 +58,9 @@ openapi: $(INSTALLED) ## write openapi.json from the code
 
 reference: $(INSTALLED) ## write docs/authors/reference.md from the docstrings
 	$(BIN)/python -m deploy.reference docs/authors/reference.md
+
+client: $(INSTALLED) ## write the modules of celeriac/client that wait in threads from those that wait in tasks
+	$(BIN)/python -m deploy.threads celeriac/client
 
 bench: $(INSTALLED) ## measure the gateway against a no-op endpoint, task.delay and (PEERS=1) peers; ROUNDS=5
 	PEERS=$(PEERS) ROUNDS=$(or $(ROUNDS),5) $(BIN)/python -m bench

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from celeriac.client import DEFAULT_URL
+from celeriac.client.gateway import segment
 from cli.client.calls import Exit, announce, follow_to_end, gateway_at, show
-from cli.client.gateway import DEFAULT_URL, segment
 from cli.commands.authoring import check, contracts, new_kind
 from cli.commands.fields import with_options
 from cli.commands.jobs import cancel, delete, rerun
@@ -46,16 +48,17 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Submit a job."""
-    body = {"kind": kind, "params": typed_params(params, assignments)} | ({"options": options} if options else {})
-    headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
+    given = typed_params(params, assignments)
     with gateway_at(url, as_json=as_json) as gateway:
-        answer = gateway.post("/jobs/validate" if validate_only else "/jobs", body, headers=headers)
         if not validate_only:
-            announce(gateway, answer, wait=wait, as_json=as_json)
-        elif as_json:
-            typer.echo(answer.text)
+            accepted = gateway.submit(kind, given, idempotency_key=idempotency_key, **options)
+            announce(gateway, accepted, wait=wait, as_json=as_json)
+            return
+        valid = gateway.validate(kind, given, **options)
+        if as_json:
+            typer.echo(valid.text)
         else:
-            steps = ", ".join(answer.document["steps"])
+            steps = ", ".join(valid.steps)
             typer.echo("The request is valid and was not submitted." + (f" Steps: {steps}." if steps else ""))
 
 
@@ -63,7 +66,7 @@ def submit(
 def get(job_id: JobId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     """Show a job."""
     with gateway_at(url, as_json=as_json) as gateway:
-        show(gateway.job(job_id), as_json=as_json)
+        show(gateway.get(job_id), as_json=as_json)
 
 
 @app.command()
@@ -91,7 +94,7 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     with gateway_at(url, as_json=as_json) as gateway:
-        answer = gateway.get("/jobs", **chosen, page_size=page_size, page_token=page_token)
+        answer = gateway.call("GET", "/jobs", **chosen, page_size=page_size, page_token=page_token)
         if as_json:
             typer.echo(answer.text)
             return
@@ -110,17 +113,11 @@ def logs(
 ) -> None:
     """Show a job's log."""
     with gateway_at(url, as_json=as_json) as gateway:
-        if follow_it:
-            for event in gateway.events(job_id):
-                if event.event == "log":
-                    typer.echo(event.text if as_json else output.log_line(event.data))
+        if as_json and not follow_it:
+            typer.echo(gateway.call("GET", f"/jobs/{segment(job_id)}/logs").text)
             return
-        answer = gateway.get(f"/jobs/{segment(job_id)}/logs")
-        if as_json:
-            typer.echo(answer.text)
-            return
-        for line in answer.document["lines"]:
-            typer.echo(output.log_line(line))
+        for line in gateway.logs(job_id, follow=follow_it):
+            typer.echo(json.dumps(line.document) if as_json else output.log_line(line.document))
 
 
 @app.command()
@@ -132,7 +129,7 @@ def kinds(
 ) -> None:
     """List the kinds of jobs, or show one kind's parameters and an example."""
     with gateway_at(url, as_json=as_json) as gateway:
-        answer = gateway.get(f"/job-kinds/{segment(kind)}" if kind else "/job-kinds")
+        answer = gateway.call("GET", f"/job-kinds/{segment(kind)}" if kind else "/job-kinds")
         if as_json:
             typer.echo(answer.text)
         elif kind:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from api.deps import Ledger
 from api.http.bodies import Body
+from api.http.idempotency import IdempotencyKey, key_of
 from api.http.page_tokens import Pages, page_token
 from api.http.pointers import pointer
 from api.http.problems import FieldError, Problem, problems
@@ -38,6 +39,7 @@ SCHEDULE: Body[ScheduleRequest] = Body(
 )
 _EDITS_TRIED = 5
 _PATH = "schedules"
+_NO_BODY = b"null"
 _REFUSALS = problems(400, 413, 415, 422, 503, 507)
 _LOCATION = {"Location": {"description": "The schedule.", "schema": {"type": "string"}}}
 
@@ -173,13 +175,14 @@ async def resume_schedule(found: FoundSchedule, request: Request, timetable: Tim
     summary="Run a schedule now",
     responses={
         202: {"headers": {"Location": {"description": "The job.", "schema": {"type": "string"}}}},
-        **problems(404, 422, 503, 507),
+        **problems(404, 410, 422, 503, 507),
     },
 )
-async def run_schedule(found: FoundSchedule, request: Request) -> Response:
+async def run_schedule(found: FoundSchedule, request: Request, *, idempotency_key: IdempotencyKey = None) -> Response:
     """Submit a job of it now, even if it is paused, and regardless of its overlap policy. Its slots do not change."""
     prepared = await _prepare_stored(request, found.schedule)
-    accepted, (entry,) = await dispatch_of(request).accept([prepared], None, schedule=found.schedule.id)
+    key = key_of(request, _NO_BODY, idempotency_key)
+    accepted, (entry,) = await dispatch_of(request).accept([prepared], key, schedule=found.schedule.id)
     body = view.accepted(entry, accepted.ids[0], accepted.created_at_ms, accepted.state)
     headers = {"Location": f"/jobs/{accepted.ids[0]}", "Retry-After": "1"}
     return Response(body, 202, headers | view.outcome_headers(accepted), "application/json")

@@ -6,18 +6,21 @@ import shlex
 import sys
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli.client.gateway import Answer, Gateway, Refused, Unreachable
+from celeriac.client import Client, Job, Refused, Retries, Submitted, Unreachable
 from cli.client.watch import follow, live_view
 from cli.pages import output
 from cli.pages.job import show_job
-from shared.ledger.states import FINAL_STATES, State
+from shared.ledger.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_SERVER_ERRORS = 500
+_RETRIES = Retries(for_s=10, connect_for_s=0)  # that no gateway is there is said at once
 
 
 class Exit(IntEnum):
@@ -31,11 +34,11 @@ class Exit(IntEnum):
 
 
 @contextmanager
-def gateway_at(url: str, *, as_json: bool) -> Iterator[Gateway]:
+def gateway_at(url: str, *, as_json: bool) -> Iterator[Client]:
     """Yield the gateway; if it does not respond or refuses, end the program with a readable error."""
     errors = output.console(stderr=True)
     try:
-        with Gateway(url) as gateway:
+        with Client(url, retries=_RETRIES) as gateway:
             yield gateway
     except Unreachable as away:
         errors.print(str(away), markup=False)
@@ -45,44 +48,42 @@ def gateway_at(url: str, *, as_json: bool) -> Iterator[Gateway]:
         if as_json:
             typer.echo(refused.text)
         output.show_problem(refused.status, refused.problem, errors)
-        code = Exit.UNREACHABLE if refused.is_servers_fault else Exit.WRONG_REQUEST
+        code = Exit.UNREACHABLE if refused.status >= _SERVER_ERRORS else Exit.WRONG_REQUEST
         raise typer.Exit(code) from None
     except BrokenPipeError:  # the reader of our output has closed it
         sys.stderr.close()
         raise typer.Exit(Exit.DONE) from None
 
 
-def show(answer: Answer, *, as_json: bool) -> None:
+def show(job: Job[Any], *, as_json: bool) -> None:
     """Print a job."""
     if as_json:
-        typer.echo(answer.text)
+        typer.echo(job.text)
     else:
-        show_job(answer.document, output.console())
+        show_job(job.document, output.console())
 
 
-def announce(gateway: Gateway, accepted: Answer, *, wait: bool, as_json: bool) -> None:
+def announce(gateway: Client, accepted: Submitted[Any], *, wait: bool, as_json: bool) -> None:
     """Print only the id of an accepted job, for scripts; with `wait`, follow the job."""
-    job_id = accepted.document["id"]
     if wait:
-        follow_to_end(gateway, job_id, as_json=as_json, timeout_s=None)
+        follow_to_end(gateway, accepted.id, as_json=as_json, timeout_s=None)
     elif as_json:
         typer.echo(accepted.text)
     else:
-        typer.echo(job_id)
-        output.console(stderr=True).print(f"celeriac wait {job_id}", style="dim")
+        typer.echo(accepted.id)
+        output.console(stderr=True).print(f"celeriac wait {accepted.id}", style="dim")
 
 
-def follow_to_end(gateway: Gateway, job_id: str, *, as_json: bool, timeout_s: float | None) -> None:
+def follow_to_end(gateway: Client, job_id: str, *, as_json: bool, timeout_s: float | None) -> None:
     """Follow a job, print it, and exit with the code of its outcome."""
     try:
         with live_view(output.console(stderr=True)) as view:
-            answer = follow(gateway, job_id, view, timeout_s=timeout_s)
+            job = follow(gateway, job_id, view, timeout_s=timeout_s)
     except KeyboardInterrupt:
         dashes = ["--"] if job_id.startswith("-") else []
         typer.echo(f"The job continues. Stop it with: {shlex.join(['celeriac', 'cancel', *dashes, job_id])}", err=True)
         raise typer.Exit(Exit.INTERRUPTED) from None
-    show(answer, as_json=as_json)
-    state: str = answer.document["state"]
-    if state not in FINAL_STATES:
+    show(job, as_json=as_json)
+    if not job.has_ended:
         typer.echo(f"The job did not end within {timeout_s:g} s.", err=True)
-    raise typer.Exit(Exit.DONE if state == State.SUCCEEDED else Exit.NOT_SUCCEEDED)
+    raise typer.Exit(Exit.DONE if job.state is State.SUCCEEDED else Exit.NOT_SUCCEEDED)

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from cli.client.gateway import Answer, Gateway, Refused, Unreachable
+from celeriac.client import Client, Job, Refused, Retries, Unreachable
 from cli.pages.job import counts, waiting_text
 from cli.pages.output import duration_s, progress_text, state_text
-from shared.ledger.states import FINAL_STATES, State
+from shared.ledger.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from rich.console import Console
 
 _POLL_S = 0.5  # wait of one poll without events; also the maximum age of shown progress
 _LINE_EVERY_S = 2.0  # minimum interval between plain progress lines of one step
 _FEW = 20  # up to this number, steps are shown one by one; above it, as counts per state
-_PATIENCE_S = 30.0  # how long a known gateway may be unreachable, for a restart
+_PATIENCE = Retries(for_s=30, connect_for_s=30)  # a gateway that has answered may restart
 
 
 class View(Protocol):
@@ -32,66 +32,47 @@ class View(Protocol):
         """Show the current state of the job."""
 
 
-def follow(gateway: Gateway, job_id: str, view: View, *, timeout_s: float | None = None) -> Answer:
+def follow(gateway: Client, job_id: str, view: View, *, timeout_s: float | None = None) -> Job[Any]:
     """Show a job until it ends (or for `timeout_s`) and return it.
 
     With a time limit it polls, because a stream of events may be silent for long.
     Raises `Refused` for an unknown job and `Unreachable` if the gateway stays unreachable.
     """
     deadline = time.monotonic() + timeout_s if timeout_s is not None else None
-    answer = gateway.job(job_id)
-    view.show(answer.document)
-    if answer.document["state"] in FINAL_STATES:
-        return answer
-    if deadline is None:
-        try:
-            answer = _by_events(gateway, job_id, answer, view)
-        except (Unreachable, Refused):  # a proxy that buffers streams, a gateway that restarts
-            answer = gateway_again(lambda: gateway.job(job_id))
-    while answer.document["state"] not in FINAL_STATES and not _over(deadline):
-        answer = gateway_again(lambda: gateway.job(job_id, wait_s=_POLL_S))
-        view.show(answer.document)
-    return answer
+    job = gateway.get(job_id)
+    view.show(job.document)
+    known = gateway.with_retries(_PATIENCE)
+    if deadline is None and not job.has_ended:
+        with suppress(Unreachable, Refused):  # a proxy that buffers streams
+            _by_events(known, job, view)
+        job = known.get(job_id)
+        view.show(job.document)
+    while not job.has_ended and not _over(deadline):
+        job = known.get(job_id, wait_s=_POLL_S)
+        view.show(job.document)
+    return job
 
 
-def gateway_again(ask: Callable[[], Answer]) -> Answer:
-    """Repeat the request until the gateway responds; raise `Unreachable` after `_PATIENCE_S` seconds."""
-    give_up_at = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            return ask()
-        except Unreachable:
-            if time.monotonic() > give_up_at:
-                raise
-        except Refused as refused:
-            if not refused.is_servers_fault or time.monotonic() > give_up_at:
-                raise
-        time.sleep(0.5)
-
-
-def _by_events(gateway: Gateway, job_id: str, answer: Answer, view: View) -> Answer:
+def _by_events(gateway: Client, job: Job[Any], view: View) -> None:
     """Follow the event stream to its end; read the job again whenever a state changes.
 
     A job with many steps is read again only when its own state changes: the events have those of its steps.
     """
-    job = answer.document
-    steps = {step["name"]: step for step in job["steps"]}
-    for event in gateway.events(job_id):
-        step = steps.get(event.data.get("step"))
-        if event.event == "progress":
-            (step or job)["progress"] = {name: event.data[name] for name in ("current", "total", "unit", "message")}
-        elif event.event == "state" and step and len(steps) > _FEW:
-            step["state"] = event.data["state"]
-        elif event.event in {"state", "trimmed"}:
-            answer = gateway.job(job_id)
-            job = answer.document
-            steps = {step["name"]: step for step in job["steps"]}
+    shown = dict(job.document)
+    steps = {step["name"]: step for step in shown["steps"]}
+    for event in gateway.stream(job):
+        step = steps.get(event.step)
+        if event.name == "progress":
+            progress = {name: event.document[name] for name in ("current", "total", "unit", "message")}
+            (step or shown)["progress"] = progress
+        elif event.name == "state" and step and len(steps) > _FEW:
+            step["state"] = event.document["state"]
+        elif event.name in {"state", "trimmed"}:
+            shown = dict(gateway.get(job).document)
+            steps = {step["name"]: step for step in shown["steps"]}
         else:
             continue
-        view.show(job)
-        if job["state"] in FINAL_STATES:
-            break
-    return answer
+        view.show(shown)
 
 
 def _over(deadline: float | None) -> bool:

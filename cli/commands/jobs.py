@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from celeriac.client import DEFAULT_URL, Client
 from cli.client.calls import Exit, announce, gateway_at
-from cli.client.gateway import DEFAULT_URL, Gateway, segment
 from cli.commands.fields import with_options
 from cli.commands.options import Assignments, Criteria, DryRun, JobId, Json, Params, Url, Wait, typed_params
 from cli.pages import operations as page
@@ -40,11 +40,8 @@ def cancel(
     wanted = _wanted(job_ids, chosen)
     with gateway_at(url, as_json=as_json) as gateway:
         if (only := _single(wanted)) and not dry_run:
-            answer = gateway.post(f"/jobs/{segment(only)}/cancel")
-            if as_json:
-                typer.echo(answer.text)
-            else:
-                typer.echo(_OUTCOMES.get(answer.document["state"], answer.document["state"]))
+            cancelled = gateway.cancel(only)
+            typer.echo(cancelled.text if as_json else _OUTCOMES.get(cancelled.state, cancelled.state))
             return
         _call_for_many(gateway, "/jobs/cancel", {**wanted, "dry_run": dry_run}, page.show_cancelled, as_json=as_json)
 
@@ -76,16 +73,15 @@ def rerun(
             return
         changed: dict[str, Any] = {"only_failed": True} if only_failed else {}
         if params is not None or assignments:
-            before = gateway.job(only).document["params"] if params is None else None
+            before = gateway.get(only).document["params"] if params is None else None
             changed["params"] = typed_params(params, assignments, of=before)
-        accepted = gateway.post(f"/jobs/{segment(only)}/rerun", changed or None)
-        announce(gateway, accepted, wait=wait, as_json=as_json)
+        announce(gateway, gateway.rerun(only, **changed), wait=wait, as_json=as_json)
 
 
 def delete(job_id: JobId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     """Delete an ended job with its result, its log and its files."""
     with gateway_at(url, as_json=as_json) as gateway:
-        gateway.delete(f"/jobs/{segment(job_id)}")
+        gateway.delete(job_id)
         if not as_json:
             typer.echo("forgotten")
 
@@ -104,7 +100,7 @@ def _single(wanted: Mapping[str, Any]) -> str | None:
 
 
 def _call_for_many(
-    gateway: Gateway,
+    gateway: Client,
     path: str,
     body: dict[str, Any],
     print_answer: Callable[[Mapping[str, Any]], None],
@@ -117,7 +113,7 @@ def _call_for_many(
     """
     found = refused = 0
     while True:
-        answer = gateway.post(path, body)
+        answer = gateway.call("POST", path, body)
         refused += len(answer.document["refused"])
         found += sum(len(jobs) for jobs in answer.document.values() if isinstance(jobs, list))
         if as_json:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from celeriac.client import DEFAULT_URL
+from celeriac.client.gateway import segment
 from cli.client.calls import gateway_at
-from cli.client.gateway import DEFAULT_URL, segment
 from cli.commands.options import Json, Url
 from cli.pages import operations as page
 from cli.pages import output
@@ -34,7 +35,7 @@ queues = typer.Typer(name="queues", cls=ListedUnlessNamed, help="List queues; pa
 def list_queues(*, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     """List the queues with their waiting jobs, running jobs and workers."""
     with gateway_at(url, as_json=as_json) as gateway:
-        answer = gateway.get("/queues")
+        answer = gateway.call("GET", "/queues")
         if as_json:
             typer.echo(answer.text)
         else:
@@ -56,7 +57,7 @@ def resume_queue(queue: QueueName, *, url: Url = DEFAULT_URL, as_json: Json = Fa
 def workers(*, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     """List the workers and their running jobs."""
     with gateway_at(url, as_json=as_json) as gateway:
-        answer = gateway.get("/workers")
+        answer = gateway.call("GET", "/workers")
         if as_json:
             typer.echo(answer.text)
         else:
@@ -65,7 +66,7 @@ def workers(*, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
 
 def _change(queue: str, how: str, url: str, *, as_json: bool) -> None:
     with gateway_at(url, as_json=as_json) as gateway:
-        answer = gateway.post(f"/queues/{segment(queue)}/{how}")
+        answer = gateway.call("POST", f"/queues/{segment(queue)}/{how}")
         if as_json:
             typer.echo(answer.text)
         else:
@@ -88,7 +89,7 @@ def list_dead_letters(
 ) -> None:
     """List the dead letters, newest first."""
     with gateway_at(url, as_json=as_json) as gateway:
-        answer = gateway.get("/dead-letters", page_size=_LETTERS_SHOWN, page_token=page_token)
+        answer = gateway.call("GET", "/dead-letters", page_size=_LETTERS_SHOWN, page_token=page_token)
         if as_json:
             typer.echo(answer.text)
         else:
@@ -99,7 +100,7 @@ def list_dead_letters(
 def show_dead_letter(letter: LetterId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     """Show a dead letter with its message."""
     with gateway_at(url, as_json=as_json) as gateway:
-        answer = gateway.get(f"/dead-letters/{segment(letter)}")
+        answer = gateway.call("GET", f"/dead-letters/{segment(letter)}")
         if as_json:
             typer.echo(answer.text)
         else:
@@ -110,7 +111,7 @@ def show_dead_letter(letter: LetterId, *, url: Url = DEFAULT_URL, as_json: Json 
 def requeue_dead_letter(letter: LetterId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     """Put the message of a dead letter back at the end of its queue."""
     with gateway_at(url, as_json=as_json) as gateway:
-        gateway.post(f"/dead-letters/{segment(letter)}/requeue")
+        gateway.call("POST", f"/dead-letters/{segment(letter)}/requeue")
         if not as_json:
             typer.echo("requeued")
 
@@ -119,6 +120,6 @@ def requeue_dead_letter(letter: LetterId, *, url: Url = DEFAULT_URL, as_json: Js
 def delete_dead_letter(letter: LetterId, *, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     """Delete a dead letter and its message."""
     with gateway_at(url, as_json=as_json) as gateway:
-        gateway.delete(f"/dead-letters/{segment(letter)}")
+        gateway.call("DELETE", f"/dead-letters/{segment(letter)}")
         if not as_json:
             typer.echo("deleted")

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import httpx
 from rich.table import Table
 
 from cli.pages.output import amount, duration_s, show_table
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cli.client.gateway import Gateway
+    from celeriac.client import Client
     from cli.demo.sales import Figures
 
 TABLE = "daily_sales"
@@ -53,18 +54,14 @@ def show_loaded(warehouse: Path, out: Console) -> None:
     show_table(_grid(names, rows), out)
 
 
-def show_rejects(gateway: Gateway, job: Mapping[str, Any], figures: Figures, folder: Path, out: Console) -> None:
+def show_rejects(gateway: Client, job: Mapping[str, Any], figures: Figures, folder: Path, out: Console) -> None:
     """Fetch the rejected rows through the gateway, show some, and compare their number with the figures."""
-    listed = gateway.get(f"/jobs/{job['id']}/artifacts").document["artifacts"]
-    rejects = next((item for item in listed if item["artifact"]["role"] == "rejects"), None)
+    rejects = next((file for file in gateway.artifacts(job["id"]) if file.artifact.role == "rejects"), None)
     if rejects is None:
         raise Off("the job has no artifact with the rejected rows")
-    local = folder / "rejects.parquet"
-    with local.open("wb") as file:
-        for part in gateway.download(rejects["href"]):
-            file.write(part)
+    local = gateway.download(job["id"], rejects.name, folder / "rejects.parquet", step=rejects.step)
     found = duckdb.read_parquet(str(local))
-    out.print(f"\nSome of the rejected rows ({rejects['href']}):")
+    out.print(f"\nSome of the rejected rows ({rejects.name} of {rejects.step}):")
     show_table(_grid(found.columns, found.limit(_SHOWN_ROWS).fetchall()), out)
     _compare(out, "rejected rows", figures.bad.total(), len(found))
 
@@ -98,13 +95,13 @@ def _compare(out: Console, what: str, expected: int, actual: int) -> None:
         raise Off(f"{what}: {expected:,} expected, {actual:,} found")
 
 
-def try_urls(gateway: Gateway, job: Mapping[str, Any], out: Console) -> None:
+def try_urls(gateway: Client, job: Mapping[str, Any], out: Console) -> None:
     """Request the pages that a person would open next."""
     out.print("\nTried:")
     paths = [job["links"]["self"], job["links"]["logs"], "/jobs?state=succeeded", "/job-kinds", "/docs", "/readyz"]
     for path in [*paths, "/metrics"]:
-        size = sum(len(part) for part in gateway.download(path))
-        out.print(f"  200  {gateway.url}{path}  {amount(size, 'bytes')}", markup=False)
+        page = httpx.get(f"{gateway.url}{path}", trust_env=False).raise_for_status()
+        out.print(f"  200  {page.url}  {amount(len(page.content), 'bytes')}", markup=False)
 
 
 def _query(warehouse: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -22,8 +22,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from celeriac.client import Client, Refused, Unreachable
 from celeriac.ports import HOST, free_port
-from cli.client.gateway import Gateway, Refused, Unreachable
 from cli.demo.checks import TABLE, Off, check_sums, show_loaded, show_rejects, show_timings, try_urls
 from cli.demo.sales import MISSING, Figures, write_sales
 from cli.demo.study import run_job, show_models, show_reports, study
@@ -65,7 +65,7 @@ def _demo(out: Console) -> None:
     figures = write_sales(source / "sales.csv", rows=ROWS, seed=SEED)
     size = amount((source / "sales.csv").stat().st_size, "bytes")
     _say(out, "data", f"{source / 'sales.csv'}: {figures.rows:,} rows, {size}, {_flaws(figures)}", begun)
-    with _served(source) as origin, _service(out, origin) as url, Gateway(url) as gateway:
+    with _served(source) as origin, _service(out, origin) as url, Client(url) as gateway:
         _say(out, "up", f"broker, gateway, workers and beat run; gateway at {url}, documentation at {url}/docs", begun)
         job = _run_pipeline(gateway, f"{origin}/sales.csv", out)
         _say(out, "job", State.SUCCEEDED, begun)
@@ -84,7 +84,7 @@ def _demo(out: Console) -> None:
     out.print(f"Kept: {FOLDER} (warehouse.sqlite, artifacts, connections.toml, logs)")
 
 
-def _run_pipeline(gateway: Gateway, url: str, out: Console) -> dict[str, Any]:
+def _run_pipeline(gateway: Client, url: str, out: Console) -> dict[str, Any]:
     """Submit the pipeline, show it live, and return the job as it ended."""
     return run_job(gateway, "etl.run_pipeline", _pipeline(url), out)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cli.client.gateway import Gateway
+    from celeriac.client import Client
 
 SEED = 7
 _TRIALS_SHOWN = 5
@@ -28,17 +28,17 @@ _WITHIN_S = 300.0
 _LEARNT = {"task": "regression", "target": "value", "seed": SEED}
 
 
-def study(gateway: Gateway, out: Console) -> dict[str, Any]:
+def study(gateway: Client, out: Console) -> dict[str, Any]:
     """Submit the workflow, show it live, and return the ended job. Raises `Off` if it does not succeed."""
     return run_job(gateway, "workflow.chain", {"steps": [_extract(), _as_numbers(), _side_by_side()]}, out)
 
 
-def run_job(gateway: Gateway, kind: str, params: Mapping[str, Any], out: Console) -> dict[str, Any]:
+def run_job(gateway: Client, kind: str, params: Mapping[str, Any], out: Console) -> dict[str, Any]:
     """Submit a job, show it live, and return it when it has ended. Raises `Off` if it does not succeed."""
-    accepted = gateway.post("/jobs", {"kind": kind, "params": params}).document
-    out.print(f"POST {gateway.url}/jobs -> 202, {gateway.url}{accepted['links']['self']}")
+    accepted = gateway.submit(kind, params)
+    out.print(f"POST {gateway.url}/jobs -> 202, {gateway.url}{accepted.document['links']['self']}")
     with live_view(out) as view:
-        job: dict[str, Any] = follow(gateway, accepted["id"], view, timeout_s=_WITHIN_S).document
+        job = dict(follow(gateway, accepted.id, view, timeout_s=_WITHIN_S).document)
     if job["state"] != State.SUCCEEDED:
         if job["error"]:
             show_error(job["error"], out)

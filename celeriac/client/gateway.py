@@ -1,0 +1,78 @@
+"""Which gateway is called, with what key, and how often a call is repeated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from celeriac.client.wire import Request
+from shared import __version__
+from shared.texts import redact
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+_CONNECT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """For how many seconds after its first failure a call is repeated. 0: it is not.
+
+    Repeated are: connections that fail; lost answers, if the call changes nothing or has an Idempotency-Key; and the
+    answers 429, 502, 503 and 504. `connect_for_s` bounds the first.
+    """
+
+    for_s: float = 30.0
+    connect_for_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway's URL, the headers of each request, and the retries."""
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    retries: Retries
+
+    @classmethod
+    def at(cls, url: str | None, api_key: str | None, retries: Retries) -> Gateway:
+        """Return the gateway at `url`; both are taken from `CELERIAC_URL` and `CELERIAC_API_KEY` by default."""
+        url = (url or os.environ.get("CELERIAC_URL") or DEFAULT_URL).rstrip("/")
+        key = api_key or os.environ.get("CELERIAC_API_KEY")
+        headers = {"Accept": "application/json, application/problem+json", "User-Agent": f"celeriac/{__version__}"}
+        return cls(url, headers | ({"Authorization": f"Bearer {key}"} if key else {}), retries)
+
+    @property
+    def shown(self) -> str:
+        """The URL for messages, without credentials."""
+        return redact(self.url)
+
+    @property
+    def http_options(self) -> Mapping[str, Any]:
+        """The arguments of httpx's clients."""
+        url = httpx.URL(self.url)
+        return {
+            "verify": url.scheme != "http",  # reading the certificates takes longer than a request
+            "trust_env": url.host not in {"127.0.0.1", "localhost", "::1"},  # a proxy cannot reach our loopback address
+        }
+
+    def arguments(self, request: Request) -> Mapping[str, Any]:
+        """Return the arguments of httpx's `build_request`, except for the content."""
+        return {
+            "method": request.method,
+            "url": self.url + request.path,
+            "params": {name: value for name, value in request.query.items() if value not in (None, [], ())},
+            "headers": {**self.headers, **request.headers},
+            "timeout": httpx.Timeout(request.read_timeout_s, connect=_CONNECT_TIMEOUT_S),
+        }
+
+
+def segment(name: str) -> str:
+    """Return `name` as one segment of a path; what is not UTF-8 in an argument of a program stays as it is."""
+    if not name.strip("."):
+        return name.replace(".", "%2E")  # clients resolve `.` and `..`
+    return quote(name, safe="", errors="surrogateescape")

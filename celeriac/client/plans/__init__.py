@@ -1,0 +1,1 @@
+"""The calls as plans, without I/O: see `celeriac/client/wire.py`."""
