@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
+from celeriac.client.failures import Unreachable
 from celeriac.client.wire import Request
 from shared import __version__
 from shared.texts import redact
@@ -40,9 +41,18 @@ class Gateway:
 
     @classmethod
     def at(cls, url: str | None, api_key: str | None, retries: Retries) -> Gateway:
-        """Return the gateway at `url`; both are taken from `CELERIAC_URL` and `CELERIAC_API_KEY` by default."""
+        """Return the gateway at `url`; both are taken from `CELERIAC_URL` and `CELERIAC_API_KEY` by default.
+
+        Raises `Unreachable` for what is not a URL, `ValueError` for a key that no header can have.
+        """
         url = (url or os.environ.get("CELERIAC_URL") or DEFAULT_URL).rstrip("/")
-        key = api_key or os.environ.get("CELERIAC_API_KEY")
+        try:
+            httpx.URL(url)
+        except httpx.InvalidURL as wrong:
+            raise Unreachable(f"{redact(url)} is not a URL such as {DEFAULT_URL}: {wrong}.") from None
+        key = (api_key or os.environ.get("CELERIAC_API_KEY") or "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("The API key has characters that a header cannot have. Copy it again.")
         headers = {"Accept": "application/json, application/problem+json", "User-Agent": f"celeriac/{__version__}"}
         return cls(url, headers | ({"Authorization": f"Bearer {key}"} if key else {}), retries)
 

@@ -152,3 +152,62 @@ def test_type_checkers_read_the_types_of_the_wheel(environment: Environment, tmp
     wrong = {line.partition(": error: ")[0] for line in said.splitlines() if ": error: " in line}
     decorators = [n for n, line in enumerate(_TASKS.splitlines(), 1) if line.startswith("@")]
     assert wrong == {f"acme/wrong.py:{n}" for n in decorators[1:]}, said
+
+
+_CALLS = """
+from collections.abc import Sequence
+from typing import Any, assert_type
+
+from acme.contracts import Shouted, ShoutText
+
+from celeriac.client import AsyncClient, Client, Job, Submitted
+
+
+def in_threads(client: Client) -> None:
+    job = client.submit(ShoutText(text="hello"), priority=7, tags=["loud"])
+    assert_type(job, Submitted[Shouted])
+    assert_type(client.wait(job, timeout_s=60), Job[Shouted])
+    assert_type(client.wait(job).result.text, str)
+    assert_type(client.submit_many([ShoutText(text="hello")]), Sequence[Submitted[Shouted]])
+    assert_type(client.get(client.rerun(job)).result, Shouted)
+    assert_type(client.get("id", ShoutText).result, Shouted)
+    assert_type(client.get("id").result, dict[str, Any])
+    plain = client.submit("acme.shout_text", {"text": "hello"})
+    assert_type(client.wait(plain).result, dict[str, Any])
+    for event in client.stream(job):
+        assert_type(event.name, str)
+
+
+async def in_tasks(client: AsyncClient) -> None:
+    job = await client.submit(ShoutText(text="hello"), priority=7)
+    assert_type(job, Submitted[Shouted])
+    assert_type((await client.wait(job)).result.text, str)
+    async for event in client.stream(job):
+        assert_type(event.name, str)
+
+
+def wrong(client: Client, job: Submitted[Shouted]) -> None:
+    client.wait(job).result.txt  # wrong
+    client.submit(ShoutText(text="hello"), {"text": "hello"})  # wrong
+    client.submit(Shouted(text="hello"))  # wrong
+    client.wait(job, ShoutText)  # wrong
+"""
+
+
+def test_calls_of_the_client_are_typed(environment: Environment, tmp_path: Path) -> None:
+    """A contract's instance gives the type of the result to each later call; mypy strict finds what does not fit."""
+    write_own_kind(tmp_path)
+    (tmp_path / "acme" / "tasks.py").unlink()  # they need a worker's packages
+    (tmp_path / "acme" / "calls.py").write_text(_CALLS, encoding="utf-8")
+    python = environment("client") / "python"
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(python), "--package", "acme"]
+    said = _run(*mypy, cwd=tmp_path, HOME=str(tmp_path)).stdout
+    found = {line.partition(": error: ")[0] for line in said.splitlines() if ": error: " in line}
+    wrong = [n for n, line in enumerate(_CALLS.splitlines(), 1) if line.endswith("# wrong")]
+    assert found == {f"acme/calls.py:{n}" for n in wrong}, said
+
+
+def test_without_httpx_the_client_says_what_to_install(environment: Environment, tmp_path: Path) -> None:
+    """In place of the name of a module."""
+    ran = _run(environment() / "python", "-c", "import celeriac.client", cwd=tmp_path)
+    assert ran.stderr.rstrip().endswith("ImportError: celeriac.client needs httpx. Run: pip install 'celeriac[client]'")

@@ -170,6 +170,8 @@ def test_a_gateway_that_is_away() -> None:
     away = CliRunner().invoke(app, ["list", "--url", f"http://127.0.0.1:{free_port()}"])
     assert (away.exit_code, away.stdout) == (3, "")
     assert "celeriac up" in away.stderr
+    mistyped = CliRunner().invoke(app, ["list", "--url", "http://["])
+    assert (mistyped.exit_code, "http://[ is not a URL" in mistyped.stderr) == (3, True)
 
 
 def test_mistyped_parameters_are_usage_errors(celeriac: Celeriac) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pydantic_core import to_jsonable_python
+
 from celeriac.client.answers import Cancellation, Job, JobRef, JobSummary, Submitted, Validated
 from celeriac.client.failures import FieldError, Refused
 from celeriac.client.gateway import Gateway, segment
@@ -85,7 +87,7 @@ def get(gateway: Gateway, job: Reference, result_type: ResultType, wait_s: float
 
 def listed(gateway: Gateway, criteria: Mapping[str, Any]) -> Items:
     """Give each job that matches, page by page."""
-    query = {"page_size": _PAGE_SIZE, **criteria}
+    query = {"page_size": _PAGE_SIZE, **to_jsonable_python(criteria)}  # times as text
     while True:
         page = (yield from asked_document(gateway, read("/jobs", query=query))).document
         for document in page["jobs"]:

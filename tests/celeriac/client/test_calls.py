@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def test_a_contract_has_a_typed_result(client: Any, notebook: str) -> None:
     assert job.result.line_count == 1
     assert [artifact.uri for artifact in job.artifacts] == [job.result.note.uri]
     assert client.get(submitted.id, TakeNote).result == client.wait(submitted.id, TakeNote).result == job.result
-    assert [found.id for found in client.list(tag="typed", state="succeeded", kind="acme.take_note")][:1] == [job.id]
+    criteria = {"tag": "typed", "state": ["succeeded"], "created_after": datetime.now(UTC) - timedelta(hours=1)}
+    assert [found.id for found in client.list(**criteria)][:1] == [job.id]
 
 
 def test_a_kind_and_a_dict_do_as_well(client: Any, notebook: str) -> None:
@@ -178,3 +180,13 @@ def test_url_and_key_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
         assert (client.url, given.url) == ("http://user:hunter2@celeriac.example", "http://127.0.0.1:9")
         assert client.gateway.headers["Authorization"] == "Bearer hunter2"
         assert "hunter2" not in client.gateway.shown + repr(client.gateway).replace(client.url, "")
+
+
+def test_a_key_that_no_header_can_have_is_not_shown() -> None:
+    """A line end behind it, as files of secrets have one, does not belong to it."""
+    with Client(api_key="hunter2\n") as client:
+        assert client.gateway.headers["Authorization"] == "Bearer hunter2"
+    for key in ("hunter2\nX-Admin: yes", "hünter2"):
+        with pytest.raises(ValueError, match="API key has characters") as raised:
+            Client(api_key=key)
+        assert "nter2" not in str(raised.value)

@@ -12,6 +12,7 @@ from celery import Celery
 from shared.ledger.client import Ledger
 from shared.ledger.operations import AboutWorker, Presence
 from tests.support.command_line import Celeriac
+from tests.support.servers.cuts import cutter_to
 from tests.support.servers.services import Server
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ def test_new_options_reach_the_gateway(celeriac: Celeriac) -> None:
     refused = celeriac("submit", *EXTRACT, "--callback-url", "https://example.com/hook")
     assert celeriac.json("get", job_id)["options"] == {"concurrency_key": "shop-1", "concurrency_limit": 2}
     assert (refused.exit_code, "/options/callback_url: " in refused.stderr) == (2, True)
+
+
+def test_a_lost_answer_makes_no_second_job(gateway: Server, celeriac: Celeriac) -> None:
+    """The gateway has accepted, and the connection is cut: the command asks again with its key."""
+    with cutter_to(gateway.port) as cutter:
+        cutter.cuts_after.append(0)
+        job_id = submitted(Celeriac(cutter.url), "--tag", "cut")
+    assert [job["id"] for job in celeriac.json("list", "--tag", "cut")["jobs"]] == [job_id]
 
 
 def test_a_queue_with_work_and_no_consumer_stands_out(celeriac: Celeriac) -> None:
