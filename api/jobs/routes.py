@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Query, Request, Response
@@ -46,13 +46,12 @@ from api.jobs.selection import (
     ledger_filter,
     unknown_job,
 )
-from api.jobs.submissions import BATCH, SUBMISSION
+from api.jobs.submissions import ACCEPTED, BATCH, LOCATED, SUBMISSION, batch_accepted, one_accepted
 from api.jobs.waiting import WAIT_MAX_S, IfNoneMatch, Prefer, WaitS, cached, preferred_wait_s, when_ended
 from shared.broker.unclaimed import NotThere
 from shared.errors import DamagedRecord
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.operations import Operations
-from shared.ledger.records import Accepted, Entry
 from shared.ledger.states import State
 from shared.storage import ArtifactStore
 from shared.texts import redact
@@ -66,33 +65,7 @@ CancelWaitS = Annotated[
 ]
 # Not in the document: of a 200 beside the 202, some generated clients make the only answer, which has no id.
 ValidateOnly = Annotated[bool, Query(include_in_schema=False)]
-_POLL_AFTER_S = "1"
 _REFUSALS = problems(400, 410, 413, 415, 422, 503, 507)
-_ACCEPTED: dict[str, Any] = {
-    "description": "Accepted: the job is stored and will run.",
-    "headers": {
-        "Retry-After": {"description": "Recommended seconds before the first poll.", "schema": {"type": "integer"}},
-        "Idempotency-Replayed": {
-            "description": "`true` if this replays the response to an earlier request.",
-            "schema": {"type": "string"},
-        },
-        "Job-Existed": {
-            "description": "`true` if the kind is unique and this is the job that has not ended: no other was made.",
-            "schema": {"type": "string"},
-        },
-        "Warning": {
-            "description": "`299`, and what to use instead, if the kind is deprecated.",
-            "schema": {"type": "string"},
-        },
-    },
-}
-_LOCATED = {
-    **_ACCEPTED,
-    "headers": {
-        **_ACCEPTED["headers"],
-        "Location": {"description": "The job.", "schema": {"type": "string"}},
-    },
-}
 
 router = APIRouter(tags=["jobs"])
 direct = APIRouter(tags=["jobs"], route_class=DirectRoute)
@@ -105,7 +78,7 @@ _log = structlog.get_logger(__name__)
     response_model=JobAccepted,
     summary="Submit a job",
     openapi_extra=SUBMISSION.document(),
-    responses={202: _LOCATED, **_REFUSALS},
+    responses={202: LOCATED, **_REFUSALS},
 )
 async def submit_job(
     request: Request, *, validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None
@@ -116,7 +89,7 @@ async def submit_job(
     (prepared,) = await dispatch.prepare([submission])
     if validate_only:
         return await _would_accept(prepared)
-    return _one_accepted(*await dispatch.accept([prepared], key_of(request, body, idempotency_key)))
+    return one_accepted(*await dispatch.accept([prepared], key_of(request, body, idempotency_key)))
 
 
 @direct.post(
@@ -125,7 +98,7 @@ async def submit_job(
     response_model=BatchAccepted,
     summary="Submit up to 1,000 jobs",
     openapi_extra=BATCH.document(),
-    responses={202: _ACCEPTED, **_REFUSALS, **problems(409)},
+    responses={202: ACCEPTED, **_REFUSALS, **problems(409)},
 )
 async def submit_batch(
     request: Request, *, validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None
@@ -137,7 +110,7 @@ async def submit_batch(
     if validate_only:
         return await _would_accept_all(prepared)
     accepted, entries = await dispatch.accept(prepared, key_of(request, body, idempotency_key))
-    return _answer(view.batch_accepted(entries, accepted), accepted, entries)
+    return batch_accepted(accepted, entries)
 
 
 @router.post(
@@ -266,7 +239,7 @@ async def cancel_job(
     response_model=JobAccepted,
     summary="Rerun a job",
     openapi_extra=RERUN.document(required=False),
-    responses={202: _LOCATED, **_REFUSALS, **problems(404, 409, 410)},
+    responses={202: LOCATED, **_REFUSALS, **problems(404, 409, 410)},
 )
 async def rerun_job(found: FoundJob, request: Request, *, idempotency_key: IdempotencyKey = None) -> Response:
     """Run an unsuccessful job again as a new job: unchanged, with other parameters and options, or in part."""
@@ -279,7 +252,7 @@ async def rerun_job(found: FoundJob, request: Request, *, idempotency_key: Idemp
     old_path = request.url.path.rpartition("/")[0] + "/retry"  # one key is one rerun, by either path and either version
     key = key_of(request, body, idempotency_key, path=old_path)
     reusing = found if wanted.only_failed else None
-    return _one_accepted(*await dispatch.accept(prepared, key, retried_from=found.id, reusing=reusing))
+    return one_accepted(*await dispatch.accept(prepared, key, retried_from=found.id, reusing=reusing))
 
 
 @router.delete(
@@ -339,18 +312,6 @@ async def _would_accept(prepared: Prepared) -> Response:
 
 async def _would_accept_all(prepared: Sequence[Prepared]) -> Response:
     return _json(WouldAcceptBatch(jobs=await asyncio.to_thread(lambda: [*map(would_accept, prepared)])))
-
-
-def _one_accepted(accepted: Accepted, entries: Sequence[Entry]) -> Response:
-    body = view.accepted(entries[0], accepted.ids[0], accepted.created_at_ms, accepted.state)
-    return _answer(body, accepted, entries, Location=f"/jobs/{accepted.ids[0]}")
-
-
-def _answer(body: str, accepted: Accepted, entries: Sequence[Entry], **headers: str) -> Response:
-    headers["Retry-After"] = _POLL_AFTER_S
-    if warning := view.warning({entry.kind for entry in entries}):
-        headers["Warning"] = warning
-    return Response(body, 202, headers | view.outcome_headers(accepted), "application/json")
 
 
 def _json(model: BaseModel) -> Response:

@@ -162,6 +162,9 @@ class JobSummary(Out):
     cancel_requested_at: AwareDatetime | None = Field(description="When its cancellation was requested.")
     parent: str | None = Field(description="The job, or step of one, whose task submitted it.")
     retried_from: str | None = Field(description="The job that this one reruns.")
+    replaced_by: str | None = Field(
+        description="The job of its kind for which it was cancelled, as the kind is unique and says `replace`."
+    )
     retried_as: str | None = Field(description="The latest rerun of this job.")
     steps_done: int = Field(ge=0, description="Steps that succeeded.")
     steps_total: int = Field(ge=0, description="Total number of steps; 0 if it is not a workflow.")

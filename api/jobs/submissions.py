@@ -1,25 +1,55 @@
-"""Request bodies that submit jobs, built from the catalogue and shared by all routes that accept submissions.
+"""Request bodies that submit jobs, built from the catalogue, and the answers, for all routes that accept submissions.
 
 The parameters of a job are described by its contract only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, Union
 
+from fastapi import Response
 from pydantic import BaseModel, Field, JsonValue, create_model
 
 from api.http.bodies import Body
 from api.http.models import In
+from api.jobs import view
 from shared.contract.catalogue import Catalogue, catalogue
 from shared.contract.definition import AnyContract
 from shared.contract.options import SubmissionOptions
 from shared.contract.params import Component
 from shared.contract.spec import Spec
+from shared.ledger.records import Accepted, Entry
 
 BATCH_MAX = 1_000
 _NO_OPTIONS = SubmissionOptions()  # frozen, so one is enough
+_POLL_AFTER_S = "1"
+ACCEPTED: dict[str, Any] = {
+    "description": "Accepted: the job is stored and will run.",
+    "headers": {
+        "Retry-After": {"description": "Recommended seconds before the first poll.", "schema": {"type": "integer"}},
+        "Idempotency-Replayed": {
+            "description": "`true` if this replays the response to an earlier request.",
+            "schema": {"type": "string"},
+        },
+        "Job-Existed": {
+            "description": "`true` if the kind is unique and this is the job that has not ended: no other was made.",
+            "schema": {"type": "string"},
+        },
+        "Warning": {
+            "description": "`299`, and what to use instead, if the kind is deprecated.",
+            "schema": {"type": "string"},
+        },
+    },
+}
+LOCATED = {
+    **ACCEPTED,
+    "headers": {
+        **ACCEPTED["headers"],
+        "Location": {"description": "The job.", "schema": {"type": "string"}},
+    },
+}
 
 
 class Submission(In):
@@ -93,3 +123,22 @@ BATCH: Body[Any] = Body(
     shown=lambda: batch_shape(_shown()),
     examples={"two jobs": {"jobs": list(_EXAMPLES.values())[:2]}},
 )
+
+
+def one_accepted(accepted: Accepted, entries: Sequence[Entry]) -> Response:
+    """Return the answer to a submission, a rerun, or the run of a schedule."""
+    job_id = accepted.ids[0]
+    body = view.accepted(entries[0], job_id, accepted.created_at_ms, accepted.state)
+    return _answer(body, accepted, entries, Location=f"/jobs/{job_id}")
+
+
+def batch_accepted(accepted: Accepted, entries: Sequence[Entry]) -> Response:
+    """Return the answer to a batch."""
+    return _answer(view.batch_accepted(entries, accepted), accepted, entries)
+
+
+def _answer(body: str, accepted: Accepted, entries: Sequence[Entry], **headers: str) -> Response:
+    headers["Retry-After"] = _POLL_AFTER_S
+    if warning := view.warning({entry.kind for entry in entries}):
+        headers["Warning"] = warning
+    return Response(body, 202, headers | view.outcome_headers(accepted), "application/json")

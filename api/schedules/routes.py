@@ -16,10 +16,9 @@ from api.http.idempotency import IdempotencyKey, key_of
 from api.http.page_tokens import Pages, page_token
 from api.http.pointers import pointer
 from api.http.problems import FieldError, Problem, problems
-from api.jobs import view
 from api.jobs.dispatch import dispatch_of
 from api.jobs.schemas import JobAccepted
-from api.jobs.submissions import Submission, example_of, submission_shape
+from api.jobs.submissions import LOCATED, Submission, example_of, one_accepted, submission_shape
 from api.schedules.schemas import Schedule, SchedulePage, ScheduleRequest, schedule_shape
 from api.schedules.view import shown, url_of
 from shared.contract.catalogue import catalogue
@@ -173,19 +172,13 @@ async def resume_schedule(found: FoundSchedule, request: Request, timetable: Tim
     status_code=202,
     response_model=JobAccepted,
     summary="Run a schedule now",
-    responses={
-        202: {"headers": {"Location": {"description": "The job.", "schema": {"type": "string"}}}},
-        **problems(404, 410, 422, 503, 507),
-    },
+    responses={202: LOCATED, **problems(404, 410, 422, 503, 507)},
 )
 async def run_schedule(found: FoundSchedule, request: Request, *, idempotency_key: IdempotencyKey = None) -> Response:
     """Submit a job of it now, even if it is paused, and regardless of its overlap policy. Its slots do not change."""
     prepared = await _prepare_stored(request, found.schedule)
     key = key_of(request, _NO_BODY, idempotency_key)
-    accepted, (entry,) = await dispatch_of(request).accept([prepared], key, schedule=found.schedule.id)
-    body = view.accepted(entry, accepted.ids[0], accepted.created_at_ms, accepted.state)
-    headers = {"Location": f"/jobs/{accepted.ids[0]}", "Retry-After": "1"}
-    return Response(body, 202, headers | view.outcome_headers(accepted), "application/json")
+    return one_accepted(*await dispatch_of(request).accept([prepared], key, schedule=found.schedule.id))
 
 
 async def _edit(timetable: AsyncTimetable, schedule_id: str, edited: Edit) -> Schedule:

@@ -32,6 +32,7 @@ def show_job(job: Mapping[str, Any], out: Console) -> None:
     times += [f"attempt {job['attempt']}"] if job["attempt"] > 1 else []
     times += [f"submitted by {job['parent']}"] if job["parent"] else []
     times += [f"reruns {job['retried_from']}"] if job["retried_from"] else []
+    times += [f"replaced by {job['replaced_by']}"] if job["replaced_by"] else []
     times += [f"rerun as {job['retried_as']}"] if job["retried_as"] else []
     out.print("  " + ", ".join(times), style="dim")
     if reason := waiting_text(job):

@@ -63,7 +63,8 @@ def _together(kind: Mapping[str, Any]) -> Iterator[str]:
     if rate := kind["rate"]:
         yield f"at most {rate['limit']} start{of_each(rate)}"
     if unique := kind["unique"]:
-        yield f"at most one that has not ended{of_each(unique)}"
+        more = ", which the next one replaces" if unique["meanwhile"] == "replace" else ""
+        yield f"at most one that has not ended{of_each(unique)}{more}"
     if kind["deprecated"]:
         yield f"deprecated: {kind['deprecated']}"
 

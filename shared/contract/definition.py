@@ -93,7 +93,8 @@ class Contract(BaseModel, Generic[ResultT]):
         processes: how many processes a worker of its queue has, if the queue is its own; default: one per processor.
         concurrency: how many of its jobs run at once, by kind or by the values of parameters; the others wait.
         rate: how often its jobs start, by kind or by the values of parameters, like `100/m`; the others wait.
-        unique: at most one job that has not ended, by kind or by the values of parameters; no other is accepted.
+        unique: at most one job that has not ended, by kind or by the values of parameters; another is not accepted, or
+            replaces it.
         deprecated: what to use instead; shown in the document and in the answer to each submission.
         internal: whether it is only a step of workflows: not in the document, as nobody submits it by itself.
         replaces: old kinds whose waiting messages, schedules, submissions and reruns run on this contract.
@@ -180,6 +181,11 @@ class Contract(BaseModel, Generic[ResultT]):
             raise refusal(body, [(f"{cls.__name__} has no kind, so it has no task", "Give it the class keyword kind.")])
         declare(cls, cls.spec, body)
 
+    @classmethod
+    def _keyword_faults(cls) -> Iterator[Fault]:
+        """Yield why jobs of this sort cannot have what its class keywords say."""
+        yield from ()
+
     def _faults_when_run(self) -> Iterator[Fault]:
         """Yield why a job with these parameters could not run, beyond its schema."""
         yield from ()
@@ -203,11 +209,22 @@ def _spec_of(cls: AnyContract, keywords: Mapping[str, Any]) -> Spec:
     defaults = {"family": family, "queue": family}
     summary, _, description = (cls.__doc__ or "").strip().partition("\n")
     try:
-        return Spec(
+        spec = Spec(
             result=_type_argument(cls), summary=summary.strip(), description=_dedent(description), **(defaults | given)
         )
     except ValidationError as invalid:
         raise refusal(cls, faults_in(given, invalid)) from None
+    if spec.unique is None or spec.unique.meanwhile != "replace":
+        return spec
+    return _one_after_the_other(cls, spec, by=spec.unique.by)
+
+
+def _one_after_the_other(cls: AnyContract, spec: Spec, *, by: Sequence[str]) -> Spec:
+    """Return the spec of a kind whose jobs replace each other: each runs when the one before it has ended."""
+    if spec.concurrency is not None:
+        what = "its jobs replace each other, so that one of them runs at a time, and it has a concurrency of its own"
+        raise refusal(cls, [(what, "Leave concurrency out.")])
+    return spec.model_copy(update={"concurrency": Concurrency(limit=1, by=by)})
 
 
 def _definition_faults(cls: AnyContract) -> Iterator[Fault]:
@@ -232,6 +249,7 @@ def _definition_faults(cls: AnyContract) -> Iterator[Fault]:
     if not spec.summary:
         yield "it has no docstring", "Add one; its first line is the summary in the OpenAPI document."
     yield from _parameter_name_faults(cls)
+    yield from cls._keyword_faults()
     for old in spec.replaces:
         taken = _kinds.get(old)
         if taken is not None and not _is_same(taken, cls):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -127,12 +127,16 @@ class Rate(_Policy):
 class Unique(_Policy):
     """At most one job of a kind that has not ended: of all, or of each value of the parameters `by`.
 
-    A submission meanwhile makes no job; its answer is the job that there is.
+    A submission `meanwhile` is skipped: it makes no job, and its answer is the job that there is. Or it replaces that
+    job: it cancels it, and makes one that starts when that has ended.
     """
 
-    written = "Unique(), or Unique(by=['customer']): at most one job that has not ended"
+    written = "Unique(), or Unique(by=['customer'], meanwhile='replace'): at most one job that has not ended"
 
     by: Sequence[str] = Field(default=(), description="Parameters; jobs with other values do not count.")
+    meanwhile: Literal["skip", "replace"] = Field(
+        default="skip", description="Whether a submission meanwhile makes no job, or cancels the one that there is."
+    )
 
 
 def _rate(given: Any) -> Any:

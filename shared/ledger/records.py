@@ -54,6 +54,7 @@ class _Written:
     rate_key: str | None = None  # jobs of this key start at least `rate_interval_ms` one after another
     rate_interval_ms: int | None = None
     unique_key: str | None = None  # at most one job with it that has not ended
+    unique_replaces: bool = False  # it cancels the one that has its `unique_key`, instead of not being accepted
     retried_from: str | None = None  # the job that this one reruns
     parent: str | None = None  # the job or step whose task submitted this job
     child: str | None = None  # of a job that a task submitted: the name that it has there
@@ -199,6 +200,7 @@ class Record(_Written):
     held_by: str | None = None  # why its message is not in the broker: queue_paused, concurrency_limited, over_rate
     waiting_reason: str | None = None  # computed by the script at a read; see `schemas.WaitingReason`
     queue_position: int | None = None  # number of jobs before it in its queue
+    replaced_by: str | None = None  # the job of the same unique key for which it was cancelled
     retried_as: str | None = None  # the latest rerun of this job
     reused_from: str | None = None  # of a step: the step of an earlier job whose result it has
     children: tuple[str, ...] = ()  # of a step before an `expand()`: ids of the jobs that it submitted

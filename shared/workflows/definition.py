@@ -105,6 +105,15 @@ class WorkflowContract(Contract[ResultT]):
         hint = "Write tasks for the kinds of the steps in its plan(), or derive it from Contract."
         raise refusal(body, [(f"{cls.__name__} is a workflow, which has no task", hint)])
 
+    @classmethod
+    def _keyword_faults(cls) -> Iterator[Fault]:
+        if cls.spec.unique is not None and cls.spec.unique.meanwhile == "replace":
+            yield "it is a workflow, whose steps may outlive it when it is replaced", "Leave meanwhile out of unique."
+        elif cls.spec.concurrency is not None:
+            yield "it is a workflow, which itself takes no process", "Give concurrency to the kinds of its steps."
+        if cls.spec.rate is not None:
+            yield "it is a workflow, which itself does nothing", "Give rate to the kinds of its steps."
+
     def planned(self) -> Node:
         """Return the steps of `plan()`, none of them empty. Raises `PlanRefused`.
 

@@ -120,7 +120,7 @@ class Planner:
             contract=fingerprint(contract),
             **self._policy(contract, options),
             **(_wishes(options) | limited),
-            unique_key=_unique_key(job, lineage),
+            **_uniqueness(job, lineage),
             **lineage,
         )
 
@@ -137,7 +137,7 @@ class Planner:
             counts_steps=ends_in_parallel(node),
             **self._policy(type(prepared.job), options),
             **wishes,
-            unique_key=_unique_key(prepared.job, lineage),
+            **_uniqueness(prepared.job, lineage),
             **lineage,
         )
 
@@ -216,12 +216,16 @@ def limits_of(contract: AnyContract, options: RunOptions) -> MessageOptions:
     return MessageOptions(options.priority, limits.soft_s, limits.hard_s)
 
 
-def _unique_key(job: Contract[Any], lineage: Mapping[str, Any]) -> str | None:
-    """Return what at most one job may have, if the contract says so. A child always runs: its parent waits for it."""
+def _uniqueness(job: Contract[Any], lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of what at most one job may have, if the contract says so.
+
+    A child always runs: its parent waits for it.
+    """
     unique = job.spec.unique
     if unique is None or "parent" in lineage:
-        return None
-    return key_of(type(job), unique.by, job.model_dump(mode="json", include=set(unique.by)))
+        return {}
+    key = key_of(type(job), unique.by, job.model_dump(mode="json", include=set(unique.by)))
+    return {"unique_key": key, "unique_replaces": unique.meanwhile == "replace"}
 
 
 def _wishes(options: RunOptions) -> dict[str, Any]:

@@ -43,6 +43,21 @@ class AuditCustomer(
     door: str = Field(description="File that is there when the job may end.")
 
 
+class DrawCustomer(
+    Contract[Served],
+    kind="acme.draw_customer",
+    queue="etl",
+    limits=Limits(soft_s=60, hard_s=90),
+    unique=Unique(by=["customer"], meanwhile="replace"),
+    deprecated="Use acme.serve_customer.",
+    examples=[{"customer": "a", "door": "/tmp/door"}],  # noqa: S108 - nobody opens it
+):
+    """Draw a customer when the door is open; a new drawing of one replaces the one before."""
+
+    customer: str = Field(description="The customer.")
+    door: str = Field(description="File that is there when the job may end.")
+
+
 class MailCustomer(
     Contract[Served],
     kind="acme.mail_customer",

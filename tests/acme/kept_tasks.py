@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.acme.kept import AuditCustomer, CallCustomer, GreetPerson, MailCustomer, ServeCustomer, Served
+from tests.acme.kept import AuditCustomer, CallCustomer, DrawCustomer, GreetPerson, MailCustomer, ServeCustomer, Served
 from worker.runtime.run import Run
 
 
@@ -24,6 +24,18 @@ def audit_customer(job: AuditCustomer, run: Run) -> Served:
     while not Path(job.door).exists():
         run.report()
         time.sleep(0.02)
+    return Served(customer=job.customer)
+
+
+@DrawCustomer.task
+def draw_customer(job: DrawCustomer, run: Run) -> Served:
+    """Wait until the door is open; a cancellation ends the wait, and then there is something to tidy up."""
+    try:
+        while not Path(job.door).exists():
+            run.report()
+            time.sleep(0.02)
+    finally:
+        time.sleep(0.2)
     return Served(customer=job.customer)
 
 

@@ -185,6 +185,42 @@ def test_a_unique_kind_has_one_job_of_a_value_until_it_ends(jobs: Jobs, valkey: 
     assert jobs.ended(later.json()["id"])["state"] == "succeeded"
 
 
+def test_a_job_replaces_the_one_before_it_and_starts_when_that_has_ended(jobs: Jobs, tmp_path: Path) -> None:
+    """The one that runs is asked to stop, the one that waits is cancelled; a repeated request cancels nothing."""
+    door, url = tmp_path / "door", jobs.gateway.url
+    body = {"kind": "acme.draw_customer", "params": {"customer": "a", "door": str(door)}}
+
+    def submit(n: int) -> str:
+        answer = http_client.post(f"{url}/jobs", json=body, headers={"Idempotency-Key": f"drawing {n}"})
+        assert (answer.status_code, "Job-Existed" in answer.headers) == (202, False)
+        job_id: str = answer.json()["id"]
+        return job_id
+
+    first = submit(1)
+    assert jobs.in_state(first, "running")
+    second, third = submit(2), submit(3)
+    assert (submit(2), submit(1)) == (second, first)
+    old, between = jobs.ended(first), jobs.ended(second)
+    assert (old["state"], old["replaced_by"]) == ("cancelled", second)
+    assert old["error"]["message"] == f"Job {second} replaced it."
+    assert (between["state"], between["replaced_by"], between["started_at"]) == ("cancelled", third, None)
+    door.touch()
+    new = jobs.ended(third)
+    assert (new["state"], new["replaced_by"]) == ("succeeded", None)
+    assert datetime.fromisoformat(new["started_at"]) >= datetime.fromisoformat(old["finished_at"])
+
+
+def test_a_schedule_that_is_run_by_hand_answers_like_a_submission(jobs: Jobs, tmp_path: Path) -> None:
+    """With the warning of a deprecated kind."""
+    url, params = jobs.gateway.url, {"customer": "by hand", "door": str(tmp_path)}
+    body = {"name": "draw", "kind": "acme.draw_customer", "params": params, "interval_s": 86_400}
+    made = http_client.post(f"{url}/schedules", json=body).json()
+    ran = http_client.post(f"{url}/schedules/{made['id']}/run")
+    assert ran.headers["Warning"] == '299 celeriac "acme.draw_customer is deprecated. Use acme.serve_customer."'
+    assert ran.headers["Location"] == f"/jobs/{ran.json()['id']}"
+    assert jobs.ended(ran.json()["id"])["state"] == "succeeded"
+
+
 def test_a_job_of_a_unique_kind_is_not_rerun_beside_another(jobs: Jobs, tmp_path: Path) -> None:
     """A rerun alone is answered with the other job; of many, that one is refused, and made when the other has ended."""
     door = tmp_path / "door"

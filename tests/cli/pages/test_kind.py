@@ -25,7 +25,11 @@ def kind(**more: Any) -> dict[str, Any]:
         ({}, []),
         ({"concurrency": {"limit": 2, "by": []}}, ["at most 2 run at once"]),
         ({"rate": {"limit": "10/s", "by": ["shop", "till"]}}, ["at most 10/s start for each shop, till"]),
-        ({"unique": {"by": ["shop"]}}, ["at most one that has not ended for each shop"]),
+        ({"unique": {"by": ["shop"], "meanwhile": "skip"}}, ["at most one that has not ended for each shop"]),
+        (
+            {"unique": {"by": [], "meanwhile": "replace"}},
+            ["at most one that has not ended, which the next one replaces"],
+        ),
         ({"deprecated": "Use acme.greet_person."}, ["deprecated: Use acme.greet_person."]),
     ],
 )

@@ -5,7 +5,7 @@
 -- luacheck: read globals NOW change load set (records)
 -- luacheck: read globals emit (events)
 -- luacheck: read globals error_document (results)
--- luacheck: globals cancel_children (steps)
+-- luacheck: globals cancel_all (steps)
 -- luacheck: read globals close_steps expanding_step settle (steps)
 -- luacheck: globals end_children (endings)
 
@@ -34,7 +34,7 @@ end
 -- 'started'}.
 function T.cancel(a) return cancel(load(a.id), a.reason) end
 
-cancel_children = function(ids, reason)
+cancel_all = function(ids, reason)
   for _, id in ipairs(ids) do cancel(load(id), reason) end
 end
 
@@ -46,6 +46,6 @@ end_children = function(record)
   set(record, { has_children = false, children = job and expanding_step(job) and cjson.encode(ids) })
   change('DEL', KEY.children .. record.id)
   if record.state ~= 'succeeded' then
-    cancel_children(ids, 'The job that submitted it ended: ' .. record.state .. '.')
+    cancel_all(ids, 'The job that submitted it ended: ' .. record.state .. '.')
   end
 end

@@ -9,7 +9,7 @@
 -- luacheck: read globals note_published (queues)
 -- luacheck: read globals enter publish (holds)
 
-local settle, cancel_children -- defined later; a job, its steps and their children end each other
+local settle, cancel_all -- defined later; a job, its steps and their children end each other
 
 local function steps_of(job)
   local steps = {}
@@ -30,7 +30,7 @@ local function close_steps(job, state, reason)
     end
   end
   for _, step in ipairs(steps) do
-    if step.children then cancel_children(cjson.decode(step.children), reason) end
+    if step.children then cancel_all(cjson.decode(step.children), reason) end
   end
 end
 

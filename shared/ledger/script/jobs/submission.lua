@@ -10,6 +10,7 @@
 -- luacheck: read globals has_message (messages)
 -- luacheck: read globals is_paused list_of note_published numbered order published_key (queues)
 -- luacheck: read globals enter publish waiting_set (holds)
+-- luacheck: globals cancel_all (steps)
 
 local function index(record)
   local id, member = record.id, listed(record)
@@ -68,6 +69,20 @@ local function holder_of(unique_key)
   local id = redis.pcall('GET', KEY.unique .. unique_key)
   local state = type(id) == 'string' and field_of(id, 'state')
   if state and not FINAL[state] then return id, state, field_of(id, 'created_at') end
+end
+
+-- Whether a job that is being accepted replaces the one that has its unique key. That must have the same concurrency
+-- key if it runs, for which the new job waits; it was accepted by an earlier version of the contract if it has not.
+local function replaces(job, holder)
+  if job.unique_replaces ~= '1' then return false end
+  local waits_for_it = field_of(holder, 'concurrency_key') == job.concurrency_key
+  return waits_for_it or field_of(holder, 'state') ~= 'running'
+end
+
+-- Cancel the job that has a unique key, because a new one replaces it.
+local function replace(holder, job)
+  set(hand_of(holder), { replaced_by = job.id })
+  cancel_all({ holder }, 'Job ' .. job.id .. ' replaced it.')
 end
 
 -- Write a job, and publish or schedule it. `with_steps` of a record has the records of its steps.
@@ -158,16 +173,19 @@ local function write_all(jobs, columns, written_here)
     if job.alike then
       write_alike(job, columns, ids)
     else
+      local key = job.unique_key
+      local holder = key and (written_here[key] and written_here[key].id or holder_of(key))
+      if holder then replace(holder, job) end
       write(job)
-      if job.unique_key then written_here[job.unique_key] = job end
+      if key then written_here[key] = job end
       ids[#ids + 1] = job.id
     end
   end
   return ids
 end
 
--- The reply if a unique key of a submission is taken: by a job of the ledger, by one that the same call has written, or
--- by an earlier one of the same submission.
+-- The reply if a unique key of a submission is taken: by a job of the ledger or one that the same call has written,
+-- unless the new job replaces it, or by an earlier one of the same submission.
 local function holding(jobs, written_here)
   local seen = {}
   for _, job in ipairs(jobs) do
@@ -176,7 +194,7 @@ local function holding(jobs, written_here)
       local id, state, created_at = holder_of(key)
       local other = written_here[key] or seen[key]
       if other then id, state, created_at = other.id, other.state or 'queued', other.created_at or int(NOW) end
-      if id then return { 'taken', created_at, id, state, job.id } end
+      if id and (seen[key] or not replaces(job, id)) then return { 'taken', created_at, id, state, job.id } end
       seen[key] = job
     end
   end

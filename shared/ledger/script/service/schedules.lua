@@ -11,7 +11,7 @@
 -- luacheck: read globals FINAL (states)
 -- luacheck: read globals NOW change field_of int record_key (records)
 -- luacheck: read globals refer unrefer (files)
--- luacheck: read globals holder_of write (submission)
+-- luacheck: read globals holder_of replace replaces write (submission)
 
 local SCHEDULES = KEY.redbeat_schedule
 local LIVE_LOOKED_AT = 100
@@ -157,7 +157,9 @@ function T.schedule_tick(a)
   end
   if not a.job then return 'free' end
   unbuffered()
-  if a.job.unique_key and holder_of(a.job.unique_key) then return skipped('overlap') end
+  local holder = a.job.unique_key and holder_of(a.job.unique_key)
+  if holder and not replaces(a.job, holder) then return skipped('overlap') end
+  if holder then replace(holder, a.job) end
   write(a.job)
   change('HSET', key, 'last_slot', int(a.slot))
   change('HDEL', key, 'trouble')
