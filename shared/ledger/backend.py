@@ -18,19 +18,37 @@ from celery import states
 from celery.backends.redis import RedisBackend
 from celery.exceptions import ChordError, NotRegistered
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from shared.errors import TaskFailure, TimeLimitReached
 from shared.ledger.client import Ledger
 from shared.ledger.records import Record
-from shared.ledger.server import bounded
+from shared.ledger.server import bounded, is_full
 from shared.ledger.states import State
 from shared.texts import json_text
 
 _PATIENCE = 25  # attempts
 _NOT_THE_JOBS_FAULT = (WorkerLostError, RedisError, SoftTimeLimitExceeded, ChordError)
 OWNER_VARIABLE = "CELERIAC_OWNER"  # the id of this worker process, in the environment of its children
+
+
+class _Patience(Retry):
+    """Retries also while the server refuses writes. Of other error replies, a repetition would get the same."""
+
+    def call_with_retry(
+        self,
+        do: Any,
+        fail: Any,
+        is_retryable: Any = None,
+        with_failure_count: bool = False,  # noqa: FBT001, FBT002
+    ) -> Any:
+        """Do it until it succeeds or the attempts are used up."""
+        return super().call_with_retry(do, fail, is_retryable or _is_passing, with_failure_count)
+
+
+def _is_passing(failure: Exception) -> bool:
+    return not isinstance(failure, ResponseError) or isinstance(failure, ReadOnlyError) or is_full(failure)
 
 
 class LedgerBackend(RedisBackend):
@@ -40,6 +58,8 @@ class LedgerBackend(RedisBackend):
     was_stopped: Callable[[str], bool] = staticmethod(lambda _: False)
     #: Return the failure of a job whose child the worker has killed in an item that exceeded its time limit.
     limit_reached: Callable[[str], TimeLimitReached | None] = staticmethod(lambda _: None)
+    #: In the main process of a worker: takes what is to be told to the ledger later. See `worker.upkeep.endings`.
+    later: Callable[[str, Callable[[LedgerBackend], object]], None] | None = None
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -48,8 +68,8 @@ class LedgerBackend(RedisBackend):
             str(self.url),  # type: ignore[attr-defined]  # celery-types leaves it out
             **bounded(),
             # Retries for about a minute, so that the ledger can restart or be emptied. Every transition is idempotent.
-            retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=4), _PATIENCE),
-            retry_on_error=[OutOfMemoryError, ReadOnlyError],
+            retry=_Patience(ExponentialWithJitterBackoff(base=0.1, cap=4), _PATIENCE),
+            retry_on_error=[ResponseError],
         )
         return Ledger(client)
 
@@ -90,13 +110,33 @@ class LedgerBackend(RedisBackend):
             return
         if isinstance(exc, NotRegistered):
             exc = _not_runnable(f"No worker that consumes this queue has the kind {exc.args[0]!r}.")
+        over_limit = None
         if isinstance(exc, WorkerLostError):
             if self.was_stopped(task_id):
                 return
-            if failure := self.limit_reached(task_id):
-                if not self.ledger.fail_as_owner(task_id, owner=claim_owner(), error=json_text(failure.document())):
-                    return  # its claim is lost, so it may run elsewhere
-                exc = failure
+            over_limit = self.limit_reached(task_id)
+        self._tell(task_id, lambda backend: backend._end(task_id, exc, over_limit, *args, **kwargs))  # noqa: SLF001
+
+    def mark_as_revoked(self, task_id: str, *args: Any, **kwargs: Any) -> None:
+        """Cancel a job that was revoked through Celery."""
+        self._tell(task_id, lambda backend: backend._revoke(task_id, *args, **kwargs))  # noqa: SLF001
+
+    def _tell(self, task_id: str, tell: Callable[[LedgerBackend], object]) -> None:
+        if self.later is None:
+            tell(self)
+        else:
+            self.later(task_id, tell)
+
+    def _revoke(self, *args: Any, **kwargs: Any) -> None:
+        super().mark_as_revoked(*args, **kwargs)
+
+    def _end(
+        self, task_id: str, exc: Exception, over_limit: TimeLimitReached | None, *args: Any, **kwargs: Any
+    ) -> None:
+        if over_limit is not None:
+            if not self.ledger.fail_as_owner(task_id, owner=claim_owner(), error=json_text(over_limit.document())):
+                return  # its claim is lost, so it may run elsewhere
+            exc = over_limit
         if isinstance(exc, _NOT_THE_JOBS_FAULT) and not settled(kwargs.get("request")):
             became = self.ledger.release(task_id, owner=claim_owner(), crashed=True)
             if became in {"republished", "released", "refused"} and isinstance(self.ledger.read(task_id), Record):

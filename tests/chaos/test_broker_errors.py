@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -72,7 +74,20 @@ def test_workers_outlive_a_broker_without_memory(service: tuple[RestartableValke
         wait_for(partial(_says_that_it_works_again, worker), "a word on the end of the outage")
 
 
-def test_what_ended_while_the_ledger_was_full_has_ended(tmp_path: Path) -> None:
+@contextmanager
+def _without_memory(valkey: RestartableValkey) -> Iterator[None]:
+    with redis.Redis.from_url(valkey.redis_url) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize("full", [_without_memory, RestartableValkey.refusing_writes], ids=["memory", "disk"])
+def test_what_ended_while_the_ledger_was_full_has_ended(
+    tmp_path: Path, full: Callable[[RestartableValkey], AbstractContextManager[None]]
+) -> None:
     """Its outcome is written as soon as there is room, for longer than a lease; the job does not run again."""
     with restartable_valkey(tmp_path / "valkey") as valkey:
         env = {**ACME_ALONE, "CELERY_BROKER_URL": valkey.redis_url, "CELERIAC_STORE_URL": str(tmp_path / "store")}
@@ -84,10 +99,9 @@ def test_what_ended_while_the_ledger_was_full_has_ended(tmp_path: Path) -> None:
             jobs.in_state(job_id, "running")
             with redis.Redis.from_url(valkey.redis_url) as client:
                 wait_for(lambda: client.exists(key("tended_at")), "a round of the keeper")
-                client.config_set("maxmemory", 1)
+            with full(valkey):
                 wait_for(lambda: "ended while nobody could hear" in notebook.read_text(), "the end of the body")
                 full_until = time.monotonic() + 5
                 wait_for(lambda: time.monotonic() > full_until, "more than two leases")
-                client.config_set("maxmemory", 0)
             job = jobs.ended(job_id)
     assert (job["state"], job["attempt"]) == ("succeeded", 1)

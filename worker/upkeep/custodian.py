@@ -28,11 +28,14 @@ from shared.ledger.server import is_full
 from worker.runtime.deadlines import Deadlines, Running, deadline
 from worker.runtime.scratch import sweep
 from worker.upkeep.cancels import Cancels
+from worker.upkeep.endings import Endings
 from worker.upkeep.presence import Heartbeat
 
 logger = logging.getLogger(__name__)
 
 _NOT_OURS = frozenset({"lost", "waiting", "unknown"})
+_OPEN = frozenset({"ok", "waiting"})  # not ended, nor claimed elsewhere
+_BODILESS_LEASES = 3.0  # for so long a child may have such a job and run no body
 _KILL_AFTER_S = 10.0  # from the first signal to SIGKILL, for a child that does not respond
 
 
@@ -50,12 +53,13 @@ class Custodian:
         heartbeat: Heartbeat,
         cancels: Cancels,
         deadlines: Deadlines,
+        endings: Endings,
     ) -> None:
         self._deadlines = deadlines
+        self._endings = endings
         self._stopping = threading.Lock()  # guards the next three attributes, which Celery's thread uses, too
         self._killed_before = 0  # number of bodies that the warden killed, as far as noted
         self._stopped: Counter[str] = Counter()  # jobs whose children were killed, until Celery notices their death
-        self._to_release: dict[int, str] = {}  # token of the claim -> job that the warden killed
         self._over_limit: dict[str, TimeLimitReached] = {}  # jobs that it killed in an item that took too long
         self._cancels = cancels
         self._scratch = scratch
@@ -67,6 +71,7 @@ class Custodian:
         self._interrupted_at: dict[str, float] = {}
         self._dead: set[int] = set()  # process ids of killed children whose death Celery has not noticed
         self._gone_before: set[str] = set()  # claims that could not be confirmed in the previous round
+        self._bodiless: Counter[str] = Counter()  # number of rounds, about one a second, in which a job had no body
         self._give_back_at: float | None = None
 
     def begin_shutdown(self) -> None:
@@ -79,13 +84,15 @@ class Custodian:
         self._cancels.wait(timeout_s, concerns=lambda job_id: any(request.id == job_id for request in _requests()))
 
     def round(self) -> None:
-        """Renew claims, interrupt jobs that must stop, and send a heartbeat."""
+        """Renew claims, interrupt jobs that must stop, tell the ledger of endings, and send a heartbeat."""
         requests = {request.id: request for request in _requests()}
-        self._release_killed()
+        with self._stopping:
+            self._note_killed()
         self._keep(requests)
-        self._renew_deliveries(requests.values())
+        self._endings.settle(requests.keys())
         self._heartbeat.give(requests)
         sweep(self._scratch, requests.keys())
+        self._renew_deliveries(requests.values())  # last: the broker may be another server than the ledger
 
     def has_stopped(self, job_id: str) -> bool:
         """Return whether the child of this job that has just died was killed on purpose; True once per killed child."""
@@ -105,6 +112,7 @@ class Custodian:
     def _keep(self, requests: dict[str, Any]) -> None:
         if not requests:
             self._interrupted_at.clear()
+            self._bodiless.clear()
             return
         bodies = self._bodies()
         if self._give_back_at is not None and time.monotonic() >= self._give_back_at:
@@ -124,10 +132,23 @@ class Custodian:
             if reply == "cancel" or is_gone:
                 self._interrupt(requests[job_id], reply, body)
         self._gone_before = gone
+        self._kill_idle(requests, {job_id for job_id, reply in replies.items() if reply in _OPEN} - bodies.keys())
         for job_id in self._interrupted_at.keys() - requests.keys():
             del self._interrupted_at[job_id]
         there = {body.pid for body in self._deadlines.running()}
         self._dead &= there | {request.worker_pid for request in requests.values()}
+
+    def _kill_idle(self, requests: dict[str, Any], bodiless: set[str]) -> None:
+        """Kill the children that have had a job for long, and do not run its body: they hang.
+
+        Before the body and after it a child only calls the ledger, which answers. Celery reports the death, so that
+        the job is released.
+        """
+        self._bodiless = Counter({job_id: self._bodiless[job_id] + 1 for job_id in bodiless})
+        for job_id, rounds in self._bodiless.items():
+            pid = requests[job_id].worker_pid
+            if rounds > _BODILESS_LEASES * self._settings.lease_s and pid and pid != os.getpid():
+                self._kill(job_id, pid, "its body has not run for long")
 
     def _renew(self, requests: dict[str, Any], bodies: dict[str, Running]) -> dict[str, str]:
         """Renew the claims, and extend the deadlines of those that were renewed."""
@@ -154,14 +175,6 @@ class Custodian:
             newest[body.job_id] = body
         return newest
 
-    def _release_killed(self) -> None:
-        """Release the jobs whose children the warden has killed, without counting a crash."""
-        with self._stopping:
-            self._note_killed()
-        for token, job_id in [*self._to_release.items()]:
-            self._ledger.release(job_id, owner=self._owner, token=str(token))
-            del self._to_release[token]
-
     def _note_killed(self) -> None:
         self._killed_before, killed = self._deadlines.killed(self._killed_before)
         for body in killed:
@@ -169,12 +182,17 @@ class Custodian:
                 self._over_limit[body.job_id] = TimeLimitReached(body.item.limit_s, item=body.item.index)
             else:
                 self._stopped[body.job_id] += 1
-                self._to_release[body.token] = body.job_id
+                self._release(body.job_id, token=str(body.token))
+
+    def _release(self, job_id: str, *, token: str | None = None) -> None:
+        """Release a job without counting a crash."""
+        self._endings.keep(job_id, lambda backend: backend.ledger.release(job_id, owner=self._owner, token=token))
 
     def give_back(self) -> None:
         """Release all jobs of this worker; called at its end."""
         for request in _requests():
-            self._ledger.release(request.id, owner=self._owner)
+            self._release(request.id)
+        self._endings.settle(())
         self._heartbeat.end()
 
     def _renew_deliveries(self, requests: Iterable[Any]) -> None:

@@ -36,6 +36,7 @@ from worker.runtime.task import definitions
 from worker.settings import worker_settings
 from worker.upkeep.cancels import Cancels
 from worker.upkeep.custodian import Custodian
+from worker.upkeep.endings import Endings
 from worker.upkeep.keeper import Keeper
 from worker.upkeep.periodic import Periodic
 from worker.upkeep.presence import Heartbeat
@@ -94,6 +95,7 @@ class Lifecycle:
         settings, owner = broker_settings(), os.environ[OWNER_VARIABLE]
         broker = _client(settings.broker_url) if settings.uses_redis else None
         ledger = Ledger(_client_once(settings.ledger_url, settings.lease_s * _RENEWS_WITHIN_RATIO))
+        endings = Endings(_backend_on(self._app, ledger))
         heartbeat = Heartbeat(ledger, settings, owner=owner, consumer=sender)
         heartbeat.begin()
         self._custodian = custodian = Custodian(
@@ -105,9 +107,11 @@ class Lifecycle:
             heartbeat=heartbeat,
             cancels=Cancels(_client_once(settings.ledger_url, _HEARS_WITHIN_S)),
             deadlines=self._deadlines,
+            endings=endings,
         )
         LedgerBackend.was_stopped = custodian.has_stopped
         LedgerBackend.limit_reached = custodian.limit_reached
+        LedgerBackend.later = endings.keep
         self._watchdog = watchdog = Watchdog(
             sender.pulse, stalled_after_s=worker_settings().stalled_after_s, give_back=custodian.give_back
         )
@@ -145,6 +149,7 @@ class Lifecycle:
             thread.stop()
         if self._custodian is not None:
             self._custodian.give_back()
+        LedgerBackend.later = None
         self._warden.stop()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -153,6 +158,7 @@ class Lifecycle:
         send_to_any_queue(self._app)
         if os.getpid() == self._pid:  # --pool solo: there are no children
             return
+        LedgerBackend.later = None  # a child waits for the ledger
         end_with(self._pid)
         deadlines.join(self._deadlines, current_process().index)  # type: ignore[attr-defined]  # of billiard's pool
 
@@ -227,6 +233,13 @@ def attach(app: Celery) -> None:
 
 def _ledger() -> Ledger:
     return Ledger(_client(broker_settings().ledger_url))
+
+
+def _backend_on(app: Celery, ledger: Ledger) -> LedgerBackend:
+    """Return a result backend that calls the ledger through `ledger`."""
+    backend = LedgerBackend(app=app, url=broker_settings().ledger_url)
+    backend.ledger = ledger
+    return backend
 
 
 def _client(url: str) -> redis.Redis:

@@ -10,16 +10,19 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from shared.broker.celery import make_celery
 from shared.broker.settings import BrokerSettings
+from shared.ledger.backend import LedgerBackend
 from shared.ledger.client import Ledger
 from tests.support.ledgers import claimed, entry, record
 from tests.support.servers.services import wait_for
 from worker.runtime.deadlines import Deadlines, Item, Killed, deadline
 from worker.upkeep.custodian import Custodian
+from worker.upkeep.endings import Endings
 from worker.upkeep.warden import KILL_AFTER_S, look
 
 JOB = "a job of any id: ../../x"
@@ -176,6 +179,7 @@ def custodian_of(ledger: Ledger, broker: BrokerSettings, tmp_path: Path) -> Call
         scratch=tmp_path,
         heartbeat=_Silent(),  # type: ignore[arg-type]  # the real one needs Celery's consumer
         cancels=None,  # type: ignore[arg-type]  # not asked in a round
+        endings=Endings(cast("LedgerBackend", make_celery(broker).backend)),
     )
 
 
