@@ -155,7 +155,7 @@ class Intake(Consumer):
         queue = message.delivery_info["routing_key"]
         if self._starts_nothing(message):
             logger.info("a message is dropped, because its job has ended: %s", message.headers.get("id"))
-            message.ack_log_error(logger, self.connection_errors)
+            self._acknowledge(message)
             return
         try:
             with self.app.producer_or_acquire() as producer:
@@ -168,7 +168,7 @@ class Intake(Consumer):
                     content_encoding=message.content_encoding,
                     **{name: message.properties.get(name) for name in _KEPT_PROPERTIES},
                 )
-            message.ack_log_error(logger, self.connection_errors)
+            self._acknowledge(message)
         except Exception as failure:  # noqa: BLE001 - whatever the transport raises: the broker still has it
             logger.warning("a message could not be put back and is still on %s: %r", queue, failure)
 
@@ -180,6 +180,13 @@ class Intake(Consumer):
             logger.warning("the job of a message cannot be read, which is put back: %r", failure)
             return False
         return found in FINAL_STATES and not (found == State.SUCCEEDED and _goes_on(message))
+
+    def _acknowledge(self, message: Message) -> None:
+        """Acknowledge a message from the main loop: if the broker refuses it there, the worker connects again.
+
+        From a timer it would only be logged, and the message would keep its place among those that are worked on.
+        """
+        self.call_soon(message.ack_log_error, logger, self.connection_errors)
 
     def _free_place_of(self, message: Message) -> None:
         """Free the place in the pool that a message got before Celery failed on it; Celery does not."""
@@ -210,7 +217,7 @@ class Intake(Consumer):
             self.timer.call_after(_AGAIN_S, self._bury, (message, letter))
             return
         logger.warning("dead letter %s from %s: %s, %s", letter.id, letter.queue, letter.reason, letter.detail)
-        message.ack_log_error(logger, self.connection_errors)
+        self._acknowledge(message)
 
 
 def _headers(message: Message) -> dict[str, Any]:
