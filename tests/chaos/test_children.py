@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.harness.pipes import PAGE_BYTES, small_pipes
 from tests.support.servers.outages import RestartableValkey, frozen
-from tests.support.servers.pipes import PAGE_BYTES, small_pipes
 from tests.support.servers.services import wait_for
 from tests.support.servers.workers import Crew, Jobs, Worker
 
