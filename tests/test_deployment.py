@@ -37,7 +37,7 @@ ROLES = {
 }
 WORKER = ("worker/*.py", "worker/runtime", "worker/upkeep", "worker/reach")  # what every worker has
 FETCHING = {"httpx", "httpcore"}  # worker/reach has it for those that ask HTTP servers
-LEFT_OUT = {"worker-ml": FETCHING, "worker-report": {*FETCHING, "weasyprint"}}  # PDF is an extra
+LEFT_OUT = {family: {*FETCHING, "weasyprint"} for family in ("worker-ml", "worker-report")}  # PDF is an extra
 DOCKERFILES = ("Dockerfile.api", "Dockerfile.worker")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -299,7 +299,8 @@ def test_what_tasks_write_aside_goes_to_a_disk() -> None:
             volume for volume in SERVICES[f"worker-celery-{family}"]["volumes"] if not str(volume).endswith(":ro")
         ]
         assert writable == ["artifacts:/var/lib/celeriac", {"type": "volume", "target": "/tmp"}]  # noqa: S108 - inside
-    assert "ENV MPLCONFIGDIR=/tmp/matplotlib" in _stages("Dockerfile.worker")["for-report"]
+    for family in ("report", "ml"):
+        assert "ENV MPLCONFIGDIR=/tmp/matplotlib" in _stages("Dockerfile.worker")[f"for-{family}"]
 
 
 def test_the_settings_that_compose_makes_exist() -> None:

@@ -92,7 +92,7 @@ def test_what_a_new_family_lacks_is_said() -> None:
 
 def test_parts_of_tables_that_the_image_lacks_or_has_too_many_are_said() -> None:
     """The register is compared with what the stages copy."""
-    assert list(_faults_of_image(Family("ml", tables=("duck",)))) == [
+    assert list(_faults_of_image(Family("ml", tables=("duck",), pages=True))) == [
         "Dockerfile.worker, stage for-ml, does not copy worker/tables/duck",
         "Dockerfile.worker, stage for-ml, copies worker/tables/parquet, which the register does not name",
     ]

@@ -21,6 +21,7 @@ class Family:
 
     name: str
     tables: tuple[str, ...] = ()  # what its tasks use of worker/tables; "." is all of it
+    pages: bool = False  # whether they write documents for people, with worker/pages
     also_runs: tuple[str, ...] = ()  # families that once used this one's queue, where messages of them may still wait
 
     @property
@@ -33,15 +34,15 @@ class Family:
         """What its image has of the tree beside what every worker has."""
         tables = PurePosixPath("worker/tables")
         own = (f"worker/{name}" for name in (self.name, *self.also_runs))
-        return (*own, *(str(tables / part) for part in self.tables))
+        return (*own, *(str(tables / part) for part in self.tables), *(["worker/pages"] if self.pages else []))
 
 
 FAMILIES: Mapping[str, Family] = {
     family.name: family
     for family in (
         Family("etl", tables=(".",)),
-        Family("ml", tables=("parquet",)),
-        Family("report", tables=("parquet", "duck")),
+        Family("ml", tables=("parquet",), pages=True),
+        Family("report", tables=("parquet", "duck"), pages=True),
         Family("maintenance", tables=(".",), also_runs=("callbacks",)),
         Family("callbacks"),
     )

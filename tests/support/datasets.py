@@ -13,10 +13,10 @@ from pydantic import TypeAdapter
 
 from shared.jobs.charts import Chart
 from shared.jobs.report import ReportSpec, TableBlock
+from worker.pages.content.document import Document, Table
+from worker.pages.content.shapes import Figure
 from worker.report.charts.charting import draw
 from worker.report.compose import composed
-from worker.report.content.document import Document, Table
-from worker.report.content.shapes import Figure
 from worker.report.data.listing import listed
 from worker.report.data.sources import Sources, opened
 

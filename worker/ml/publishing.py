@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 
 from shared.contract.artifacts import Artifact, Dataset, ModelFile, ReportFile
 from shared.storage import sha256_of
+from worker.ml.card.content import card
+from worker.ml.card.page import card_document
 from worker.ml.model.model_file import MODEL_MEDIA_TYPE, ModelAbout, save_model
-from worker.ml.training.card import card, card_html
 from worker.ml.training.prediction import write_rows
+from worker.pages.forms.page import write_page
 from worker.tables.parquet.staging import columns_of
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def published_model(run: Run, trained: Trained, source: Source, spec: LearningSp
         parameters=spec.model_dump(mode="json"),
     )
     page = run.scratch / "card.out"
-    page.write_text(card_html(content, trained.summary), encoding="utf-8")
+    write_page(card_document(content, about, trained), page)
     held_out = None
     if trained.held_out is not None:
         rows = run.scratch / "held_out.out"

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from shared.jobs.report import DrawnChart, TableBlock, TextBlock
+from worker.pages.content.document import Document, Part, Section, Text
+from worker.pages.content.texts import parse
+from worker.pages.content.values import printable
 from worker.report.charts.charting import draw
-from worker.report.content.document import Document, Part, Section, Text
-from worker.report.content.texts import parse
-from worker.report.content.values import printable
 from worker.report.data.listing import listed
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from worker.report.forms.page import weasyprint_or_failure, write_page, write_pdf
+from worker.pages.forms.page import weasyprint_or_failure, write_page, write_pdf
 from worker.report.forms.workbook import csv_files, write_csv, write_workbook
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shared.jobs.report import ReportFormat
-    from worker.report.content.document import Document
+    from worker.pages.content.document import Document
 
 
 class Written(NamedTuple):

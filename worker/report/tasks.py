@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from shared.jobs.report import ReportFormat
-    from worker.report.content.document import Document
+    from worker.pages.content.document import Document
 
 
 @runs(GenerateReport)

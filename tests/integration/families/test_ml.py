@@ -132,7 +132,7 @@ def test_a_pipeline_trains_and_its_model_predicts_in_another_job(
     assert list(steps) == ["extract", "features", "train", "evaluate"]
     assert job["result"]["model"] == steps["train"]["result"]["model"]
     card = http_client.get(f"{jobs.gateway.url}/jobs/{job['id']}/artifacts/model_card.html?step=train")
-    assert "Scores compared with the dummy baseline" in card.text
+    assert "How well it predicts" in card.text
     rows = {"model": job["result"]["model"]["uri"], "dataset": steps["extract"]["result"]["dataset"]["uri"]}
     predicted = jobs.ended(jobs.submit("ml.predict_batch", rows))
     assert predicted["state"] == "succeeded", predicted["error"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,11 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted model, its scores, and the positions in the file of the held-out rows."""
+    """A fitted model, its scores, the rows that it was judged on, and the positions in the file of the held-out rows.
+
+    `truth` is the target of the judged rows as in `Rows`, and `predictions` are what the model says of them.
+    """
 
     fitted: Fitted
     labels: list[Label] | None
     summary: TrainingSummary
+    truth: npt.NDArray[Any]
+    predictions: Predicted
     held_out: Indices | None
 
 
@@ -75,7 +80,8 @@ class Training:
         with notes.taken():
             fitted = fit(self.inputs, self.spec, self.rows, train, Meter(self.spec.estimator, 1, self.report))
             clock.fit_s = clock.lap()
-            judged = self._evaluation(*self._predictions(fitted, test), test)
+            model, baseline = self._predictions(fitted, test)
+            judged = self._evaluation(model, baseline, test)
             mattering = self._importances(fitted, test)
         clock.evaluate_s = clock.lap()
         summary = self._summary(
@@ -87,7 +93,8 @@ class Training:
             notes=notes,
             clock=clock,
         )
-        return Trained(fitted, self.rows.labels, summary, self.rows.positions[test])
+        truth = self.rows.target[test]
+        return Trained(fitted, self.rows.labels, summary, truth, model, held_out=self.rows.positions[test])
 
     def _crossed(self, how: CrossValidation) -> Trained:
         notes, clock, rows = Notes(), _Clock(), self.rows
@@ -108,7 +115,8 @@ class Training:
             final = fit(self.inputs, self.spec, rows, np.arange(len(rows.target)), meter)
             clock.fit_s += clock.lap()
         order = np.concatenate([test for test, _, _ in parts])
-        judged = self._evaluation(_joined([part[1] for part in parts]), _joined([part[2] for part in parts]), order)
+        predictions = _joined([part[1] for part in parts])
+        judged = self._evaluation(predictions, _joined([part[2] for part in parts]), order)
         summary = self._summary(
             fitted=final,
             judged=judged,
@@ -118,7 +126,7 @@ class Training:
             notes=notes,
             clock=clock,
         )
-        return Trained(final, rows.labels, summary, None)
+        return Trained(final, rows.labels, summary, rows.target[order], predictions, held_out=None)
 
     def _predictions(self, fitted: Fitted, test: Indices) -> tuple[Predicted, Predicted]:
         frame, labels = self.rows.frame.iloc[test], self.rows.labels

@@ -1,1 +1,1 @@
-"""Charts: compute, draw and describe figures."""
+"""The figures of charts, computed from datasets."""

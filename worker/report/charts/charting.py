@@ -9,8 +9,7 @@ from typing import Any
 
 from shared.errors import TaskFailure
 from shared.jobs.charts import BarChart, BoxChart, Chart, HeatMap, Histogram, LineChart, ScatterChart, TimeUnit
-from worker.report.charts.periods import covered
-from worker.report.content.shapes import (
+from worker.pages.content.shapes import (
     Bars,
     Bins,
     Box,
@@ -24,6 +23,7 @@ from worker.report.content.shapes import (
     Series,
     Shape,
 )
+from worker.report.charts.periods import covered
 from worker.report.data.selection import Selection, category
 from worker.report.data.sources import Sources
 

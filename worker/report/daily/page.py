@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 
 from shared.jobs.charts import NumberFormat
 from shared.ledger.states import FINAL_STATES, State
-from worker.report.content.document import Document, Heading, Section, Table, Text, Tile, Tiles
-from worker.report.content.shapes import Bars, Figure, Lines, Series
-from worker.report.content.texts import parse
-from worker.report.content.values import ABSENT, duration, printable
+from worker.pages.content.document import Document, Heading, Section, Table, Text, Tile, Tiles
+from worker.pages.content.shapes import Bars, Figure, Lines, Series
+from worker.pages.content.texts import parse
+from worker.pages.content.values import ABSENT, duration, printable
 from worker.report.daily.day import FAILED, MOST_SLOWEST, TRIED, Day, ErrorTally, Percentiles, Tally
 
 _MOST_KINDS = 100

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import TaskFailure
 from shared.jobs.report import TableColumn
-from worker.report.content.document import Heading, Table
-from worker.report.content.values import printable
+from worker.pages.content.document import Heading, Table
+from worker.pages.content.values import printable
 from worker.report.data.selection import Selection
 from worker.report.data.sources import Table as Dataset
 from worker.tables.parquet.columns import quoted

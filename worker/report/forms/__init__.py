@@ -1,1 +1,1 @@
-"""The forms of a report: page, workbook and PDF."""
+"""The forms of a report besides its page."""

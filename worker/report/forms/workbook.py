@@ -20,11 +20,11 @@ from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
 from shared.jobs.charts import NumberFormat
-from worker.report.charts.tabling import description, table_of
-from worker.report.content.document import Document, Row, Table, Text, Tiles
-from worker.report.content.shapes import Figure
-from worker.report.content.texts import plain
-from worker.report.content.values import number_format, printable, written
+from worker.pages.charts.tabling import description, table_of
+from worker.pages.content.document import Document, Row, Table, Text, Tiles
+from worker.pages.content.shapes import Figure
+from worker.pages.content.texts import plain
+from worker.pages.content.values import number_format, printable, written
 
 _STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - full width
 _MOST_CHARACTERS = 32_000

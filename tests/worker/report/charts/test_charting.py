@@ -11,7 +11,7 @@ import pytest
 
 from shared.errors import TaskFailure
 from tests.support.datasets import figure, sales
-from worker.report.content.shapes import Bars, Bins, Boxes, Grid, Lines, Points
+from worker.pages.content.shapes import Bars, Bins, Boxes, Grid, Lines, Points
 
 SUM = {"function": "sum", "column": "value"}
 

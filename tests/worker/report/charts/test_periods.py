@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.support.datasets import figure
-from worker.report.content.shapes import Bars, Figure, Lines
+from worker.pages.content.shapes import Bars, Figure, Lines
 
 ROWS = {"rows": {"function": "count"}}
 

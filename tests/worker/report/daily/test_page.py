@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.worker.report.daily.test_day import day_of, job, ms
-from worker.report.content.document import Document, Tiles
-from worker.report.content.shapes import Bars, Lines
+from worker.pages.content.document import Document, Tiles
+from worker.pages.content.shapes import Bars, Lines
+from worker.pages.forms.page import write_page
 from worker.report.daily.day import FEW, Day, tallied
 from worker.report.daily.page import bounds, described
-from worker.report.forms.page import write_page
 from worker.report.forms.workbook import write_workbook
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -17,7 +17,7 @@ import pytest
 
 from shared.errors import TaskFailure
 from tests.support.datasets import HOSTILE, document, sales
-from worker.report.forms.page import refusing_fetcher, write_page, write_pdf
+from worker.pages.forms.page import refusing_fetcher, write_page, write_pdf
 
 _VOID = {"meta", "br", "path", "use", "rect"}
 REVENUE = {"revenue": {"function": "sum", "column": "value"}}

@@ -16,7 +16,7 @@ import pytest
 
 from shared.jobs.charts import NumberFormat
 from tests.support.datasets import document, sales
-from worker.report.content.document import Document, Heading, Section, Table
+from worker.pages.content.document import Document, Heading, Section, Table
 from worker.report.forms.workbook import csv_files, neutral, sheet_name, write_csv, write_workbook
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://127.0.0.1")', "＝1"]  # noqa: RUF001

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from shared.jobs.charts import NumberFormat
-from worker.report.content.document import Heading, Row, Table
-from worker.report.content.shapes import Bars, Bins, Boxes, Figure, Grid, Lines, Points
-from worker.report.content.values import number_format, written
+from worker.pages.content.document import Heading, Row, Table
+from worker.pages.content.shapes import Bars, Bins, Boxes, Figure, Grid, Lines, Points
+from worker.pages.content.values import number_format, written
 
 _KINDS = {
     "line": "Line chart", "bar": "Bar chart", "histogram": "Histogram", "scatter": "Scatter chart",
@@ -26,7 +26,7 @@ def _table(figure: Figure) -> tuple[list[Heading], list[Row]]:
     x, y = figure.x_label or "x", figure.y_label or "value"
     match figure.shape:
         case Lines(x=positions, series=series) | Bars(categories=positions, series=series):
-            headings = [Heading(x), *(Heading(one.name, figure.format) for one in series)]
+            headings = [Heading(x, figure.x_format), *(Heading(one.name, figure.format) for one in series)]
             return headings, [(at, *(one.numbers[i] for one in series)) for i, at in enumerate(positions)]
         case Bins(edges=edges, counts=counts):
             headings = [Heading("from", figure.format), Heading("to", figure.format), Heading("rows")]

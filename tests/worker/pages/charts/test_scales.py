@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.report.charts.axes import whole
-from worker.report.charts.scales import MOST_VALUE_TICKS, Style, inner_ticks, moment, time_ticks, value_ticks
+from worker.pages.charts.axes import whole
+from worker.pages.charts.scales import MOST_VALUE_TICKS, Style, inner_ticks, moment, time_ticks, value_ticks
 
 NUMBERS = st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=5)
 STYLES = st.sampled_from(["auto", "integer", "decimal", "percent", "bytes", "duration"])

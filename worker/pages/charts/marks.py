@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from shared.jobs.charts import NumberFormat
-from worker.report.charts.axes import PHONE, SIGN_WIDTH, category_axis, number_axis, time_axis, value_axis
-from worker.report.charts.palette import series_colour, stand_in
-from worker.report.content.shapes import Bars, Bins, Boxes, Figure, Grid, Lines, Points, Series, Shape
-from worker.report.content.values import compact, number_format
+from worker.pages.charts.axes import PHONE, SIGN_WIDTH, category_axis, number_axis, time_axis, value_axis
+from worker.pages.charts.palette import series_colour, stand_in
+from worker.pages.content.shapes import Bars, Bins, Boxes, Figure, Grid, Lines, Points, Series, Shape
+from worker.pages.content.values import compact, number_format
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +79,7 @@ def _(shape: Lines, axes: Axes, figure: Figure, width: int) -> None:
         axes.fill_between(x, numbers, color=series_colour(0), alpha=0.08, linewidth=0)
     value_axis(axes.yaxis, figure.marks, figure.format)
     axes.grid(axis="y")
-    _position_axis(axes, shape.x, width)
+    _position_axis(axes, shape.x, width, figure)
 
 
 def _line(figure: Figure, shape: Lines, series: Series, axes: Axes, *, colour: str, dashes: Any) -> None:
@@ -205,9 +205,16 @@ def _(shape: Points, axes: Axes, figure: Figure, width: int) -> None:
         axes.scatter(
             cloud.x, cloud.y, s=size, color=series_colour(index), alpha=0.6, linewidths=0, clip_on=False,  # type: ignore[arg-type]
         )  # fmt: skip
-    value_axis(axes.yaxis, figure.marks, figure.format)
+    places = sorted(place for cloud in shape.clouds for place in cloud.x)
+    if shape.diagonal:
+        ends = [min(places[0], *figure.marks), max(places[-1], *figure.marks)]
+        axes.plot(ends, ends, color=stand_in("muted"), linewidth=1.0, linestyle=_DOTS)
+        value_axis(axes.yaxis, ends, figure.format)
+        number_axis(axes, *axes.get_ylim(), width, figure.format)
+    else:
+        value_axis(axes.yaxis, figure.marks, figure.format)
+        _position_axis(axes, places, width, figure)
     axes.grid(axis="y")
-    _position_axis(axes, sorted(place for cloud in shape.clouds for place in cloud.x), width)
 
 
 @_mark.register
@@ -241,7 +248,7 @@ def _(shape: Grid, axes: Axes, figure: Figure, width: int) -> None:
         for across, value in enumerate(line):
             if value is None:
                 continue
-            share = 0.08 + 0.92 * (abs(value) - least) / (largest - least) if largest > least else 0.5
+            share = min(0.08 + 0.92 * (abs(value) - least) / (largest - least), 1.0) if largest > least else 0.5
             colour = series_colour(0 if value >= 0 else 1)
             axes.add_patch(Rectangle((across - 0.48, down - 0.46), 0.96, 0.92, color=colour, alpha=share, linewidth=0))
             if labelled:
@@ -256,9 +263,9 @@ def _(shape: Grid, axes: Axes, figure: Figure, width: int) -> None:
     axes.spines["bottom"].set_visible(False)
 
 
-def _position_axis(axes: Axes, positions: list[Any], width: int) -> None:
+def _position_axis(axes: Axes, positions: list[Any], width: int, figure: Figure) -> None:
     """Label ascending positions, numbers or times, along the x axis."""
     if isinstance(positions[0], date):
         time_axis(axes, positions, width)
     else:
-        number_axis(axes, positions[0], positions[-1], width, NumberFormat())
+        number_axis(axes, positions[0], positions[-1], width, figure.x_format)

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from shared.jobs.charts import NumberFormat
-from worker.report.content.shapes import Figure
-from worker.report.content.texts import Paragraph
+from worker.pages.content.shapes import Figure
+from worker.pages.content.texts import Paragraph
 
 Row = tuple[Any, ...]
 

@@ -76,7 +76,8 @@ def compact(value: float, *, spec: NumberFormat | None = None) -> str:
     if style == "duration":
         return duration(value, None)
     if style == "percent":
-        return f"{value * 100:.6g}\N{NARROW NO-BREAK SPACE}%"
+        digit_spec = ".4g" if spec is None or spec.decimals is None else f".{spec.decimals}f"
+        return f"{value * 100:{digit_spec}}\N{NARROW NO-BREAK SPACE}%"
     for size, letter in _COMPACT:
         if abs(value) >= size:
             scaled = abs(value / size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.report.charts.palette import DARK, LIGHT, stand_in, with_light, with_variables
+from worker.pages.charts.palette import DARK, LIGHT, stand_in, with_light, with_variables
 
 
 def luminance(colour: str) -> float:

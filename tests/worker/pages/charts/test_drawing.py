@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from shared.errors import TaskFailure
-from worker.report.charts.drawing import NARROW, WIDE, svg_of
-from worker.report.charts.palette import with_variables
-from worker.report.charts.tabling import description, table_of
-from worker.report.content.shapes import Bars, Bins, Box, Boxes, Cloud, Figure, Lines, Points, Series, Shape
+from worker.pages.charts.drawing import NARROW, WIDE, svg_of
+from worker.pages.charts.palette import with_variables
+from worker.pages.charts.tabling import description, table_of
+from worker.pages.content.shapes import Bars, Bins, Box, Boxes, Cloud, Figure, Lines, Points, Series, Shape
 
 
 def bars(*names: str, **more: Any) -> Shape:
@@ -153,3 +153,11 @@ def test_words_for_those_who_do_not_see(numbers: list[float | None], words: str)
     table = table_of(figure)
     assert [heading.label for heading in table.headings] == ["k", "n"]
     assert list(table.rows(10)) == list(zip(["a", "b"], numbers, strict=True))
+
+
+def test_names_that_differ_at_their_ends_are_told_apart() -> None:
+    """A cut-off name keeps its end if its beginning is that of others, too."""
+    names = [f"a rather long name of a column, number {number}" for number in range(4)]
+    shown = [text for text in texts(svg(bars(*names), width=WIDE)) if "…" in text]
+    assert len(set(shown)) == 4
+    assert all(text.endswith(f"number {number}") for number, text in enumerate(sorted(shown)))

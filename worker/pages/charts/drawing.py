@@ -12,10 +12,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 
 from shared.errors import TaskFailure
-from worker.report.charts.marks import height_of, mark
-from worker.report.charts.palette import stand_in
-from worker.report.content.shapes import Figure
-from worker.report.content.values import printable
+from worker.pages.charts.marks import height_of, mark
+from worker.pages.charts.palette import stand_in
+from worker.pages.content.shapes import Figure
+from worker.pages.content.values import printable
 
 WIDE, NARROW = 760, 360  # CSS pixels
 _PADDING = 6  # the reader's font may be a little wider than the measured one

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.jobs.charts import NumberFormat
-from worker.report.content.values import ABSENT, compact, duration, number_format, printable, written
+from worker.pages.content.values import ABSENT, compact, duration, number_format, printable, written
 
 THIN = "\N{NARROW NO-BREAK SPACE}"
 

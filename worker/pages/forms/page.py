@@ -10,12 +10,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from shared.errors import TaskFailure
-from worker.report.charts.drawing import NARROW, WIDE, svg_of
-from worker.report.charts.palette import DARK, LIGHT, SERIES, variables, with_light, with_variables
-from worker.report.charts.tabling import description, table_of
-from worker.report.content.document import Document, Heading, Table
-from worker.report.content.shapes import Bars, Figure, Grid, Lines, Points
-from worker.report.content.values import is_number, number_format, written
+from worker.pages.charts.drawing import NARROW, WIDE, svg_of
+from worker.pages.charts.palette import DARK, LIGHT, SERIES, variables, with_light, with_variables
+from worker.pages.charts.tabling import description, table_of
+from worker.pages.content.document import Document, Heading, Table
+from worker.pages.content.shapes import Bars, Figure, Grid, Lines, Points
+from worker.pages.content.values import is_number, number_format, written
 
 PAGE_ROWS = 1_000
 _PAGE_CELLS = 20_000  # of one table

@@ -59,9 +59,10 @@ class Cloud:
 
 @dataclass(frozen=True)
 class Points:
-    """Clouds of points."""
+    """Clouds of points; with `diagonal` the line on which x and y are equal is drawn."""
 
     clouds: list[Cloud]
+    diagonal: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class Figure:
     x_label: str = ""
     y_label: str = ""
     format: NumberFormat = field(default_factory=NumberFormat)
+    x_format: NumberFormat = field(default_factory=NumberFormat)  # of numbers along the x axis
 
     @property
     def drawn_count(self) -> int:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.axis import XAxis
 
-from worker.report.charts.palette import stand_in
-from worker.report.charts.scales import Style, inner_ticks, moment, time_ticks, value_ticks
-from worker.report.content.values import compact, printable
+from worker.pages.charts.palette import stand_in
+from worker.pages.charts.scales import Style, inner_ticks, moment, time_ticks, value_ticks
+from worker.pages.content.values import compact, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +30,8 @@ def category_axis(axis: Axis, names: Sequence[str], width: int) -> None:
     """Label positions 0, 1, ... with `names`; only every n-th if they do not fit side by side."""
     most = 30 if width > PHONE else 20
     short = [printable(name, most).replace("\n", " ") for name in names]
+    if len(set(short)) < len(set(names)):  # they differ at their ends
+        short = [_without_middle(printable(name).replace("\n", " "), most) for name in names]
     longest = max((len(name) for name in short), default=1)
     every = 1
     if isinstance(axis, XAxis):
@@ -37,6 +39,10 @@ def category_axis(axis: Axis, names: Sequence[str], width: int) -> None:
     axis.set_ticks(list(range(0, len(short), every)), short[::every])
     for label in axis.get_ticklabels():
         label.set_color(stand_in("ink"))
+
+
+def _without_middle(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most - most // 2 - 1) :]}"
 
 
 def value_axis(axis: Axis, values: Sequence[float], spec: NumberFormat, *, zero: bool | None = None) -> None:

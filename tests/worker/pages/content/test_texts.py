@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.report.content.texts import Paragraph, Span, parse, plain
+from worker.pages.content.texts import Paragraph, Span, parse, plain
 
 
 def test_paragraphs_lists_and_styles() -> None:

@@ -1,0 +1,1 @@
+"""Draw charts as SVG, and say them in words and tables."""
