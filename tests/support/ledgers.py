@@ -65,13 +65,13 @@ def numbered(message: str | None, publication: int = 1) -> str:
     return json.dumps(parts | {"headers": {"celeriac_publication": publication, **parts["headers"]}})
 
 
-def with_async(url: str, use: Callable[[AsyncLedger], Awaitable[T]]) -> T:
-    """Run `use` with the gateway's side of the ledger."""
+def with_async(url: str, use: Callable[[AsyncLedger], Awaitable[T]], *, timeout_s: float = 2.0) -> T:
+    """Run `use` with the gateway's side of the ledger, each call of which has `timeout_s`."""
 
     async def run() -> T:
         connection = redis.asyncio.Redis.from_url(url, decode_responses=True)
         try:
-            return await use(AsyncLedger(connection))
+            return await use(AsyncLedger(connection, timeout_s=timeout_s))
         finally:
             await connection.aclose()
 
