@@ -1,6 +1,8 @@
 """Fixtures for all tests, and the order of their files."""
 
+import atexit
 import gc
+import importlib
 import logging
 import os
 import sys
@@ -9,6 +11,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.installed import installed_wheel
 from tests.support.ledgers import accept, client, ledger
 from tests.support.servers.postgres import postgres_server, postgres_url
 from tests.support.servers.services import broker, empty_valkey, gateway, own_valkey, valkey
@@ -30,19 +33,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
-    """Keep the collector of garbage from looking through all that is imported, which stays, now and in every test."""
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Keep the collector of garbage from looking through all that is imported, which stays, now and in every test.
+
+    Also when pytest collects, five times at its end; then the interpreter takes everything down, which libraries check.
+    """
     gc.disable()
+    if session.config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        importlib.import_module("skops.io")  # it looks through all modules that are there, 800 times: let those be few
     try:
         return (yield)
     finally:
         gc.freeze()
+        atexit.register(gc.unfreeze)
         gc.enable()
-
-
-def pytest_sessionfinish() -> None:
-    """Let the interpreter take everything down at its end, which libraries check."""
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,6 +66,7 @@ __all__ = [
     "client",
     "empty_valkey",
     "gateway",
+    "installed_wheel",
     "ledger",
     "own_valkey",
     "postgres_server",

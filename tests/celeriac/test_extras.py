@@ -13,7 +13,7 @@ import pytest
 
 from celeriac.ports import free_port
 from shared.contract.families import FAMILIES
-from tests.support.installed import build_wheel, install_wheel, make_environment
+from tests.support.installed import make_environment
 from tests.support.up import write_own_kind
 
 Environment = Callable[..., Path]
@@ -31,14 +31,12 @@ _NO_PROGRAM = {"dev", "report-pdf"}
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def environment(tmp_path_factory: pytest.TempPathFactory, installed_wheel: Path) -> Environment:
     """Return a function that makes an environment from our wheel with the given extras and what those need."""
-    wheel = build_wheel(tmp_path_factory.mktemp("wheel"))
-    installed = install_wheel(tmp_path_factory.mktemp("installed"), wheel)
 
     @cache
     def make(*extras: str) -> Path:
-        return make_environment(tmp_path_factory.mktemp("environment"), installed, extras) / "bin"
+        return make_environment(tmp_path_factory.mktemp("environment"), installed_wheel, extras) / "bin"
 
     return make
 

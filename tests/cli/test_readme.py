@@ -73,6 +73,7 @@ def run(page: Path, folder: Path, url: str, kinds: str) -> None:
         "CELERIAC_URL": url,
         "PATH": path,
         "PYTHONPATH": f"{kinds}:{installed}",
+        "PYTEST_ADDOPTS": "-p no:schemathesis",  # a plugin that authors do not have
         "PIP_TARGET": str(installed),
         "PIP_NO_BUILD_ISOLATION": "false",
         "PIP_NO_DEPS": "1",

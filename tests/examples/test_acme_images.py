@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.support.installed import build_wheel, install_wheel, make_environment, wheel_of
+from tests.support.installed import install_wheel, make_environment, wheel_of
 from tests.support.up import ROOT
 
 EXAMPLE = ROOT / "examples" / "acme_images"
@@ -32,15 +32,14 @@ def _requirements(extra: str) -> list[Requirement]:
 
 
 @pytest.mark.integration
-def test_the_package_of_another_team_passes_its_own_checks(tmp_path: Path) -> None:
+def test_the_package_of_another_team_passes_its_own_checks(tmp_path: Path, installed_wheel: Path) -> None:
     """Mypy strict, `celeriac check`, its tests in memory, and those on a real service, as its own script runs them."""
     copy = tmp_path / "acme_images"
     shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
-    installed = install_wheel(tmp_path / "installed", build_wheel(tmp_path / "ours"))
     requirements = _requirements("dev")
     extras = {extra for one in requirements if one.name == "celeriac" for extra in one.extras}
     others = [str(one) for one in requirements if one.name != "celeriac"]
-    environment = make_environment(tmp_path / "environment", installed, extras, others)
+    environment = make_environment(tmp_path / "environment", installed_wheel, extras, others)
     (site_packages,) = environment.glob("lib/python*/site-packages")
     theirs = shutil.copytree(copy, tmp_path / "source")
     install_wheel(site_packages, wheel_of(theirs, tmp_path / "theirs"))

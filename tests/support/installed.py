@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -20,6 +23,21 @@ from tests.support.up import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+@pytest.fixture(scope="session")
+def installed_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with our wheel, installed alone and once for all processes of a run: see `make_environment`."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "wheel"
+    shared.mkdir(exist_ok=True)
+    installed = shared / "installed"
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not installed.exists():
+            unfinished = shared / f"of-{os.getpid()}"  # a second one if the process that began with one was killed
+            install_wheel(unfinished / "installed", build_wheel(unfinished)).rename(installed)
+    return installed
 
 
 def build_wheel(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from celeriac.start import PACKAGES
-from tests.support.installed import build_wheel, install_wheel, make_environment
+from tests.support.installed import make_environment
 from tests.support.up import ROOT, running_up, write_own_kind
 
 if TYPE_CHECKING:
@@ -73,10 +73,9 @@ def write_packages(folder: Path, names: Iterable[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def installed(tmp_path_factory: pytest.TempPathFactory, installed_wheel: Path) -> Installed:
     """Return an installed wheel and a folder with README's kind, and with all our names."""
-    wheel = install_wheel(tmp_path_factory.mktemp("installed"), build_wheel(tmp_path_factory.mktemp("wheel")))
-    environment = make_environment(tmp_path_factory.mktemp("environment"), wheel, ["etl", "up"])
+    environment = make_environment(tmp_path_factory.mktemp("environment"), installed_wheel, ["etl", "up"])
     folder = tmp_path_factory.mktemp("project")
     write_own_kind(folder)
     write_packages(folder, PACKAGES)
