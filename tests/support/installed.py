@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from collections import Counter
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,14 +106,9 @@ def _required(requirement: str) -> set[str]:
 def _link(site_packages: Path, names: set[str]) -> None:
     """Link the files of these distributions: folders as a whole, where no other distribution has a part in them."""
     here = Path(sysconfig.get_path("purelib"))
-    owners: Counter[str] = Counter()
-    tops: dict[str, set[str]] = {}
-    files: dict[str, list[Path]] = {}
-    for distribution in metadata.distributions():
-        inside = [Path(str(file)) for file in distribution.files or () if ".." not in file.parts]
-        name = str(canonicalize_name(distribution.name))
-        files[name], tops[name] = inside, {file.parts[0] for file in inside} - {"__pycache__"}
-        owners.update(tops[name])
+    files = _installed_here()
+    tops = {name: {file.parts[0] for file in inside} - {"__pycache__"} for name, inside in files.items()}
+    owners = Counter(top for all_tops in tops.values() for top in all_tops)
     for name in names:
         for top in tops[name]:
             if owners[top] == 1:
@@ -121,3 +117,12 @@ def _link(site_packages: Path, names: set[str]) -> None:
             if owners[file.parts[0]] > 1 and (here / file).is_file():
                 (site_packages / file).parent.mkdir(parents=True, exist_ok=True)
                 (site_packages / file).symlink_to(here / file)
+
+
+@cache
+def _installed_here() -> dict[str, list[Path]]:
+    """Return the files of each distribution that is installed here: reading their lists takes half a second."""
+    return {
+        str(canonicalize_name(one.name)): [Path(str(file)) for file in one.files or () if ".." not in file.parts]
+        for one in metadata.distributions()
+    }
