@@ -38,6 +38,7 @@ from shared.broker.safety import refuse_unsafe
 from shared.collector import set_aside_what_is_loaded
 from shared.connections.settings import load_connections
 from shared.contract.catalogue import catalogue
+from shared.environment import refusal_ends_the_program
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.ids import random_hex
 from shared.ledger.server import bounded
@@ -130,8 +131,8 @@ def _warm_up(dispatch: Dispatch) -> None:
 
 
 def create_app(settings: GatewaySettings | None = None) -> FastAPI:
-    """Return the gateway. Raises `DefinitionError` for unsafe settings."""
-    settings = settings or gateway_settings()
+    """Return the gateway. Raises `DefinitionError` for unsafe `settings`; those of the environment end the program."""
+    settings = settings or _settings_of_this_process()
     settings.refuse_open_door()
     app = FastAPI(
         title="Celeriac",
@@ -161,6 +162,13 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         CorrelationIdMiddleware, generator=random_hex
     )  # outermost, because the others use the request's id
     return app
+
+
+def _settings_of_this_process() -> GatewaySettings:
+    with refusal_ends_the_program():
+        settings = gateway_settings()
+        settings.refuse_open_door()
+    return settings
 
 
 def _components() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from shared.broker.settings import BrokerSettings
 from shared.connections.callbacks import CallbackSettings
+from shared.environment import read
 from shared.errors import DefinitionError
 
 _MIB = 1024**2
@@ -60,4 +61,4 @@ def _is_loopback(host: str) -> bool:
 @lru_cache
 def gateway_settings() -> GatewaySettings:
     """Return the settings of this process, read once."""
-    return GatewaySettings()
+    return read(GatewaySettings)

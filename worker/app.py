@@ -17,8 +17,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle OpenMP threads must 
 os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # Arrow's allocator starts one at import
 
 import importlib  # noqa: E402
+import warnings  # noqa: E402
 
 from celery import Celery  # noqa: E402
+from celery.exceptions import SecurityWarning  # noqa: E402
 
 from celeriac import extras  # noqa: E402
 from shared.broker.celery import configure, make_celery  # noqa: E402
@@ -26,12 +28,16 @@ from shared.broker.settings import broker_settings  # noqa: E402
 from shared.contract.catalogue import catalogue, import_tree  # noqa: E402
 from shared.contract.families import FAMILIES, with_those_also_run  # noqa: E402
 from shared.contract.installed import TASKS, installed, named_in  # noqa: E402
+from shared.environment import refusal_ends_the_program  # noqa: E402
 from shared.errors import DefinitionError  # noqa: E402
 from shared.workflows.definition import WorkflowContract  # noqa: E402
 from worker.runtime.expansion import expansions, refusals  # noqa: E402
 from worker.runtime.task import Definition, definitions, register  # noqa: E402
 from worker.settings import worker_settings  # noqa: E402
 from worker.upkeep import lifecycle  # noqa: E402
+
+# Seven lines before anything else; a worker of root says it in one, see `lifecycle`.
+warnings.filterwarnings("ignore", "You're running the worker with superuser privileges", SecurityWarning)
 
 
 def load_tasks(families: list[str], modules: list[str]) -> list[Definition]:
@@ -69,6 +75,7 @@ def load_tasks(families: list[str], modules: list[str]) -> list[Definition]:
 
 def make_app() -> Celery:
     """Return the application with the tasks of this process."""
+    worker_settings()  # a wrong one is an error before the families' libraries are loaded
     families = named_in("WORKER_FAMILIES")
     app = make_celery(broker_settings())
     configure(app, {"worker_consumer": "worker.upkeep.intake:Intake", "worker_pool": "worker.pool:TaskPool"})
@@ -86,4 +93,5 @@ def make_app() -> Celery:
     return app
 
 
-app = make_app()
+with refusal_ends_the_program():
+    app = make_app()

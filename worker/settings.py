@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from shared.connections.callbacks import CallbackSettings
 from shared.contract.options import MAX_RUNNING_PER_KEY
+from shared.environment import read
 
 _MIB = 1024**2
 _GIB = 1024**3
@@ -67,4 +68,4 @@ class WorkerSettings(CallbackSettings):
 @lru_cache
 def worker_settings() -> WorkerSettings:
     """Return the settings of this process, read once."""
-    return WorkerSettings()
+    return read(WorkerSettings)

@@ -38,6 +38,7 @@ class Program:
     grace_s: float  # from SIGTERM until SIGKILL
     when_orphaned: signal.Signals = signal.SIGKILL
     keep_open: tuple[int, ...] = ()  # file descriptors that it inherits
+    unsaid: str | None = None  # lines with this text stay in its log file
     reloads: bool = False  # it is started again when the code changes, and may end meanwhile
     runs_tasks: bool = False  # of those that are started again, it alone has loaded the tasks
     can_wait: bool = False  # of those that are started again, it leaves the processors to the others first
@@ -278,7 +279,8 @@ class Ensemble:
     def _show_new_lines(self) -> None:
         for child in self._children:
             for line in child.new_lines():
-                self._say(child.program.name, line)
+                if child.program.unsaid is None or child.program.unsaid not in line:
+                    self._say(child.program.name, line)
 
 
 def tethered(command: Sequence[str], when_orphaned: signal.Signals = signal.SIGKILL) -> list[str]:

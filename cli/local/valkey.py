@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _GRACE_S = 20.0  # it writes its append-only file out
+_OVERCOMMIT = "Memory overcommit must be enabled"  # advice about the kernel of a server, not of somebody's computer
 
 
 def valkey_program(folder: Path, port: int, environment: Mapping[str, str], *, stop_stage: int, lock: int) -> Program:
@@ -38,6 +39,7 @@ def valkey_program(folder: Path, port: int, environment: Mapping[str, str], *, s
         "save": "",  # the append-only file is enough
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
+        "loglevel": "warning",
     }
     options = [word for name, value in settings.items() for word in (f"--{name}", value)]
     return Program(
@@ -48,6 +50,7 @@ def valkey_program(folder: Path, port: int, environment: Mapping[str, str], *, s
         grace_s=_GRACE_S,
         when_orphaned=signal.SIGTERM,  # it ends its own children and leaves a complete file
         keep_open=(lock,),
+        unsaid=_OVERCOMMIT,
     )
 
 

@@ -8,6 +8,7 @@ from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
 from kombu import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
+from kombu.utils.url import maybe_sanitize_url
 
 from shared.broker.settings import BrokerSettings
 from shared.contract.catalogue import catalogue
@@ -20,7 +21,20 @@ from shared.ledger.server import SOCKET_TIMEOUT_S
 # By the URL's scheme and not by the setting `broker_transport`, which would replace that scheme in every log line.
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "shared.broker.transport:Transport"))
 
+_NO_RESULTS = "results:disabled"  # what Celery says if the setting `result_backend` is empty
 _OTHERS_QUEUE = "celery"  # where Celery sends a task, and consumes from, if nobody names another queue
+
+
+class _Reporting(Celery):
+    def bugreport(self) -> str:
+        """Return what `celery report` prints: with our backend, which Celery does not know as a setting (see below).
+
+        Celery hides the passwords of the URLs that it knows, and not that of the ledger's URL for RedBeat.
+        """
+        backend, _, url = str(self.backend_cls).partition("+")
+        shown = str(maybe_sanitize_url(url))
+        report = str(super().bugreport()).replace(url, shown)
+        return report.replace(_NO_RESULTS, f"results:{shown} ({backend})")
 
 
 def make_celery(
@@ -31,7 +45,7 @@ def make_celery(
     `transport` replaces the broker's kombu transport class, `backend` the result backend's.
     Raises `DefinitionError` for a setting that Celery does not have.
     """
-    app = Celery("celeriac", set_as_current=transport is None)
+    app = _Reporting("celeriac", set_as_current=transport is None)
     # Not the setting `result_backend`: CELERY_RESULT_BACKEND would override it and replace our backend.
     app.backend_cls = f"{backend}+{settings.ledger_url}"
     overrides = {} if transport is None else {"broker_transport": transport}

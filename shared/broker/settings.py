@@ -9,6 +9,7 @@ from pydantic import AliasChoices, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from shared.contract.options import PRIORITIES
+from shared.environment import read
 from shared.ledger.keys import KeySettings
 
 
@@ -72,11 +73,15 @@ class BrokerSettings(KeySettings):
         if not self.ledger_url:
             if not self.uses_redis:
                 raise ValueError(
-                    "the broker is not Redis, but the ledger needs Redis: set CELERIAC_LEDGER_URL=redis://..."
+                    "CELERY_BROKER_URL does not name Redis or Valkey, and the ledger needs one: "
+                    "set CELERIAC_LEDGER_URL=redis://host:6379/0"
                 )
             self.ledger_url = self.broker_url
         if urlsplit(self.ledger_url).scheme not in {"redis", "rediss"}:
-            raise ValueError("the ledger needs Redis or Valkey: set CELERIAC_LEDGER_URL=redis://host:6379/0")
+            raise ValueError(
+                "CELERIAC_LEDGER_URL, or CELERY_RESULT_BACKEND, must name Redis or Valkey, which holds the ledger, "
+                "such as redis://host:6379/0"
+            )
         return self
 
     @property
@@ -99,4 +104,4 @@ class BrokerSettings(KeySettings):
 @lru_cache
 def broker_settings() -> BrokerSettings:
     """Return the settings of this process, from its environment."""
-    return BrokerSettings()
+    return read(BrokerSettings)

@@ -20,6 +20,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.connections.addresses import Address, AllowedHosts
+from shared.environment import read
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - how such secrets begin, not one of them
 _SHORTEST_KEY_BYTES = 24  # and the longest 64: Standard Webhooks, "Signature scheme"
@@ -83,7 +84,7 @@ class CallbackSettings(BaseSettings):
 @lru_cache
 def callback_settings() -> CallbackSettings:
     """Return the settings of this process, read once."""
-    return CallbackSettings()
+    return read(CallbackSettings)
 
 
 def problem_with_callback(url: str, settings: CallbackSettings) -> str | None:

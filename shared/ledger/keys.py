@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.environment import read
+
 DEFAULT_PREFIX = "celeriac:"
 Type = Literal["hash", "list", "set", "stream", "string", "zset", "channel"]
 
@@ -146,7 +148,7 @@ KEYS: dict[str, Key] = {
 
 @lru_cache
 def _process_prefix() -> str:
-    return KeySettings().prefix
+    return read(KeySettings).prefix
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,8 @@ class Lifecycle:
                 "This worker has no tasks, so it would fail every job of its queues. "
                 "Set its families in WORKER_FAMILIES, or modules with tasks in CELERIAC_TASKS."
             )
+        if os.geteuid() == 0:
+            logger.warning("this worker is root, and so is the code of its jobs: start it as another user")
         refuse_foreign(sender.app.amqp.queues.consume_from, runs=sender.app.tasks.keys())
         os.environ[OWNER_VARIABLE] = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._pid = os.getpid()

@@ -108,6 +108,8 @@ def test_kill_9_loses_no_job_and_ctrl_c_stops_everything_in_order(tmp_path: Path
         connections = tomllib.loads((up.folder / "connections.toml").read_text(encoding="utf-8"))
         pids = up.pids()
         assert any("valkey-server" in command for command in pids.values())
+        assert "overcommit" not in up.said  # no list of warnings about this machine as the first thing
+        assert "superuser privileges" not in up.said
         accepted = http_client.post(f"{up.url}/jobs", json=LATER).json()
         up.process.kill()
         up.process.wait()

@@ -18,3 +18,13 @@ def test_celerys_own_variable_names_the_ledger_and_not_another_backend(monkeypat
     assert isinstance(backend, LedgerBackend)
     assert settings.ledger_url == "redis://127.0.0.1:2/3"
     assert settings.ledger_url == backend.url  # type: ignore[attr-defined]  # celery-types leaves it out
+
+
+def test_celerys_report_says_what_the_backend_is() -> None:
+    """`celery report` shows where results are and hides the password; by itself Celery says that they are disabled."""
+    settings = BrokerSettings(
+        broker_url="redis://user:secret@127.0.0.1:1/0", ledger_url="redis://user:secret@127.0.0.1:2/3"
+    )
+    report = make_celery(settings).bugreport()
+    assert "results:redis://user:**@127.0.0.1:2/3 (shared.ledger.backend:LedgerBackend)" in report
+    assert "secret" not in report
