@@ -114,6 +114,15 @@ def test_a_wait_outlives_cuts(behind: Any, client: Any, cutter: Cutter, notebook
     assert behind.wait(job).state is State.SUCCEEDED
 
 
+def test_where_events_do_not_come_it_polls(behind: Any, client: Any, cutter: Cutter, notebook: str) -> None:
+    """Something on the way answers in the gateway's place, or holds streams back."""
+    cutter.alters = lambda part: part.replace(b"text/event-stream", b"text/plain")
+    job = client.submit(TakeNote(notebook=notebook, lasts_s=0.5))
+    with pytest.raises(Unreachable, match="is not a stream of events"):
+        next(behind.stream(job))
+    assert behind.wait(job).result.line_count == 1
+
+
 @pytest.fixture
 def large(client: Any, notebook: str) -> Any:
     """Return an ended job with a file of a megabyte."""
@@ -139,6 +148,17 @@ def test_a_broken_download_resumes(behind: Any, form: str, cutter: Cutter, large
     assert later.read_bytes() == got.read_bytes()
     assert seen[0] > 256 * 1024
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_download_ends_where_ranges_are_not_known(
+    behind: Any, client: Any, cutter: Cutter, large: Any, tmp_path: Path
+) -> None:
+    """Something on the way drops `Range`: the file comes from its beginning, and is not put behind itself."""
+    cutter.alters_request = lambda part: part.replace(b"\r\nRange: ", b"\r\nDropped: ")
+    cutter.cuts_after.extend([300_000, 600_000])
+    got = behind.download(large, "note.txt", tmp_path)
+    assert "Range: " in "".join(cutter.requests)
+    assert got.read_bytes() == client.download(large, "note.txt", tmp_path / "direct").read_bytes()
 
 
 def test_a_wrong_checksum_is_an_error(behind: Any, cutter: Cutter, large: Any, tmp_path: Path) -> None:

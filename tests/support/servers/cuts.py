@@ -15,8 +15,8 @@ class Cutter:
     """Forwards connections to its own port of 127.0.0.1 to another one there.
 
     Each connection takes the next of `cuts_after`: that many bytes of the answer come through, then both sides are
-    closed. 0: the answer is lost, once the server has begun with it. Without one, everything comes through, changed by
-    `alters`. `requests` has the first part of what each connection asked.
+    closed. 0: the answer is lost, once the server has begun with it. Without one, all of it comes. Before that,
+    `alters_request` and `alters` change what is asked and answered. `requests` has the parts of all that was asked.
     """
 
     def __init__(self, target: int) -> None:
@@ -25,6 +25,7 @@ class Cutter:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.cuts_after: deque[int] = deque()
         self.alters: Callable[[bytes], bytes] = bytes
+        self.alters_request: Callable[[bytes], bytes] = bytes
         self.requests: list[str] = []
         self._sockets: list[socket.socket] = []
 
@@ -47,18 +48,15 @@ class Cutter:
         with suppress(OSError):
             while part := near.recv(_CHUNK_BYTES):
                 self.requests.append(part.decode("utf-8", "replace"))
-                far.sendall(part)
+                far.sendall(self.alters_request(part))
         _end(near, far)
 
     def _answer(self, far: socket.socket, near: socket.socket, left: int | None) -> None:
         with suppress(OSError):
             while part := far.recv(_CHUNK_BYTES):
-                if left is None:
-                    near.sendall(self.alters(part))
-                    continue
-                near.sendall(part[:left])
-                left -= len(part)
-                if left <= 0:
+                altered = self.alters(part)
+                near.sendall(altered[:left])
+                if left is not None and (left := left - len(altered)) <= 0:
                     break
         _end(near, far)
 
