@@ -87,7 +87,7 @@ class AsyncClient(AsyncSchedules):
         """Submit jobs, in batches as large as the gateway takes; a batch is accepted all or none.
 
         A job is a contract's instance, or a mapping with kind, params and options. `options` are those of all jobs.
-        `Refused.accepted` has the jobs of the batches before a refused one; its pointers have the index of all jobs.
+        If one fails, `accepted` of the exception has the jobs of those before; pointers have the index among all jobs.
         """
         return await self._run(plans.submit_many(self.gateway, jobs, idempotency_key, options))
 
@@ -143,7 +143,10 @@ class AsyncClient(AsyncSchedules):
         )
 
     def list(self, **criteria: Any) -> AsyncGenerator[JobSummary, None]:
-        """Yield jobs, newest first, by the criteria of `GET /jobs`: state, kind, queue, tag, created_after, ..."""
+        """Yield jobs, newest first, by the criteria of `GET /jobs`: state, kind, queue, tag, created_after, ...
+
+        Jobs whose records cannot be read are left out; `call("GET", "/jobs")` has them in `damaged`.
+        """
         return self._items(plans.listed(self.gateway, criteria))
 
     def stream(self, job: JobRef[Any] | str, *, after: str | None = None) -> AsyncGenerator[Event, None]:

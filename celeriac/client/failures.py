@@ -16,7 +16,12 @@ from typing import Any
 
 
 class ClientFailure(Exception):
-    """A call of the gateway failed."""
+    """A call of the gateway failed.
+
+    `accepted` are the jobs of `submit_many` that were accepted in the batches before.
+    """
+
+    accepted: Sequence[Any] = ()
 
 
 class Unreachable(ClientFailure):
@@ -34,8 +39,7 @@ class FieldError:
 class Refused(ClientFailure):
     """The gateway answered with a problem document (RFC 9457).
 
-    `code` is stable and for programs; `errors` are the invalid fields. `accepted` are the jobs of `submit_many` whose
-    batches were accepted before this one was refused.
+    `code` is stable and for programs; `errors` are the invalid fields.
     """
 
     def __init__(
@@ -47,8 +51,11 @@ class Refused(ClientFailure):
         self.text = text  # exactly what the server sent
         self.retry_after_s = retry_after_s
         self.sent = sent  # how often the request was sent
-        self.errors = tuple(FieldError(error["pointer"], error["message"]) for error in problem.get("errors") or ())
-        self.accepted: Sequence[Any] = ()
+        self.errors = tuple(
+            FieldError(str(error.get("pointer", "")), str(error.get("message", "")))
+            for error in problem.get("errors") or ()
+            if isinstance(error, Mapping)  # of the gateway each is; something on the way may have its own problems
+        )
 
     @property
     def code(self) -> str:

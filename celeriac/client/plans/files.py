@@ -30,6 +30,7 @@ Progress: TypeAlias = Callable[[int, int], object]  # bytes so far, bytes in all
 
 _PART_BYTES = 256 * 1024
 _PARTIAL = 206
+_STORED_WITHIN_S = 300.0  # the gateway answers when the file is in the store, which may be far away
 
 
 def upload(
@@ -46,7 +47,12 @@ def upload(
         "Content-Length": str(size_bytes),
         "Content-Digest": f"sha-256=:{base64.b64encode(digest).decode()}:",
     }
-    request = posted("/uploads", query={"name": name}, repeatable=True)  # an unused copy ends with its retention
+    request = posted(
+        "/uploads",
+        query={"name": name},
+        repeatable=True,  # an unused copy ends with its retention
+        read_timeout_s=_STORED_WITHIN_S,
+    )
     request = replace(request, headers=headers, content=partial(_parts, source, size_bytes, progress))
     answer = yield from asked_document(gateway, request)
     return artifact_in(answer.document)

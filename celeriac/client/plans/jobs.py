@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pydantic_core import to_jsonable_python
 
 from celeriac.client.answers import Cancellation, Job, JobRef, JobSummary, Submitted, Validated
-from celeriac.client.failures import FieldError, Refused
+from celeriac.client.failures import ClientFailure, FieldError, Refused
 from celeriac.client.gateway import Gateway, segment
 from celeriac.client.plans.asking import asked_document, new_key, posted, read, with_body
 from celeriac.client.wire import READ_TIMEOUT_S, Answer, Give, Items, Plan, Request
@@ -57,12 +57,13 @@ def submit_many(
         request = posted("/jobs/batch", {"jobs": batch}, key=f"{key}-{begin}-{len(batch)}")
         try:
             answer = yield from asked_document(gateway, request)
-        except Refused as refused:
-            if refused.status == _TOO_LARGE and len(batch) > 1:  # by the size of its body
-                size = (len(batch) + 1) // 2
-                continue
-            refused.errors = tuple(_moved(error, begin) for error in refused.errors)
-            refused.accepted = accepted
+        except ClientFailure as failure:
+            if isinstance(failure, Refused):
+                if failure.status == _TOO_LARGE and len(batch) > 1:  # by the size of its body
+                    size = (len(batch) + 1) // 2
+                    continue
+                failure.errors = tuple(_moved(error, begin) for error in failure.errors)
+            failure.accepted = accepted
             raise
         found = zip(answer.document["jobs"], types[begin:], strict=False)
         accepted += [_submitted(document, answer, result_type) for document, result_type in found]
@@ -75,7 +76,8 @@ def validate(
     """Ask whether a job would be accepted."""
     request = posted("/jobs/validate", submission(job, params, options), repeatable=True)
     answer = yield from asked_document(gateway, request)
-    return Validated(**answer.document, text=answer.text)
+    would = answer.document
+    return Validated(would["kind"], would["queue"], would["params"], would["steps"], answer.text)
 
 
 def get(gateway: Gateway, job: Reference, result_type: ResultType, wait_s: float | None = None) -> Plan[Job[Any]]:
@@ -111,7 +113,8 @@ def cancel(gateway: Gateway, job: Reference, wait_s: float | None) -> Plan[Cance
             raise
         started = found.document["started_at"] is not None
         return Cancellation(found.id, found.state, started, found.text)
-    return Cancellation(**answer.document, text=answer.text)
+    became = answer.document
+    return Cancellation(became["id"], became["state"], became["has_started"], answer.text)
 
 
 def rerun(

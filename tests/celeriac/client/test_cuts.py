@@ -67,6 +67,12 @@ def test_batches_are_accepted_once(behind: Any, client: Any, cutter: Cutter, for
     cutter.cuts_after.append(0)
     submitted = behind.submit_many([TakeNote(notebook=notebook)] * 30, tags=[tag], **LATER)
     assert [found.id for found in client.list(tag=tag)] == [job.id for job in submitted][::-1]
+    cutter.cuts_after.extend([50_000] * 20)  # a connection ends, too, with each batch that is too large
+    with client_of(form, cutter.url, retries=ONCE) as made, pytest.raises(Unreachable) as raised:
+        made.submit_many([TakeNote(notebook=notebook)] * 1_000, tags=[f"cut-{form}"], **LATER)
+    known = {job.id for job in raised.value.accepted}
+    assert 0 < len(known) < len(there := {found.id for found in client.list(tag=f"cut-{form}")}) < 1_000
+    assert known < there
 
 
 def test_a_change_that_nobody_heard_of_is_not_refused_the_second_time(
