@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sqlite3
 import subprocess
@@ -18,10 +17,7 @@ import httpx
 import pytest
 
 from tests.support.servers.services import Server, http_client, running, wait_for
-from tests.support.servers.shop import EXAMPLES, SECRET, ShopService, forged, ran, shop_service, signed
-
-if os.environ.get("CI") != "true":
-    pytest.importorskip("django", reason="Django is not installed: pip install 'celeriac[django]'")
+from tests.support.servers.shop import EXAMPLES, SECRET, ShopService, forged, needs, ran, shop_service, signed
 
 pytestmark = pytest.mark.integration
 FOLDER = EXAMPLES / "django_shop"
@@ -142,6 +138,7 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def shop(own_valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    needs("django")
     folder = tmp_path_factory.mktemp("django_shop")
     with shop_service(folder, own_valkey) as service:
         made = Shop(service, {**service.environment, "SHOP_DATABASE": str(folder / "shop.sqlite3")})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 
@@ -10,10 +9,7 @@ import httpx
 import pytest
 
 from tests.support.servers.services import Server, http_client, running, wait_for
-from tests.support.servers.shop import EXAMPLES, ShopService, forged, ran, shop_service
-
-if os.environ.get("CI") != "true":
-    pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install 'celeriac[fastapi]'")
+from tests.support.servers.shop import EXAMPLES, ShopService, forged, needs, ran, shop_service
 
 pytestmark = pytest.mark.integration
 FOLDER = EXAMPLES / "fastapi_shop"
@@ -33,6 +29,7 @@ except RuntimeError as says:
 
 @pytest.fixture(scope="module")
 def service(own_valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShopService]:
+    needs("fastapi")
     with shop_service(tmp_path_factory.mktemp("fastapi_shop"), own_valkey) as made:
         yield made
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -12,10 +11,7 @@ import httpx
 import pytest
 
 from tests.support.servers.services import Server, http_client, running, wait_for
-from tests.support.servers.shop import EXAMPLES, ShopService, forged, ran, shop_service
-
-if os.environ.get("CI") != "true":
-    pytest.importorskip("flask", reason="Flask is not installed: pip install 'celeriac[flask]'")
+from tests.support.servers.shop import EXAMPLES, ShopService, forged, needs, ran, shop_service
 
 pytestmark = pytest.mark.integration
 FOLDER = EXAMPLES / "flask_shop"
@@ -24,6 +20,7 @@ FLASK = [sys.executable, "-m", "flask", "--app", "flask_shop"]
 
 @pytest.fixture(scope="module")
 def service(own_valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShopService]:
+    needs("flask")
     with shop_service(tmp_path_factory.mktemp("flask_shop"), own_valkey) as made:
         yield made
 

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from standardwebhooks import Webhook
 
+from tests.support.servers.absent import absent
 from tests.support.servers.services import Server, free_port, gateway_server, http_client
 from tests.support.servers.workers import ROOT, Jobs, crew
 
@@ -62,6 +64,12 @@ class ShopService:
         """Return the jobs of the shop, newest first."""
         answer = http_client.get(f"{self.jobs.gateway.url}/jobs", params={"kind": "shop.write_invoice"})
         return list(answer.json()["jobs"])
+
+
+def needs(framework: str) -> None:
+    """Skip the test where the framework is not installed."""
+    if find_spec(framework) is None:
+        absent(f"{framework} is not installed: pip install 'celeriac[{framework}]'")
 
 
 @contextmanager
