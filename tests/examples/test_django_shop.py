@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.examples.shops import EXAMPLES, SECRET, ShopService, forged, needs, ran, shop_service, signed
 from tests.support.servers.services import Server, http_client, running, wait_for
-from tests.support.servers.shop import EXAMPLES, SECRET, ShopService, forged, needs, ran, shop_service, signed
 
 pytestmark = pytest.mark.integration
 FOLDER = EXAMPLES / "django_shop"

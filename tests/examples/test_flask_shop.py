@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.examples.shops import EXAMPLES, ShopService, forged, needs, ran, shop_service
 from tests.support.servers.services import Server, http_client, running, wait_for
-from tests.support.servers.shop import EXAMPLES, ShopService, forged, needs, ran, shop_service
 
 pytestmark = pytest.mark.integration
 FOLDER = EXAMPLES / "flask_shop"

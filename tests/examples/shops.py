@@ -17,7 +17,8 @@ from standardwebhooks import Webhook
 
 from tests.support.servers.absent import absent
 from tests.support.servers.services import Server, free_port, gateway_server, http_client
-from tests.support.servers.workers import ROOT, Jobs, crew
+from tests.support.servers.workers import Jobs, crew
+from tests.support.up import ROOT
 
 EXAMPLES = ROOT / "examples"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - of the tests
