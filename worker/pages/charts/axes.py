@@ -26,8 +26,11 @@ _MARGIN = 0.015  # share of an axis of positions on both sides of the data
 _STYLES_OF_COUNTS = {"auto", "integer", "decimal"}
 
 
-def category_axis(axis: Axis, names: Sequence[str], width: int) -> None:
-    """Label positions 0, 1, ... with `names`; only every n-th if they do not fit side by side."""
+def category_axis(axis: Axis, names: Sequence[str], width: int, *, room: float | None = None) -> None:
+    """Label positions 0, 1, ... with `names`; only every n-th if they do not fit side by side.
+
+    `room` are the pixels that an x axis has; default: most of `width`.
+    """
     most = 30 if width > PHONE else 20
     short = [printable(name, most).replace("\n", " ") for name in names]
     if len(set(short)) < len(set(names)):  # they differ at their ends
@@ -35,7 +38,7 @@ def category_axis(axis: Axis, names: Sequence[str], width: int) -> None:
     longest = max((len(name) for name in short), default=1)
     every = 1
     if isinstance(axis, XAxis):
-        every = max(1, math.ceil(len(short) * (longest * SIGN_WIDTH + 8) / (width * 0.88)))
+        every = max(1, math.ceil(len(short) * (longest * SIGN_WIDTH + 8) / (room or width * 0.88)))
     axis.set_ticks(list(range(0, len(short), every)), short[::every])
     for label in axis.get_ticklabels():
         label.set_color(stand_in("ink"))

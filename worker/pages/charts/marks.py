@@ -25,6 +25,7 @@ _WIDEST_BAR = 72
 _FEW_DOTS = 50  # up to this number of points they are drawn larger
 _LONG = 1_000  # from here on the number of a bar is shortened
 _ROOM_FOR_LABELS = 0.12  # share of the largest bar, beyond it
+_GAP = 10  # pixels on both sides of a bar's number
 _PALE = 0.4  # of a bar whose period is partly in the data
 _DOTS = (0, (1, 2))  # of a line to such a period
 _SPARSE = 40  # up to this number of positions a line's points are marked
@@ -173,7 +174,10 @@ def _bar_axes(shape: Bars, axes: Axes, figure: Figure, ends: list[float], *, acr
             side = side if across else {"ha": "center", "va": "bottom" if value >= 0 else "top"}
             axes.annotate(text, at, xytext=offset, textcoords="offset pixels", fontsize=11, **side)  # type: ignore[arg-type]
     low, high = min(0.0, *ends), max(0.0, *ends) or 1.0
-    room = (high / 2 - low / 2) * 2 * _ROOM_FOR_LABELS
+    longest = max(len(write(value)) for value in numbers if value is not None) * SIGN_WIDTH if across else 0.0
+    room = (
+        (high / 2 - low / 2) * 2 * max(_ROOM_FOR_LABELS, (longest + _GAP) / (width / 2))
+    )  # bars have about half of the width
     (axes.set_xlim if across else axes.set_ylim)(low - (room if low < 0 else 0), high + (room if high > 0 else 0))
 
 
@@ -258,7 +262,8 @@ def _(shape: Grid, axes: Axes, figure: Figure, width: int) -> None:
     axes.set_xlim(-0.5, len(shape.x) - 0.5)
     axes.set_ylim(len(shape.y) - 0.5, -0.5)
     category_axis(axes.yaxis, shape.y, width)
-    category_axis(axes.xaxis, shape.x, width)
+    beside = max(len(label.get_text()) for label in axes.get_yticklabels()) * SIGN_WIDTH
+    category_axis(axes.xaxis, shape.x, width, room=max(width * 0.9 - beside, 1.0))
     axes.tick_params(length=0)
     axes.spines["bottom"].set_visible(False)
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from shared.errors import TaskFailure
+from shared.jobs.charts import NumberFormat
 from worker.pages.charts.drawing import NARROW, WIDE, svg_of
 from worker.pages.charts.palette import with_variables
 from worker.pages.charts.tabling import description, table_of
-from worker.pages.content.shapes import Bars, Bins, Box, Boxes, Cloud, Figure, Lines, Points, Series, Shape
+from worker.pages.content.shapes import Bars, Bins, Box, Boxes, Cloud, Figure, Grid, Lines, Points, Series, Shape
 
 
 def bars(*names: str, **more: Any) -> Shape:
@@ -161,3 +162,22 @@ def test_names_that_differ_at_their_ends_are_told_apart() -> None:
     shown = [text for text in texts(svg(bars(*names), width=WIDE)) if "…" in text]
     assert len(set(shown)) == 4
     assert all(text.endswith(f"number {number}") for number, text in enumerate(sorted(shown)))
+
+
+def test_labels_of_a_matrix_on_a_phone_do_not_overlap() -> None:
+    """The names of the rows take room from those of the columns, of which fewer are written then."""
+    names = [f"class with a name {number}" for number in range(10, 30)]
+    grid = Grid(names, names, [[1.0 + number for number in range(20)]] * 20)
+    assert len([text for text in texts(svg(grid)) if text.startswith("class")]) in {21, 22}
+
+
+def test_the_number_of_the_longest_bar_is_within_the_picture() -> None:
+    """On a phone, too, where it is wider than a tenth of the bar."""
+    numbers: list[float | None] = [0.0187, 0.001]
+    figure = Figure(
+        "T", "bar", Bars(["a" * 30, "b" * 30], [Series("n", numbers)]), 2, format=NumberFormat(style="percent")
+    )
+    drawn = svg_of(figure, name="a", width=NARROW)
+    found = re.search(r"translate\(([\d.]+) [\d.]+\)[^>]*>1\.87", drawn) or re.search(r'x="([\d.]+)"[^>]*>1\.87', drawn)
+    assert found is not None
+    assert float(found[1]) + len("1.87 %") * 6 <= NARROW
