@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,22 @@ def document() -> Any:
     return json.loads(DOCUMENT.read_text("utf-8"))
 
 
+def of_all(part: Any) -> list[dict[str, Any]]:
+    """Return each schema in a part of the document, and what else is an object in it."""
+    if isinstance(part, list):
+        return [found for item in part for found in of_all(item)]
+    if not isinstance(part, dict):
+        return []
+    return [part, *(found for name, item in part.items() if name != "examples" for found in of_all(item))]
+
+
+@pytest.fixture(scope="module")
+def schemas(document: Any) -> list[dict[str, Any]]:
+    """Return every schema of bodies and parameters, inner ones too."""
+    parameters = [operation.get("parameters", []) for path in document["paths"].values() for operation in path.values()]
+    return of_all(document["components"]["schemas"]) + of_all(parameters)
+
+
 def test_the_committed_document_is_the_current_one_whatever_the_environment() -> None:
     """`make openapi` changes nothing, also where the environment configures other contracts and another broker."""
     env = {"CELERIAC_CONTRACTS": "no.such.module", "CELERY_BROKER_URL": "sqs://", "PYTHONHASHSEED": "7"}
@@ -133,6 +150,63 @@ def test_every_result_has_a_type_that_is_known_by_the_kind(document: Any) -> Non
 def test_no_description_ends_a_comment(document: Any) -> None:
     """Clients in TypeScript, Java and Go have descriptions as comments."""
     assert "*/" not in json.dumps(document["components"]["schemas"])
+
+
+def test_no_default_is_an_object_null_or_of_a_union_of_types(schemas: list[dict[str, Any]]) -> None:
+    """Such a default does not compile in Go, and null is what a field that may be left out has anyway."""
+    given = [schema for schema in schemas if "default" in schema]
+    assert len(given) > 50
+    for schema in given:
+        types = [member for member in schema.get("anyOf", ()) if member != {"type": "null"}]
+        assert not isinstance(schema["default"], dict | None), schema
+        assert len(types) <= 1, schema
+
+
+def test_numbers_have_a_width(schemas: list[dict[str, Any]]) -> None:
+    """Go and Java make 32 bits of a number without a format, which the size of a file does not fit into."""
+    for schema in schemas:
+        if schema.get("type") == "number":
+            assert schema.get("format") == "double", schema
+        if schema.get("type") == "integer" and "format" not in schema:
+            assert schema.get("maximum", 2**31) < 2**31, schema
+
+
+def test_the_values_of_an_enum_have_names_in_every_language(document: Any, schemas: list[dict[str, Any]]) -> None:
+    """Spaces have a name beside them; the values of named enums differ, for in Go they are names of one package."""
+    enums = [schema for schema in schemas if schema.get("type") == "string" and "enum" in schema]
+    assert len(enums) > 20
+    for schema in enums:
+        names = schema.get("x-enum-varnames", schema["enum"])
+        assert len(set(names)) == len(schema["enum"])
+        assert not any(name.isspace() for name in names), schema
+        if "x-enum-varnames" in schema:
+            assert "default" not in schema, "a client in Python writes the name where the value belongs"
+            assert all(re.fullmatch(r"[A-Z][A-Z_]*", name) for name in names), schema
+    named = [value for schema in document["components"]["schemas"].values() for value in schema.get("enum", ())]
+    assert len(set(named)) == len(named) > 5
+
+
+def test_a_map_in_a_union_has_a_name(document: Any) -> None:
+    """Java cannot read a union with a map; the union has a name, by which its user says what to take instead."""
+    unions = {
+        name: schema["anyOf"]
+        for name, schema in document["components"]["schemas"].items()
+        if any("additionalProperties" in member and "properties" not in member for member in schema.get("anyOf", ()))
+    }
+    assert unions.keys() == {"ClassWeights"}
+    others = [
+        union for union in of_all(document) if len([m for m in union.get("anyOf", ()) if m != {"type": "null"}]) > 1
+    ]
+    for union in others:
+        if union["anyOf"] not in unions.values():
+            assert not any(member.get("type") == "object" for member in union["anyOf"]), union
+
+
+def test_every_schema_is_used(document: Any) -> None:
+    """A schema that nothing refers to is a class in a client that nobody needs; `JobResults` is what people cast to."""
+    text = DOCUMENT.read_text("utf-8")
+    unused = {name for name in document["components"]["schemas"] if f'"#/components/schemas/{name}"' not in text}
+    assert unused == {"JobResults"}
 
 
 def test_what_clients_cannot_submit_is_not_in_it(document: Any) -> None:

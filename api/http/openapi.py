@@ -12,6 +12,7 @@ from typing import Any, cast
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
+from api.http.clients import for_clients
 from api.http.models import REFERENCE, SCHEMAS
 from api.http.problems import MEDIA_TYPE, ProblemDocument
 from shared.contract.params import with_components
@@ -90,11 +91,10 @@ def _completed(document: dict[str, Any], components: Mapping[str, Any]) -> dict[
             if MEDIA_TYPE in response.get("content", {}):
                 problems[f"Problem{status}"] = response
                 operation["responses"][status] = {"$ref": _RESPONSE.format(name=f"Problem{status}")}
-    for unused in ("HTTPValidationError", "ValidationError"):
+    for unused in ("HTTPValidationError", "ValidationError", "OnlyOfSteps"):  # FastAPI lists them all the same
         schemas.pop(unused, None)
-    schemas = with_components(schemas, REFERENCE)
-    for schema in schemas.values():
-        _shorten(schema)
+    shown = with_components(schemas, REFERENCE)
+    schemas = {name: for_clients(_shortened(schema)) for name, schema in shown.items()}
     names = _names(schemas)
     named = {names.get(name, name): schema for name, schema in schemas.items()}
     document["components"] = {"responses": dict(sorted(problems.items())), "schemas": dict(sorted(named.items()))}
@@ -119,15 +119,14 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     return {key: _renamed(item, names) for key, item in value.items()}
 
 
-def _shorten(schema: dict[str, Any]) -> None:
-    """Remove titles, which repeat the names, and default objects, which generators refuse; descriptions state them."""
+def _shortened(schema: dict[str, Any]) -> dict[str, Any]:
+    """Remove titles, which repeat the names, and descriptions that say what every discriminator is."""
     schema.pop("title", None)
     for field in schema.get("properties", {}).values():
         field.pop("title", None)
         if "const" in field:
-            field.pop("description", None)  # it says that it is the discriminator
-        if isinstance(field.get("default"), dict):
-            del field["default"]
+            field.pop("description", None)
+    return schema
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -140,7 +139,7 @@ def _of_parameter(schema: dict[str, Any]) -> dict[str, Any]:
     members: list[dict[str, Any]] = [member for member in schema.get("anyOf", ()) if member != {"type": "null"}]
     if len(members) == 1:
         schema = {name: value for name, value in schema.items() if name != "anyOf"} | members[0]
-    return {name: value for name, value in schema.items() if name not in ("title", "description")}
+    return for_clients({name: value for name, value in schema.items() if name not in ("title", "description")})
 
 
 def _fix(status: str, response: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field, WithJsonSchema
-from typing_extensions import TypeAliasType
 
 from api.http.models import Out
 from shared.contract.artifacts import Artifact
@@ -27,13 +26,11 @@ _HOW_MANY_BEFORE = (
     "Number of jobs before it in its queue, of all priorities, if it is `behind`; 0 means that it is next."
 )
 
-_STEP_STATE = {  # one list: generators of clients handle it better than a union of two
+_STEP_STATE = {  # one list, without a name: in Go the values of two named enums are constants of one package
     "type": "string",
     "enum": [str(state) for state in STEP_STATES],
-    "title": "StepState",
-    "description": "The life of a step: a job's states, and two that only a step has.",
 }
-StepState = TypeAliasType("StepState", Annotated[State | OnlyOfSteps, WithJsonSchema(_STEP_STATE)])
+StepState = Annotated[State | OnlyOfSteps, WithJsonSchema(_STEP_STATE)]
 
 
 class Links(Out):
@@ -118,7 +115,7 @@ class JobStep(Out):
     name: str = Field(description="Its name, unique within the job; a path for steps of nested workflows.")
     kind: str = Field(description="Its kind.")
     queue: str = Field(description="Its queue.")
-    state: StepState = Field(description="Its state.")
+    state: StepState = Field(description="Its state: one of a job's, `waiting` or `skipped`.")
     after: list[str] = Field(description="Ids of the steps before it; their results are its input.")
     may_fail: bool = Field(description="Whether the job continues without its result if it fails.")
     reused_from: str | None = Field(description="The step of an earlier job whose result is reused.")

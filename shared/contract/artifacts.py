@@ -166,7 +166,7 @@ class Dataset(Artifact):
     """A staged table: one Parquet file."""
 
     role: Literal["dataset", "rejects"] | OwnRoleName = Field(
-        default="dataset", description="`rejects` for rejected rows; or a role of a team's own."
+        default="dataset", description="`dataset` (default), `rejects` for rejected rows, or a role of a team's own."
     )
     row_count: int = Field(ge=0, description="Rows in the file.")
     columns: list[Column] = Field(description="Columns in file order.")

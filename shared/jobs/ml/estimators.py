@@ -70,7 +70,7 @@ class SupportVectors(Params):
     c: float = Field(default=1.0, ge=1e-8, le=1e8, description="Inverse strength of the penalty.")
     kernel: Literal["rbf", "linear", "poly", "sigmoid"] = Field(default="rbf", description="Kernel.")
     gamma: Literal["scale", "auto"] | Annotated[float, Field(gt=0, le=1e6)] = Field(
-        default="scale", description="Width of the kernel: a number, or a function of the features."
+        default="scale", description="Width of the kernel: a number, or a function of the features; default: `scale`."
     )
     degree: int = Field(default=3, ge=1, le=6, description="Degree of `poly`.")
     epsilon: float = Field(default=0.1, ge=0, le=1e9, description="Error that is not penalised; for regression.")

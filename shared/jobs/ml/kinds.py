@@ -24,6 +24,9 @@ FedDataset = Annotated[ArtifactUri, FedFromUpstream("dataset")]
 FedModel = Annotated[ArtifactUri, FedFromUpstream("model")]
 FedRecipe = Annotated[ArtifactUri | None, FedFromUpstream("recipe")]
 
+ClassWeights = Annotated[
+    Literal["balanced"] | dict[CategoryText, Annotated[float, Field(gt=0, le=1e6)]], Component("ClassWeights")
+]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
@@ -97,7 +100,7 @@ class LearningSpec(Params):
     target: ColumnName = Field(description="Target column. Rows without a value in it are dropped.")
     estimator: Estimator = Field(description="Estimator to train, with its hyperparameters.")
     features: FeatureSpec | None = Field(default=None, description="Roles of the columns; by default from their types.")
-    class_weights: Literal["balanced"] | dict[CategoryText, Annotated[float, Field(gt=0, le=1e6)]] | None = Field(
+    class_weights: ClassWeights | None = Field(
         default=None,
         description="Weight per class (1 by default), or `balanced`: inverse to the number of rows of the class.",
     )
