@@ -91,7 +91,7 @@ def _completed(document: dict[str, Any], components: Mapping[str, Any]) -> dict[
             if MEDIA_TYPE in response.get("content", {}):
                 problems[f"Problem{status}"] = response
                 operation["responses"][status] = {"$ref": _RESPONSE.format(name=f"Problem{status}")}
-    for unused in ("HTTPValidationError", "ValidationError", "OnlyOfSteps"):  # FastAPI lists them all the same
+    for unused in ("HTTPValidationError", "ValidationError", "OnlyOfSteps"):  # nothing refers to them
         schemas.pop(unused, None)
     shown = with_components(schemas, REFERENCE)
     schemas = {name: for_clients(_shortened(schema)) for name, schema in shown.items()}
