@@ -81,6 +81,7 @@ class Body(Generic[T]):
 
     async def read(self, request: Request) -> tuple[T, bytes]:
         """Return the checked body and its bytes. Raises `Problem`: 400, 413, 415 or 422."""
+        refuse_upgrade(request)
         _refuse_other_media_types(request)
         settings: GatewaySettings = request.app.state.settings
         body = await _bytes_of(request, settings.max_body_bytes)
@@ -90,10 +91,7 @@ class Body(Generic[T]):
 
     async def read_or(self, default: T, request: Request) -> tuple[T, bytes]:
         """Return the result of `read`, or `default` for a request without a body."""
-        sent = request.headers
-        if "transfer-encoding" not in sent and sent.get("content-length", "0") == "0":
-            return default, b"{}"
-        return await self.read(request)
+        return await self.read(request) if _has_body(request) else (default, b"{}")
 
     def check(self, body: bytes) -> T:
         """Return the validated `body`. Raises `Problem`: 400 or 422."""
@@ -119,6 +117,24 @@ class Body(Generic[T]):
             _refuse_depth()
         if b"NaN" in body or b"Infinity" in body or _LARGE.search(body):
             _refuse_not_finite(body)
+
+
+def refuse_upgrade(request: Request) -> None:
+    """Refuse a body that asks to go on with another protocol, as Java's HTTP client does by default.
+
+    uvicorn answers with HTTP/1.1, as it should, but does not hand on the body: a file would be stored as an empty one.
+    """
+    if "upgrade" in request.headers and _has_body(request):
+        raise Problem(
+            400,
+            "upgrade_refused",
+            "The request asks for another protocol (Upgrade), so its body was not read. Send it with HTTP/1.1.",
+            headers={"Connection": "close"},  # the rest of the body is not read
+        )
+
+
+def _has_body(request: Request) -> bool:
+    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
 
 
 async def _bytes_of(request: Request, limit_bytes: int) -> bytes:

@@ -21,6 +21,8 @@ def for_clients(schema: Mapping[str, Any]) -> dict[str, Any]:
     made = {name: _inner(name, value) for name, value in schema.items()}
     if "default" in made and not _compiles(made):
         del made["default"]  # the description states it
+    if _is_value_or_object(made):
+        made["oneOf"] = made.pop("anyOf")
     return made | _width(made) | _names_of_signs(made)
 
 
@@ -34,6 +36,16 @@ def _inner(name: str, value: Any) -> Any:
     if isinstance(value, list):
         return [for_clients(item) if isinstance(item, dict) else item for item in value]
     return value
+
+
+def _is_value_or_object(schema: Mapping[str, Any]) -> bool:
+    """Tell whether a union is of plain values and one object, of which a value can be only one.
+
+    Of `anyOf`, a client in TypeScript by openapi-generator would keep the object only.
+    """
+    types = [member for member in schema.get("anyOf", ()) if member != _NULL]
+    objects = [member for member in types if "$ref" in member or member.get("type") == "object"]
+    return len(objects) == 1 < len(types)
 
 
 def _compiles(schema: Mapping[str, Any]) -> bool:

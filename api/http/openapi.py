@@ -49,7 +49,7 @@ TAGS = [
     {"name": "health", "description": "For load balancers and monitoring."},
 ]
 _DESCRIPTIONS = {  # the phrases of http.HTTPStatus depend on Python's version
-    "400": "The body is not valid JSON.",
+    "400": "The body is not valid JSON, or could not be read.",
     "404": "The resource does not exist.",
     "408": "The body was sent too slowly.",
     "409": "The state of the resource does not allow it.",

@@ -19,6 +19,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.requests import ClientDisconnect
 
 from api.deps import Ledger, Settings, Store
+from api.http.bodies import refuse_upgrade
 from api.http.problems import FieldError, Problem, problems
 from shared.contract.artifacts import Artifact
 from shared.errors import TransientFailure
@@ -41,7 +42,7 @@ router = APIRouter(prefix="/uploads", tags=["uploads"])
     "",
     status_code=201,
     summary="Upload a file",
-    responses=problems(408, 413, 422, 507),
+    responses=problems(400, 408, 413, 422, 507),
     openapi_extra={
         "requestBody": {
             "description": "The file's bytes; none for an empty file. `Content-Type` is stored as its media type.",
@@ -62,6 +63,7 @@ async def upload_file(
     ] = None,
 ) -> Artifact:
     """Store the request's body. Use the `uri` in the response as the source of a job. Raises `Problem`."""
+    refuse_upgrade(request)
     expected = _expected_digest(content_digest)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > settings.max_upload_bytes:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "authors").glob("*.md"))]
 _SETTINGS = ROOT / "docs" / "settings.md"
-_BLOCK = re.compile(r"<!-- (?P<what>run|prints) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
+_BLOCK = re.compile(r"<!-- (?P<what>run|prints)(?:: \w+)? -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?:)([\w./-]*)(?:#([\w-]+))?\)")
 _END = "@@ the next block @@"
 _BOUND_S = 300
