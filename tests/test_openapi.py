@@ -22,6 +22,7 @@ from shared.contract.catalogue import catalogue
 from shared.ledger.client import Ledger
 from shared.ledger.keys import key
 from shared.ledger.records import Claim
+from tests.clients.page import generators
 from tests.support.by_hand import hand
 from tests.support.servers.absent import absent
 from tests.support.servers.services import Server, gateway_server
@@ -29,7 +30,6 @@ from tests.support.servers.services import Server, gateway_server
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "openapi.json"
 LARGEST_BYTES = 300_000
-TYPESCRIPT = ("openapi-typescript@7", "typescript@5")
 USE = """
 import type { paths } from "./api";
 type Answer<P extends "/jobs/{job_id}" | "/readyz"> = paths[P]["get"]["responses"];
@@ -257,7 +257,9 @@ def typescript(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if npm is None:
         absent("npm is not installed, so openapi-typescript cannot be")
     folder = tmp_path_factory.mktemp("typescript")
-    run([npm, "install", "--no-audit", "--no-fund", "--silent", *TYPESCRIPT], folder)
+    versions = next(one.versions for one in generators() if one.name.startswith("openapi-typescript"))
+    packages = [f"{name}@{version}" for name, version in versions.items()]
+    run([npm, "install", "--no-audit", "--no-fund", "--silent", *packages], folder)
     return folder
 
 
