@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -87,7 +88,9 @@ def wait(
 def list_jobs(
     *,
     chosen: Criteria,
-    page_size: Annotated[int | None, typer.Option(help="Maximum number of jobs; default 50.")] = None,
+    page_size: Annotated[
+        int | None, typer.Option("--limit", "--page-size", help="Maximum number of jobs; default 50.")
+    ] = None,
     page_token: Annotated[str | None, typer.Option(help="Continue after an earlier page.")] = None,
     url: Url = DEFAULT_URL,
     as_json: Json = False,
@@ -136,6 +139,21 @@ def kinds(
             kind_page.show_kind(answer.document, output.console())
         else:
             kind_page.show_kinds(answer.document["kinds"], output.console())
+
+
+@app.command("open")
+def open_page(
+    *,
+    only_print: Annotated[bool, typer.Option("--print", help="Print the page's address and start no browser.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Open the gateway's page of operations in a browser."""
+    page = f"{url.rstrip('/')}/docs"
+    with gateway_at(url, as_json=False) as gateway:
+        gateway.call("GET", "/livez")  # an address that nothing answers is said here, not by the browser
+    typer.echo(page)
+    if not only_print and not webbrowser.open(page):
+        typer.echo("There is no browser on this machine: open the address above.", err=True)
 
 
 @app.command()

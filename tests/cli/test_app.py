@@ -15,6 +15,7 @@ from tests.support.up import running_up, write_own_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -46,6 +47,38 @@ def test_submit_prints_the_id(celeriac: Celeriac) -> None:
     """Standard output has the id and nothing else, for a script to take."""
     job_id = submitted(celeriac)
     assert celeriac.json("get", job_id)["id"] == job_id
+
+
+def test_open_shows_the_page_of_operations(
+    celeriac: Celeriac, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The browser gets the address that is printed; without a gateway there, the command says so instead."""
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o700)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    assert celeriac.ok("open", "--print") == f"{url}/docs"
+    assert not (tmp_path / "opened").exists()
+    celeriac.ok("open")
+    assert (tmp_path / "opened").read_text("utf-8").strip() == f"{url}/docs"
+    assert CliRunner().invoke(app, ["open", "--url", f"http://127.0.0.1:{free_port()}"]).exit_code == 3
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_complete_commands(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """README names the option; what it prints asks `celeriac` itself."""
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    shown = CliRunner().invoke(app, ["--show-completion", shell], prog_name="celeriac")
+    assert shown.exit_code == 0, shown.output
+    assert "_CELERIAC_COMPLETE" in shown.output
+
+
+def test_limit_is_the_most_jobs_of_a_list(celeriac: Celeriac) -> None:
+    """`--page-size`, the name of the API, goes on working."""
+    for _ in range(2):
+        submitted(celeriac)
+    assert len(celeriac.json("list", "--limit", "1")["jobs"]) == 1
+    assert len(celeriac.json("list", "--page-size", "1")["jobs"]) == 1
 
 
 def test_wait_follows_a_job_to_its_end(celeriac: Celeriac) -> None:
