@@ -17,6 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from api.background import in_background
+from api.forgotten import reading_rows
 from api.http import docs, openapi, paths, problems
 from api.http.bodies import Body
 from api.jobs import artifacts, bulk, events
@@ -42,6 +43,7 @@ from shared.environment import refusal_ends_the_program
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.ids import random_hex
 from shared.ledger.server import bounded
+from shared.rows.packages import refuse_missing_packages
 from shared.storage import ArtifactStore
 from shared.texts import redact
 from shared.workflows.planning import Planner
@@ -82,6 +84,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             in_background(ledger.headroom.watch()),
             watching(settings.ledger_url) as app.state.changes,
             publishing(settings, ledger) as outbox,
+            reading_rows(settings, ledger) as app.state.forgotten,
             metrics.reporting(settings, app.state.metrics, client, waiting=lambda: len(app.state.changes)),
         ):
             app.state.dispatch = Dispatch(
@@ -134,6 +137,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     """Return the gateway. Raises `DefinitionError` for unsafe `settings`; those of the environment end the program."""
     settings = settings or _settings_of_this_process()
     settings.refuse_open_door()
+    refuse_missing_packages(settings.database_url)
     app = FastAPI(
         title="Celeriac",
         version=__version__,

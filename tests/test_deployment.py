@@ -30,10 +30,10 @@ from worker.upkeep.alive import FILE_VARIABLE
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 ROLES = {
-    "api": ["api", "sqs"],
+    "api": ["api", "sqs", "database"],
     "beat": ["worker", "sqs"],
     "flower": ["flower", "sqs"],
-    **{f"worker-{name}": [*family.extras, "sqs"] for name, family in FAMILIES.items()},
+    **{f"worker-{name}": [*family.extras, "sqs", "database"] for name, family in FAMILIES.items()},
 }
 WORKER = ("worker/*.py", "worker/runtime", "worker/upkeep", "worker/reach")  # what every worker has
 FETCHING = {"httpx", "httpcore"}  # worker/reach has it for those that ask HTTP servers

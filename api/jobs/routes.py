@@ -43,6 +43,7 @@ from api.jobs.selection import (
     id_in,
     is_between,
     job_of,
+    job_or_row,
     ledger_filter,
     unknown_job,
 )
@@ -158,9 +159,13 @@ async def get_job(
     prefer: Prefer = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Return the job; with `wait_s`, when it has ended. A failed job is a 200 with an `error`."""
+    """Return the job; with `wait_s`, when it has ended. A failed job is a 200 with an `error`.
+
+    With a result database, a job is returned from there once the ledger has forgotten it.
+    """
     ledger: AsyncLedger = request.app.state.ledger
-    record = await job_of(ledger, request.app.state.settings, id_in(job_id))
+    state = request.app.state
+    record = await job_or_row(ledger, state.settings, id_in(job_id), state.forgotten)
     wished_s = preferred_wait_s(prefer) if wait_s is None else wait_s
     if wished_s:
         record = await when_ended(record, wished_s, ledger, request.app.state.changes, request.receive)

@@ -11,6 +11,7 @@ from fastapi import Depends, Path
 from pydantic import ConfigDict, Field, model_validator
 
 from api.deps import Ledger, Settings
+from api.forgotten import Forgotten
 from api.http.models import In
 from api.http.page_tokens import TOKEN_MAX, next_id_of, page_token
 from api.http.paths import text_of
@@ -104,12 +105,17 @@ async def find(ledger: AsyncLedger, settings: BrokerSettings, job_id: str) -> Re
 
     Raises `Problem`: 404 for a step, 410 if its retention has ended.
     """
+    found = await _look_for(ledger, settings, job_id)
+    return found if isinstance(found, NotThere) else job_among(found, job_id)
+
+
+async def _look_for(ledger: AsyncLedger, settings: BrokerSettings, job_id: str) -> Record | Gone | Unknown | NotThere:
     found = await ledger.read(job_id)
     if isinstance(found, Unknown):
         if missing := await adopt_missing(ledger, settings, [job_id]):
             return missing[job_id]
         found = await ledger.read(job_id)
-    return job_among(found, job_id)
+    return found
 
 
 async def adopt_missing(
@@ -133,6 +139,17 @@ async def job_of(ledger: AsyncLedger, settings: BrokerSettings, job_id: str) -> 
     if isinstance(found, NotThere):
         raise unknown_job(job_id, found)
     return found
+
+
+async def job_or_row(ledger: AsyncLedger, settings: BrokerSettings, job_id: str, forgotten: Forgotten | None) -> Record:
+    """Return the job, from its rows if the ledger has forgotten it. Raises `Problem` as `job_of`, or 503; see there."""
+    found = await _look_for(ledger, settings, job_id)
+    is_there = isinstance(found, Record) or (isinstance(found, Gone) and found.is_deleted)
+    if forgotten is not None and not is_there and (row := await forgotten.read(job_id)) is not None:
+        found = row
+    if isinstance(found, NotThere):
+        raise unknown_job(job_id, found)
+    return job_among(found, job_id)
 
 
 async def _found(job_id: JobId, ledger: Ledger, settings: Settings) -> Record:

@@ -47,6 +47,7 @@ class _Reading:
     jobs: dict[str, int]  # by state
     queues: list[QueueState]
     workers: list[WorkerState]
+    rows: tuple[int, float] | None  # how many wait, and seconds that the oldest has; None without a result database
 
 
 class TaskMetrics(Collector):
@@ -74,17 +75,20 @@ class TaskMetrics(Collector):
         yield from _of_events(reading.events)
         yield from _of_queues(reading)
         yield from _of_workers(reading.workers)
+        if reading.rows is not None:
+            yield from _of_rows(*reading.rows)
 
     def _read(self) -> _Reading:
         names, states = known_queues(), list(State)
         reply = self._ledger.call("metrics", {"queues": names, "states": states})
-        counters, events, jobs, queues, workers = reply
+        counters, events, jobs, queues, workers, rows = reply
         return _Reading(
             counters=_by_name(counters, LABELS_OF_COUNTERS),
             events=_by_name(events, LABELS_OF_EVENTS),
             jobs=dict(zip(states, jobs, strict=True)),
             queues=[parse_queue(name, queue) for name, queue in zip(names, queues, strict=True)],
             workers=[parse_worker(*worker) for worker in workers],
+            rows=(int(rows[0]), int(rows[1]) / 1e3) if rows else None,
         )
 
 
@@ -208,6 +212,15 @@ def _of_workers(workers: Sequence[WorkerState]) -> Iterator[Metric]:
     )
     active: Series = {(worker.about.name,): len(worker.active) for worker in workers}
     yield _gauge("celery_worker_tasks_active", "Tasks that the worker is running.", ("hostname",), active)
+
+
+def _of_rows(waiting: int, oldest_s: float) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "celeriac_rows_waiting", "Jobs and steps that are not written to the result database yet.", value=waiting
+    )
+    yield GaugeMetricFamily(
+        "celeriac_rows_oldest_waiting_seconds", "Age of the row that has waited longest.", value=oldest_s
+    )
 
 
 def _kind(kind: str) -> str:

@@ -161,7 +161,8 @@ def _broker_settings(environment: Mapping[str, str]) -> BrokerSettings:
     try:
         return BrokerSettings(
             broker_url=environment["CELERY_BROKER_URL"],
-            ledger_url=environment.get("CELERIAC_LEDGER_URL") or environment.get("CELERY_RESULT_BACKEND", ""),
+            ledger_url=environment.get("CELERIAC_LEDGER_URL", ""),
+            result_backend=environment.get("CELERY_RESULT_BACKEND", ""),
         )
     except ValueError as wrong:
         raise CannotStart(f"The broker's settings are invalid: {redact(str(wrong))}") from None

@@ -12,11 +12,21 @@ from shared.contract.options import PRIORITIES
 from shared.environment import read
 from shared.ledger.keys import KeySettings
 
+_REDIS = frozenset({"redis", "rediss"})
+_DATABASE = "db+"  # how Celery marks a database as its result backend; the rest is SQLAlchemy's URL
+_DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
+_DATABASES = frozenset({*_DRIVERS, "sqlite"})
+
 
 class BrokerSettings(KeySettings):
     """Broker, ledger, artifact store, and times such as retention. Shared by gateway and workers."""
 
-    model_config = SettingsConfigDict(env_prefix="CELERIAC_", populate_by_name=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="CELERIAC_",
+        populate_by_name=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # the URLs have passwords
+    )
 
     broker_url: str = Field(
         default="redis://127.0.0.1:6379/0",
@@ -25,8 +35,19 @@ class BrokerSettings(KeySettings):
     )
     ledger_url: str = Field(
         default="",
-        validation_alias=AliasChoices("ledger_url", "CELERY_RESULT_BACKEND"),
-        description="Redis that holds the ledger and Celery's results; default: the broker, if that is Redis.",
+        description="Redis that holds the ledger and Celery's results; default: CELERY_RESULT_BACKEND or the broker, "
+        "if that is Redis.",
+    )
+    result_backend: str = Field(
+        default="",
+        validation_alias=AliasChoices("result_backend", "CELERY_RESULT_BACKEND"),
+        description="The ledger, or a database that also gets a row for each job, step and attempt that has ended: "
+        "db+postgresql://, db+mysql://, db+mariadb:// or db+sqlite://.",
+    )
+    rows_retention_s: float = Field(
+        default=365 * 86_400,
+        gt=0,
+        description="Seconds for which rows are kept in the result database after a job has ended.",
     )
     store_url: str = Field(default="data/artifacts", description="Root of the artifact store: a folder or fsspec URL.")
     retention_s: float = Field(
@@ -70,6 +91,14 @@ class BrokerSettings(KeySettings):
 
     @model_validator(mode="after")
     def _ledger_is_redis(self) -> BrokerSettings:
+        scheme = urlsplit(self.result_backend).scheme
+        if scheme.startswith(_DATABASE):
+            if scheme.removeprefix(_DATABASE).partition("+")[0] not in _DATABASES:
+                raise ValueError(_refused_backend(scheme))
+        elif scheme in _REDIS:
+            self.ledger_url = self.ledger_url or self.result_backend
+        elif self.result_backend:
+            raise ValueError(_refused_backend(scheme))
         if not self.ledger_url:
             if not self.uses_redis:
                 raise ValueError(
@@ -77,7 +106,7 @@ class BrokerSettings(KeySettings):
                     "set CELERIAC_LEDGER_URL=redis://host:6379/0"
                 )
             self.ledger_url = self.broker_url
-        if urlsplit(self.ledger_url).scheme not in {"redis", "rediss"}:
+        if urlsplit(self.ledger_url).scheme not in _REDIS:
             raise ValueError(
                 "CELERIAC_LEDGER_URL, or CELERY_RESULT_BACKEND, must name Redis or Valkey, which holds the ledger, "
                 "such as redis://host:6379/0"
@@ -86,7 +115,15 @@ class BrokerSettings(KeySettings):
 
     @property
     def uses_redis(self) -> bool:
-        return urlsplit(self.broker_url).scheme in {"redis", "rediss"}
+        return urlsplit(self.broker_url).scheme in _REDIS
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy's URL of the result database, with a driver; empty if there is none."""
+        scheme, separator, rest = self.result_backend.removeprefix(_DATABASE).partition("://")
+        if not self.result_backend.startswith(_DATABASE):
+            return ""
+        return f"{_DRIVERS.get(scheme, scheme)}{separator}{rest}"
 
     @property
     def shares_redis(self) -> bool:
@@ -99,6 +136,14 @@ class BrokerSettings(KeySettings):
         Kombu's Redis transport delivers priority 0 first; RabbitMQ and SQS deliver 9 first.
         """
         return PRIORITIES - 1 - priority if self.uses_redis else priority
+
+
+def _refused_backend(scheme: str) -> str:
+    return (
+        f"CELERY_RESULT_BACKEND cannot be {scheme or 'without a scheme'}: use redis://host:6379/0 for the ledger, or "
+        "db+postgresql://, db+mysql://, db+mariadb:// or db+sqlite:/// for a database that gets a row for each ended "
+        "job, beside the ledger in Redis (CELERIAC_LEDGER_URL)"
+    )
 
 
 @lru_cache

@@ -17,6 +17,7 @@ from shared.ledger.states import STEP_STATES
 T = TypeVar("T")
 EVENTS_KEPT = 2_000  # of a job and its steps, at least
 MOST_CHILDREN = 1_000  # of a job
+ROWS_WAITING = 100_000  # rows of the result database for which ended jobs are kept past their retention
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -328,6 +329,8 @@ def parse_listed(flat: Sequence[str]) -> Record | Damaged:
 class Gone(NamedTuple):
     """The job existed; its retention has ended."""
 
+    is_deleted: bool = False  # by a client, and its rows in the result database are not deleted yet
+
 
 class Unknown(NamedTuple):
     """The job never existed."""
@@ -374,4 +377,4 @@ def parse_read(reply: Sequence[Any]) -> Record | Gone | Unknown:
     what, *found = reply
     if what == "found":
         return parse_record(found[0], found[1:])
-    return Gone() if what == "gone" else Unknown()
+    return Unknown() if what == "unknown" else Gone(is_deleted=what == "deleted")

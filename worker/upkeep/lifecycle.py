@@ -26,6 +26,7 @@ from shared.errors import DefinitionError
 from shared.ledger.backend import OWNER_VARIABLE, LedgerBackend
 from shared.ledger.client import Ledger
 from shared.ledger.server import bounded
+from shared.rows.packages import refuse_missing_packages
 from shared.storage import ArtifactStore
 from shared.texts import redact
 from shared.workflows.definition import is_only_planned
@@ -41,6 +42,7 @@ from worker.upkeep.keeper import Keeper
 from worker.upkeep.periodic import Periodic
 from worker.upkeep.presence import Heartbeat
 from worker.upkeep.pulse import Pulse
+from worker.upkeep.rows.starting import RowsProcess
 from worker.upkeep.warden import Warden
 from worker.upkeep.watchdog import Watchdog
 
@@ -65,6 +67,7 @@ class Lifecycle:
         self._pid = 0
         self._deadlines: deadlines.Deadlines
         self._warden: Warden
+        self._rows: RowsProcess
 
     def on_init(self, sender: Any, **_: Any) -> None:
         """Set the claim owner id before children are forked. Refuse to run without tasks or with an unsafe broker.
@@ -83,6 +86,7 @@ class Lifecycle:
         self._pid = os.getpid()
         self._scratch = scratch.make_root()
         settings = broker_settings()
+        refuse_missing_packages(settings.database_url)
         ArtifactStore(settings.store_url)  # an invalid URL is an error now, not in the first job
         try:
             refuse_unsafe(_client(settings.ledger_url), allow_volatile=settings.allow_volatile_broker)
@@ -91,6 +95,7 @@ class Lifecycle:
         self._deadlines = deadlines.Deadlines()
         self._warden = Warden(self._deadlines)
         self._warden.start()
+        self._rows = RowsProcess(settings)
 
     def on_ready(self, sender: Any, **_: Any) -> None:
         """Start custodian and keeper, with separate connections. `sender` is Celery's consumer."""
@@ -121,6 +126,7 @@ class Lifecycle:
         def look_and_keep() -> None:
             watchdog.look()
             self._warden.start()
+            self._rows.start()
             custodian.round()
 
         keeper = Keeper(
@@ -152,6 +158,7 @@ class Lifecycle:
         if self._custodian is not None:
             self._custodian.give_back()
         LedgerBackend.later = None
+        self._rows.stop()
         self._warden.stop()
         shutil.rmtree(self._scratch, ignore_errors=True)
 

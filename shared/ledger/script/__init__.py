@@ -1,7 +1,8 @@
 """The ledger's script, assembled from its parts.
 
 It is one library of functions of the server, so that transitions share code, and the server loads it only once. A part
-begins by declaring, for luacheck, what it uses of which other part; it uses only parts before it.
+begins by declaring, for luacheck, what it uses of which other part; it uses only parts before it. A part that no other
+uses is a block: Lua has room for 200 local variables outside of blocks.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 from shared.ledger.counters import lua_bounds
 from shared.ledger.envelopes import lua_forms
 from shared.ledger.keys import Keys
-from shared.ledger.records import EVENTS_KEPT, MOST_CHILDREN
+from shared.ledger.records import EVENTS_KEPT, MOST_CHILDREN, ROWS_WAITING
 from shared.ledger.states import lua_states
 
 #: The parts in order, by folder.
@@ -46,6 +47,7 @@ PARTS = {
         "workers",
         "metrics",
         "unclaimed",
+        "writing",
     ),
 }
 #: The transitions that only read: the server runs them even while its memory or disk is full.
@@ -134,7 +136,7 @@ def library(keys: Keys) -> Library:
 
 def lua_limits() -> str:
     """Return the limits that the callers share with the script, as Lua."""
-    return f"local EVENTS_KEPT, MOST_CHILDREN = {EVENTS_KEPT}, {MOST_CHILDREN}"
+    return f"local EVENTS_KEPT, MOST_CHILDREN, ROWS_WAITING = {EVENTS_KEPT}, {MOST_CHILDREN}, {ROWS_WAITING}"
 
 
 def _registered(name: str) -> str:

@@ -36,7 +36,7 @@ class Worker:
 
     @property
     def children(self) -> list[int]:
-        """Process ids of its pool and of its warden."""
+        """Process ids of its pool, of its warden and of its writer of rows."""
         return [
             int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         ]
@@ -44,7 +44,9 @@ class Worker:
     @property
     def pool(self) -> list[int]:
         """Process ids of its pool, whose processes run jobs."""
-        return [pid for pid in self.children if b"warden" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        others = (b"worker.upkeep.warden", b"worker.upkeep.rows")
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.children}
+        return [pid for pid, command in commands.items() if not any(other in command for other in others)]
 
     def kill(self) -> None:
         """End it as the kernel would: no handler runs."""

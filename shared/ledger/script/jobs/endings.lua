@@ -4,7 +4,7 @@
 -- luacheck: read globals CELERY_STATUS (states)
 -- luacheck: read globals NOW change count record_key set (records)
 -- luacheck: read globals bucket emit_state (events)
--- luacheck: read globals celery_exception error_document store_celery_result (results)
+-- luacheck: read globals celery_exception error_document note_row store_celery_result (results)
 -- luacheck: read globals keep_lineage unrefer (files)
 -- luacheck: read globals enter unlist (holds)
 -- luacheck: globals settle (steps)
@@ -17,6 +17,7 @@ local function close_attempt(record, outcome)
   last.finished_at_ms = NOW
   last.outcome = outcome
   set(record, { attempts = cjson.encode(list), attempt_open = false })
+  note_row(record.id)
   if outcome ~= 'lost' and outcome ~= 'released' then -- it ran to its end
     local lasted_ms = math.max(0, NOW - last.started_at_ms)
     count('ran|' .. record.kind .. '|' .. bucket(lasted_ms / 1000))
@@ -40,6 +41,7 @@ settle = function(record, state, outcome, alone)
   enter(record, state)
   if not record.steps then count('processed|' .. record.kind .. '|' .. state) end
   if not record.job_id then count('ended|' .. record.kind .. '|' .. state) end
+  note_row(record.id)
   local retention_ms = tonumber(record.retention_ms)
   set(record, {
     finished_at = NOW, result = outcome.result or false, error = outcome.error or false,

@@ -44,17 +44,15 @@ local function is_referred(owners)
   return false
 end
 
--- Whether a job is kept after its retention for now. It is checked again in an hour, and its record does not expire
--- before.
-local function is_postponed(record)
-  if not is_referred(file_owners(record)) then return false end
+-- Keep a job after its retention for now. It is checked again after `for_ms`, at most an hour, and its record does not
+-- expire before.
+local function postpone(record, for_ms)
   local ids = record.steps and cjson.decode(record.steps) or {}
   ids[#ids + 1] = record.id
-  change('ZADD', KEY.ended, NOW + POSTPONED_MS, record.id)
+  change('ZADD', KEY.ended, NOW + for_ms, record.id)
   if record.file_owner then change('PEXPIRE', KEY.file_owner .. record.file_owner, 2 * POSTPONED_MS, 'GT') end
   for _, id in ipairs(ids) do change('PEXPIRE', record_key(id), 2 * POSTPONED_MS, 'GT') end
   change('PEXPIRE', KEY.events .. record.id, 2 * POSTPONED_MS, 'GT')
-  return true
 end
 
 -- The files of the jobs whose steps a job reuses are kept as long as its own.

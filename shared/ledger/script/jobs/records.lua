@@ -230,6 +230,7 @@ local function remove_record(id)
   loaded[id] = false
   fields_of[record_key(id)] = nil
   change('ZREM', KEY.open_steps, id) -- of a step that did not end
+  change('ZREM', KEY.rows, id)
   change('DEL', record_key(id), KEY.result .. id, KEY.checkpoint .. id, KEY.children .. id)
 end
 

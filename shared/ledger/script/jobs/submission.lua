@@ -5,7 +5,7 @@
 -- luacheck: read globals MOST_VALUES NOW change change_alike change_hashes count field_of hand_of int (records)
 -- luacheck: read globals is_number listed load must_be must_be_text record_key set take_in_hand (records)
 -- luacheck: read globals begin_events (events)
--- luacheck: read globals store_celery_result (results)
+-- luacheck: read globals note_row store_celery_result (results)
 -- luacheck: read globals keep_lineage refer (files)
 -- luacheck: read globals has_message (messages)
 -- luacheck: read globals is_paused list_of note_published numbered order published_key (queues)
@@ -53,6 +53,7 @@ local function write_steps(steps)
     create(step)
     if step.reused_from then
       store_celery_result(step, 'SUCCESS', step.result)
+      note_row(step.id)
     elseif step.waits_for == '0' then
       start_waiting(step)
       started[#started + 1] = step
@@ -96,6 +97,7 @@ local function write(record)
   if record.unique_key then change('SET', KEY.unique .. record.unique_key, record.id) end
   if record.retried_from and redis.call('EXISTS', record_key(record.retried_from)) == 1 then
     set(hand_of(record.retried_from), { retried_as = record.id })
+    note_row(record.retried_from)
   end
   if steps then write_steps(steps) end
   start_waiting(record)

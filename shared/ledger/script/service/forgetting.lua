@@ -4,6 +4,7 @@
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals CELERY_STATUS FINAL (states)
 -- luacheck: read globals NOW change field_of id_listed listed load record_key remove_record try (records)
+-- luacheck: read globals awaits_row note_deleted (results)
 -- luacheck: read globals file_owners is_referred (files)
 -- luacheck: read globals set_aside unlist (holds)
 
@@ -48,13 +49,14 @@ local function clean(id, a)
   end
   local owners = file_owners(record)
   if is_referred(owners) or redis.call('ZSCORE', KEY.callbacks, record.id) then return { 'referred' } end
+  if not a.with_rows and awaits_row(ids) then return { 'referred' } end
   if not a.dry_run then forget(record) end
   return { 'forgotten', unpack(owners) }
 end
 
 -- clean: {ids, older_than_ms, dry_run}: delete the jobs that ended longer ago. Replies, one per job:
 -- {'forgotten', file owner...} (job and steps) | {'live'} | {'young'} | {'referred'} (a live job references its files,
--- or its callback is not submitted yet) | {'unknown'} | {'damaged'}.
+-- its callback is not submitted yet, or its row is not written yet) | {'unknown'} | {'damaged'}.
 function T.clean(a)
   local replies = {}
   for i, id in ipairs(a.ids) do
@@ -149,6 +151,8 @@ function T.discard(a)
   change('DEL', record_key(a.id), KEY.result .. a.id)
   change('DEL', KEY.events .. a.id)
   change('ZADD', KEY.gone, NOW, a.id)
+  change('ZREM', KEY.rows, a.id)
+  note_deleted(a.id)
   change('ZADD', KEY.uploads, NOW + a.files_ms, a.id)
   return { 'forgotten', a.id }
 end
@@ -161,8 +165,9 @@ function T.forget(a)
   local until_ms = record and redis.call('ZSCORE', KEY.ended, a.id)
   local is_prolonged = until_ms and until_ms - record.retention_ms > tonumber(record.finished_at) -- see keep_lineage
   if is_prolonged then return { 'referred' } end
-  local reply = clean(a.id, { older_than_ms = 0 })
+  local reply = clean(a.id, { older_than_ms = 0, with_rows = true })
   if reply[1] == 'forgotten' then
+    note_deleted(a.id)
     for n = 2, #reply do change('ZADD', KEY.uploads, NOW + a.files_ms, reply[n]) end
   end
   return reply

@@ -4,14 +4,16 @@
 -- luacheck: read globals FINAL (states)
 -- luacheck: read globals NOW change count field_of int is_number load set try (records)
 -- luacheck: read globals emit_state (events)
+-- luacheck: read globals awaits_row (results)
 -- luacheck: read globals has_message (messages)
--- luacheck: read globals POSTPONED_MS is_postponed is_referred (files)
+-- luacheck: read globals POSTPONED_MS file_owners is_referred postpone (files)
 -- luacheck: read globals first_known list_of note_published published_key (queues)
 -- luacheck: read globals admit_all enter let_go look_at_places look_at_turns publish publish_first set_aside (holds)
 -- luacheck: read globals expire (endings)
 -- luacheck: read globals lost was_away (claims)
 -- luacheck: read globals forget (forgetting)
 
+local ROW_POSTPONED_MS = 60000 -- how often it is looked whether the row of a job past its retention is written
 local STEPS_A_ROUND = 1000 -- of workflows that expire or are deleted: each takes 0.2 ms and blocks other calls
 
 local function older(key, bound, limit)
@@ -119,7 +121,18 @@ local function forget_ended(id)
   local record = load(id)
   if not record then
     change('ZREM', KEY.ended, id)
-  elseif not is_postponed(record) then
+    return
+  end
+  local ids = record.steps and cjson.decode(record.steps) or {}
+  ids[#ids + 1] = record.id
+  if is_referred(file_owners(record)) then
+    postpone(record, POSTPONED_MS)
+  elseif awaits_row(ids) then
+    postpone(record, ROW_POSTPONED_MS)
+  else
+    for _, each_id in ipairs(ids) do
+      if redis.call('ZSCORE', KEY.rows, each_id) then count('kept|row_dropped') end
+    end
     return forget(record)
   end
 end

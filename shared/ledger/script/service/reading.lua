@@ -67,12 +67,13 @@ local function legible(id)
   return #record > 0 and { 'id', id, 'damage', 'It has no id.' } or record
 end
 
--- read: {id}. Replies {'found', fields, fields of each step...} (see `legible`) | {'gone'} | {'unknown'}.
+-- read: {id}. Replies {'found', fields, fields of each step...} (see `legible`) | {'gone'} | {'deleted'} (gone, and the
+-- rows of the result database are not to be shown) | {'unknown'}.
 function T.read(a)
   local record = legible(a.id)
   if #record == 0 then
     local gone = redis.call('ZSCORE', KEY.gone, a.id)
-    return { gone and 'gone' or 'unknown' }
+    return { redis.call('ZSCORE', KEY.rows_deleted, a.id) and 'deleted' or gone and 'gone' or 'unknown' }
   end
   local replies = { 'found', record }
   local steps = field_of(a.id, 'steps')

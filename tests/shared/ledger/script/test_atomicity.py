@@ -146,6 +146,7 @@ def _furnished(ledger: Ledger, client: redis.Redis) -> tuple[str, dict[str, list
     first, second = flow.steps[0].id, flow.steps[1].id
     first_token = claimed(ledger, first).token
     ledger.call("pause", {"queue": "ml"})
+    _note_rows(ledger, client, ends, runs)
     paused = accepted(queue="ml")
     schedule = {"id": "s1", "document": json.dumps({"source": uri}), "definition": "{}", "restart": True, "most": 9}
     ledger.call("schedule_put", schedule | {"look_at": 1})
@@ -235,6 +236,12 @@ def _furnished(ledger: Ledger, client: redis.Redis) -> tuple[str, dict[str, list
         "cancel_ahead": [{"ids": ["x", waits, "y"], "reason": "r", "keep_ms": 1}],
         "turns": [{"limit": 9}],
         "discard": [{"id": waits, "files_ms": 1}],
+        "want_rows": [{"wanted_ms": 60_000}],
+        "rows": [{"owner": "w1", "lock_ms": 9_000, "wanted_ms": 60_000, "limit": 9, "most_bytes": 10**6}],
+        "rows_written": [
+            {"ids": [ends], "places": ["9"], "deleted": [runs], "deleted_places": ["9"], "refused": refused}
+            for refused in (0, 1)
+        ],
         "metrics": [{"queues": ["etl"], "states": ["queued"]}],
     }
     assert isinstance(runs_of_schedule, str)
@@ -251,6 +258,12 @@ def _rated(ledger: Ledger, client: redis.Redis) -> list[str]:
     client.delete(key("turn", "often"))
     client.zadd(key("turns"), {"often": 1})
     return [job.id for job in jobs]
+
+
+def _note_rows(ledger: Ledger, client: redis.Redis, ended: str, deleted: str) -> None:
+    ledger.call("want_rows", {"wanted_ms": 10**9})
+    client.zadd(key("rows"), {ended: 9})
+    client.zadd(key("rows_deleted"), {deleted: 9})
 
 
 def variants(arguments: Any) -> Iterator[Any]:

@@ -1,0 +1,1 @@
+"""The process beside a worker that writes rows into the result database."""
