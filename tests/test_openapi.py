@@ -38,9 +38,9 @@ const code: Answer<"/readyz">[503]["content"]["application/problem+json"]["code"
 console.log(state, code);
 """
 # Expected: what no schema can say (which queues there are, that a page token is one that was given out, that 'run_at'
-# and 'delay_s' exclude each other, that a job goes on or was deleted by a call before). Not checked: other methods on
-# /jobs/batch and the like, for GET takes that for a job's id; and every corner of batches, repetitions and schedules,
-# whose bodies are made of those of a job.
+# and 'delay_s' exclude each other, that a job goes on or was deleted by a call before, that a key was used before). Not
+# checked: other methods on /jobs/batch and the like, for GET takes that for a job's id; and every corner of batches,
+# repetitions and schedules, whose bodies are made of those of a job.
 TOLERATED = """
 [[operations]]
 include-path = ["/jobs/batch", "/jobs/cancel", "/jobs/rerun", "/jobs/validate", "/jobs/batch/validate"]
@@ -51,6 +51,10 @@ checks.unsupported_method.enabled = false
 [[operations]]
 include-path = ["/jobs", "/schedules", "/schedules/{schedule_id}", "/dead-letters"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 404, 422]
+
+[[operations]]
+include-path = ["/schedules/{schedule_id}/run"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 404, 409, 422]
 
 [[operations]]
 include-path-regex = "^/jobs/.job_id."
