@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from celery.backends.database.models import TaskExtended, TaskSet
+from sqlalchemy.dialects import mysql
 
 from shared.ledger.records import Record
 from shared.ledger.states import OnlyOfSteps, State
@@ -19,6 +20,9 @@ taskmeta: sa.Table = TaskExtended.__table__
 tasksetmeta: sa.Table = TaskSet.__table__
 for _table in (taskmeta, tasksetmeta):  # where we create them: ids that differ in case are different ids
     _table.dialect_kwargs.update(tables.ON_MYSQL)
+    for _column in _table.columns:  # MySQL's BLOB, which Celery declares, has room for 64 kB
+        if isinstance(_column.type, sa.LargeBinary):
+            _column.type = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 ID_LENGTH = 155  # of Celery's columns; a job with a longer id is only in our tables
 _SUCCESS, _RETRY, _REVOKED = State.SUCCEEDED.celery, State.RETRYING.celery, State.CANCELLED.celery
 

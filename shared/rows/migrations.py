@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 from shared.rows import tables
 from shared.rows.celerys import taskmeta, tasksetmeta
@@ -43,17 +44,22 @@ def migrate(engine: sa.Engine, steps: Sequence[Step] = STEPS) -> None:
 
 
 def _create_celerys(connection: sa.Connection) -> None:
-    """Create Celery's tables, or add the columns that `result_extended` and later versions of Celery have."""
+    """Create Celery's tables, or add the columns that `result_extended` and later versions of Celery have.
+
+    On MySQL also make room for results of more than 64 kB.
+    """
     taskmeta.metadata.create_all(connection, tables=[taskmeta, tasksetmeta])
     inspector = sa.inspect(connection)
+    is_mysql = connection.dialect.name in {"mysql", "mariadb"}
     for table in (taskmeta, tasksetmeta):
-        there = {column["name"] for column in inspector.get_columns(table.name)}
+        there = {column["name"]: column["type"] for column in inspector.get_columns(table.name)}
         quoted = connection.dialect.identifier_preparer.quote
         for column in table.columns:
-            if column.name not in there:
+            is_small = is_mysql and type(there.get(column.name)) is mysql.BLOB
+            if column.name not in there or is_small:
                 kind = column.type.compile(connection.dialect)
-                added = f"ALTER TABLE {quoted(table.name)} ADD COLUMN {quoted(column.name)} {kind}"
-                connection.execute(sa.text(added))
+                change = f"{'MODIFY' if is_small else 'ADD'} COLUMN {quoted(column.name)} {kind}"
+                connection.execute(sa.text(f"ALTER TABLE {quoted(table.name)} {change}"))
 
 
 @contextmanager
