@@ -48,7 +48,8 @@ def _lapsed(world: World) -> Actions:
 
 
 def _lost_messages(world: World) -> Actions:
-    for name in world.lists:
+    # Also of a list that never had a message: a step is published by Celery, and that message can be lost.
+    for name in {task.broker_list for task in world.tasks.values() if task.published is not None}:
         published = world.published(name)
         known, passed = world.first_known(name)
         if known is None:
