@@ -10,7 +10,9 @@ from pydantic import Field
 from api.http.models import In
 from api.http.problems import FieldError, Problem
 from api.jobs.submissions import SUBMISSION, Submission
+from shared.contract.catalogue import catalogue
 from shared.contract.options import RunOptions, SubmissionOptions
+from shared.contract.versions import NotUpgraded, upgraded
 from shared.ledger.records import Record
 from shared.ledger.states import State
 
@@ -63,12 +65,25 @@ def repetition(record: Record, wanted: RerunRequest) -> Submission:
     """Return the submission that reruns `record`, validated like any other. Raises `Problem` (422)."""
     kept: dict[str, Any] = {name: value for name, value in json.loads(record.options).items() if name in _KEPT}
     given = wanted.options.model_dump(mode="json", exclude_unset=True) if wanted.options else {}
+    params = _in_this_form(record) if wanted.params is None else wanted.params
     return SUBMISSION.check(
         json.dumps(
             {
                 "kind": record.kind,
-                "params": json.loads(record.params) if wanted.params is None else wanted.params,
+                "params": params,
                 "options": kept | given,
             }
         ).encode()
     )
+
+
+def _in_this_form(record: Record) -> dict[str, Any]:
+    """Return the parameters of a job in the form of the gateway's version of its contract. Raises `Problem` (422)."""
+    params: dict[str, Any] = json.loads(record.params)
+    contract = catalogue().get(record.kind)
+    if contract is None:  # the check says so
+        return params
+    try:
+        return upgraded(contract, params, record.accepted_version)
+    except NotUpgraded as refused:
+        raise Problem(422, "other_version", f"{refused} {refused.remedy}") from refused

@@ -52,6 +52,7 @@ def _summary(contract: AnyContract) -> dict[str, Any]:
     return {
         "kind": spec.kind,
         "family": spec.family,
+        "version": spec.version,
         "summary": spec.summary,
         "queue": spec.queue,
         "limits": spec.limits,

@@ -15,6 +15,7 @@ class JobKindSummary(Out):
 
     kind: str = Field(pattern=KIND_PATTERN, description="Its name.", examples=["etl.extract_data"])
     family: str = Field(description="Its family; the workers of the family run it.")
+    version: int = Field(ge=1, description="Version of the form of its parameters.")
     summary: str = Field(description="What it does, in one line.")
     queue: str = Field(description="Its queue.")
     limits: Limits = Field(description="Time limits of one attempt.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.authors.checking import found_in
 from shared.contract.params import schema_of
+from shared.contract.versions import has_upgrade
 from shared.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def _read(path: Path) -> Description:
 
 def _described(contract: AnyContract) -> dict[str, Any]:
     return {
+        "version": contract.spec.version,
+        "upgrades": has_upgrade(contract),
         "idempotent_by": list(contract.spec.idempotent_by),
         "replaces": list(contract.spec.replaces),
         "params_schema": schema_of(contract),

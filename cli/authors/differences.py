@@ -30,9 +30,17 @@ def differences(old: Description, new: Description) -> Iterator[str]:
             continue
         if before.get("idempotent_by") != after.get("idempotent_by"):
             yield f"{kind} has another idempotent_by. Keep it: a job that runs again would repeat its side effects."
+        was, is_now = before.get("version", 1), after.get("version", 1)
+        if is_now < was:
+            yield f"{kind} has version {is_now}, and had {was}. Never lower it: accepted jobs have the higher one."
         params = _Comparison(before["params_schema"], after["params_schema"], defaults_matter=True)
         for fault in params.faults(params.giving, params.taking, ""):
-            yield f"{kind}: the parameter {fault}. Keep what was accepted: add an optional field, or a new kind."
+            if is_now > was and after.get("upgrades"):
+                continue  # upgrade() gives what was accepted this form
+            yield (
+                f"{kind}: the parameter {fault}. Keep what was accepted: add an optional field, or a new kind; or set "
+                f"version={was + 1} and write upgrade()."
+            )
         result = _Comparison(after["result_schema"], before["result_schema"], more_is_welcome=True)
         for fault in result.faults(result.giving, result.taking, ""):
             yield f"{kind}: of the result, {fault}. Keep what clients read: add a field, or a new kind."

@@ -65,6 +65,8 @@ def _together(kind: Mapping[str, Any]) -> Iterator[str]:
     if unique := kind["unique"]:
         more = ", which the next one replaces" if unique["meanwhile"] == "replace" else ""
         yield f"at most one that has not ended{of_each(unique)}{more}"
+    if kind["version"] > 1:
+        yield f"version {kind['version']} of its parameters"
     if kind["deprecated"]:
         yield f"deprecated: {kind['deprecated']}"
 

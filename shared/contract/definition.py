@@ -90,6 +90,7 @@ class Contract(BaseModel, Generic[ResultT]):
         retry: policy for transient failures.
         max_crashes: number of worker crashes after which it is quarantined.
         idempotent_by: parameters that make up the idempotency key of its side effects; default: the job's id.
+        version: number of this form of the parameters, from 1; see `upgrade`.
         processes: how many processes a worker of its queue has, if the queue is its own; default: one per processor.
         concurrency: how many of its jobs run at once, by kind or by the values of parameters; the others wait.
         rate: how often its jobs start, by kind or by the values of parameters, like `100/m`; the others wait.
@@ -115,6 +116,7 @@ class Contract(BaseModel, Generic[ResultT]):
         retry: Retry | None = None,
         max_crashes: int | None = None,
         idempotent_by: Sequence[str] = (),
+        version: int | None = None,
         processes: int | None = None,
         concurrency: Concurrency | None = None,
         rate: Rate | str | None = None,
@@ -180,6 +182,14 @@ class Contract(BaseModel, Generic[ResultT]):
         if "spec" not in vars(cls):
             raise refusal(body, [(f"{cls.__name__} has no kind, so it has no task", "Give it the class keyword kind.")])
         declare(cls, cls.spec, body)
+
+    @unless_a_parameter
+    def upgrade(cls, version: int, parameters: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002, N805 - a class method
+        """Return the parameters of a job that was accepted under an earlier `version`, in the form of this one.
+
+        A worker calls it before it checks them, and the gateway for a rerun. By default they stay as they are.
+        """
+        return parameters
 
     @classmethod
     def _keyword_faults(cls) -> Iterator[Fault]:
@@ -249,6 +259,8 @@ def _definition_faults(cls: AnyContract) -> Iterator[Fault]:
     if not spec.summary:
         yield "it has no docstring", "Add one; its first line is the summary in the OpenAPI document."
     yield from _parameter_name_faults(cls)
+    if spec.version == 1 and "upgrade" in vars(cls) and "upgrade" not in cls.model_fields:
+        yield "it has upgrade(), and is of version 1, before which there is none", "Set version=2."
     yield from cls._keyword_faults()
     for old in spec.replaces:
         taken = _kinds.get(old)

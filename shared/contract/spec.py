@@ -184,6 +184,7 @@ class Spec(BaseModel):
         default=None, examples=["rate='100/m', or rate=Rate(limit='100/m', by=['customer'])"]
     )
     unique: Unique | None = Field(default=None, examples=["unique=Unique(by=['customer'])"])
+    version: int = Field(default=1, ge=1, le=1_000_000, examples=["version=2"])
     processes: int | None = Field(default=None, ge=1, le=1_000, examples=["processes=2"])
     deprecated: Annotated[str, Matching("[ -~]*", "one line of ASCII, as it goes into a header")] = Field(
         default="", max_length=500, examples=["deprecated='Use acme.shout_loudly.'"]

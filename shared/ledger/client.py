@@ -125,8 +125,9 @@ class Ledger:
             **extra,
         )
         if what == "run":
-            token, attempt, retries, max_retries, upstream = rest
-            return Claim(token, int(attempt), int(retries), int(max_retries), upstream)
+            token, attempt, retries, max_retries, upstream, version = rest
+            accepted = int(version) if version else None
+            return Claim(token, int(attempt), int(retries), int(max_retries), upstream, accepted)
         return Refusal(what, rest[0] if rest else "")
 
     def renew(

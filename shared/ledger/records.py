@@ -43,6 +43,7 @@ class _Written:
     max_crashes: int  # after this number of lost workers it is quarantined
     max_retries: int  # after transient failures
     message: str | None = None  # the Celery message; None for a workflow itself and for steps that Celery publishes
+    version: int | None = None  # of the contract, if that is higher than 1
     contract: str | None = None  # fingerprint of the contract that accepted the parameters
     options: str = "{}"  # JSON object, as submitted
     tags: tuple[str, ...] = ()
@@ -209,6 +210,11 @@ class Record(_Written):
     listed_as: str | None = None  # of an adopted job: its entry in lists, see `ids.id_listed`
 
     @property
+    def accepted_version(self) -> int | None:
+        """The version of the contract under which it was accepted; None if no gateway has accepted it."""
+        return None if self.contract is None else self.version or 1
+
+    @property
     def place(self) -> str:
         """The job's entry in lists, by which they are sorted."""
         return self.listed_as or self.id
@@ -256,7 +262,18 @@ def _writer(*names: str) -> Callable[[_Written], dict[str, str]]:
 
 
 _entry_fields = _writer(*(field.name for field in fields(_Written)))
-_SHARED = ("kind", "contract", "queue", "priority", "retention_ms", "max_crashes", "max_retries", "options", "tags")
+_SHARED = (
+    "kind",
+    "contract",
+    "version",
+    "queue",
+    "priority",
+    "retention_ms",
+    "max_crashes",
+    "max_retries",
+    "options",
+    "tags",
+)
 _alike_fields = _writer(*_SHARED)
 _shared = attrgetter(*_SHARED)
 _PLAIN = {field.name: field.default for field in fields(Entry)}
@@ -351,6 +368,7 @@ class Claim(NamedTuple):
     retries: int
     max_retries: int
     upstream: str = "[]"  # JSON array: the results of the previous steps, null for a failed one with `may_fail`
+    version: int | None = None  # of the contract under which it was accepted, see `Record.accepted_version`
 
 
 class Refusal(NamedTuple):

@@ -17,9 +17,9 @@ from pydantic_core import to_json
 from shared.broker.messages import Composer, MessageOptions
 from shared.broker.settings import BrokerSettings
 from shared.contract.definition import AnyContract, Contract
-from shared.contract.fingerprints import fingerprint
 from shared.contract.keys import counted_by, counts_under, key_of
 from shared.contract.options import RunOptions, SubmissionOptions
+from shared.contract.versions import fingerprint
 from shared.ledger.ids import uuid7
 from shared.ledger.records import Entry, Record
 from shared.ledger.states import State
@@ -202,6 +202,7 @@ class Planner:
         return {
             "kind": spec.kind,
             "priority": options.priority,
+            "version": spec.version if spec.version > 1 else None,
             "max_crashes": spec.max_crashes,
             "max_retries": spec.retry.max_retries if options.max_retries is None else options.max_retries,
             **self._service_policy,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, Field
 
 from shared.contract.definition import Concurrency, Contract, Limits, Rate, Unique
@@ -82,6 +84,28 @@ class CallCustomer(
     """Call a customer, each at most once an hour."""
 
     customer: str = Field(description="The customer.")
+
+
+class WeighCustomer(
+    Contract[Served],
+    kind="acme.weigh_customer",
+    queue="etl",
+    limits=Limits(soft_s=60, hard_s=90),
+    version=3,
+    replaces=["acme.measure_customer"],
+    examples=[{"customer": "a", "mass_g": 70_000}],
+):
+    """Weigh a customer. Version 1 had `weight_kg`."""
+
+    customer: str = Field(description="The customer.")
+    mass_g: int = Field(gt=0, description="What the customer said, in grams.")
+
+    @classmethod
+    def upgrade(cls, version: int, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Return grams for the kilograms of version 1; in version 2 only the texts were others."""
+        if version == 1:
+            parameters["mass_g"] = parameters.pop("weight_kg") * 1_000
+        return parameters
 
 
 class ServeAll(

@@ -5,7 +5,16 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.acme.kept import AuditCustomer, CallCustomer, DrawCustomer, GreetPerson, MailCustomer, ServeCustomer, Served
+from tests.acme.kept import (
+    AuditCustomer,
+    CallCustomer,
+    DrawCustomer,
+    GreetPerson,
+    MailCustomer,
+    ServeCustomer,
+    Served,
+    WeighCustomer,
+)
 from worker.runtime.run import Run
 
 
@@ -51,6 +60,13 @@ def call_customer(job: CallCustomer, run: Run) -> Served:
     """Call a customer; no side effects."""
     run.log("called")
     return Served(customer=job.customer)
+
+
+@WeighCustomer.task
+def weigh_customer(job: WeighCustomer, run: Run) -> Served:
+    """Weigh a customer; no side effects."""
+    run.log("weighed")
+    return Served(customer=f"{job.customer}: {job.mass_g} g")
 
 
 @GreetPerson.task

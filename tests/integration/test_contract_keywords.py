@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
-KEPT = {"CELERIAC_CONTRACTS": "tests.acme.kept", "CELERIAC_TASKS": "tests.acme.kept_tasks"}
+KEPT = {
+    "CELERIAC_CONTRACTS": "tests.acme.kept",
+    "CELERIAC_TASKS": "tests.acme.kept_tasks",
+    "CELERIAC_UNKNOWN_KIND_S": "2",
+}
 
 
 class Hailed(BaseModel):
@@ -47,6 +52,23 @@ class HailPerson(
     """Greet a person, as the version before called it."""
 
     customer: str = Field(description="The person.")
+
+
+class Measured(Contract[Hailed]):
+    """What all versions before the contract of `acme.weigh_customer` have."""
+
+    customer: str = Field(description="The person.")
+    weight_kg: int = Field(description="In kilograms.")
+
+
+class MeasureFirst(
+    Measured,
+    kind="acme.measure_customer",
+    queue="etl",
+    limits=Limits(soft_s=60, hard_s=90),
+    examples=[{"customer": "a", "weight_kg": 70}],
+):
+    """Weigh a customer, in version 1."""
 
 
 @pytest.fixture(scope="module")
@@ -254,12 +276,12 @@ def test_a_deprecated_kind_says_so(jobs: Jobs) -> None:
 
 @pytest.fixture
 def accept_old(settings: BrokerSettings) -> Iterator[Callable[..., str]]:
-    """Return a function that submits a job of the old kind as a gateway of the version before."""
+    """Return a function that submits a job of an old kind as a gateway of the version before."""
     planner = Planner(settings, Composer(settings))
     with redis.Redis.from_url(settings.ledger_url) as client:
 
-        def accept(customer: str, **options: Any) -> str:
-            entry = planner.entry(prepare(HailPerson(customer=customer), SubmissionOptions(**options)))
+        def accept(job: Contract[Any], *, version: int | None = None, **options: Any) -> str:
+            entry = replace(planner.entry(prepare(job, SubmissionOptions(**options))), version=version)
             Ledger(client).accept(Submission(jobs=[entry]))
             return entry.id
 
@@ -270,7 +292,7 @@ def test_a_message_of_a_replaced_kind_runs_on_the_new_contract(
     jobs: Jobs, settings: BrokerSettings, accept_old: Callable[..., str]
 ) -> None:
     """One that the ledger accepted before the upgrade, and one of another Celery client."""
-    job = jobs.ended(accept_old("old"))
+    job = jobs.ended(accept_old(HailPerson(customer="old")))
     assert (job["kind"], job["result"]) == ("acme.hail_person", {"customer": "old"})
     sent: AsyncResult[Any] = make_celery(settings).send_task(
         "acme.hail_person", kwargs={"customer": "older"}, queue="etl"
@@ -289,9 +311,38 @@ def test_a_replaced_kind_is_submitted_scheduled_and_rerun_as_the_new_one(
     assert made.status_code == 201, made.text
     ran = http_client.post(f"{url}/schedules/{made.json()['id']}/run")
     assert jobs.ended(ran.json()["id"])["result"] == {"customer": "c"}
-    waiting = accept_old("d", delay_s=3_600)
+    waiting = accept_old(HailPerson(customer="d"), delay_s=3_600)
     assert jobs.cancel(waiting) in {200, 202}
     again = http_client.post(f"{url}/jobs/{waiting}/rerun", json={"params": {"customer": "e"}})
     assert again.status_code == 202, again.text
     job = jobs.ended(again.json()["id"])
     assert (job["kind"], job["result"]) == ("acme.greet_person", {"customer": "e"})
+
+
+def test_a_job_of_an_earlier_version_runs_in_the_form_of_this_one(jobs: Jobs, accept_old: Callable[..., str]) -> None:
+    """As the author says; a rerun, too. One of a middle version, which nothing was changed in, runs as it is."""
+    job = jobs.ended(accept_old(MeasureFirst(customer="a", weight_kg=70)))
+    assert job["result"] == {"customer": "a: 70000 g"}
+    later = accept_old(MeasureFirst(customer="b", weight_kg=80), delay_s=3_600)
+    assert jobs.cancel(later) in {200, 202}
+    again = http_client.post(f"{jobs.gateway.url}/jobs/{later}/rerun")
+    assert again.status_code == 202, again.text
+    assert jobs.ended(again.json()["id"])["result"] == {"customer": "b: 80000 g"}
+    same = jobs.submit("acme.weigh_customer", {"customer": "c", "mass_g": 9})
+    assert jobs.ended(same)["result"] == {"customer": "c: 9 g"}
+    assert http_client.get(f"{jobs.gateway.url}/job-kinds/acme.weigh_customer").json()["version"] == 3
+
+
+@pytest.mark.parametrize(
+    ("version", "what"), [(9, "was accepted under version 9"), (2, "accepted under version 2, in version 3")]
+)
+def test_a_job_of_a_version_that_does_not_fit_waits_for_another_worker_and_then_says_why(
+    jobs: Jobs, accept_old: Callable[..., str], version: int, what: str
+) -> None:
+    """It is put back, like a job of an unknown kind, and its failure says what to do."""
+    job_id = accept_old(MeasureFirst(customer="a", weight_kg=70), version=version)
+    wait_for(lambda: jobs.get(job_id)["waiting_reason"] == "no_worker_for_kind", "it is put back")
+    job = jobs.ended(job_id)
+    assert (job["state"], job["attempts"][0]["outcome"]) == ("failed", "released")
+    assert what in job["error"]["message"]
+    assert "then rerun the job" in job["error"]["remedy"]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from shared.contract.definition import AnyContract, Contract, Limits
+from shared.contract.versions import NotUpgraded, upgraded
 from shared.errors import TaskFailure, TimeLimitReached, as_raised
 from shared.texts import finite, json_text
 from shared.workflows.feeding import MAPPED, feed
@@ -30,27 +31,51 @@ class ParametersRefused(TaskFailure):
     """The contract of this worker refuses the parameters; no body has begun."""
 
 
-def perform(contract: AnyContract, body: Body, run: Run, kwargs: dict[str, Any], upstream: Upstream) -> str:
-    """Run `body` once with the parameters `kwargs` and the results of the steps before it."""
+def _in_this_form(contract: AnyContract, params: Mapping[str, Any], version: int | None) -> dict[str, Any]:
+    """Return parameters that were accepted under `version` as `upgraded` does. Raises `ParametersRefused`."""
     try:
-        params = feed(contract, kwargs, upstream) if upstream else kwargs
+        return upgraded(contract, params, version)
+    except NotUpgraded as refused:
+        raise ParametersRefused("other_version", str(refused), remedy=refused.remedy) from refused
+
+
+def perform(
+    contract: AnyContract,
+    body: Body,
+    run: Run,
+    kwargs: dict[str, Any],
+    upstream: Upstream,
+    *,
+    version: int | None = None,
+) -> str:
+    """Run `body` once with parameters that were accepted under `version`, and the results of the steps before it."""
+    params = _in_this_form(contract, kwargs, version)
+    try:
+        params = feed(contract, params, upstream) if upstream else params
     except ValueError as mismatch:
         raise TaskFailure(
             "invalid_parameters",
             str(mismatch),
             remedy="Correct the order of the steps before it, or fix those that failed.",
         ) from None
-    job = checked(contract, params)
+    job = checked(contract, params, version=version)
     run.idempotency_key = job.idempotency_key(run.job_id)
     return _bounded(_result(contract, body(job, run)), MAX_RESULT_BYTES)
 
 
 def perform_each(
-    contract: AnyContract, body: Body, run: Run, items: Sequence[dict[str, Any]], limits: Limits | None = None
+    contract: AnyContract,
+    body: Body,
+    run: Run,
+    items: Sequence[dict[str, Any]],
+    limits: Limits | None = None,
+    *,
+    version: int | None = None,
 ) -> str:
     """Run `body` on each item in order, each within `limits`; the first failure ends the run and names the item."""
     results = []
-    jobs = [checked(contract, params, index) for index, params in enumerate(items)]
+    given = [_in_this_form(contract, params, version) for params in items]
+    jobs = [checked(contract, params, index, version=version) for index, params in enumerate(given)]
     for index, job in enumerate(jobs):
         item = _ItemRun(run, index, len(items))
         try:
@@ -144,8 +169,10 @@ class _ItemRun(Run):
         self._whole.report()
 
 
-def checked(contract: AnyContract, params: dict[str, Any], item: int | None = None) -> Contract[Any]:
-    """Return the job with these parameters. Raises `ParametersRefused`."""
+def checked(
+    contract: AnyContract, params: dict[str, Any], item: int | None = None, *, version: int | None = None
+) -> Contract[Any]:
+    """Return the job with these parameters, accepted under `version`. Raises `ParametersRefused`."""
     try:
         return contract.model_validate_json(json.dumps(params))
     except ValidationError as invalid:
@@ -154,11 +181,13 @@ def checked(contract: AnyContract, params: dict[str, Any], item: int | None = No
             for problem in invalid.errors(include_url=False, include_input=False)
         )
         where, details = ("", {}) if item is None else (f"item {item}: ", {"item": item})
+        kind, own = contract.spec.kind, contract.spec.version
+        remedy = "Correct them; if the gateway accepted them, deploy its version of the contract on the workers."
+        if version is not None and version < own:
+            where = f"{where}accepted under version {version}, in version {own} "
+            remedy = f"Let upgrade() of {kind} give them this form, deploy it on the workers, then rerun the job."
         raise ParametersRefused(
-            "invalid_parameters",
-            f"{where}{contract.spec.kind} got invalid parameters: {problems}",
-            remedy="Correct them; if the gateway accepted them, deploy its version of the contract on the workers.",
-            **details,
+            "invalid_parameters", f"{where}{kind} got invalid parameters: {problems}", remedy=remedy, **details
         ) from None
 
 

@@ -24,8 +24,8 @@ from redis.exceptions import RedisError
 from shared.broker.adoption import adopted
 from shared.broker.settings import broker_settings
 from shared.contract.definition import AnyContract, Contract, Limits, Retry
-from shared.contract.fingerprints import fingerprint
 from shared.contract.tasks import tasks
+from shared.contract.versions import fingerprint
 from shared.errors import ClaimLost, DefinitionError, TaskFailure, TimeLimitReached, TransientFailure, as_raised
 from shared.ledger.backend import claim_owner
 from shared.ledger.client import Ledger
@@ -79,14 +79,15 @@ class Definition:
 
     def perform(self, run: Run, delivery: _Delivery, claim: Claim) -> str:
         """Run the body; return its result as JSON text."""
-        return perform(self.contract, self.body, run, delivery.kwargs, delivery.upstream(claim))
+        upstream = delivery.upstream(claim)
+        return perform(self.contract, self.body, run, delivery.kwargs, upstream, version=claim.version)
 
 
 class _Mapped(Definition):
     """Run the body for each item of a message of Celery's map or starmap."""
 
-    def perform(self, run: Run, delivery: _Delivery, claim: Claim) -> str:  # noqa: ARG002 - nothing is fed to a map
-        task, items = delivery.kwargs["task"], delivery.kwargs["it"]
+    def perform(self, run: Run, delivery: _Delivery, claim: Claim) -> str:
+        task, given = delivery.kwargs["task"], delivery.kwargs["it"]
         if has_place(self.contract):
             raise TaskFailure(
                 "not_for_maps",
@@ -94,9 +95,10 @@ class _Mapped(Definition):
                 remedy="Submit them as jobs, or as steps of a group.",
             )
         names, limits = task["options"].get(PARAMETERS), task["options"].get(ITEM_LIMITS)
-        step = MapStep("", self.contract, task["kwargs"], items=tuple(items), names=names and tuple(names))
+        step = MapStep("", self.contract, task["kwargs"], items=tuple(given), names=names and tuple(names))
         within = limits and Limits(soft_s=limits[0], hard_s=limits[1])
-        return perform_each(self.contract, self.body, run, step.item_params(), within)
+        items = step.item_params()
+        return perform_each(self.contract, self.body, run, items, within, version=claim.version)
 
 
 def runs(

@@ -18,7 +18,7 @@ from shared.contract.spec import Fault, FedFromUpstream
 
 _SECRETS = (SecretStr, SecretBytes, Secret)
 _DESCRIBED = {str, int, float, bool, type(None), list, dict, tuple, set, frozenset, types.UnionType, datetime, date}
-_STEPS_BACK = {"task"}  # see `unless_a_parameter`: ml.train_model had such a parameter first
+_STEPS_BACK = {"task", "upgrade"}  # see `unless_a_parameter`: kinds had such parameters first
 _A_URI = "artifact://00000000-0000-0000-0000-000000000000/0/file"
 _OWN_CONFIG = ("extra", "strict", "frozen", "allow_inf_nan")
 

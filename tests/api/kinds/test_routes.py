@@ -22,6 +22,7 @@ def test_list_is_the_catalogue(api: httpx.Client) -> None:
     assert extract == {
         "kind": "etl.extract_data",
         "family": "etl",
+        "version": 1,
         "summary": "Stage a source as one Parquet artifact.",
         "queue": "etl",
         "limits": {"soft_s": 3540, "hard_s": 3600},

@@ -96,7 +96,8 @@ def test_what_accepted_jobs_would_fail_with_is_named(old: dict[str, Any], new: d
     """With the path of the parameter, and what to do."""
     (found,) = [text for text in differences(described(old), described(new)) if said in text]
     assert found.startswith("acme.shout_text: the parameter ")
-    assert found.endswith("Keep what was accepted: add an optional field, or a new kind.")
+    said_last = "add an optional field, or a new kind; or set version=2 and write upgrade()."
+    assert found.endswith(f"Keep what was accepted: {said_last}")
 
 
 @pytest.mark.parametrize(
@@ -125,3 +126,25 @@ def test_a_kind_is_not_removed_but_replaced() -> None:
     assert list(differences(old, {"acme.cry_text": after})) == []
     (other,) = differences(old, {"acme.shout_text": old["acme.shout_text"] | key})
     assert other.startswith("acme.shout_text has another idempotent_by")
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "said"),
+    [
+        ({}, {"version": 2, "upgrades": True}, []),
+        ({"version": 2}, {"version": 3, "upgrades": True}, []),
+        ({}, {"version": 2, "upgrades": False}, ["set version=2 and write upgrade()"]),
+        ({"version": 2}, {"version": 2, "upgrades": True}, ["set version=3 and write upgrade()"]),
+        ({"version": 3}, {"version": 2, "upgrades": True}, ["Never lower it", "set version=4 and write upgrade()"]),
+    ],
+)
+def test_another_form_of_the_parameters_needs_a_higher_version(
+    was: dict[str, Any], now: dict[str, Any], said: list[str]
+) -> None:
+    """And what becomes of the old one."""
+    old, new = described({"kg": (int, 1)}), described({"mass_g": (int, 1)})
+    old["acme.shout_text"] |= was
+    new["acme.shout_text"] |= now
+    found = list(differences(old, new))
+    assert len(found) == len(said)
+    assert all(expected in each for each, expected in zip(found, said, strict=True))

@@ -14,7 +14,7 @@ from cli.pages.kind import show_kind
 def kind(**more: Any) -> dict[str, Any]:
     """Return a kind as the gateway writes it."""
     said = {"kind": "acme.serve_customer", "summary": "Serve.", "description": "", "queue": "etl", "examples": []}
-    together = {"concurrency": None, "rate": None, "unique": None, "deprecated": None}
+    together = {"concurrency": None, "rate": None, "unique": None, "deprecated": None, "version": 1}
     limits = {"limits": {"soft_s": 50, "hard_s": 60}, "retry": {"max_retries": 3}}
     return {**said, **together, **limits, "params_schema": {}, **more}
 
@@ -30,6 +30,7 @@ def kind(**more: Any) -> dict[str, Any]:
             {"unique": {"by": [], "meanwhile": "replace"}},
             ["at most one that has not ended, which the next one replaces"],
         ),
+        ({"version": 2}, ["version 2 of its parameters"]),
         ({"deprecated": "Use acme.greet_person."}, ["deprecated: Use acme.greet_person."]),
     ],
 )

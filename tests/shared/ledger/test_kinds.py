@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared.contract.fingerprints import fingerprint
+from shared.contract.versions import fingerprint
 from shared.jobs.report import GenerateReport
 from shared.ledger.client import Ledger
 from tests.support.ledgers import ERROR, claimed, entry, record
@@ -91,7 +91,7 @@ def test_a_fingerprint_is_that_of_the_version() -> None:
 
     def elsewhere(module: str, contract: str, seed: str = "1") -> str:
         program = f"from {module} import {contract} as found\n"
-        program += "from shared.contract.fingerprints import fingerprint\nprint(fingerprint(found))"
+        program += "from shared.contract.versions import fingerprint\nprint(fingerprint(found))"
         env = {**os.environ, "PYTHONHASHSEED": seed}
         return subprocess.check_output([sys.executable, "-c", program], env=env, text=True).strip()
 

@@ -59,15 +59,18 @@ local function adopt(record)
 end
 
 local function right_to_run(record)
-  return { 'run', record.token, record.attempt, record.retries or '0', record.max_retries, upstream_of(record) }
+  local version = record.contract and (record.version or '1') or ''
+  return {
+    'run', record.token, record.attempt, record.retries or '0', record.max_retries, upstream_of(record), version,
+  }
 end
 
 -- claim: {id, root?, owner, worker, lease_ms, message, delivery, adopt?, place?}. `root` is the job of a step.
 -- `delivery` is an id of this delivery, so that a claim whose reply was lost can be repeated. `adopt` is a record for a
 -- job that another Celery client sent without the gateway. `place` has the concurrency key and the limit of a kind for
 -- which only a worker knows them.
--- Replies {'run', token, attempt, retries, max_retries, upstream} or {'busy'|'early'|'held'|'unknown'} or a final
--- state; 'succeeded' with the result.
+-- Replies {'run', token, attempt, retries, max_retries, upstream, version of the contract or ''}, or
+-- {'busy'|'early'|'held'|'unknown'} or a final state; 'succeeded' with the result.
 function T.claim(a)
   local record = load(a.id)
   if not record then
