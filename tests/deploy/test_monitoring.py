@@ -77,6 +77,7 @@ def exported(valkey: Server) -> dict[str, set[str]]:
             key("counters"), mapping=dict.fromkeys([*counted, f"ran|{kind}|1", f"ran_ms|{kind}", "kept|expired"], 1)
         )
         told = [f"failed|TaskFailure|w1@host|{kind}|etl", f"succeeded|w1@host|{kind}|etl"]
+        client.set(key("rows_wanted"), 1)
         client.hset(key("event_counters"), mapping=dict.fromkeys([*told, f"ran_us|w1@host|{kind}|etl"], 1))
         about = AboutWorker("w1@host", "host", 1, ("etl",), concurrency=1, started_at=0, versions={})
         Presence(Ledger(client), owner="w1", lease_s=60).heartbeat(about, queues=["etl"], jobs=[])

@@ -198,5 +198,6 @@ def test_where_nothing_listens(form: str) -> None:
         with pytest.raises(Unreachable, match=f"{url} does not respond: "):
             client.get("x")
         assert 0.1 < time.monotonic() - begun < 30
-    with client_of(form, "ftp://127.0.0.1") as client, pytest.raises(Unreachable):
+    not_http = "ftp://127.0.0.1"
+    with pytest.raises(Unreachable, match=f"{not_http} is not a URL"), client_of(form, not_http) as client:
         client.get("x")

@@ -156,7 +156,7 @@ def test_hostile_and_impossible_requests(service: tuple[Jobs, Worker], source: d
 
 
 def test_the_worker_forks_from_a_main_process_without_threads_of_libraries(service: tuple[Jobs, Worker]) -> None:
-    """Numeric libraries start none before children are forked: Celery's, custodian and keeper are all there are."""
+    """Numeric libraries start none before children are forked: Celery's, custodian, keeper, turns are all there are."""
     _, worker = service
     threads = [path.read_text() for path in Path(f"/proc/{worker.process.pid}/task").glob("*/comm")]
-    assert len(threads) == 3, threads
+    assert len(threads) == 4, threads

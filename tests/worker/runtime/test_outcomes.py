@@ -200,4 +200,4 @@ def test_the_main_process_has_only_the_threads_it_names(service: tuple[Jobs, Wor
     """Children are forked from it, so no library may have started a thread pool there (docs/decisions)."""
     _, worker = service
     names = [path.read_text().strip() for path in Path(f"/proc/{worker.process.pid}/task").glob("*/comm")]
-    assert len(names) == 3, names  # the main thread, the custodian and the keeper
+    assert len(names) == 4, names  # the main one, and those of the custodian, the keeper and the keeper's turns
