@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import redis
@@ -135,9 +135,10 @@ def _warm_up(dispatch: Dispatch) -> None:
 
 def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     """Return the gateway. Raises `DefinitionError` for unsafe `settings`; those of the environment end the program."""
-    settings = settings or _settings_of_this_process()
-    settings.refuse_open_door()
-    refuse_missing_packages(settings.database_url)
+    with refusal_ends_the_program() if settings is None else nullcontext():
+        settings = settings or gateway_settings()
+        settings.refuse_open_door()
+        refuse_missing_packages(settings.database_url)
     app = FastAPI(
         title="Celeriac",
         version=__version__,
@@ -166,13 +167,6 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         CorrelationIdMiddleware, generator=random_hex
     )  # outermost, because the others use the request's id
     return app
-
-
-def _settings_of_this_process() -> GatewaySettings:
-    with refusal_ends_the_program():
-        settings = gateway_settings()
-        settings.refuse_open_door()
-    return settings
 
 
 def _components() -> dict[str, Any]:

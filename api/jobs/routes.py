@@ -163,12 +163,12 @@ async def get_job(
 
     With a result database, a job is returned from there once the ledger has forgotten it.
     """
-    ledger: AsyncLedger = request.app.state.ledger
     state = request.app.state
+    ledger: AsyncLedger = state.ledger
     record = await job_or_row(ledger, state.settings, id_in(job_id), state.forgotten)
     wished_s = preferred_wait_s(prefer) if wait_s is None else wait_s
     if wished_s:
-        record = await when_ended(record, wished_s, ledger, request.app.state.changes, request.receive)
+        record = await when_ended(record, wished_s, ledger, state.changes, request.receive)
     response = cached(view.job(record), if_none_match)
     if wait_s is None and wished_s:
         response.headers["Preference-Applied"] = f"wait={wished_s:g}"
