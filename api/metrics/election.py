@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import secrets
-import socket
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +17,7 @@ from api.metrics.task_events import RELEASE
 from celeriac import start
 from shared.broker.settings import BrokerSettings
 from shared.ledger.calling.calls import NO_ANSWER
+from shared.ledger.ids import new_owner
 from shared.ledger.keys import key
 from shared.ledger.server import SOCKET_TIMEOUT_S
 
@@ -33,7 +31,7 @@ class _Candidate:
     def __init__(self, settings: BrokerSettings, client: redis.asyncio.Redis) -> None:
         self._settings = settings
         self._client = client
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._owner = new_owner()
         self._process: Process | None = None
 
     async def run(self) -> None:

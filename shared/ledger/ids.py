@@ -1,10 +1,11 @@
-"""UUID version 7 (RFC 9562): job ids that sort by time of creation."""
+"""Ids of jobs, which are UUID version 7 (RFC 9562) and sort by time of creation, and names of processes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import secrets
+import socket
 import threading
 import time
 from uuid import UUID
@@ -35,6 +36,11 @@ class _Random:
 _lock = threading.Lock()
 _random = _Random()
 _last = (0, 0)
+
+
+def new_owner() -> str:
+    """Return a name for this process as the owner of claims or of a lock, which no other process has."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def uuid7() -> str:

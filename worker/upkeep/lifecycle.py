@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import shutil
-import socket
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from shared.contract.catalogue import catalogue
 from shared.errors import DefinitionError
 from shared.ledger.backend import OWNER_VARIABLE, LedgerBackend
 from shared.ledger.client import Ledger
+from shared.ledger.ids import new_owner
 from shared.ledger.server import bounded
 from shared.rows.packages import refuse_missing_packages
 from shared.storage import ArtifactStore
@@ -82,7 +81,7 @@ class Lifecycle:
         if os.geteuid() == 0:
             logger.warning("this worker is root, and so is the code of its jobs: start it as another user")
         refuse_foreign(sender.app.amqp.queues.consume_from, runs=sender.app.tasks.keys())
-        os.environ[OWNER_VARIABLE] = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        os.environ[OWNER_VARIABLE] = new_owner()
         self._pid = os.getpid()
         self._scratch = scratch.make_root()
         settings = broker_settings()
