@@ -17,7 +17,7 @@ import redis
 
 from bench import script, servers
 from bench.load import Request, answer, load
-from bench.report import Figures, Goal, lines, save
+from bench.report import PACKAGES, Figures, Goal, lines, rounds_of, save
 
 CONNECTIONS = 32
 DURATION_S = 2.0
@@ -124,7 +124,8 @@ def main() -> None:
         costs_us, bytes_per_job = script.measured(database)
     text = "\n".join([*lines(GOALS, rounds), "", *script.lines(costs_us, bytes_per_job)])
     print(text)
-    save(text, GOALS, rounds, {"script_us": costs_us, "bytes_per_queued_job": bytes_per_job})
+    found = rounds_of(GOALS, rounds) | {"script_us": costs_us, "bytes_per_queued_job": bytes_per_job}
+    save("gateway", text, PACKAGES, found)
 
 
 if __name__ == "__main__":

