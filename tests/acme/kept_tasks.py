@@ -21,18 +21,14 @@ from worker.runtime.run import Run
 @ServeCustomer.task
 def serve_customer(job: ServeCustomer, run: Run) -> Served:
     """Wait until the door is open; the soft limit ends the wait."""
-    while not Path(job.door).exists():
-        run.report()
-        time.sleep(0.02)
+    _wait_at(job.door, run)
     return Served(customer=job.customer)
 
 
 @AuditCustomer.task
 def audit_customer(job: AuditCustomer, run: Run) -> Served:
     """Wait until the door is open; the soft limit ends the wait."""
-    while not Path(job.door).exists():
-        run.report()
-        time.sleep(0.02)
+    _wait_at(job.door, run)
     return Served(customer=job.customer)
 
 
@@ -40,9 +36,7 @@ def audit_customer(job: AuditCustomer, run: Run) -> Served:
 def draw_customer(job: DrawCustomer, run: Run) -> Served:
     """Wait until the door is open; a cancellation ends the wait, and then there is something to tidy up."""
     try:
-        while not Path(job.door).exists():
-            run.report()
-            time.sleep(0.02)
+        _wait_at(job.door, run)
     finally:
         time.sleep(0.2)
     return Served(customer=job.customer)
@@ -74,3 +68,9 @@ def greet_person(job: GreetPerson, run: Run) -> Served:
     """Greet a person; no side effects."""
     run.log("hello")
     return Served(customer=job.customer)
+
+
+def _wait_at(door: str, run: Run) -> None:
+    while not Path(door).exists():
+        run.report()
+        time.sleep(0.02)

@@ -11,7 +11,7 @@ import pytest
 
 from shared import __version__
 from tests.support.servers.services import Server, gateway_server, http_client, wait_for
-from tests.support.servers.workers import ACME, ACME_ALONE, Crew, Jobs, Worker, crew
+from tests.support.servers.workers import ACME, ACME_ALONE, MAIN_THREADS, Crew, Jobs, Worker, crew
 
 pytestmark = pytest.mark.integration
 
@@ -89,8 +89,7 @@ def test_a_job_waits_without_a_consumer_until_a_worker_comes(
     shown = wait_for(lambda: workers(jobs).get("w0@test"), "the worker's heartbeat")
     assert (shown["pid"], shown["concurrency"], shown["queues"]) == (pair.process.pid, 2, ["etl", "report"])
     assert (shown["state"], shown["versions"]["celeriac"]) == ("online", __version__)
-    threads = list(Path(f"/proc/{pair.process.pid}/task").iterdir())
-    assert len(threads) == 4  # the main one, and those of the custodian, the keeper and the keeper's turns
+    assert len(list(Path(f"/proc/{pair.process.pid}/task").iterdir())) == MAIN_THREADS
     running = note(jobs, tmp_path, lasts_s=60)
     wait_for(lambda: workers(jobs)["w0@test"]["active"], "the running job at its worker")
     assert [job["id"] for job in workers(jobs)["w0@test"]["active"]] == [running]

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tests.support.servers.services import gateway_server, http_client
-from tests.support.servers.workers import Jobs, crew
+from tests.support.servers.workers import MAIN_THREADS, Jobs, crew
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,7 +156,7 @@ def test_hostile_and_impossible_requests(service: tuple[Jobs, Worker], source: d
 
 
 def test_the_worker_forks_from_a_main_process_without_threads_of_libraries(service: tuple[Jobs, Worker]) -> None:
-    """Numeric libraries start none before children are forked: Celery's, custodian, keeper, turns are all there are."""
+    """Numeric libraries start none before children are forked."""
     _, worker = service
     threads = [path.read_text() for path in Path(f"/proc/{worker.process.pid}/task").glob("*/comm")]
-    assert len(threads) == 4, threads
+    assert len(threads) == MAIN_THREADS, threads

@@ -24,6 +24,7 @@ AUTHORS = {
     "CELERIAC_CONTRACTS": "tests.acme.authors_contracts",
     "CELERIAC_TASKS": "tests.acme.hostile,tests.acme.authors",
 }
+MAIN_THREADS = 4  # of a worker's main process: its own, and those of the custodian, the keeper and the keeper's turns
 END_BOUND_S = 90.0
 
 

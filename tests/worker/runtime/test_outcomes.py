@@ -16,7 +16,7 @@ from shared.broker.celery import make_celery
 from shared.broker.settings import BrokerSettings
 from tests.support.servers.disks import small_disk
 from tests.support.servers.services import BOUND_S, Server, gateway_server, http_client, wait_for
-from tests.support.servers.workers import ACME, ACME_ALONE, Crew, Jobs, Worker, crew
+from tests.support.servers.workers import ACME, ACME_ALONE, MAIN_THREADS, Crew, Jobs, Worker, crew
 
 pytestmark = pytest.mark.integration
 
@@ -200,4 +200,4 @@ def test_the_main_process_has_only_the_threads_it_names(service: tuple[Jobs, Wor
     """Children are forked from it, so no library may have started a thread pool there (docs/decisions)."""
     _, worker = service
     names = [path.read_text().strip() for path in Path(f"/proc/{worker.process.pid}/task").glob("*/comm")]
-    assert len(names) == 4, names  # the main one, and those of the custodian, the keeper and the keeper's turns
+    assert len(names) == MAIN_THREADS, names
