@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from functools import lru_cache
 from importlib import resources
 from typing import Any, NamedTuple
@@ -114,12 +114,6 @@ def part(name: str) -> str:
     return resources.files(__name__).joinpath(folder, f"{name}.lua").read_text("utf-8")
 
 
-def _scoped(name: str) -> str:
-    """Return the text of a part, as a block if no other uses its names: a function of Lua has at most 200 of them."""
-    is_used = any(re.search(rf"^-- luacheck: .*\({name}\)$", part(other), re.MULTILINE) for other in all_parts())
-    return part(name) if is_used else f"do\n{part(name)}\nend"
-
-
 def all_parts() -> list[str]:
     """Return the names of the parts in order."""
     return [name for names in PARTS.values() for name in names]
@@ -128,10 +122,16 @@ def all_parts() -> list[str]:
 @lru_cache
 def library(keys: Keys) -> Library:
     """Return the whole script, with these names of keys."""
-    parts = keys.written_into("\n".join(map(_scoped, all_parts())))
+    parts = keys.written_into(_joined({name: part(name) for name in all_parts()}))
     text = f"{lua_states()}\n{lua_bounds()}\n{lua_limits()}\n{lua_forms()}\n{parts}\n{_ANSWER}"
     name = _FAMILY + hashlib.sha256(text.encode()).hexdigest()[:16]
     return Library(name, f"#!lua name={name}\n{text}{_registered(name)}")
+
+
+def _joined(texts: Mapping[str, str]) -> str:
+    """Join the parts; one whose names no other uses is a block, as a function of Lua has at most 200 of them."""
+    used = set(re.findall(r"^-- luacheck: .*\((\w+)\)$", "\n".join(texts.values()), re.MULTILINE))
+    return "\n".join(text if name in used else f"do\n{text}\nend" for name, text in texts.items())
 
 
 def lua_limits() -> str:
