@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from shared.rows.celerys import group_row, task_row, taskmeta, tasksetmeta
-from shared.rows.djangos import DjangoTables
+from shared.rows.djangos import DjangoTables, task_result
 from shared.rows.forms import attempt_rows, job_row
 from shared.rows.noted import NotedRow
 from shared.rows.tables import attempts, jobs
@@ -33,7 +33,9 @@ def write(connection: sa.Connection, noted: Sequence[NotedRow], django: DjangoTa
     _replace_attempts(connection, later)
     put(connection, taskmeta, "task_id", [row for one in later if (row := task_row(one.record))])
     put(connection, tasksetmeta, "taskset_id", [row for one in later if (row := group_row(one))])
-    django.write(connection, later)
+    if django.tasks is not None:
+        rows = [row for one in later if (row := task_result(django.tasks, one.record))]
+        put(connection, django.tasks, "task_id", rows)
 
 
 def _places(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
