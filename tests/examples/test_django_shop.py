@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.examples.shops import EXAMPLES, SECRET, ShopService, forged, needs, ran, shop_service, signed
-from tests.support.servers.services import Server, http_client, running, wait_for
+from tests.support.servers.services import Server, answers, http_client, running, wait_for
 
 pytestmark = pytest.mark.integration
 FOLDER = EXAMPLES / "django_shop"
@@ -144,14 +144,8 @@ def shop(own_valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         made = Shop(service, {**service.environment, "SHOP_DATABASE": str(folder / "shop.sqlite3")})
         made.python(_SET_UP)
         command = [sys.executable, str(FOLDER / "manage.py"), "runserver", "--noreload", f"127.0.0.1:{service.port}"]
-
-        def answers() -> bool:
-            try:
-                return http_client.get(f"{made.url}/admin/login/").is_success
-            except httpx.TransportError:
-                return False
-
-        with running(command, folder, port=service.port, ready=answers, env=made.environment):
+        ready = answers(f"{made.url}/admin/login/")
+        with running(command, folder, port=service.port, ready=ready, env=made.environment):
             yield made
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from tests.examples.shops import EXAMPLES, ShopService, forged, needs, ran, shop_service
-from tests.support.servers.services import Server, http_client, running, wait_for
+from tests.support.servers.services import Server, answers, http_client, running, wait_for
 
 pytestmark = pytest.mark.integration
 FOLDER = EXAMPLES / "fastapi_shop"
@@ -48,14 +47,8 @@ def shop(service: ShopService) -> Iterator[str]:
         "--port",
         str(service.port),
     ]
-
-    def answers() -> bool:
-        try:
-            return http_client.get(f"{url}/openapi.json").is_success
-        except httpx.TransportError:
-            return False
-
-    with running(command, service.folder, port=service.port, ready=answers, env=service.environment):
+    ready = answers(f"{url}/openapi.json")
+    with running(command, service.folder, port=service.port, ready=ready, env=service.environment):
         yield url
 
 

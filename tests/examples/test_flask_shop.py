@@ -7,11 +7,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.examples.shops import EXAMPLES, ShopService, forged, needs, ran, shop_service
-from tests.support.servers.services import Server, http_client, running, wait_for
+from tests.support.servers.services import Server, answers, http_client, running, wait_for
 
 pytestmark = pytest.mark.integration
 FOLDER = EXAMPLES / "flask_shop"
@@ -36,16 +35,9 @@ def environment(service: ShopService) -> dict[str, str]:
 def shop(service: ShopService, environment: dict[str, str]) -> Iterator[str]:
     """Run the shop; return its URL."""
     url = f"http://127.0.0.1:{service.port}"
-
-    def answers() -> bool:
-        try:
-            return http_client.get(f"{url}/orders/0").status_code == 404
-        except httpx.TransportError:
-            return False
-
-    with running(
-        [*FLASK, "run", "--port", str(service.port)], service.folder, port=service.port, ready=answers, env=environment
-    ):
+    command = [*FLASK, "run", "--port", str(service.port)]
+    ready = answers(f"{url}/orders/0", 404)
+    with running(command, service.folder, port=service.port, ready=ready, env=environment):
         yield url
 
 

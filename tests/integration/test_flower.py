@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.servers.nursery import ROOT
-from tests.support.servers.services import Server, free_port, gateway_server, http_client, running, wait_for
+from tests.support.servers.services import Server, answers, free_port, gateway_server, http_client, running, wait_for
 from tests.support.servers.workers import ACME_ALONE, Jobs, crew
 
 pytestmark = pytest.mark.integration
@@ -23,16 +22,9 @@ def test_flower_shows_worker_and_task(valkey: Server, tmp_path: Path) -> None:
     login = ("operator", "let-me-in")
     command = [sys.executable, "-m", "celery", "-A", "worker.app", "flower", "--address=127.0.0.1", f"--port={port}"]
     command += [f"--basic-auth={':'.join(login)}"]
-
-    def answers() -> bool:
-        try:
-            return http_client.get(url).status_code == 401
-        except httpx.TransportError:
-            return False
-
     flower_env = {**env, "PYTHONPATH": str(ROOT), "FLOWER_UNAUTHENTICATED_API": ""}
     with (
-        running(command, tmp_path, port=port, ready=answers, env=flower_env),
+        running(command, tmp_path, port=port, ready=answers(url, 401), env=flower_env),
         gateway_server(tmp_path, **env) as gateway,
         crew(tmp_path, **env) as workers,
     ):

@@ -8,13 +8,12 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from celeriac.client import Client
 from cli.client.watch import follow
 from shared.ledger.states import State
-from tests.support.servers.services import Server, free_port, http_client, running, wait_for
+from tests.support.servers.services import Server, answers, free_port, http_client, running, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,13 +44,7 @@ class Seen:
 def gateway_on(port: int, valkey: Server, folder: Path) -> Iterator[Server]:
     """Run a gateway on a port of our choice, so that another can follow it there."""
     command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app", "--port", str(port)]
-
-    def live() -> bool:
-        try:
-            return http_client.get(f"http://127.0.0.1:{port}/readyz").is_success
-        except httpx.TransportError:
-            return False
-
+    live = answers(f"http://127.0.0.1:{port}/readyz")
     with running(command, folder, port=port, ready=live, env={"CELERY_BROKER_URL": valkey.redis_url}) as server:
         yield server
 

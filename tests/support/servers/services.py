@@ -79,6 +79,18 @@ def wait_for(found: Callable[[], T | None], what: str, *, bound_s: float = BOUND
     raise AssertionError(f"{what} did not happen within {bound_s} s")
 
 
+def answers(url: str, status: int = httpx.codes.OK) -> Callable[[], bool]:
+    """Return a function that tells whether a GET of `url` is answered with this status: `ready` of `running`."""
+
+    def ready() -> bool:
+        try:
+            return http_client.get(url).status_code == status
+        except httpx.TransportError:
+            return False
+
+    return ready
+
+
 @contextmanager
 def running(
     command: list[str],
@@ -115,14 +127,14 @@ def valkey_server(folder: Path, *, append_only: bool = True) -> Iterator[Server]
     command += ["--appendonly", "yes" if append_only else "no", "--save", "", "--daemonize", "no"]
     command += ["--enable-debug-command", "local"]  # DEBUG DIGEST tells whether anything in a database has changed
 
-    def answers() -> bool:
+    def pings() -> bool:
         try:
             with redis.Redis(port=port) as client:
                 return bool(client.ping())
         except redis.ConnectionError:
             return False
 
-    with running(command, folder, port=port, ready=answers) as server:
+    with running(command, folder, port=port, ready=pings) as server:
         yield server
 
 
@@ -131,13 +143,7 @@ def gateway_server(folder: Path, **env: str) -> Iterator[Server]:
     """Run the gateway with uvicorn on a free port; `env` is its configuration, by default without task events."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app", "--port", str(port)]
-
-    def live() -> bool:
-        try:
-            return http_client.get(f"http://127.0.0.1:{port}/job-kinds").status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
-
+    live = answers(f"http://127.0.0.1:{port}/job-kinds")
     without = {"CELERIAC_TASK_EVENTS": "false"}  # few tests look at them, and their reader is a process of its own
     with running(command, folder, port=port, ready=live, env=without | env) as server:
         yield server
