@@ -11,7 +11,7 @@ from celery.backends.database.models import TaskExtended, TaskSet
 from sqlalchemy.dialects import mysql
 
 from shared.ledger.records import Record
-from shared.ledger.states import OnlyOfSteps, State
+from shared.ledger.states import STEP_STATES, State
 from shared.rows import tables
 from shared.rows.forms import fitted
 from shared.rows.noted import NotedRow
@@ -24,16 +24,14 @@ for _table in (taskmeta, tasksetmeta):  # where we create them: ids that differ 
         if isinstance(_column.type, sa.LargeBinary):
             _column.type = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 ID_LENGTH = 155  # of Celery's columns; a job with a longer id is only in our tables
+_STATES = {str(state): state for state in STEP_STATES}
 _SUCCESS, _RETRY, _REVOKED = State.SUCCEEDED.celery, State.RETRYING.celery, State.CANCELLED.celery
 
 
 def status_of(record: Record) -> str | None:
     """Return Celery's status of a job or step; None for one that Celery's backend would not write."""
-    if record.state == OnlyOfSteps.SKIPPED:
-        return _REVOKED
-    if record.state == OnlyOfSteps.WAITING or not (State(record.state).is_final or record.state == State.RETRYING):
-        return None
-    return State(record.state).celery
+    state = _STATES[record.state]
+    return state.celery if state.is_final or state == State.RETRYING else None
 
 
 def result_of(record: Record, status: str) -> str:
