@@ -1,7 +1,7 @@
 """The rows of the result database: what the ledger notes for it, and its removal from there once it is written.
 
-`script/jobs/rows.lua` notes, in the transition that ends a job, step or attempt, so that nothing is lost between the
-end and the row.
+`note_row` in `script/jobs/results.lua` notes, in the transition that ends a job, step or attempt, so that nothing is
+lost between the end and the row; `script/service/writing.lua` has the calls of the writer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ class Noted(NamedTuple):
     rows: Sequence[NotedRow]
     deleted: Mapping[str, int]  # the places of the jobs whose rows are to be deleted, by id
     damaged: Mapping[str, int]  # likewise, of those whose records cannot be read
-    total: int
 
 
 class NotedRows:
@@ -67,7 +66,7 @@ class NotedRows:
             except (DamagedRecord, ValueError):
                 damaged[job_id] = int(place)
         places = dict(zip(deleted[::2], map(int, deleted[1::2]), strict=True))
-        return Noted(rows, places, damaged, len(found) + len(places))
+        return Noted(rows, places, damaged)
 
     def written(self, places: Mapping[str, int], deleted: Mapping[str, int], refused: Collection[str] = ()) -> None:
         """Forget these, unless they were noted again: they are committed, or, like `refused`, never will be."""

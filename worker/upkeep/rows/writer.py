@@ -50,7 +50,7 @@ class Writer:
         places = {row.record.id: row.place for row in (*written, *refused)} | dict(noted.damaged)
         if places or noted.deleted:
             self._noted.written(places, noted.deleted, [*(row.record.id for row in refused), *noted.damaged])
-        if not noted.total and began - self._cleaned_at >= _CLEANS_EVERY_S:
+        if not any(noted) and began - self._cleaned_at >= _CLEANS_EVERY_S:
             return self._clean(began)
         return bool(places) or bool(noted.deleted)
 
