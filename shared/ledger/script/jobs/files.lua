@@ -31,10 +31,16 @@ local function unrefer(record)
   for id in pairs(owners_named_by(record)) do change('SREM', KEY.references .. id, record.id) end
 end
 
+local function ids_with_steps(record)
+  return { record.id, unpack(record.steps and cjson.decode(record.steps) or {}) }
+end
+
 -- Whose files a job has: its own and those of its steps. An adopted job whose id cannot own files has an owner for
 -- them.
 local function file_owners(record)
-  return { record.file_owner or record.id, unpack(record.steps and cjson.decode(record.steps) or {}) }
+  local owners = ids_with_steps(record)
+  owners[1] = record.file_owner or record.id
+  return owners
 end
 
 local function is_referred(owners)
@@ -47,11 +53,9 @@ end
 -- Keep a job after its retention for now. It is checked again after `for_ms`, at most an hour, and its record does not
 -- expire before.
 local function postpone(record, for_ms)
-  local ids = record.steps and cjson.decode(record.steps) or {}
-  ids[#ids + 1] = record.id
   change('ZADD', KEY.ended, NOW + for_ms, record.id)
   if record.file_owner then change('PEXPIRE', KEY.file_owner .. record.file_owner, 2 * POSTPONED_MS, 'GT') end
-  for _, id in ipairs(ids) do change('PEXPIRE', record_key(id), 2 * POSTPONED_MS, 'GT') end
+  for _, id in ipairs(ids_with_steps(record)) do change('PEXPIRE', record_key(id), 2 * POSTPONED_MS, 'GT') end
   change('PEXPIRE', KEY.events .. record.id, 2 * POSTPONED_MS, 'GT')
 end
 
@@ -64,9 +68,9 @@ local function keep_lineage(record)
     if redis.call('ZSCORE', KEY.ended, source.id) then
       change('ZADD', KEY.ended, 'GT', NOW + retention_ms, source.id)
     end
-    local ids = source.steps and cjson.decode(source.steps) or {}
-    ids[#ids + 1] = source.id
-    for _, id in ipairs(ids) do change('PEXPIRE', record_key(id), retention_ms + 86400000, 'GT') end
+    for _, id in ipairs(ids_with_steps(source)) do
+      change('PEXPIRE', record_key(id), retention_ms + 86400000, 'GT')
+    end
     change('PEXPIRE', KEY.events .. source.id, retention_ms + 86400000, 'GT')
     source = source.retried_from and load(source.retried_from)
   end

@@ -5,13 +5,11 @@
 -- luacheck: read globals CELERY_STATUS FINAL (states)
 -- luacheck: read globals NOW change field_of id_listed listed load record_key remove_record try (records)
 -- luacheck: read globals awaits_row note_deleted (results)
--- luacheck: read globals file_owners is_referred (files)
+-- luacheck: read globals file_owners ids_with_steps is_referred (files)
 -- luacheck: read globals set_aside unlist (holds)
 
 -- Delete all keys of a job, but record that it existed. Returns whose files go: those of the job and of its steps.
 local function forget(record)
-  local ids = { record.id }
-  for _, id in ipairs(record.steps and cjson.decode(record.steps) or {}) do ids[#ids + 1] = id end
   for _, key in ipairs({
     KEY.jobs, KEY.kind .. record.kind, KEY.queue .. record.queue, KEY.state .. record.state,
   }) do
@@ -21,7 +19,7 @@ local function forget(record)
   if record.schedule then change('ZREM', KEY.schedule .. record.schedule, listed(record)) end
   change('ZREM', KEY.ended, record.id)
   if record.file_owner then change('DEL', KEY.file_owner .. record.file_owner) end
-  for _, id in ipairs(ids) do
+  for _, id in ipairs(ids_with_steps(record)) do
     if field_of(id, 'state') == 'running' then -- a step that did not stop in time
       change('ZREM', KEY.running .. field_of(id, 'queue'), id)
       change('ZREM', KEY.claims, id)
@@ -42,8 +40,7 @@ local function clean(id, a)
   -- Use the score and not the time of its end: it is later if another job reuses its steps and needs their
   -- files.
   if until_ms - record.retention_ms > NOW - a.older_than_ms then return { 'young' } end
-  local ids = record.steps and cjson.decode(record.steps) or {}
-  table.insert(ids, 1, record.id)
+  local ids = ids_with_steps(record)
   for _, each in ipairs(ids) do
     if field_of(each, 'state') == 'running' then return { 'live' } end
   end

@@ -6,7 +6,7 @@
 -- luacheck: read globals emit_state (events)
 -- luacheck: read globals awaits_row (results)
 -- luacheck: read globals has_message (messages)
--- luacheck: read globals POSTPONED_MS file_owners is_referred postpone (files)
+-- luacheck: read globals POSTPONED_MS file_owners ids_with_steps is_referred postpone (files)
 -- luacheck: read globals first_known list_of note_published published_key (queues)
 -- luacheck: read globals admit_all enter let_go look_at_places look_at_turns publish publish_first set_aside (holds)
 -- luacheck: read globals expire (endings)
@@ -123,8 +123,7 @@ local function forget_ended(id)
     change('ZREM', KEY.ended, id)
     return
   end
-  local ids = record.steps and cjson.decode(record.steps) or {}
-  ids[#ids + 1] = record.id
+  local ids = ids_with_steps(record)
   if is_referred(file_owners(record)) then
     postpone(record, POSTPONED_MS)
   elseif awaits_row(ids) then
