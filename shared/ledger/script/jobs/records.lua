@@ -53,7 +53,7 @@ local LARGEST = 2 ^ 53
 -- of records (by key; false deletes a field), and additions to the counters.
 local commands, last_of, types, fields_of, counts
 -- Of the current call: the additions of the transitions that are written, records by id (false for a missing one), keys
--- that were read as hashes, and concurrency keys that may have a free place.
+-- that were read as hashes, and what `admit_all` looks at: gates and keys that may let a job go.
 local counted, loaded, hashes, freed
 
 local function begin()
