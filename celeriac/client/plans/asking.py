@@ -36,14 +36,16 @@ class Pauses:
         self._failed_at: float | None = None
         self._count = 0
 
-    def next_s(self, bound_s: float, wished_s: float | None = None) -> float | None:
-        """Return the next pause in seconds, `wished_s` if the gateway names one; None if `bound_s` would be over."""
+    def after(self, failure: ClientFailure, bound_s: float, wished_s: float | None = None) -> Plan[None]:
+        """Pause, for `wished_s` if the gateway names a time. Raises `failure` if `bound_s` would be over then."""
         now = time.monotonic()
         self._failed_at = now if self._failed_at is None else self._failed_at
         longest_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self._count)
         pause_s = max(_SHORTEST_PAUSE_S, _CHANCE.uniform(0, longest_s)) if wished_s is None else wished_s
         self._count += 1
-        return pause_s if now + pause_s <= self._failed_at + bound_s else None
+        if now + pause_s > self._failed_at + bound_s:
+            raise failure
+        yield Pause(pause_s)
 
 
 def asked(gateway: Gateway, request: Request) -> Plan[Answer]:
@@ -59,7 +61,6 @@ def asked(gateway: Gateway, request: Request) -> Plan[Answer]:
             raise unreachable(gateway, wrong) from wrong
         except httpx.TransportError as lost:
             failure = unreachable(gateway, lost)
-            failure.__cause__ = lost
             if isinstance(lost, _NOT_SENT):
                 bound_s = gateway.retries.connect_for_s
             elif not request.is_repeatable:
@@ -71,10 +72,7 @@ def asked(gateway: Gateway, request: Request) -> Plan[Answer]:
             if not _is_transient(answer.status, failure, is_repeatable=request.is_repeatable):
                 raise failure
             wished_s = retry_after_s(answer.headers)
-        pause_s = pauses.next_s(bound_s, wished_s)
-        if pause_s is None:
-            raise failure
-        yield Pause(pause_s)
+        yield from pauses.after(failure, bound_s, wished_s)
 
 
 def asked_document(gateway: Gateway, request: Request) -> Plan[Answer]:
@@ -111,8 +109,11 @@ def new_key() -> str:
 
 
 def unreachable(gateway: Gateway, failure: httpx.TransportError) -> Unreachable:
-    """Return what a failure of the transport is for the caller."""
-    return Unreachable(f"The gateway at {gateway.shown} does not respond: {str(failure) or type(failure).__name__}.")
+    """Return what a failure of the transport, its cause, is for the caller."""
+    why = str(failure) or type(failure).__name__
+    away = Unreachable(f"The gateway at {gateway.shown} does not respond: {why}.")
+    away.__cause__ = failure
+    return away
 
 
 def refusal(gateway: Gateway, answer: Answer) -> ClientFailure:

@@ -18,7 +18,7 @@ from celeriac.client.failures import WrongChecksum
 from celeriac.client.gateway import Gateway
 from celeriac.client.plans.asking import Pauses, asked, asked_document, posted, read, unreachable
 from celeriac.client.plans.jobs import path_of
-from celeriac.client.wire import Pause, Plan, Request, next_part, worked
+from celeriac.client.wire import Plan, Request, next_part, worked
 from shared.contract.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -89,10 +89,7 @@ def download(
                     progress(partly.have_bytes, partly.size_bytes)
             break
         except httpx.TransportError as lost:
-            pause_s = pauses.next_s(gateway.retries.for_s)
-            if pause_s is None:
-                raise unreachable(gateway, lost) from lost
-            yield Pause(pause_s)
+            yield from pauses.after(unreachable(gateway, lost), gateway.retries.for_s)
     return (yield from worked(partly.finish))
 
 

@@ -17,7 +17,7 @@ from celeriac.client.failures import JobFailed, NotEnded, Refused, Unreachable
 from celeriac.client.gateway import Gateway
 from celeriac.client.plans.asking import Pauses, asked, asked_document, read, unreachable
 from celeriac.client.plans.jobs import get, path_of
-from celeriac.client.wire import Give, Items, Pause, Plan, next_part
+from celeriac.client.wire import Give, Items, Plan, next_part
 from shared.ledger.states import State
 
 if TYPE_CHECKING:
@@ -118,10 +118,7 @@ class Feed:
         yield from self._pause(Unreachable(f"The gateway at {self._gateway.shown} ends the stream of events."))
 
     def _pause(self, failure: Unreachable) -> Plan[None]:
-        pause_s = self._pauses.next_s(self._gateway.retries.for_s)
-        if pause_s is None:
-            raise failure
-        yield Pause(pause_s)
+        return self._pauses.after(failure, self._gateway.retries.for_s)
 
 
 def stream(gateway: Gateway, job: Reference, after: str | None) -> Items:
