@@ -202,7 +202,7 @@ def test_writers_at_the_same_time_leave_one_row_of_each_job(
         start.wait()
         while True:
             try:
-                written(engine, *(replace_place(row, row.place + later) for row in rows))
+                written(engine, *(row._replace(place=row.place + later) for row in rows))
             except (sa.exc.IntegrityError, sa.exc.OperationalError):
                 continue
             return
@@ -216,10 +216,6 @@ def test_writers_at_the_same_time_leave_one_row_of_each_job(
     with engine.connect() as connection:
         places = {row.id: row.place for row in connection.execute(sa.select(tables.jobs.c.id, tables.jobs.c.place))}
     assert places == {row.record.id: row.place + 3 for row in rows}
-
-
-def replace_place(row: NotedRow, place: int) -> NotedRow:
-    return NotedRow(place, row.record, row.step_ids)
 
 
 def test_deleting_a_job_deletes_all_of_its_rows(
@@ -240,11 +236,10 @@ def test_rows_past_their_retention_go_in_slices(
     """A job before its steps; rows of other Celery applications stay."""
     old, young = _is_a_workflow(ledger, accept), _is_cancelled(ledger, accept)
     rows = write_all(engine, noted)
-    by_id = {row.record.id: row for row in rows}
     for row in rows:
         if row.record.id != young:
             early = replace(row.record, finished_at=1_000_000)
-            written(engine, NotedRow(row.place + 1, early, by_id[row.record.id].step_ids))
+            written(engine, row._replace(place=row.place + 1, record=early))
     with engine.begin() as connection:
         connection.execute(taskmeta.insert().values(task_id="another's", status="SUCCESS"))
     slices = []
