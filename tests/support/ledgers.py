@@ -24,6 +24,7 @@ T = TypeVar("T")
 ERROR = json.dumps({"code": "boom", "message": "it broke", "remedy": "", "retryable": True, "details": {"rows": []}})
 RESULT = json.dumps({"rows": [], "n": 1})
 MAX_CRASHES = 3
+LIST = "etl\x06\x165"  # of the queue and priority that `entry` has
 
 
 def entry(**changes: Any) -> Entry:
@@ -105,13 +106,18 @@ def record(ledger: Ledger, job_id: str) -> Record:
     return found
 
 
+def ids_on(client: redis.Redis, name: str = LIST) -> list[str]:
+    """Return the ids on a list, the one that is taken next first."""
+    return [json.loads(message)["headers"]["id"] for message in reversed(client.lrange(name, 0, -1))]
+
+
 def lapse(client: redis.Redis, job_id: str) -> None:
     """Let the claim of a job run out, as if its worker had been silent for the lease."""
     client.hset(key("job", job_id), "claim_until", "1")
     client.zadd(key("claims"), {job_id: 1})
 
 
-def publish_long_ago(client: redis.Redis, job_id: str, name: str = "etl\x06\x165", *, at_ms: int = 1) -> None:
+def publish_long_ago(client: redis.Redis, job_id: str, name: str = LIST, *, at_ms: int = 1) -> None:
     """Let the message of a job have been put on its list at `at_ms`."""
     client.zadd(key("published", name), {job_id: at_ms})
     client.hset(key("job", job_id), "published_at", str(at_ms))

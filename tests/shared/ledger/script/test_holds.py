@@ -15,10 +15,12 @@ from shared.ledger.operations import PAUSED_AT_ONCE, Operations, QueueState
 from shared.ledger.records import Claim, Refusal
 from tests.support.ledgers import (
     ERROR,
+    LIST,
     RESULT,
     claim,
     claimed,
     entry,
+    ids_on,
     lapse,
     numbered,
     publish_long_ago,
@@ -31,7 +33,6 @@ from tests.support.servers.services import Server
 
 T = TypeVar("T")
 Operate = Callable[[Callable[[Operations], Awaitable[Any]]], Any]
-LIST = "etl\x06\x165"  # of priority 4
 HELD = Refusal("held", "")
 
 
@@ -53,11 +54,6 @@ def pause(operate: Operate) -> None:
 
 def resume(operate: Operate) -> None:
     operate(lambda operations: operations.resume("etl"))
-
-
-def ids_on(client: redis.Redis, name: str = LIST) -> list[str]:
-    """Return the ids on a list, the one that is taken next first."""
-    return [json.loads(message)["headers"]["id"] for message in reversed(client.lrange(name, 0, -1))]
 
 
 def lists_held_or_running(client: redis.Redis) -> set[str]:

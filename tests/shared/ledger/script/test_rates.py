@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -11,20 +10,14 @@ import redis
 from shared.ledger.client import Ledger
 from shared.ledger.keys import key
 from shared.ledger.records import Entry, Refusal
-from tests.support.ledgers import ERROR, RESULT, claim, claimed, entry, lapse, numbered, record, tended
+from tests.support.ledgers import ERROR, LIST, RESULT, claim, claimed, entry, ids_on, lapse, numbered, record, tended
 
 HELD = Refusal("held", "")
-LIST = "etl\x06\x165"  # of priority 4
 HOUR_MS = 3_600_000
 
 
 def rated(**changes: Any) -> Entry:
     return entry(**{"rate_key": "mail", "rate_interval_ms": HOUR_MS, **changes})
-
-
-def ids_on(client: redis.Redis, name: str = LIST) -> list[str]:
-    """Return the ids on a list, the one that is taken next first."""
-    return [json.loads(message)["headers"]["id"] for message in reversed(client.lrange(name, 0, -1))]
 
 
 def an_interval_later(client: redis.Redis) -> None:
@@ -67,14 +60,10 @@ def test_the_next_job_starts_an_interval_after_the_last(
     assert (next_s is not None, ids_on(client)) == (True, [second.id])
     assert ledger.turns()[1] == []
     assert ids_on(client) == [second.id]
-    started = record(ledger, claimed_id(ledger, second.id)).started_at or 0
+    claimed(ledger, second.id)
+    started = record(ledger, second.id).started_at or 0
     assert int(client.get(key("turn", "mail")) or 0) == started + HOUR_MS
     assert claim(ledger, third.id) == HELD
-
-
-def claimed_id(ledger: Ledger, job_id: str) -> str:
-    claimed(ledger, job_id)
-    return job_id
 
 
 def test_a_newcomer_does_not_start_before_those_that_wait(
