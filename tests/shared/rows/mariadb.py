@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pymysql
 import pytest
 
+from tests.support.servers.absent import absent
 from tests.support.servers.services import free_port, running
 
 if TYPE_CHECKING:
@@ -50,10 +51,7 @@ class MariadbServer:
 def mariadb_server() -> Iterator[MariadbServer]:
     """Start a MariaDB server in a temporary folder; skip where none is installed (fail there in CI)."""
     if not (shutil.which("mariadb-install-db") and _program()):
-        reason = "MariaDB is not installed (Debian: mariadb-server)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        absent("MariaDB is not installed (Debian: mariadb-server)")
     with running_mariadb() as server:
         yield server
 
