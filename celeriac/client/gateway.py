@@ -47,8 +47,8 @@ class Gateway:
         """
         url = (url or os.environ.get("CELERIAC_URL") or DEFAULT_URL).rstrip("/")
         try:
-            _refuse_without_host(url)
-        except (ValueError, httpx.InvalidURL) as wrong:
+            refuse_wrong_url(url)
+        except ValueError as wrong:
             raise Unreachable(f"{redact(url)} is not a URL such as {DEFAULT_URL}: {wrong}.") from None
         key = (api_key or os.environ.get("CELERIAC_API_KEY") or "").strip()
         if not (key.isascii() and key.isprintable()):
@@ -88,9 +88,12 @@ def segment(name: str) -> str:
     return quote(name, safe="", errors="surrogateescape")
 
 
-def _refuse_without_host(url: str) -> None:
-    """Raise `ValueError` or `httpx.InvalidURL` if nothing can be called there; to httpx, `[` is a host."""
-    httpx.URL(url)
+def refuse_wrong_url(url: str) -> None:
+    """Raise `ValueError` if nothing can be called there; to httpx, `[` is a host."""
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL as wrong:
+        raise ValueError(str(wrong)) from None
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or any(mark.isspace() for mark in url):
         raise ValueError("it does not consist of http:// or https:// and a host")

@@ -11,6 +11,7 @@ from django.urls import Resolver404, resolve
 from standardwebhooks import Webhook
 
 from celeriac.client import ClientFailure
+from celeriac.client.gateway import refuse_wrong_url
 from celeriac.django.callbacks import receive
 from celeriac.django.settings import Settings, settings_of_project
 
@@ -68,8 +69,9 @@ def _wrong(settings: Settings) -> Iterator[checks.CheckMessage]:
 
 
 def _wrong_url(url: Any) -> str:
-    parts = urlsplit(url) if isinstance(url, str) else None
-    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        refuse_wrong_url(url if isinstance(url, str) else "")
+    except ValueError:
         return f"is {url!r}, which is not an http or https URL"
     return ""
 

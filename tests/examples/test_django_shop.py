@@ -362,6 +362,7 @@ def test_the_system_check_says_what_is_wrong(shop: Shop) -> None:
     """Of the settings always, of the gateway only with --deploy; no migration is missing in the package."""
     cases: list[tuple[dict[str, str], bool, list[str]]] = [
         ({"CELERIAC_URL": "gateway:8000"}, False, ["celeriac.E001"]),
+        ({"CELERIAC_URL": "http://["}, False, ["celeriac.E001"]),
         ({"CELERIAC_CALLBACK_URL": ""}, False, ["celeriac.W001"]),
         ({"CELERIAC_CALLBACK_URL": "shop.example.com"}, False, ["celeriac.E002"]),
         ({"CELERIAC_CALLBACK_URL": "https://shop.example.com/hooks/"}, False, ["celeriac.E003"]),
