@@ -8,17 +8,15 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from pydantic import AliasChoices
 
 from api.settings import GatewaySettings
 from shared.contract.catalogue import Catalogue
+from shared.environment import variables_of
 from tests.support.up import ROOT, running_up, write_own_kind
 from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from pydantic_settings import BaseSettings
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "authors").glob("*.md"))]
@@ -105,20 +103,11 @@ def test_the_commands_print_what_the_pages_say(tmp_path: Path) -> None:
             run(page, tmp_path / page.stem, up.url, own_kind["PYTHONPATH"])
 
 
-def variables(settings: type[BaseSettings]) -> set[str]:
-    """Return the environment variables of a settings class, Celery's name where there is one."""
-    names = set()
-    for name, field in settings.model_fields.items():
-        alias = field.validation_alias
-        own = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
-        names.add(next((choice for choice in own if choice.isupper()), f"CELERIAC_{name.upper()}"))
-    return names
-
-
 def test_every_setting_is_listed() -> None:
     """The settings table has every variable of gateway and workers."""
     listed = set(re.findall(r"^\| `([A-Z_]+)`", _SETTINGS.read_text(encoding="utf-8"), re.MULTILINE))
-    assert variables(GatewaySettings) | variables(WorkerSettings) <= listed
+    settings = (GatewaySettings, WorkerSettings)
+    assert {variables_of(each, field)[0] for each in settings for field in each.model_fields} <= listed
 
 
 def test_every_kind_is_on_a_page() -> None:
