@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -35,10 +33,8 @@ def _read(connection: sa.Connection, job_id: str) -> Record | None:
     if found is None or found["state"] not in _ENDED:
         return None
     steps = connection.execute(sa.select(jobs).where(jobs.c.job_id == job_id)).mappings().all()
-    by_id: dict[str, list[Any]] = defaultdict(list)
-    own = attempts.c.job_id == job_id
-    for row in connection.execute(sa.select(attempts).where(own).order_by(attempts.c.attempt)).mappings():
-        by_id[row["job_id"]].append(dict(row))
+    of_job = sa.select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.attempt)
+    own = [dict(row) for row in connection.execute(of_job).mappings()]
     order = {step_id: n for n, step_id in enumerate(json.loads(found["step_ids"]))}
     in_order = sorted(steps, key=lambda step: order.get(step["id"], len(order)))
-    return record_of(dict(found), by_id[job_id], [record_of(dict(step)) for step in in_order])
+    return record_of(dict(found), own, [record_of(dict(step)) for step in in_order])
