@@ -7,7 +7,7 @@ lost between the end and the row; `script/service/writing.lua` has the calls of 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from shared.errors import DamagedRecord
@@ -68,8 +68,8 @@ class NotedRows:
         places = dict(zip(deleted[::2], map(int, deleted[1::2]), strict=True))
         return Noted(rows, places, damaged)
 
-    def written(self, places: Mapping[str, int], deleted: Mapping[str, int], refused: Collection[str] = ()) -> None:
-        """Forget these, unless they were noted again: they are committed, or, like `refused`, never will be."""
+    def written(self, places: Mapping[str, int], deleted: Mapping[str, int], *, refused: int = 0) -> None:
+        """Forget these, unless they were noted again: they are committed or, as `refused` of them, never will be."""
         self._ledger.call(
             "rows_written",
             {
@@ -77,7 +77,7 @@ class NotedRows:
                 "places": [str(place) for place in places.values()],
                 "deleted": list(deleted),
                 "deleted_places": [str(place) for place in deleted.values()],
-                "refused": len(refused),
+                "refused": refused,
             },
         )
 

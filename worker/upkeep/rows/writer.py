@@ -49,7 +49,7 @@ class Writer:
         written, refused = self._write(noted, began) if noted.rows or noted.deleted else ((), ())
         places = {row.record.id: row.place for row in (*written, *refused)} | dict(noted.damaged)
         if places or noted.deleted:
-            self._noted.written(places, noted.deleted, [*(row.record.id for row in refused), *noted.damaged])
+            self._noted.written(places, noted.deleted, refused=len(refused) + len(noted.damaged))
         if not any(noted) and began - self._cleaned_at >= _CLEANS_EVERY_S:
             return self._clean(began)
         return bool(places) or bool(noted.deleted)
