@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 from django.core import checks
 from django.urls import Resolver404, resolve
-from standardwebhooks import Webhook
 
 from celeriac.client import ClientFailure
 from celeriac.client.gateway import refuse_wrong_url
 from celeriac.django.callbacks import receive
 from celeriac.django.settings import Settings, settings_of_project
+from shared.connections.callbacks import is_secret
 
 TAG = "celeriac"
 _ANY_KEY = "00000000-0000-4000-8000-000000000000/"
@@ -64,7 +64,7 @@ def _wrong(settings: Settings) -> Iterator[checks.CheckMessage]:
         yield checks.Warning(
             "CELERIAC_WEBHOOK_SECRET is empty, so every outcome is refused.", hint=hint, id="celeriac.W002"
         )
-    if not all(map(_is_secret, settings.webhook_secrets)):
+    if not all(map(is_secret, settings.webhook_secrets)):
         yield checks.Error("CELERIAC_WEBHOOK_SECRET is not a secret.", hint=hint, id="celeriac.E004")
 
 
@@ -81,11 +81,3 @@ def _is_ours(path: str) -> bool:
         return resolve(f"{path.rstrip('/')}/{_ANY_KEY}").func is receive
     except Resolver404:
         return False
-
-
-def _is_secret(secret: str) -> bool:
-    try:
-        Webhook(secret)
-    except Exception:  # noqa: BLE001 - the library has several; all say that it is not one
-        return False
-    return secret.startswith("whsec_")

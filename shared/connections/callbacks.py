@@ -63,7 +63,7 @@ class CallbackSettings(BaseSettings):
     @classmethod
     def _strong(cls, value: SecretStr) -> SecretStr:
         for secret in value.get_secret_value().split():
-            if not _SHORTEST_KEY_BYTES <= _key_length(secret) <= _LONGEST_KEY_BYTES:
+            if not is_secret(secret):
                 raise ValueError(  # without any part of the secret
                     "CELERIAC_WEBHOOK_SECRET must be `whsec_` and 24 to 64 random bytes in base64; create one with: "
                     "echo whsec_$(openssl rand -base64 32)"
@@ -85,6 +85,11 @@ class CallbackSettings(BaseSettings):
 def callback_settings() -> CallbackSettings:
     """Return the settings of this process, read once."""
     return read(CallbackSettings)
+
+
+def is_secret(text: str) -> bool:
+    """Return whether this is a secret that signs callbacks."""
+    return _SHORTEST_KEY_BYTES <= _key_length(text) <= _LONGEST_KEY_BYTES
 
 
 def problem_with_callback(url: str, settings: CallbackSettings) -> str | None:
