@@ -9,13 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import quote
 
 import httpx
 
 from celeriac.client.answers import JobArtifact, artifact_in
 from celeriac.client.failures import WrongChecksum
-from celeriac.client.gateway import Gateway
+from celeriac.client.gateway import Gateway, segment
 from celeriac.client.plans.asking import Pauses, asked, asked_document, posted, read, unreachable
 from celeriac.client.plans.jobs import path_of
 from celeriac.client.wire import Plan, Request, next_part, worked
@@ -69,7 +68,7 @@ def download(
 ) -> Plan[Path]:
     """Fetch a file of a job. What came before a cut, in this call or an earlier one, is not fetched again."""
     target = Path(to) / name if Path(to).is_dir() else Path(to)
-    path = f"{path_of(job)}/artifacts/{quote(name, safe='')}"
+    path = f"{path_of(job)}/artifacts/{segment(name)}"
     headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
     query = {"step": step}
     request = read(path, query=query, headers=headers, is_streamed=True, part_bytes=_PART_BYTES)
