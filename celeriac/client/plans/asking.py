@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -17,7 +17,7 @@ from pydantic_core import to_jsonable_python
 
 from celeriac.client.failures import ClientFailure, Refused, Unreachable
 from celeriac.client.gateway import Gateway
-from celeriac.client.wire import Answer, Pause, Plan, Request, sent
+from celeriac.client.wire import Answer, Give, Items, Pause, Plan, Request, sent
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _SHORTEST_PAUSE_S = 0.2, 5.0, 0.05
 _TRANSIENT = {429, 502, 503, 504}
@@ -26,6 +26,7 @@ _OUTCOME_UNKNOWN = "outcome_unknown"
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _NEVER_SENT = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)  # the URL or a header is wrong
 _ERRORS = 400
+_PAGE_SIZE = 200
 _CHANCE = random.SystemRandom()
 
 
@@ -83,6 +84,20 @@ def asked_document(gateway: Gateway, request: Request) -> Plan[Answer]:
     except ValueError:
         raise _not_a_gateway(gateway, answer) from None
     return answer
+
+
+def paged(
+    gateway: Gateway, path: str, query: Mapping[str, Any], item_of: Callable[[Mapping[str, Any]], object]
+) -> Items:
+    """Give each item of a list, page by page; its name in a page is that of the path."""
+    query = {"page_size": _PAGE_SIZE, **query}
+    while True:
+        page = (yield from asked_document(gateway, read(path, query=query))).document
+        for document in page[path.removeprefix("/")]:
+            yield Give(item_of(document))
+        if (token := page["next_page_token"]) is None:
+            return
+        query = {**query, "page_token": token}
 
 
 def posted(path: str, body: Any = None, *, key: str | None = None, repeatable: bool = False, **more: Any) -> Request:

@@ -11,8 +11,8 @@ from pydantic_core import to_jsonable_python
 from celeriac.client.answers import Cancellation, Job, JobRef, JobSummary, Submitted, Validated
 from celeriac.client.failures import ClientFailure, FieldError, Refused
 from celeriac.client.gateway import Gateway, segment
-from celeriac.client.plans.asking import asked_document, new_key, posted, read, with_body
-from celeriac.client.wire import READ_TIMEOUT_S, Answer, Give, Items, Plan, Request
+from celeriac.client.plans.asking import asked_document, new_key, paged, posted, read, with_body
+from celeriac.client.wire import READ_TIMEOUT_S, Answer, Items, Plan, Request
 from shared.ledger.states import State
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     Reference: TypeAlias = JobRef[Any] | str
 
 _BATCH_MAX = 1_000  # jobs of one call
-_PAGE_SIZE = 200
 _TOO_LARGE, _CONFLICT, _GONE = 413, 409, 410
 
 
@@ -88,15 +87,9 @@ def get(gateway: Gateway, job: Reference, result_type: ResultType, wait_s: float
 
 
 def listed(gateway: Gateway, criteria: Mapping[str, Any]) -> Items:
-    """Give each job that matches, page by page."""
-    query = {"page_size": _PAGE_SIZE, **to_jsonable_python(criteria)}  # times as text
-    while True:
-        page = (yield from asked_document(gateway, read("/jobs", query=query))).document
-        for document in page["jobs"]:
-            yield Give(JobSummary(document, ""))
-        if (token := page["next_page_token"]) is None:
-            return
-        query = {**query, "page_token": token}
+    """Give each job that matches."""
+    query = to_jsonable_python(criteria)  # times as text
+    return paged(gateway, "/jobs", query, lambda document: JobSummary(document, ""))
 
 
 def cancel(gateway: Gateway, job: Reference, wait_s: float | None) -> Plan[Cancellation]:

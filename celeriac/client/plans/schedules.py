@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from celeriac.client.answers import Schedule
 from celeriac.client.gateway import Gateway, segment
-from celeriac.client.plans.asking import asked_document, posted, read, with_body
+from celeriac.client.plans.asking import asked_document, paged, posted, read, with_body
 from celeriac.client.plans.jobs import submission
-from celeriac.client.wire import Give, Items, Plan, Request
+from celeriac.client.wire import Items, Plan, Request
 
 if TYPE_CHECKING:
     from celeriac.client.plans.jobs import AnyJob
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     AnySchedule: TypeAlias = Schedule | str
 
 _CRONTAB = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
-_PAGE_SIZE = 200
 
 
 def create(gateway: Gateway, job: AnyJob, params: Mapping[str, Any] | None, terms: Mapping[str, Any]) -> Plan[Schedule]:
@@ -44,15 +43,8 @@ def change(gateway: Gateway, schedule: AnySchedule, how: str) -> Plan[Schedule]:
 
 
 def listed(gateway: Gateway) -> Items:
-    """Give every schedule, page by page."""
-    query: dict[str, Any] = {"page_size": _PAGE_SIZE}
-    while True:
-        page = (yield from asked_document(gateway, read("/schedules", query=query))).document
-        for document in page["schedules"]:
-            yield Give(Schedule(document, ""))
-        if (token := page["next_page_token"]) is None:
-            return
-        query = {**query, "page_token": token}
+    """Give every schedule."""
+    return paged(gateway, "/schedules", {}, lambda document: Schedule(document, ""))
 
 
 def path_of(schedule: AnySchedule) -> str:
