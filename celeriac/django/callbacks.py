@@ -28,23 +28,24 @@ def receive(request: HttpRequest, key: uuid.UUID) -> HttpResponse:
         return HttpResponse(WRONG_SIGNATURE, status=HTTPStatus.UNAUTHORIZED)
     jobs = list(Job.objects.filter(job_id=told["id"]))  # several, if submissions of a unique kind were one job
     if not jobs:
-        jobs = [_not_yet_known(key, told)] if Job.objects.filter(pk=key).exists() else []
+        job = Job.objects.filter(pk=key).first()
+        if job is None:
+            return HttpResponse("The job was deleted here.", status=HTTPStatus.GONE)  # which ends the retries
+        jobs = [_told_of(job, told)]
     for job in jobs:
         outcomes.note(job, told, at=datetime.now(UTC))
-    gone = HttpResponse("The job was deleted here.", status=HTTPStatus.GONE)  # which ends the retries
-    return HttpResponse(status=HTTPStatus.NO_CONTENT) if jobs else gone
+    return HttpResponse(status=HTTPStatus.NO_CONTENT)
 
 
-def _not_yet_known(key: uuid.UUID, told: Mapping[str, Any]) -> Job:
-    """Return the row whose submission has not been answered yet, or of a rerun that was not made here.
+def _told_of(job: Job, told: Mapping[str, Any]) -> Job:
+    """Return the row itself, whose submission has not been answered yet, or that of a rerun that was not made here.
 
     A rerun, such as with the command line, keeps the URL of the callback.
     """
-    job = Job.objects.get(pk=key)
     if job.job_id is None:
         return job
     rerun, _ = Job.objects.get_or_create(
-        pk=uuid.uuid5(key, told["id"]),  # so that two callbacks at once make one row
+        pk=uuid.uuid5(job.key, told["id"]),  # so that two callbacks at once make one row
         defaults={
             "job_id": told["id"],
             "kind": told["kind"],
