@@ -60,12 +60,17 @@ local function note_deleted(id)
   if place then change('ZADD', KEY.rows_deleted, place, id) end
 end
 
--- Whether the row of one of these ids is not written yet, and may be waited for.
-local function awaits_row(ids)
-  local waiting = redis.call('ZCARD', KEY.rows)
-  if waiting == 0 or waiting > ROWS_WAITING or redis.call('EXISTS', KEY.rows_wanted) == 0 then return false end
+-- How many of these ids have a row that is not written yet.
+local function unwritten(ids)
+  local n = 0
+  if redis.call('EXISTS', KEY.rows) == 0 then return n end
   for _, id in ipairs(ids) do
-    if redis.call('ZSCORE', KEY.rows, id) then return true end
+    if redis.call('ZSCORE', KEY.rows, id) then n = n + 1 end
   end
-  return false
+  return n
+end
+
+-- Whether jobs are kept until their rows are written.
+local function keeps_for_rows()
+  return redis.call('EXISTS', KEY.rows_wanted) == 1 and redis.call('ZCARD', KEY.rows) <= ROWS_WAITING
 end

@@ -4,7 +4,7 @@
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals CELERY_STATUS FINAL (states)
 -- luacheck: read globals NOW change field_of id_listed listed load record_key remove_record try (records)
--- luacheck: read globals awaits_row note_deleted (results)
+-- luacheck: read globals keeps_for_rows note_deleted unwritten (results)
 -- luacheck: read globals file_owners ids_with_steps is_referred (files)
 -- luacheck: read globals set_aside unlist (holds)
 
@@ -46,7 +46,7 @@ local function clean(id, a)
   end
   local owners = file_owners(record)
   if is_referred(owners) or redis.call('ZSCORE', KEY.callbacks, record.id) then return { 'referred' } end
-  if not a.with_rows and awaits_row(ids) then return { 'referred' } end
+  if not a.with_rows and unwritten(ids) > 0 and keeps_for_rows() then return { 'referred' } end
   if not a.dry_run then forget(record) end
   return { 'forgotten', unpack(owners) }
 end

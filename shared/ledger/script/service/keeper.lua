@@ -4,7 +4,7 @@
 -- luacheck: read globals FINAL (states)
 -- luacheck: read globals NOW change count field_of int is_number load set try (records)
 -- luacheck: read globals emit_state (events)
--- luacheck: read globals awaits_row (results)
+-- luacheck: read globals keeps_for_rows unwritten (results)
 -- luacheck: read globals has_message (messages)
 -- luacheck: read globals POSTPONED_MS file_owners ids_with_steps is_referred postpone (files)
 -- luacheck: read globals first_known list_of note_published published_key (queues)
@@ -123,15 +123,13 @@ local function forget_ended(id)
     change('ZREM', KEY.ended, id)
     return
   end
-  local ids = ids_with_steps(record)
+  local rows = unwritten(ids_with_steps(record))
   if is_referred(file_owners(record)) then
     postpone(record, POSTPONED_MS)
-  elseif awaits_row(ids) then
+  elseif rows > 0 and keeps_for_rows() then
     postpone(record, ROW_POSTPONED_MS)
   else
-    for _, each_id in ipairs(ids) do
-      if redis.call('ZSCORE', KEY.rows, each_id) then count('kept|row_dropped') end
-    end
+    if rows > 0 then count('kept|row_dropped', rows) end
     return forget(record)
   end
 end
