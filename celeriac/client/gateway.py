@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -65,10 +67,8 @@ class Gateway:
     def http_options(self) -> Mapping[str, Any]:
         """The arguments of httpx's clients."""
         url = httpx.URL(self.url)
-        return {
-            "verify": url.scheme != "http",  # reading the certificates takes longer than a request
-            "trust_env": url.host not in {"127.0.0.1", "localhost", "::1"},  # a proxy cannot reach our loopback address
-        }
+        trust_env = url.host not in {"127.0.0.1", "localhost", "::1"}  # a proxy cannot reach our loopback address
+        return {"verify": url.scheme != "http" and _certificates(trust_env=trust_env), "trust_env": trust_env}
 
     def arguments(self, request: Request) -> Mapping[str, Any]:
         """Return the arguments of httpx's `build_request`, except for the content."""
@@ -79,6 +79,12 @@ class Gateway:
             "headers": {**self.headers, **request.headers},
             "timeout": httpx.Timeout(request.read_timeout_s, connect=_CONNECT_TIMEOUT_S),
         }
+
+
+@cache
+def _certificates(*, trust_env: bool) -> ssl.SSLContext:
+    """Return those that are trusted, read once: that takes longer than a request, and some make a client for each."""
+    return httpx.create_ssl_context(trust_env=trust_env)
 
 
 def segment(name: str) -> str:
