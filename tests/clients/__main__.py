@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,14 +17,13 @@ from typing import TYPE_CHECKING
 
 from tests.clients import bodies
 from tests.clients.page import GATEWAY, ROOT, Generator, generators
-from tests.clients.toolchains import missing, prepare
+from tests.clients.toolchains import missing, prepare, ran
 from tests.support.up import running_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FETCH = f"curl -s {GATEWAY}/openapi.json -o openapi.json\n"  # the committed document is tried, which is there
-_BOUND_S = 900.0  # of one phase, on a busy machine
 _NOT_GENERATED = {"node_modules", "openapi.json"}
 
 
@@ -83,16 +81,7 @@ def _tried(generator: Generator, folder: Path, url: str, environment: Mapping[st
         print(f"== {generator.name}: {phase}", flush=True)
         script = commands.replace(_FETCH, "").replace(GATEWAY, url)
         began = time.monotonic()
-        done = subprocess.run(
-            ["bash", "-c", f"set -euo pipefail\n{script}"],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=_BOUND_S,
-            check=False,
-        )
+        done = ran(script, folder, environment)
         outcome.took_s[phase] = time.monotonic() - began
         if phase == "generate":
             outcome.size_bytes = _size(folder)

