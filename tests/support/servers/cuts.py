@@ -46,10 +46,12 @@ class Cutter:
 
     def _ask(self, near: socket.socket, far: socket.socket) -> None:
         with suppress(OSError):
-            while part := near.recv(_CHUNK_BYTES):
-                self.requests.append(part.decode("utf-8", "replace"))
-                far.sendall(self.alters_request(part))
-        _end(near, far)
+            try:
+                while part := near.recv(_CHUNK_BYTES):
+                    self.requests.append(part.decode("utf-8", "replace"))
+                    far.sendall(self.alters_request(part))
+            finally:
+                far.shutdown(socket.SHUT_WR)  # `_answer` ends both: a server may have answered before it has read all
 
     def _answer(self, far: socket.socket, near: socket.socket, left: int | None) -> None:
         with suppress(OSError):
