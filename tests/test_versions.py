@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,6 +36,13 @@ def test_the_changelog_leads_to_the_version_of_the_code() -> None:
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert headings[0] == "Unreleased"
     assert headings[1:2] in ([], [__version__])
+
+
+def test_the_changelog_says_nothing_twice() -> None:
+    """Git keeps the lines of both sides there, also where both sides have the same."""
+    lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+    items = Counter(line for line in lines if line.startswith("- "))
+    assert [item for item, times in items.items() if times > 1] == []
 
 
 def test_every_image_is_tagged_with_the_version_and_compose_takes_either_tag() -> None:
