@@ -92,17 +92,16 @@ class _Search:
 
     async def _look(self) -> None:
         """Raise `TimeoutError` if there are too many messages to look at."""
-        in_hands, *lists = await self.ledger.call("waiting_lists", {"queues": known_queues()})
+        lists = await self.ledger.call("waiting_lists", {"queues": known_queues()})
         for name, length in zip(lists[::2], lists[1::2], strict=True):
             behind = ""
             for start in range(0, length, _AT_ONCE):
                 behind, *found = await self._asked("look", {"list": name, "from": start, "behind": behind})
                 self._take(found[::3], found[1::3], map(int, found[2::3]))
-        cursor = "0"
-        while in_hands:
-            cursor, *found = await self._asked("look_in_hands", {"cursor": cursor})
+        cursor = ""
+        while cursor != "0":  # after the lists, because a worker may have taken a message from one meanwhile
+            cursor, *found = await self._asked("look_in_hands", {"cursor": cursor or "0"})
             self._take(found[::2], found[1::2], repeat(None))
-            in_hands = cursor != "0"
 
     async def _asked(self, transition: str, place: dict[str, Any]) -> Any:
         if not self.wanted or self._left <= 0:

@@ -16,11 +16,13 @@ from celery import Celery
 
 from shared.broker.adoption import adopted
 from shared.broker.settings import BrokerSettings
+from shared.broker.unclaimed import adopt_unclaimed
 from shared.contract.catalogue import catalogue
+from shared.ledger.aclient import AsyncLedger
 from shared.ledger.client import Ledger
 from shared.ledger.keys import key
 from shared.ledger.records import Claim, Refusal
-from tests.support.ledgers import tended
+from tests.support.ledgers import tended, with_async
 from tests.support.servers.services import BOUND_S, gateway_server, http_client
 
 if TYPE_CHECKING:
@@ -76,6 +78,24 @@ def take(book: Ledger, job_id: str) -> Claim | Refusal:
     settings = BrokerSettings(broker_url="redis://x", ledger_url="redis://x")
     entry = adopted(catalogue()[KIND], job_id, params=PARAMS, message="{}", settings=settings)
     return book.claim(job_id, owner="w", worker="w@h", lease_s=60, message="{}", adopt=entry, root=job_id)
+
+
+def test_a_message_that_a_worker_takes_during_the_search_is_found(
+    own_valkey: Server, book: Ledger, celery: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was on its list when the search began, and no message was in a worker's hands."""
+    job_id, ask = send(celery, "taken"), AsyncLedger.call
+
+    async def ask_and_take(ledger: AsyncLedger, transition: str, arguments: Any) -> Any:
+        reply = await ask(ledger, transition, arguments)
+        if transition == "waiting_lists":
+            message = json.loads(str(book.client.rpop("etl")))
+            book.client.hset("unacked", "tag", json.dumps([message, "", "etl"]))
+        return reply
+
+    monkeypatch.setattr(AsyncLedger, "call", ask_and_take)
+    settings = BrokerSettings(broker_url=own_valkey.redis_url)
+    assert with_async(own_valkey.redis_url, lambda ledger: adopt_unclaimed(ledger, settings, [job_id])) == {}
 
 
 def url(job_id: str, rest: str = "") -> str:

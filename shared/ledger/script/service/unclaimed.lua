@@ -8,10 +8,9 @@
 -- luacheck: read globals enter (holds)
 -- luacheck: read globals adopt (claims)
 
--- waiting_lists: {queues}. Replies the number of delivered messages, then each list of these queues that has messages
--- and its length.
+-- waiting_lists: {queues}. Replies each list of these queues that has messages, and its length.
 function T.waiting_lists(a)
-  local replies = { redis.call('HLEN', KEY.unacked) }
+  local replies = {}
   for _, queue in ipairs(a.queues) do
     for step = 0, 9 do
       local list = KEY.list .. queue .. (step == 0 and '' or PRIORITY_SEPARATOR .. step)
