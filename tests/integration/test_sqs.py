@@ -137,7 +137,7 @@ def test_up_starts_on_it_and_stops_in_time(sqs: str, valkey: Server, tmp_path: P
         job = {"kind": "acme.shout_text", "params": {"text": "hello"}}
         url = f"{up.url}/jobs/{http_client.post(f'{up.url}/jobs', json=job).json()['id']}"
         assert http_client.get(url, params={"wait_s": 30}, timeout=60).json()["state"] == "succeeded"
-        assert sum(waiting(sqs, "team-acme")) == 0  # there is a queue with the prefix
+        wait_for(lambda: sum(waiting(sqs, "team-acme")) == 0, "the acknowledgement on a queue with the prefix")
         asked_at = time.monotonic()
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(STOP_BOUND_S) == 0, up.said
