@@ -25,7 +25,6 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # it is generic for
     list_filter = ("state", "kind")
     search_fields = ("job_id", "key", "kind")
     date_hierarchy = "created_at"
-    list_select_related = ("retried_from",)
     actions = ("cancel", "rerun", "refresh")
     fields = (
         "state", "job_id", "key", "kind", "shown_params", "shown_options", "shown_result", "shown_error",
