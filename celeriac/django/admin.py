@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
@@ -91,9 +91,7 @@ class JobAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # it is generic for
         """Return it as people read it."""
         return _shown(job.error)
 
-    def _each(
-        self, request: HttpRequest, chosen: Sequence[Job] | QuerySet[Job], do: Callable[[Job], Any], done: str
-    ) -> None:
+    def _each(self, request: HttpRequest, chosen: QuerySet[Job], do: Callable[[Job], Any], done: str) -> None:
         """Do it with each, and say for how many, and why not for the others."""
         count = 0
         for job in chosen:
