@@ -148,9 +148,9 @@ def open_page(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Open the gateway's page of operations in a browser."""
-    page = f"{url.rstrip('/')}/docs"
     with gateway_at(url, as_json=False) as gateway:
         gateway.call("GET", "/livez")  # an address that nothing answers is said here, not by the browser
+        page = f"{gateway.url}/docs"
     typer.echo(page)
     if not only_print and not webbrowser.open(page):
         typer.echo("There is no browser on this machine: open the address above.", err=True)
