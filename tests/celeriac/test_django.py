@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -22,8 +21,10 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, connections
 
-database = json.loads(sys.argv[1])
-settings.configure(INSTALLED_APPS=["celeriac.django"], DATABASES={"default": database}, USE_TZ=True)
+from tests.shared.rows.django_admin import database_at
+
+databases = {"default": database_at(sys.argv[1])}
+settings.configure(INSTALLED_APPS=["celeriac.django"], DATABASES=databases, USE_TZ=True)
 django.setup()
 call_command("migrate", verbosity=0)
 
@@ -74,16 +75,7 @@ print(json.dumps(said))
 
 def test_two_callbacks_at_once_are_one_end(postgres_url: str) -> None:
     """The second waits for the first transaction: it changes nothing then, or all if the first was rolled back."""
-    at = urlsplit(postgres_url)
-    database = {
-        "ENGINE": "django.db.backends.postgresql",
-        "HOST": at.hostname,
-        "PORT": at.port,
-        "USER": at.username,
-        "PASSWORD": at.password or "",
-        "NAME": at.path.removeprefix("/"),
-    }
-    command = [sys.executable, "-c", _TOLD_AT_ONCE, json.dumps(database)]
+    command = [sys.executable, "-c", _TOLD_AT_ONCE, postgres_url]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [

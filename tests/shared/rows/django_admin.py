@@ -14,22 +14,26 @@ from django.core.management import call_command
 _APPS = ("admin", "auth", "contenttypes", "sessions", "messages")
 
 
+def database_at(url: str) -> dict[str, Any]:
+    """Return the database at this URL as Django's settings say it."""
+    parts = urlsplit(url)
+    if parts.scheme != "postgresql":
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": parts.path[1:]}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path[1:],
+        "USER": parts.username,
+        "PASSWORD": parts.password,
+        "HOST": parts.hostname,
+        "PORT": parts.port,
+    }
+
+
 def configure(url: str) -> None:
     """Use the database at this URL."""
-    parts = urlsplit(url)
-    database: dict[str, Any] = {"ENGINE": "django.db.backends.sqlite3", "NAME": parts.path[1:]}
-    if parts.scheme == "postgresql":
-        database = {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": parts.path[1:],
-            "USER": parts.username,
-            "PASSWORD": parts.password,
-            "HOST": parts.hostname,
-            "PORT": parts.port,
-        }
     settings.configure(
         SECRET_KEY="for tests",  # noqa: S106 - of a project that ends with the test
-        DATABASES={"default": database},
+        DATABASES={"default": database_at(url)},
         INSTALLED_APPS=[*(f"django.contrib.{app}" for app in _APPS), "django_celery_results"],
         MIDDLEWARE=[
             "django.contrib.sessions.middleware.SessionMiddleware",
