@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
@@ -106,17 +106,11 @@ class Writer:
         return written, refused
 
     def _commit(self, rows: Sequence[NotedRow], deleted: Sequence[str], began: float) -> None:
-        def change(connection: sa.Connection) -> None:
+        with self._engine.begin() as connection:
             if rows:
                 writing.write(connection, rows, self._django)
             if deleted:
                 writing.delete(connection, deleted, self._django)
-
-        self._in_time(change, began)
-
-    def _in_time(self, change: Callable[[sa.Connection], None], began: float) -> None:
-        with self._engine.begin() as connection:
-            change(connection)
             if time.monotonic() - began > _COMMITS_WITHIN_S:
                 raise TimeoutError("the result database is too slow: another worker may be writing by now")
 
