@@ -26,12 +26,22 @@ def svg(shape: Shape, name: str = "a", width: int = NARROW) -> str:
     return with_variables(svg_of(Figure("T", "bar", shape, 3), name=name, width=width))
 
 
+def texts(drawn: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(drawn).iter() if element.tag.endswith("text")]  # noqa: S314 - ours
+
+
+def first_bar(drawn: str) -> tuple[float, float]:
+    """Return the width and the height of the first bar."""
+    path = next(path for path in re.findall(r'd="([^"]+)"[^>]*var\(--c0\)', drawn))
+    numbers = [float(number) for number in re.findall(r"-?\d+\.?\d*", path)]
+    return max(numbers[::2]) - min(numbers[::2]), max(numbers[1::2]) - min(numbers[1::2])
+
+
 def test_texts_are_texts_and_escaped() -> None:
     """Text can be selected and searched; markup and formulas in it are shown as they are."""
-    texts = ["<script>", "$x_1$", "a&b", "url(#x)", "#010002 font-family: inherit;"]
-    drawn = svg(bars(*texts))
-    found = [element.text for element in ET.fromstring(drawn).iter() if element.tag.endswith("text")]  # noqa: S314 - ours
-    assert set(texts) - set(found) == {"#010002 font-family: inherit;"}  # cut off on a phone
+    names = ["<script>", "$x_1$", "a&b", "url(#x)", "#010002 font-family: inherit;"]
+    found = texts(svg(bars(*names)))
+    assert set(names) - set(found) == {"#010002 font-family: inherit;"}  # cut off on a phone
     assert "#010002 font-family…" in found
 
 
@@ -70,22 +80,12 @@ def test_numbers_that_no_axis_spans_are_refused(shape: Shape) -> None:
 
 def test_long_names_lie_down_and_moments_do_not() -> None:
     """Bars go across where names have no room; hours go from left to right whatever their number."""
-
-    def first_bar(drawn: str) -> tuple[float, float]:
-        path = next(path for path in re.findall(r'd="([^"]+)"[^>]*var\(--c0\)', drawn))
-        numbers = [float(number) for number in re.findall(r"-?\d+\.?\d*", path)]
-        return max(numbers[::2]) - min(numbers[::2]), max(numbers[1::2]) - min(numbers[1::2])
-
     last = [f"a category with a long name {number}" for number in range(6)]
     width, height = first_bar(svg(bars(*last)))
     assert width > height
     hours = [f"{hour:02d}:00" for hour in range(24)]
     widths = first_bar(svg(bars(*hours, in_time=True)))
     assert widths[0] < 15
-
-
-def texts(drawn: str) -> list[str]:
-    return [element.text or "" for element in ET.fromstring(drawn).iter() if element.tag.endswith("text")]  # noqa: S314 - ours
 
 
 def test_one_point_in_time_is_one_day() -> None:
@@ -122,12 +122,7 @@ def test_a_period_that_is_not_whole_looks_different() -> None:
 def test_few_bars_are_not_boxes() -> None:
     """A bar is at most a tenth of a wide chart, or lies down."""
     for count in (1, 3, 5):
-        path = next(
-            path for path in re.findall(r'd="([^"]+)"[^>]*var\(--c0\)', svg(bars(*"abcde"[:count]), width=WIDE))
-        )
-        numbers = [float(number) for number in re.findall(r"-?\d+\.?\d*", path)]
-        sides = (max(numbers[::2]) - min(numbers[::2]), max(numbers[1::2]) - min(numbers[1::2]))
-        assert min(sides) <= WIDE / 10
+        assert min(first_bar(svg(bars(*"abcde"[:count]), width=WIDE))) <= WIDE / 10
 
 
 def test_a_value_between_missing_ones_is_seen() -> None:
