@@ -105,8 +105,8 @@ class AsyncLedger:
         await self._asked(self.client.ping())
 
     async def published(self, job_ids: Sequence[str]) -> None:
-        """Record that the messages of these jobs in the outbox have been published."""
-        await self.call("published", {"ids": list(job_ids)})
+        """Record that the messages of these jobs, which have just been accepted, have been published."""
+        await self.call("published", {"ids": list(job_ids), "publications": [1] * len(job_ids)})
 
     async def read(self, job_id: str) -> Record | Gone | Unknown:
         """Return a job with its steps in one round trip, which concurrent readers of the same job share."""

@@ -249,21 +249,22 @@ class Ledger:
         extra = {"token": token} if token is not None else {}
         return cast("str", self._call("release", id=job_id, owner=owner, crashed=crashed, **extra))
 
-    def published(self, job_ids: Sequence[str]) -> None:
-        """Record that the messages of these jobs in the outbox have been published."""
-        self._call("published", ids=list(job_ids))
+    def published(self, publications: Mapping[str, int]) -> None:
+        """Record which publication of each of these jobs in the outbox has been done: see `messages`."""
+        self._call("published", ids=list(publications), publications=list(publications.values()))
 
     def call_back(self, job_id: str, callback: Entry) -> bool:
         """Accept the callback of `job_id`; return False if it was accepted before."""
         return bool(self._call("callback", id=job_id, job=callback.record()) == "accepted")
 
-    def messages(self, job_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
-        """Return queue and message of each of these jobs, for publishing from the outbox."""
-        found: dict[str, tuple[str, str]] = {}
+    def messages(self, job_ids: Sequence[str]) -> dict[str, tuple[str, str, int]]:
+        """Return queue and message of each of these jobs, and the number of the publication that is to come."""
+        found: dict[str, tuple[str, str, int]] = {}
         for job_id in job_ids:
-            queue, message = cast("list[str | None]", self.client.hmget(self.keys("job", job_id), ["queue", "message"]))
+            reply = self.client.hmget(self.keys("job", job_id), ["queue", "message", "publishes"])
+            queue, message, publishes = cast("list[str | None]", reply)
             if queue is not None and message is not None:
-                found[job_id] = (queue, message)
+                found[job_id] = (queue, message, int(publishes or 0) + 1)
         return found
 
     def tend(

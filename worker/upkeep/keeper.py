@@ -84,9 +84,9 @@ class Keeper:
 
     def _publish(self, job_ids: list[str]) -> None:
         with self._app.connection_for_write() as connection, connection.Producer() as producer:
-            for job_id, (queue, message) in self._ledger.messages(job_ids).items():
+            for job_id, (queue, message, publication) in self._ledger.messages(job_ids).items():
                 publish(producer, self._app.amqp.queues[queue], message)
-                self._ledger.published([job_id])
+                self._ledger.published({job_id: publication})
 
     def _call_back(self, job_id: str) -> None:
         """Submit the callback of this job; the ledger handles its retries, limits and crashes."""

@@ -7,6 +7,7 @@
 -- luacheck: read globals emit emit_state (events)
 -- luacheck: read globals celery_exception error_document note_celery_result (results)
 -- luacheck: read globals refer (files)
+-- luacheck: read globals note_published (queues)
 -- luacheck: read globals count_under enter held_at_claim publish_first unlist (holds)
 -- luacheck: read globals drop_messages_before expanding_step is_tolerated settle upstream_of (steps)
 -- luacheck: read globals close_attempt expire quarantine stop (endings)
@@ -65,6 +66,16 @@ local function right_to_run(record)
   }
 end
 
+-- The message of a job on a separate broker has come, so it was published, though its publisher may not have said so
+-- yet: when that comes, the job may be in the outbox again, for another publication.
+local function note_arrival(record)
+  if record.outbox ~= '1' then return end
+  if not record.publishes or redis.call('ZSCORE', KEY.outbox, record.id) then
+    change('ZREM', KEY.outbox, record.id)
+    note_published(record)
+  end
+end
+
 -- claim: {id, root?, owner, worker, lease_ms, message, delivery, adopt?, place?}. `root` is the job of a step.
 -- `delivery` is an id of this delivery, so that a claim whose reply was lost can be repeated. `adopt` is a record for a
 -- job that another Celery client sent without the gateway. `place` has the concurrency key and the limit of a kind for
@@ -97,6 +108,7 @@ function T.claim(a)
     return { 'early' } -- a copy of the message, too early; the keeper publishes it when it is due
   end
   if record.state == 'waiting' then return { 'early' } end -- some results of previous steps are missing
+  note_arrival(record)
   if a.place then count_under(record, a.place) end
   if held_at_claim(record, a.message) then return { 'held' } end
   local token = tonumber(redis.call('GET', KEY.token) or '0') + 1

@@ -254,12 +254,15 @@ function T.accept(a, arguments)
   return replies
 end
 
--- published: {ids}. The messages of these jobs in the outbox have been published.
+-- published: {ids, publications}. The messages of these jobs in the outbox have been published, for the n-th time. Of
+-- one that has come already that is known, and in the outbox the job may be for the next.
 function T.published(a)
-  for _, id in ipairs(a.ids) do
-    change('ZREM', KEY.outbox, id)
+  for n, id in ipairs(a.ids) do
     local record = load(id)
-    if record and record.state == 'queued' then note_published(record) end
+    if not record or a.publications[n] > tonumber(record.publishes or '0') then
+      change('ZREM', KEY.outbox, id)
+      if record and record.state == 'queued' then note_published(record) end
+    end
   end
   return 'ok'
 end

@@ -47,12 +47,17 @@ class Asking(LedgerMachine):
 
     @action(2, when=lambda self: any(task.in_outbox for task in self.world.tasks.values()))
     def reaches_the_broker_elsewhere(self, data: st.DataObject) -> None:
-        """Note what the gateway or the keeper has published from the outbox."""
+        """Note what the gateway or the keeper has published from the outbox; a word of an earlier time says nothing."""
         task = self.pick(data, [task for task in self.world.tasks.values() if task.in_outbox])
         self.begin()
-        queue, text = self.ledger.messages([task.id])[task.id]
+        queue, text, publication = self.ledger.messages([task.id])[task.id]
         assert (queue, text) == (task.queue, task.entry.message or message(task.id))
-        self.ledger.published([task.id])
+        assert publication == task.publishes + 1
+        if data.draw(st.booleans(), label="is_late"):
+            self.ledger.published({task.id: task.publishes})
+            self.saw("outbox: told late")
+            return
+        self.ledger.published({task.id: publication})
         task.in_outbox = None
         self.saw(f"outbox: published {task.state}")
         if task.state == "queued":

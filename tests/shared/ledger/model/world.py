@@ -102,6 +102,9 @@ class World(Places):
             was_lost = True
         elif task.due == "later" or task.state == "waiting":
             return "early"
+        if task.entry.outbox and (task.in_outbox or not task.publishes):
+            task.in_outbox = None
+            self.note_published(task)
         is_held = self._is_held_at_claim(task)
         if not is_held:
             self._run(task, delivery, owner)

@@ -198,7 +198,7 @@ def _furnished(ledger: Ledger, client: redis.Redis) -> tuple[str, dict[str, list
         ],
         "release": [{"id": runs, "owner": "w1", "crashed": crashed} for crashed in (True, False)],
         "cancel": [{"id": job, "reason": "no more"} for job in (waits, runs, flow.id, paused, later)],
-        "published": [{"ids": [waits, holds]}],
+        "published": [{"ids": [waits, holds], "publications": [2, 2]}],
         "upload": [{"id": "u2", "retention_ms": 1_000}],
         "callback": [{"id": ends, "job": entry().record()}],
         "read": [{"id": flow.id}],

@@ -28,6 +28,8 @@ from tests.support.ledgers import (
 )
 from tests.support.servers.services import Server
 
+HELD = Refusal("held", "")
+
 
 @pytest.fixture(scope="module")
 def valkey(own_valkey: Server) -> Server:
@@ -135,9 +137,30 @@ def test_the_outbox_is_published_by_the_keeper_if_the_gateway_could_not(accept: 
     job = entry(outbox=True)
     accept(job)
     assert tended(ledger, outbox_grace_s=0) == [("unpublished", job.id)]
-    assert ledger.messages([job.id]) == {job.id: ("etl", job.message)}
-    ledger.published([job.id])
+    assert ledger.messages([job.id]) == {job.id: ("etl", job.message, 1)}
+    ledger.published({job.id: 1})
     assert tended(ledger, outbox_grace_s=0, grace_s=0) == []
+
+
+@pytest.mark.parametrize("is_paused_before", [True, False])
+def test_a_publication_that_is_told_late_takes_no_later_one_from_the_outbox(
+    accept: Any, ledger: Ledger, *, is_paused_before: bool
+) -> None:
+    """The message came, was held, and the job let go again, before the gateway said that it had published the first."""
+    job = entry(outbox=True)
+    if is_paused_before:
+        ledger.call("pause", {"queue": "etl"})
+    accept(job)
+    ledger.call("pause", {"queue": "etl"})
+    assert claim(ledger, job.id) == HELD
+    ledger.call("resume", {"queue": "etl"})
+    assert tended(ledger) == [("published", job.id), ("unpublished", job.id)]
+    ledger.published({job.id: 1})
+    assert tended(ledger) == [("unpublished", job.id)]
+    assert ledger.messages([job.id])[job.id][-1] == 2
+    ledger.published({job.id: 2})
+    assert tended(ledger) == []
+    claimed(ledger, job.id)
 
 
 def test_retention_takes_everything_and_leaves_a_mark(accept: Any, ledger: Ledger, client: Any) -> None:

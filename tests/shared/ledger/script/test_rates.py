@@ -174,7 +174,7 @@ def test_on_a_broker_elsewhere_the_caller_publishes(accept: Any, ledger: Ledger,
     """It gets each id once; if it does not say that it has published it, the keeper's next rounds do."""
     first, second = rated(outbox=True), rated(outbox=True)
     accept(first, second)
-    ledger.published([first.id, second.id])
+    ledger.published({first.id: 1, second.id: 1})
     claimed(ledger, first.id)
     assert claim(ledger, second.id) == HELD
     an_interval_later(client)
