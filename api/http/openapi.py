@@ -154,16 +154,17 @@ def _fix(status: str, response: dict[str, Any]) -> None:
 
 
 def text_of(document: Mapping[str, Any]) -> str:
-    """Return the document as text, as in the repository: what fits into a line stands in one."""
-    return _text(document, "") + "\n"
+    """Return the document as text, as in the repository: what fits into a line stands in one.
+
+    Nothing is indented: it would be a tenth of the file, which generators fetch.
+    """
+    return _text(document) + "\n"
 
 
-def _text(value: Any, indent: str) -> str:
+def _text(value: Any) -> str:
     line = json.dumps(value, ensure_ascii=False)
-    if len(indent) + len(line) <= _COLUMNS or not isinstance(value, dict | list):
+    if len(line) <= _COLUMNS or not isinstance(value, dict | list):
         return line
-    inner = indent + " "
     if isinstance(value, dict):
-        items = [f"{json.dumps(key)}: {_text(item, inner)}" for key, item in value.items()]
-        return f"{{\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}}}"
-    return f"[\n{inner}" + f",\n{inner}".join(_text(item, inner) for item in value) + f"\n{indent}]"
+        return "{\n" + ",\n".join(f"{json.dumps(key)}: {_text(item)}" for key, item in value.items()) + "\n}"
+    return "[\n" + ",\n".join(map(_text, value)) + "\n]"
