@@ -12,8 +12,10 @@ import typer
 from celeriac.client import DEFAULT_URL
 from celeriac.client.gateway import segment
 from cli.client.calls import Exit, announce, follow_to_end, gateway_at, show
+from cli.commands.attaching import Files, attached, with_files
 from cli.commands.authoring import check, contracts, new_kind
 from cli.commands.fields import with_options
+from cli.commands.files import download, list_files, upload
 from cli.commands.jobs import cancel, delete, rerun
 from cli.commands.operations import dead_letters, queues, workers
 from cli.commands.options import Assignments, Criteria, JobId, JobOptions, Json, Params, Url, Wait, typed_params
@@ -37,6 +39,7 @@ def submit(
     *,
     params: Params = None,
     assignments: Assignments = None,
+    files: Files = None,
     options: JobOptions,
     idempotency_key: Annotated[
         str | None, typer.Option(help="Idempotency key: the same key and request return the same job.")
@@ -49,8 +52,16 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Submit a job."""
+    to_upload = attached(files, params=params)
     given = typed_params(params, assignments)
+    if to_upload and idempotency_key:
+        raise typer.BadParameter(
+            "--idempotency-key and --file: each upload has a uri of its own, so that the same command would be another "
+            "request. Use `celeriac upload`, and give its uri to each."
+        )
     with gateway_at(url, as_json=as_json) as gateway:
+        if to_upload:
+            given = with_files(gateway, kind, given, to_upload, options, only_check=validate_only)
         if not validate_only:
             accepted = gateway.submit(kind, given, idempotency_key=idempotency_key, **options)
             announce(gateway, accepted, wait=wait, as_json=as_json)
@@ -189,8 +200,9 @@ def up(
     raise typer.Exit(code)
 
 
-for _command in (check, new_kind, cancel, rerun, delete, workers):
+for _command in (upload, download, check, new_kind, cancel, rerun, delete, workers):
     app.command()(_command)
+app.command("files")(list_files)
 app.command("retry", hidden=True)(rerun)  # the old name
 app.add_typer(contracts)
 app.add_typer(queues)

@@ -21,12 +21,11 @@ from starlette.requests import ClientDisconnect
 from api.deps import Ledger, Settings, Store
 from api.http.bodies import refuse_upgrade
 from api.http.problems import FieldError, Problem, problems
-from shared.contract.artifacts import Artifact
+from shared.contract.artifacts import NAME_PATTERN, Artifact
 from shared.errors import TransientFailure
 from shared.ledger.ids import uuid7
 from shared.storage import ArtifactStore, artifact_uri, is_full
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"  # the names that artifact_uri accepts
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,64}/[\w.+-]{1,64}", re.ASCII)
 _SAYS_NOTHING = {"", "application/octet-stream", "application/x-www-form-urlencoded"}  # the last is curl's default
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]{1,64}):\s*(?=,|$)")
@@ -57,7 +56,7 @@ async def upload_file(
     store: Store,
     settings: Settings,
     ledger: Ledger,
-    name: Annotated[str, Query(pattern=_NAME, description="The file's name.", examples=["sales.csv"])],
+    name: Annotated[str, Query(pattern=f"^{NAME_PATTERN}$", description="The file's name.", examples=["sales.csv"])],
     content_digest: Annotated[
         str | None, Header(description="RFC 9530 digest to verify the body: `sha-256=:<base64>:`.")
     ] = None,

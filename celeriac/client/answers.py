@@ -179,8 +179,11 @@ class Schedule(_Answered):
 
 
 def artifact_in(found: Document) -> Artifact:
-    """Return the reference in a document that may have more, such as a dataset."""
-    return Artifact.model_validate({name: found[name] for name in Artifact.model_fields})
+    """Return the reference in a document that may have more, such as a dataset. Raises `ClientFailure`."""
+    try:
+        return Artifact.model_validate({name: found.get(name) for name in Artifact.model_fields})
+    except ValidationError as other:
+        raise ClientFailure(f"The gateway's answer does not describe a file: {other}") from None
 
 
 def log_line(document: Document) -> LogLine:

@@ -205,14 +205,15 @@ class Client(Schedules):
         to: Path | str = ".",
         *,
         step: str | None = None,
+        overwrite: bool = True,
         progress: Progress | None = None,
     ) -> Path:
         """Fetch a file of a job to a path or into a folder, verify its SHA-256, and return where it is.
 
         What came before a cut is kept in a file `.NAME.*.part` beside it, where this or a later call goes on. Raises
-        `WrongChecksum`.
+        `WrongChecksum`, and `FileExistsError` for what may not be overwritten.
         """
-        return self._run(files.download(self.gateway, job, name, to, step=step, progress=progress))
+        return self._run(files.download(self.gateway, job, name, to, step=step, overwrite=overwrite, progress=progress))
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Answer:
         """Make any other call of the HTTP interface, and return its answer; `path` is percent-encoded."""

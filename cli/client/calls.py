@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from celeriac.client import Client, Job, Refused, Retries, Submitted, Unreachable
+from celeriac.client import Client, ClientFailure, Job, Refused, Retries, Submitted, Unreachable
 from cli.client.watch import follow, live_view
 from cli.pages import output
 from cli.pages.job import show_job
@@ -50,9 +50,15 @@ def gateway_at(url: str, *, as_json: bool) -> Iterator[Client]:
         output.show_problem(refused.status, refused.problem, errors)
         code = Exit.UNREACHABLE if refused.status >= _SERVER_ERRORS else Exit.WRONG_REQUEST
         raise typer.Exit(code) from None
+    except ClientFailure as failure:
+        errors.print(output.printable(str(failure)), markup=False)
+        raise typer.Exit(Exit.NOT_SUCCEEDED) from None
     except BrokenPipeError:  # the reader of our output has closed it
         sys.stderr.close()
         raise typer.Exit(Exit.DONE) from None
+    except OSError as failure:  # of a file: those of the network are `Unreachable`
+        errors.print(f"{failure.filename}: {failure.strerror}" if failure.filename else str(failure), markup=False)
+        raise typer.Exit(Exit.NOT_SUCCEEDED) from None
 
 
 def show(job: Job[Any], *, as_json: bool) -> None:

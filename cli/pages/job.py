@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from cli.pages.output import amount, duration_s, progress_text, show_error, show_table, state_text
+from cli.pages.output import amount, duration_s, printable, progress_text, show_error, show_table, state_text
 from shared.ledger.states import OnlyOfSteps, State
 
 if TYPE_CHECKING:
@@ -48,7 +48,20 @@ def show_job(job: Mapping[str, Any], out: Console) -> None:
         show_error(job["error"], out)
     for artifact in job["artifacts"]:
         size = amount(artifact["size_bytes"], "bytes")
-        out.print(Text(f"file  {artifact['name']}  {artifact['role']}, {size}, {artifact['uri']}"))
+        out.print(Text(printable(f"file  {artifact['name']}  {artifact['role']}, {size}, {artifact['uri']}")))
+
+
+def show_files(files: Iterable[Mapping[str, Any]], out: Console) -> None:
+    """Print the files of a job and of its steps, one per line."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("name", "role", "media type", "size", "step"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "size" else "left")
+    for file in files:
+        artifact = file["artifact"]
+        words = [artifact["name"], artifact["role"], artifact["media_type"]]
+        words += [amount(artifact["size_bytes"], "bytes"), file["step"] or ""]
+        table.add_row(*(Text(printable(word)) for word in words))
+    show_table(table, out)
 
 
 def waiting_text(part: Mapping[str, Any]) -> str:

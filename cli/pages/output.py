@@ -85,7 +85,7 @@ def show_error(error: Mapping[str, Any], out: Console) -> None:
     where = f" in step {error['step']}" if error.get("step") else ""
     out.print(Text.assemble((f"{error['code']}{where}: ", "red"), printable(error["message"])))
     if error["remedy"]:
-        out.print(Text(f"  {error['remedy']}"))
+        out.print(Text(f"  {printable(error['remedy'])}"))
 
 
 def show_jobs(jobs: Iterable[Mapping[str, Any]], out: Console) -> None:
@@ -119,7 +119,7 @@ def show_problem(status: int, problem: Mapping[str, Any], out: Console) -> None:
     out.print(Text.assemble((f"{title} ", "red"), (f"({problem.get('code', status)})", "dim")))
     errors = problem.get("errors") or []
     if problem.get("detail") and not errors:  # with errors, the detail is their summary
-        out.print(Text(f"  {problem['detail']}"))
+        out.print(Text(f"  {printable(problem['detail'])}"))
     for error in errors:
         where = f"{error['pointer']}: " if error.get("pointer") else ""
         out.print(Text.assemble("  ", (where, "bold"), printable(error.get("message", ""))))

@@ -16,9 +16,9 @@ from shared.contract.names import Matching
 from shared.contract.spelling import did_you_mean
 from shared.errors import DefinitionError
 
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"  # of a file: safe as a part of a path and of a URL
 FILE_OWNER_PATTERN = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-ARTIFACT_URI_PATTERN = rf"^artifact://{FILE_OWNER_PATTERN}/[0-9]{{1,9}}/{_NAME}$"
+ARTIFACT_URI_PATTERN = rf"^artifact://{FILE_OWNER_PATTERN}/[0-9]{{1,9}}/{NAME_PATTERN}$"
 
 BuiltInRole = Literal["dataset", "rejects", "model", "recipe", "report", "search", "trial", "backup", "file"]
 OwnRoleName = Annotated[

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
+import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import httpx
 
 from celeriac.client.answers import JobArtifact, artifact_in
-from celeriac.client.failures import WrongChecksum
+from celeriac.client.failures import ClientFailure, Unreachable, WrongChecksum
 from celeriac.client.gateway import Gateway, segment
 from celeriac.client.plans.asking import Pauses, asked, asked_document, posted, read, unreachable
 from celeriac.client.plans.jobs import path_of
-from celeriac.client.wire import Plan, Request, next_part, worked
-from shared.contract.artifacts import Artifact
+from celeriac.client.wire import Answer, Plan, Request, next_part, worked
+from shared.contract.artifacts import NAME_PATTERN, Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from celeriac.client.plans.jobs import Reference
 
@@ -64,10 +67,17 @@ def artifacts(gateway: Gateway, job: Reference) -> Plan[Sequence[JobArtifact]]:
 
 
 def download(
-    gateway: Gateway, job: Reference, name: str, to: Path | str, *, step: str | None, progress: Progress | None
+    gateway: Gateway,
+    job: Reference,
+    name: str,
+    to: Path | str,
+    *,
+    step: str | None,
+    overwrite: bool,
+    progress: Progress | None,
 ) -> Plan[Path]:
     """Fetch a file of a job. What came before a cut, in this call or an earlier one, is not fetched again."""
-    target = Path(to) / name if Path(to).is_dir() else Path(to)
+    target = _target(name, Path(to), overwrite=overwrite)
     path = f"{path_of(job)}/artifacts/{segment(name)}"
     headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
     query = {"step": step}
@@ -77,7 +87,8 @@ def download(
     while True:
         answer = yield from asked(gateway, request if partly is None else partly.rest_of(request))
         if partly is None or answer.status != _PARTIAL:
-            partly = yield from worked(partial(_Partly.begin, target, answer.headers, partly))
+            whole = _described(gateway, answer)
+            partly = yield from worked(partial(_Partly.begin, target, whole, partly))
             if 0 < partly.have_bytes < partly.size_bytes:
                 continue
         try:
@@ -89,7 +100,37 @@ def download(
             break
         except httpx.TransportError as lost:
             yield from pauses.after(unreachable(gateway, lost), gateway.retries.for_s)
-    return (yield from worked(partly.finish))
+    return (yield from worked(partial(partly.finish, overwrite=overwrite)))
+
+
+def _target(name: str, to: Path, *, overwrite: bool) -> Path:
+    """Return where the file goes. What a server calls a file must not lead out of the folder."""
+    target = to
+    if to.is_dir():
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise ClientFailure(f"{name!r} cannot be the name of a file in {to}. Give a path for it, not a folder.")
+        target = to / name
+    if not overwrite and os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    return target
+
+
+class _Whole(NamedTuple):
+    """A file as the answer describes it."""
+
+    sha256: str
+    size_bytes: int
+
+
+def _described(gateway: Gateway, answer: Answer) -> _Whole:
+    sha256 = answer.headers.get("etag", "").removeprefix("W/").strip('"')
+    size = answer.headers.get("content-length", "")
+    if not (re.fullmatch("[0-9a-f]{64}", sha256) and size.isdecimal()):
+        raise Unreachable(
+            f"{gateway.shown} does not say the SHA-256 and the size of the file, as a Celeriac gateway does. "
+            "Is there a proxy that changes its answers?"
+        )
+    return _Whole(sha256, int(size))
 
 
 @dataclass
@@ -106,17 +147,16 @@ class _Partly:
         self.path = self.target.with_name(f".{self.target.name}.{self.sha256[:16]}.part")
 
     @classmethod
-    def begin(cls, target: Path, headers: Mapping[str, str], before: _Partly | None) -> _Partly:
-        """Return it as the headers of the whole file describe it, with what an earlier download has left of it.
+    def begin(cls, target: Path, whole: _Whole, before: _Partly | None) -> _Partly:
+        """Return it with what an earlier download has left of it.
 
         `before` asked for the rest of a file. Nothing of it is kept if that is the same: something on the way does not
         know ranges.
         """
-        sha256, size_bytes = headers["etag"].removeprefix("W/").strip('"'), int(headers["content-length"])
-        partly = cls(target, sha256, size_bytes)
+        partly = cls(target, whole.sha256, whole.size_bytes)
         partly.path.touch()
         partly.have_bytes = partly.path.stat().st_size
-        if partly.have_bytes > size_bytes or (before is not None and before.sha256 == sha256):
+        if partly.have_bytes > whole.size_bytes or (before is not None and before.sha256 == whole.sha256):
             partly.path.write_bytes(b"")
             partly.have_bytes = 0
         return partly
@@ -132,8 +172,8 @@ class _Partly:
             file.write(part)
         self.have_bytes += len(part)
 
-    def finish(self) -> Path:
-        """Move the file to its target if it is what it shall be. Raises `WrongChecksum`."""
+    def finish(self, *, overwrite: bool) -> Path:
+        """Move the file to its target if it is what it shall be. Raises `WrongChecksum`, `FileExistsError`."""
         _, digest = _measured(self.path)
         if digest.hex() != self.sha256:
             self.path.unlink()
@@ -141,6 +181,8 @@ class _Partly:
                 f"{self.target} would have the SHA-256 {digest.hex()}, but the job recorded {self.sha256}. "
                 "It was deleted: download it again."
             )
+        if not overwrite:
+            self.target.open("xb").close()  # what another program has made meanwhile stays
         return self.path.replace(self.target)
 
 
