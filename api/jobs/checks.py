@@ -16,7 +16,7 @@ from shared.contract.options import RunOptions, SubmissionOptions
 from shared.contract.spelling import did_you_mean
 from shared.workflows.assembly import CanvasContract
 from shared.workflows.definition import WorkflowContract
-from shared.workflows.nodes import MOST_LAID_OUT, MOST_MESSAGE_BYTES, MapStep, Path, laying_out_cost, message_bytes
+from shared.workflows.nodes import MOST_MESSAGE_BYTES, MOST_NESTED, MapStep, Path, message_bytes, nested_chords
 from shared.workflows.planning import Prepared
 
 _MOST_STEPS = 5_000  # of all workflows of one request
@@ -31,7 +31,6 @@ class Checks:
     _unknown: list[FieldError] = field(default_factory=list)  # connections
     _wrong: list[FieldError] = field(default_factory=list)
     _too_large: list[FieldError] = field(default_factory=list)
-    _laid_out: int = 0  # signatures that Celery lays out for them
     _steps: int = 0  # of all workflows: they are written in one call of the ledger
     _bytes: int = 0  # of their messages
 
@@ -62,15 +61,14 @@ class Checks:
     def _size_problems(self, job: Prepared) -> Iterator[FieldError]:
         if job.node is None or self._too_large:
             return
-        self._laid_out += laying_out_cost(job.node)
         self._steps += len(job.steps)
         self._bytes += message_bytes(job.node)
         if self._steps > _MOST_STEPS:
             most = f"The workflows of one request may have at most {_MOST_STEPS} steps in total. Split the request."
             yield FieldError(pointer="/params", message=most)
-        elif self._laid_out > MOST_LAID_OUT:
+        elif nested_chords(job.node) > MOST_NESTED:
             what = (
-                "It has too many groups of parallel steps in a row: planning each group repeats everything after it. "
+                f"It has more than {MOST_NESTED} groups of parallel steps in a row; each contains all later ones. "
                 "Put single steps between the groups, or split it into several jobs."
             )
             yield FieldError(pointer="/params", message=what)

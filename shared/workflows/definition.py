@@ -19,8 +19,8 @@ from shared.ledger.ids import uuid7
 from shared.workflows.feeding import feeding_problems
 from shared.workflows.nodes import (
     MAX_STEPS,
-    MOST_LAID_OUT,
     MOST_MESSAGE_BYTES,
+    MOST_NESTED,
     Chain,
     Expansion,
     MapStep,
@@ -29,8 +29,8 @@ from shared.workflows.nodes import (
     PlanRefused,
     ends_in_parallel,
     lay_out,
-    laying_out_cost,
     message_bytes,
+    nested_chords,
     without_steps,
     wrong_item_limit,
 )
@@ -235,7 +235,9 @@ def _size_faults(node: Node, steps: Sequence[PlannedStep], taken: Collection[str
             f"{len(steps):,} steps to a job that has {len(taken):,}; a job may have at most {MAX_STEPS:,}",
             "Give each step more to do, or use maps.",
         )
-    if laying_out_cost(node) > MOST_LAID_OUT or message_bytes(node) > MOST_MESSAGE_BYTES:
+    if nested_chords(node) > MOST_NESTED:
+        yield f"more than {MOST_NESTED} groups of parallel steps in a row", "Put single steps between them."
+    if message_bytes(node) > MOST_MESSAGE_BYTES:
         yield (
             "too many parallel steps before others, each of whose messages has all that follow",
             "Use fewer of either.",

@@ -8,7 +8,7 @@ steps from the ledger. No result travels through the broker, so the canvas consi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from shared.contract.definition import AnyContract, Contract, Limits
 
 MAX_STEPS = 1_000
 MAX_DEPTH = 8
-MOST_LAID_OUT = 30_000  # signatures; one takes 0.1 ms
+MOST_NESTED = 150  # chords: a worker needs five of Python's thousand frames to read one within another
 MOST_MESSAGE_BYTES = 16 << 20
 _STEP_BYTES = 1_024  # of the part of a step in a message, without its parameters; measured: 750
 
@@ -226,24 +226,31 @@ def _parallel(node: Group | Chunks) -> Sequence[Node]:
     return node.parts() if isinstance(node, Chunks) else node.nodes
 
 
-def laying_out_cost(node: Node) -> int:
-    """Return about how many signatures Celery lays out for `node`.
+def links(chained: Chain) -> Iterator[Node]:
+    """Yield the nodes of a chain, those of a chain among them in its place."""
+    for node in chained.nodes:
+        yield from links(node) if isinstance(node, Chain) else (node,)
 
-    In a chain, parallel steps that others follow become a chord whose body is all that follows, laid out again.
+
+def nested_chords(node: Node) -> int:
+    """Return how many chords contain one another in the messages of `node`.
+
+    In a chain, parallel steps that others follow become a chord whose body is the next step, or the next such chord.
     """
     match node:
         case StepPlan():
-            return 1
+            return 0
         case Chain():
-            total = following = 0
-            for part in reversed(node.nodes):
-                following = laying_out_cost(part) + (0 if isinstance(part, StepPlan) else following)
-                total += following
-            return total
+            most = following = 0
+            for at, part in enumerate(reversed(list(links(node)))):
+                is_header = at > 0 and isinstance(part, Group | Chunks)
+                following = max(nested_chords(part), 1 + following if is_header else 0)
+                most = max(most, following)
+            return most
         case Chord():
-            return sum(map(laying_out_cost, node.header)) + laying_out_cost(node.body)
+            return 1 + max(map(nested_chords, (*node.header, node.body)))
         case _:
-            return sum(map(laying_out_cost, _parallel(node)))
+            return max(map(nested_chords, _parallel(node)), default=0)
 
 
 def message_bytes(node: Node) -> int:

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from shared.ledger.keys import key
+from shared.workflows.nodes import MOST_NESTED
 from tests.support.servers.services import Server, gateway_server, http_client, wait_for
 from tests.support.servers.workers import ACME, ACME_ALONE, Jobs, crew
 
@@ -185,6 +186,26 @@ def test_groups_one_after_another_and_at_the_end(jobs: Jobs, notebook: Path, tmp
     ended = max(step["finished_at"] for step in job["steps"][:2])
     assert all(step["started_at"] >= ended for step in job["steps"][2:])
     assert job["result"] == {"succeeded_count": 4, "failed_count": 0}
+
+
+def test_groups_one_after_another_in_a_chords_body(jobs: Jobs, notebook: Path, tmp_path: Path) -> None:
+    """A worker gets the chords of which such a body consists laid out."""
+    line = within("chain", steps=[within("group", steps=[note(notebook)] * 2)] * 3 + [bind(tmp_path / "bound.txt")])
+    job = jobs.ended(jobs.submit("workflow.chord", {"header": [note(notebook)] * 2, "body": line}))
+    assert job["state"] == "succeeded", job["error"]
+    assert len(lines(notebook)) == 8
+
+
+def test_as_many_groups_in_a_row_as_are_accepted_can_be_read(jobs: Jobs, notebook: Path) -> None:
+    """Each is a chord within the one before: the worker goes on after the first of them; one more is refused."""
+    two = within("group", steps=[note(notebook)] * 2)
+    job_id = jobs.submit("workflow.chain", {"steps": [two] * (MOST_NESTED + 1)})
+    wait_for(lambda: len(lines(notebook)) > 2, "the second group")
+    assert jobs.cancel(job_id) == 200
+    body = {"kind": "workflow.chain", "params": {"steps": [two] * (MOST_NESTED + 2)}}
+    refused = http_client.post(f"{jobs.gateway.url}/jobs", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (422, "workflow_too_large")
+    assert refused.json()["errors"][0]["message"].startswith(f"It has more than {MOST_NESTED} groups")
 
 
 def test_one_part_has_the_result_of_two(jobs: Jobs, notebook: Path, tmp_path: Path) -> None:

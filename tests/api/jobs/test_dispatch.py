@@ -21,7 +21,6 @@ from shared.ledger.aclient import AsyncLedger
 from shared.ledger.keys import key
 from shared.ledger.records import Record
 from shared.workflows.planning import Planner
-from tests.support.servers.cpu_waits import Stopwatch
 from tests.support.servers.services import BOUND_S, valkey_server
 
 if TYPE_CHECKING:
@@ -184,20 +183,18 @@ def chained_groups(groups: int) -> Any:
     return SUBMISSION.check(json.dumps({"kind": "workflow.chain", "params": {"steps": [group] * groups}}).encode())
 
 
-def test_what_would_take_long_to_lay_out_is_refused_at_once(
+def test_groups_of_which_a_worker_could_not_read_the_messages_are_refused(
     empty_valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """450 groups one after another took half a minute, and were blamed on the ledger; 100 are accepted."""
+    """450 groups one after another are chords within one another; 100 are accepted."""
     monkeypatch.setattr("api.jobs.dispatch._COMPOSING_S", BOUND_S)  # what is accepted may take long on a busy machine
 
     async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
         del ledger
-        watch = Stopwatch()
         with pytest.raises(Problem) as refused:
             await dispatch.prepare([chained_groups(450)])
         assert (refused.value.status, refused.value.code) == (422, "workflow_too_large")
         assert refused.value.errors[0].pointer == "/params"
-        assert watch.own_s < 20
         accepted, _ = await accept(dispatch, chained_groups(100))
         assert accepted.outcome == "accepted"
 

@@ -177,7 +177,7 @@ def test_workflow_messages_are_what_celery_sends(
         }
 
     ours = workflow_messages(Composer(broker), node, planned, limits, job_id=job_id)
-    to_canvas(node, iter(planned), sign, celery_app).apply_async(root_id=job_id)
+    to_canvas(node, iter(planned), sign, celery_app, job_id=job_id).apply_async(root_id=job_id)
 
     queues = {step.plan.contract.spec.queue for step in planned}
     sent = [text for queue in queues for text in waiting(lists, list_name(queue, 7))]
