@@ -66,10 +66,9 @@ class LedgerBackend(RedisBackend):
         """The ledger in the same database as the results."""
         client = redis.Redis.from_url(
             str(self.url),  # type: ignore[attr-defined]  # celery-types leaves it out
-            **bounded(),
+            **bounded() | {"retry_on_error": [ResponseError]},
             # Retries for about a minute, so that the ledger can restart or be emptied. Every transition is idempotent.
             retry=_Patience(ExponentialWithJitterBackoff(base=0.1, cap=4), _PATIENCE),
-            retry_on_error=[ResponseError],
         )
         return Ledger(client)
 

@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -29,7 +30,8 @@ from shared.ledger.server import is_full
 Connection = Any  # redis.asyncio.connection.AbstractConnection, whose methods have no types
 NO_ANSWER = (RedisError, OSError, TimeoutError)
 _REFUSALS = (ResponseError, BusyLoadingError, AuthenticationError)  # with these replies the server has done nothing
-_ONCE_MORE = Retry(NoBackoff(), 1, (redis.ConnectionError,))  # every connection is broken after a restart of the server
+# Every connection is broken after a restart of the server, and may lead to a replica after a failover.
+_ONCE_MORE = Retry(NoBackoff(), 1, (redis.ConnectionError, ReadOnlyError))
 _DEFECTS = ("ERR", "REFUSED", "WRONGTYPE", "user_script")
 
 

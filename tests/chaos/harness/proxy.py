@@ -29,6 +29,10 @@ class Proxy:
         """Forward again, what has waited first."""
         self._open.set()
 
+    def lead_to(self, port: int) -> None:
+        """Forward new connections to another port of 127.0.0.1; those that exist stay where they are."""
+        self._target = port
+
     def serve(self) -> None:
         """Take connections until `close`."""
         with suppress(OSError):
