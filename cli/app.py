@@ -14,6 +14,7 @@ from celeriac.client.gateway import segment
 from cli.client.calls import Exit, announce, follow_to_end, gateway_at, show
 from cli.commands.attaching import Files, attached, with_files
 from cli.commands.authoring import check, contracts, new_kind
+from cli.commands.doctor import doctor
 from cli.commands.fields import with_options
 from cli.commands.files import download, list_files, upload
 from cli.commands.jobs import cancel, delete, rerun
@@ -200,7 +201,7 @@ def up(
     raise typer.Exit(code)
 
 
-for _command in (upload, download, check, new_kind, cancel, rerun, delete, workers):
+for _command in (upload, download, doctor, check, new_kind, cancel, rerun, delete, workers):
     app.command()(_command)
 app.command("files")(list_files)
 app.command("retry", hidden=True)(rerun)  # the old name

@@ -19,10 +19,13 @@ SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 _LONGEST_VALUE = 100  # characters of a value in a message
 
 
-def read(settings: type[SettingsT]) -> SettingsT:
-    """Return `settings` of this process. Raises `DefinitionError` that names each wrong variable, a line for each."""
+def read(settings: type[SettingsT], **given: Any) -> SettingsT:
+    """Return `settings` of this process; fields that are `given` do not come from its environment.
+
+    Raises `DefinitionError` that names each wrong variable, a line for each.
+    """
     try:
-        return settings()
+        return settings(**given)
     except ValidationError as wrong:
         refused = "\n".join(_sentence(settings, error) for error in wrong.errors(include_url=False))
     except SettingsError as wrong:

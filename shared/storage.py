@@ -51,14 +51,14 @@ class ArtifactStore:
 
     def __init__(self, root: str) -> None:
         self.fs, base = fsspec.core.url_to_fs(root)
-        self._root = str(base).rstrip("/")
+        self.root = str(base).rstrip("/")
         self.is_local = "file" in _protocols(self.fs)
 
     def path(self, uri: str) -> str:
         """Return the path of `uri` in the store's file system. Raises `ValueError` if it is not an artifact uri."""
         if not _URI.fullmatch(uri):
             raise ValueError(f"{uri!r} is not an artifact uri (artifact://<id>/<attempt>/<name>).")
-        return f"{self._root}/{uri.removeprefix('artifact://')}"
+        return f"{self.root}/{uri.removeprefix('artifact://')}"
 
     def size_bytes(self, uri: str) -> int:
         """Return the size of a file in bytes. Raises `TaskFailure` (``artifact_missing``) if it does not exist."""
@@ -141,15 +141,15 @@ class ArtifactStore:
     def file_owners(self) -> Iterator[str]:
         """Yield the ids of jobs and uploads that have files."""
         if self.is_local:
-            root = Path(self._root)
+            root = Path(self.root)
             found: Iterator[str] = (entry.name for entry in os.scandir(root)) if root.is_dir() else iter(())
         else:
-            found = (str(path).rsplit("/", 1)[-1] for path in self.fs.ls(self._root, detail=False))
+            found = (str(path).rsplit("/", 1)[-1] for path in self.fs.ls(self.root, detail=False))
         return (name for name in found if re.fullmatch(FILE_OWNER_PATTERN, name))
 
     def usage(self, file_owner: str) -> Usage:
         """Return the number of files of a job or upload, their size, and the time of the newest."""
-        files = self.fs.find(f"{self._root}/{file_owner}", withdirs=self.is_local, detail=True)
+        files = self.fs.find(f"{self.root}/{file_owner}", withdirs=self.is_local, detail=True)
         sizes = [int(info["size"] or 0) for info in files.values() if info["type"] == "file"]
         written = [self.fs.modified(path).timestamp() for path in files]
         return Usage(len(sizes), sum(sizes), max(written, default=0.0))
@@ -161,7 +161,7 @@ class ArtifactStore:
         """
         if not re.fullmatch(FILE_OWNER_PATTERN, file_owner):
             return
-        folder = f"{self._root}/{file_owner}"
+        folder = f"{self.root}/{file_owner}"
         if self.fs.exists(folder):
             self.fs.rm(folder, recursive=True)
 

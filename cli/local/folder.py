@@ -6,15 +6,16 @@ import fcntl
 import json
 import os
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celeriac.ports import HOST
 from cli.local.ports import CannotStart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+_LOCK = "up.lock"
 _CONNECTIONS = """\
 # The external systems that jobs may name. Gateway and workers read this file when they start.
 # It contains no passwords: see examples/connections.toml for the other kinds.
@@ -32,15 +33,17 @@ description = "A folder of files in this folder."
 
 
 @contextmanager
-def claimed_folder(folder: Path, port: int) -> Iterator[int]:
+def claimed_folder(folder: Path, port: int, *, broker_url: str) -> Iterator[int]:
     """Create the data folder and hold its lock; yield the lock's file descriptor.
+
+    The lock's file says where the gateway is, and the embedded broker (empty: there is another one).
 
     The kernel releases the lock when the last process that has it open ends. Raises `CannotStart` if it is held.
     """
     try:
         for part in (folder, folder / "logs", folder / "lake"):
             part.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as unusable:
         raise CannotStart(
             f"{folder} cannot be used ({unusable.strerror}). Choose another folder with --data."
@@ -57,10 +60,26 @@ def claimed_folder(folder: Path, port: int) -> Iterator[int]:
                 "Stop it, or choose another folder with --data."
             ) from None
         os.ftruncate(lock, 0)
-        os.pwrite(lock, json.dumps({"pid": os.getpid(), "url": f"http://{HOST}:{port}"}).encode(), 0)
+        os.pwrite(
+            lock, json.dumps({"pid": os.getpid(), "url": f"http://{HOST}:{port}", "broker_url": broker_url}).encode(), 0
+        )
         yield lock
     finally:
         os.close(lock)
+
+
+def running_in(folder: Path) -> Mapping[str, Any] | None:
+    """Return what the lock's file of a data folder says, if a `celeriac up` runs there."""
+    try:
+        with (folder / _LOCK).open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                says = json.load(lock)
+                return says if isinstance(says, dict) and {"url", "broker_url"} <= says.keys() else None
+    except (OSError, ValueError):  # another user's, or one that is just being written
+        return None
+    return None
 
 
 def connections_of(folder: Path) -> Path:

@@ -81,10 +81,11 @@ def run(
     start.put_ours_first()  # this process plans the workers from the modules that the programs will find
     start.put_cwd_on_path()
     refuse_taken_port(port, "--port")
-    with claimed_folder(folder, port) as lock, StopSignals() as signals:
-        external = next((url for name in BROKER_VARIABLES if (url := os.environ.get(name))), None)
+    external = next((url for name in BROKER_VARIABLES if (url := os.environ.get(name))), None)
+    embedded_url = "" if external else _embedded_url(valkey_port)
+    with claimed_folder(folder, port, broker_url=embedded_url) as lock, StopSignals() as signals:
         _refuse_missing_packages(*(("api", "worker") if external else ("up",)))
-        environment = _environment(folder, port, external or _embedded_url(valkey_port))
+        environment = _environment(folder, port, external or embedded_url)
         settings = _broker_settings(environment)
         workers = plan_workers(environment)
         if not workers:

@@ -13,12 +13,15 @@ _LISTED = 30
 _CUTOFF = 0.5
 
 
-def nearest(name: str, known: Iterable[str], *, most: int = 1) -> list[str]:
-    """Return at most `most` of the `known` names that are spelled nearly like `name`, whatever the case of letters."""
+def nearest(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = _CUTOFF) -> list[str]:
+    """Return at most `most` of the `known` names that are spelled nearly like `name`, whatever the case of letters.
+
+    `cutoff` is how nearly, from 0 to 1.
+    """
     folded: dict[str, str] = {}
     for each in known:
         folded.setdefault(each.casefold(), each)
-    return [folded[near] for near in get_close_matches(name[:_LONGEST].casefold(), folded, n=most, cutoff=_CUTOFF)]
+    return [folded[near] for near in get_close_matches(name[:_LONGEST].casefold(), folded, n=most, cutoff=cutoff)]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -75,6 +76,7 @@ class WorkerState:
     seen_at: int
     is_lost: bool  # it has sent no heartbeat for longer than a lease
     active: tuple[ActiveJob, ...]
+    ahead_s: float | None  # its clock, of that of the ledger; None: one of an earlier version, which does not say
 
 
 class Presence:
@@ -100,6 +102,7 @@ class Presence:
                 "queues": list(queues),
                 "kinds": None if kinds is None else list(kinds),
                 "jobs": list(jobs),
+                "clock_ms": time.time_ns() // 1_000_000,
                 "lease_ms": int(self._lease_s * 1000),
                 "keep_ms": int((self._lease_s + SHOWN_AFTER_LOSS_S) * 1000),
             },
@@ -112,7 +115,14 @@ class Presence:
 
 def workers_of(ledger: Ledger) -> list[WorkerState]:
     """Return the running workers, and those lost lately, for programs without an event loop."""
-    return [parse_worker(*reply) for reply in ledger.call("workers", {})]
+    return _by_name(ledger.call("workers", {}))
+
+
+def queues_of(ledger: Ledger, names: Sequence[str]) -> list[QueueState]:
+    """Return the state of these queues, for programs without an event loop."""
+    return [
+        parse_queue(name, reply) for name, reply in zip(names, ledger.call("queues", {"queues": names}), strict=True)
+    ]
 
 
 class Operations:
@@ -138,8 +148,7 @@ class Operations:
 
     async def workers(self) -> list[WorkerState]:
         """Return the running workers, and those lost lately."""
-        replies = await self._ledger.call("workers", {})
-        return sorted((parse_worker(*reply) for reply in replies), key=lambda worker: worker.about.name)
+        return _by_name(await self._ledger.call("workers", {}))
 
     async def forget(self, job_id: str) -> tuple[str, Sequence[str]]:
         """Delete an ended job from the ledger.
@@ -153,6 +162,10 @@ class Operations:
     async def discard(self, job_id: str) -> None:
         """Delete a job whose record is damaged; the keeper deletes its files."""
         await self._ledger.call("discard", {"id": job_id, "files_ms": int(FILES_LEFT_S * 1000)})
+
+
+def _by_name(replies: Iterable[Sequence[Any]]) -> list[WorkerState]:
+    return sorted((parse_worker(*reply) for reply in replies), key=lambda worker: worker.about.name)
 
 
 def parse_queue(name: str, reply: Sequence[Any]) -> QueueState:
@@ -174,7 +187,7 @@ def parse_queue(name: str, reply: Sequence[Any]) -> QueueState:
 
 
 def parse_worker(  # noqa: PLR0917 - the script's reply
-    owner: str, about: str, queues: str, kinds: str, seen_at: str, is_lost: int, active: Sequence[str]
+    owner: str, about: str, queues: str, kinds: str, seen_at: str, is_lost: int, active: Sequence[str], ahead_ms: str
 ) -> WorkerState:
     """Return a worker from the reply of the transition `workers`."""
     says = json.loads(about)
@@ -187,4 +200,5 @@ def parse_worker(  # noqa: PLR0917 - the script's reply
         seen_at=int(seen_at),
         is_lost=bool(is_lost),
         active=tuple(ActiveJob(i, kind, job or None, step or None, int(at)) for i, kind, job, step, at in rows),
+        ahead_s=int(ahead_ms) / 1000 if ahead_ms else None,
     )

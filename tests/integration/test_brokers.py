@@ -14,6 +14,8 @@ import redis
 from celery import Celery
 from kombu import Connection, Queue
 
+from cli.doctor.servers import of_broker
+from shared.broker.settings import BrokerSettings
 from shared.ledger.keys import key
 from tests.support.servers.rabbitmq import rabbitmq_server, require_rabbitmq
 from tests.support.servers.services import Server, gateway_server, http_client, valkey_server, wait_for
@@ -89,6 +91,7 @@ def test_rabbitmq_runs_jobs_and_chords_and_the_most_urgent_first(valkey: Server,
         }
         with redis.Redis.from_url(valkey.redis_url) as ledger:
             ledger.flushall()
+        _the_doctor_sees(broker_url, valkey.redis_url)
         workers = Crew(tmp_path, env)
         with gateway_server(tmp_path / "gateway", **env) as gateway:
             jobs, urgent = Jobs(gateway), tmp_path / "urgent.txt"
@@ -116,6 +119,16 @@ def test_rabbitmq_runs_jobs_and_chords_and_the_most_urgent_first(valkey: Server,
                 workers.end()
     assert (ended, of_others) == (["succeeded"] * 6, ["cancelled", "succeeded"])
     assert [by_priority[line.split()[0]] for line in urgent.read_text().splitlines()] == [9, 5, 4, 0]
+
+
+def _the_doctor_sees(broker_url: str, ledger_url: str) -> None:
+    """Say which broker it is; and, of a wrong password, what to do, without the password."""
+    (well,) = of_broker(BrokerSettings(broker_url=broker_url, ledger_url=ledger_url), ledger_answers=True)
+    assert (well.outcome, well.message.startswith("RabbitMQ ")) == ("ok", True), well
+    other = BrokerSettings(broker_url=broker_url.replace("guest@", "hunter2@"), ledger_url=ledger_url)
+    (refused,) = of_broker(other, ledger_answers=True)
+    assert (refused.outcome, "user and password in CELERY_BROKER_URL" in refused.remedy) == ("fail", True), refused
+    assert "hunter2" not in repr(refused)
 
 
 def _sent_by_others(broker_url: str, notebook: Path) -> list[str]:

@@ -12,8 +12,10 @@ import boto3
 import pytest
 import redis
 
+from cli.doctor.servers import of_broker
+from shared.broker.settings import BrokerSettings
 from shared.ledger.keys import key
-from tests.support.servers.services import Server, gateway_server, http_client, wait_for
+from tests.support.servers.services import Server, free_port, gateway_server, http_client, wait_for
 from tests.support.servers.sqs import require_moto, sqs_server
 from tests.support.servers.workers import ACME, ACME_ALONE, Crew, Jobs
 from tests.support.up import STOP_BOUND_S, running_up, write_own_kind
@@ -86,6 +88,17 @@ def test_jobs_retries_and_every_canvas_run(service: Jobs, tmp_path: Path) -> Non
     ended = {name: service.ended(job_id) for name, job_id in asked.items()}
     assert {name: job["state"] for name, job in ended.items()} == dict.fromkeys(asked, "succeeded")
     assert len(ended["retry"]["attempts"]) > 1
+
+
+def test_the_doctor_sees_it(sqs: str, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for the queues; where nothing answers, it says so."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    (well,) = of_broker(BrokerSettings(broker_url=sqs, ledger_url=valkey.redis_url), ledger_answers=True)
+    assert (well.outcome, well.message.startswith("Amazon SQS at sqs://")) == ("ok", True), well
+    away = f"sqs://key:hunter2@127.0.0.1:{free_port()}"
+    (refused,) = of_broker(BrokerSettings(broker_url=away, ledger_url=valkey.redis_url), ledger_answers=True)
+    assert (refused.outcome, "hunter2" in repr(refused)) == ("fail", False), refused
 
 
 def waiting(sqs: str, queue: str = "etl") -> list[int]:
