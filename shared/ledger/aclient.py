@@ -128,11 +128,11 @@ class AsyncLedger:
             raise DamagedRecord(job_id, wrong) from wrong
 
     async def list(
-        self, wanted: Filter, *, limit: int, scan: int = 5_000
+        self, wanted: Filter, *, limit: int, scan: int = 10_000
     ) -> tuple[Sequence[Record | Damaged], str | None]:
         """Return at most `limit` jobs, newest first, and the place where the next page continues (None: last page).
 
-        A page may be shorter, because at most `scan` records are examined.
+        A page may be shorter, because at most about `scan` entries of indexes are looked up.
         """
         next_id, *found = await self.call("list", wanted.arguments(limit, scan, self.keys))
         return [parse_listed(flat) for flat in found], next_id or None

@@ -52,22 +52,18 @@ class Filter:
     upper_id: str | None = None  # exclusive
 
     def arguments(self, limit: int, scan: int, keys: Keys) -> dict[str, Any]:
-        """Return the filter as arguments of the script, with the most selective index."""
-        exact = {name: value for name in EXACT if (value := getattr(self, name)) is not None}
-        indexed = exact | ({"state": self.states[0]} if len(self.states) == 1 else {})
-        arguments: dict[str, Any] = {
-            "index": next((keys(name, indexed[name]) for name in _NARROWEST_FIRST if name in indexed), keys("jobs")),
+        """Return the filter as arguments of the script: groups of indexes, of which a job is in one of each."""
+        groups = [[keys(name, value)] for name in EXACT if (value := getattr(self, name)) is not None]
+        if self.states and set(self.states) != set(State):
+            groups.append([keys("state", state) for state in dict.fromkeys(self.states)])
+        return {
+            "indexes": groups or [[keys("jobs")]],
             "lower": f"({self.lower_id}" if self.lower_id else "-",
             "upper": f"({self.upper_id}" if self.upper_id else "+",
             "limit": limit,
             "scan": scan,
-            **exact,
         }
-        if self.states:
-            arguments["states"] = dict.fromkeys(self.states, True)
-        return arguments
 
 
-#: Criteria with a single value; the script compares each with the field of the record with the same name.
+#: Criteria with a single value, each with an index of its own.
 EXACT = tuple(field.name for field in fields(Filter) if field.name in JobCriteria.model_fields)
-_NARROWEST_FIRST = ("schedule", "tag", "kind", "state", "queue")
