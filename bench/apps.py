@@ -45,5 +45,6 @@ def gateway() -> FastAPI:
         return {"id": extract_data.delay(**job.model_dump(mode="json")).id}
 
     for path, endpoint in (("/noop", noop), ("/delay", delay)):
-        app.router.routes.insert(0, APIRoute(path, endpoint, methods=["POST"], status_code=202))
+        route = APIRoute(path, endpoint, methods=["POST"], status_code=202, include_in_schema=False)
+        app.router.routes.insert(0, route)
     return app

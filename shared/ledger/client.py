@@ -27,6 +27,7 @@ from shared.ledger.records import (
     Record,
     Refusal,
     Submission,
+    Tended,
     Unknown,
     parse_accepted,
     parse_read,
@@ -273,12 +274,13 @@ class Ledger:
         owner: str,
         lock_s: float = 5,
         lease_s: float = 20,
-        limit: int = 200,
+        limit: int = 50,
+        first_round: int = 1,
         grace_s: float = 15,
         outbox_grace_s: float = 5,
         remember_s: float = 90 * 86_400,
-    ) -> list[Action] | None:
-        """Run one round of the keeper; return None if another worker is the keeper.
+    ) -> Tended | None:
+        """Run rounds of the keeper until about `limit` jobs are changed; return None if another worker is the keeper.
 
         A message counts as lost if it left its list more than `grace_s` ago and the job is not claimed. The ids of
         forgotten jobs are kept for `remember_s`, for the response 410. When a keeper dies, the next one begins after
@@ -290,15 +292,18 @@ class Ledger:
             lock_ms=int(min(lock_s, lease_s / 2) * 1000),
             lease_ms=int(lease_s * 1000),
             limit=limit,
+            round=first_round,
             grace_ms=int(grace_s * 1000),
             outbox_grace_ms=int(outbox_grace_s * 1000),
             remember_ms=int(remember_s * 1000),
         )
         if not reply:
             return None
-        return [Action(what, job_id) for what, job_id in zip(reply[1::2], reply[2::2], strict=True)]
+        _, next_round, *told = reply
+        actions = [Action(what, job_id) for what, job_id in zip(told[::2], told[1::2], strict=True)]
+        return Tended(actions, int(next_round))
 
-    def turns(self, *, limit: int = 200) -> tuple[float | None, list[str]]:
+    def turns(self, *, limit: int = 50) -> tuple[float | None, list[str]]:
         """Publish the jobs whose turn has come by the rate of their key.
 
         Returns in how many seconds the next turn comes (None: no job waits for one), and the ids of jobs whose messages

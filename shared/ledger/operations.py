@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.client import Ledger
 
-PAUSED_AT_ONCE = 200  # maximum number of held jobs that one call of the script publishes
+PAUSED_AT_ONCE = 50  # maximum number of held jobs that one call of the script publishes
 FILES_LEFT_S = 60.0  # after which the keeper deletes the files of a deleted job that the gateway left
 SHOWN_AFTER_LOSS_S = 3_600.0  # for which a worker without heartbeats is still listed as lost
 

@@ -390,6 +390,13 @@ class Action(NamedTuple):
     id: str
 
 
+class Tended(NamedTuple):
+    """What one call of the keeper has done. `next_round` is the round to go on with, 0 if nothing is left to do now."""
+
+    actions: list[Action]
+    next_round: int
+
+
 def parse_read(reply: Sequence[Any]) -> Record | Gone | Unknown:
     """Return the parsed reply of `read`."""
     what, *found = reply

@@ -124,7 +124,8 @@ def publish_long_ago(client: redis.Redis, job_id: str, name: str = LIST, *, at_m
 
 
 def tended(ledger: Ledger, **more: Any) -> list[tuple[str, str]]:
-    return [(action.what, action.id) for action in ledger.tend(owner="keeper", **more) or []]
+    acting = ledger.tend(owner="keeper", **more)
+    return [(action.what, action.id) for action in acting.actions] if acting else []
 
 
 def workflow(names: list[str], after: dict[str, list[str]]) -> Entry:

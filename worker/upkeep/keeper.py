@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import Counter
 from functools import cached_property
 
@@ -26,12 +27,13 @@ from shared.storage import ArtifactStore
 from shared.workflows.planning import Planner, prepare
 
 _LEAST_S = 0.005  # between two looks at turns
+_LOGGED_AT_ONCE = 5_000  # actions in one line of the log
 
 logger = logging.getLogger(__name__)
 
 
 class Keeper:
-    """Runs rounds: one call of `tend` of the ledger, then its follow-up actions."""
+    """Runs rounds: calls of `tend` of the ledger, each with its follow-up actions, until nothing is left to do."""
 
     def __init__(
         self, ledger: Ledger, settings: BrokerSettings, *, owner: str, app: Celery, callbacks_per_host: int
@@ -45,14 +47,31 @@ class Keeper:
         self._callbacks_per_host = callbacks_per_host
         self._store = ArtifactStore(settings.store_url)
         self._is_active = False
+        self._next_round = 0
+        self._done: Counter[str] = Counter()  # what was done since the last line of the log
 
-    def round(self) -> None:
-        """Tend the ledger if this worker is the keeper."""
-        actions = self._ledger.tend(owner=self._owner, grace_s=self._grace_s, lease_s=self._lease_s)
-        self._is_active = actions is not None
-        if not actions:
-            return
-        self._tell(actions)
+    def round(self) -> float | None:
+        """Tend the ledger if this worker is the keeper.
+
+        Returns in how many seconds more is to be done, None if nothing is: after as long as the call took, so that a
+        backlog of any size leaves half of the ledger to others.
+        """
+        began = time.monotonic()
+        tended = self._ledger.tend(
+            owner=self._owner, first_round=self._next_round or 1, grace_s=self._grace_s, lease_s=self._lease_s
+        )
+        took_s = time.monotonic() - began
+        self._is_active = tended is not None
+        if tended is None:
+            return None
+        self._next_round = tended.next_round
+        self._follow(tended.actions)
+        self._done.update(action.what for action in tended.actions)
+        if self._done and (not tended.next_round or self._done.total() >= _LOGGED_AT_ONCE):
+            self._tell()
+        return took_s if tended.next_round else None
+
+    def _follow(self, actions: list[Action]) -> None:
         self._complain(actions)
         for action in actions:  # first: the ledger no longer has these jobs
             if action.what == "forgotten":
@@ -112,8 +131,8 @@ class Keeper:
             elif action.what == "failed":
                 logger.error("keeper: this round failed: %s", action.id)
 
-    def _tell(self, actions: list[Action]) -> None:
-        counts = Counter(action.what for action in actions)
+    def _tell(self) -> None:
         routine = {"published", "forgotten", "callback"}
-        level = logging.INFO if counts.keys() <= routine else logging.WARNING
-        logger.log(level, "keeper: %s", ", ".join(f"{count} {what}" for what, count in sorted(counts.items())))
+        level = logging.INFO if self._done.keys() <= routine else logging.WARNING
+        logger.log(level, "keeper: %s", ", ".join(f"{count} {what}" for what, count in sorted(self._done.items())))
+        self._done.clear()

@@ -242,6 +242,6 @@ def test_the_files_of_a_deleted_job_go_even_if_the_gateway_did_not_hear_that_it_
     api.post(f"/jobs/{job_id}/cancel")
     assert set(book.call("forget", {"id": job_id, "files_ms": 0})) == {"forgotten", *ids}
     tended = wait_for(lambda: book.tend(owner="k"), "a round: workers of other tests may have been the keeper")
-    assert ids <= {action.id for action in tended if action.what == "forgotten"}
+    assert ids <= {action.id for action in tended.actions if action.what == "forgotten"}
     assert not any(book.client.zscore(book.keys("uploads"), each) for each in ids)
     assert api.delete(f"/jobs/{job_id}").status_code == 410

@@ -18,7 +18,7 @@
 -- luacheck: read globals has_message (messages)
 -- luacheck: read globals is_paused list_of order published_key put put_first (queues)
 
-local ADMITTED_AT_ONCE = 100
+local ADMITTED_AT_ONCE = 50 -- each takes 0.1 ms
 local PLACES_LOOKED_AT = 10 -- per key in a round of the keeper
 local ADMISSION_MS = 60000 -- after this time without a start, the place or turn is also given to another job
 
@@ -165,12 +165,14 @@ local function set_aside(id, why)
 end
 
 -- Give the free places and turns, after the transition that freed them is written. Each is a separate transition: a
--- failed one does not undo it.
+-- failed one does not undo it. Returns how many; the keeper gives what is left.
 local function admit_all()
+  local given = 0
   for waiting, gate_and_key in pairs(freed) do
-    for _ = 1, ADMITTED_AT_ONCE do
+    while given < ADMITTED_AT_ONCE do
       local done, more = try(admit, unpack(gate_and_key))
       if done and not more then break end
+      given = given + 1
       if not done then
         local head = redis.pcall('ZRANGE', waiting, 0, 0)[1]
         if not head or not try(set_aside, head, more) then break end
@@ -178,6 +180,7 @@ local function admit_all()
     end
   end
   freed = {}
+  return given
 end
 
 -- Update the sets of the queue and of the keys when a job changes its state.

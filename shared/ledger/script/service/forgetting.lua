@@ -8,6 +8,8 @@
 -- luacheck: read globals file_owners ids_with_steps is_referred (files)
 -- luacheck: read globals set_aside unlist (holds)
 
+local REMOVED_AT_ONCE = 50 -- steps of a workflow; the keeper removes the others as if they were ended jobs
+
 -- Delete all keys of a job, but record that it existed. Returns whose files go: those of the job and of its steps.
 local function forget(record)
   for _, key in ipairs({
@@ -19,12 +21,13 @@ local function forget(record)
   if record.schedule then change('ZREM', KEY.schedule .. record.schedule, listed(record)) end
   change('ZREM', KEY.ended, record.id)
   if record.file_owner then change('DEL', KEY.file_owner .. record.file_owner) end
-  for _, id in ipairs(ids_with_steps(record)) do
-    if field_of(id, 'state') == 'running' then -- a step that did not stop in time
+  for n, id in ipairs(ids_with_steps(record)) do
+    local is_running = field_of(id, 'state') == 'running' -- a step that did not stop in time
+    if is_running then
       change('ZREM', KEY.running .. field_of(id, 'queue'), id)
       change('ZREM', KEY.claims, id)
     end
-    remove_record(id)
+    if is_running or n <= REMOVED_AT_ONCE + 1 then remove_record(id) else change('ZADD', KEY.ended, NOW, id) end
   end
   change('DEL', KEY.events .. record.id)
   change('ZREM', KEY.callbacks, record.id)

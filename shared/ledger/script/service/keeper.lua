@@ -2,7 +2,7 @@
 
 -- luacheck: read globals KEY (keys)
 -- luacheck: read globals FINAL (states)
--- luacheck: read globals NOW change count field_of int is_number load set try (records)
+-- luacheck: read globals NOW change count field_of int is_number load remove_record set try (records)
 -- luacheck: read globals emit_state (events)
 -- luacheck: read globals keeps_for_rows unwritten (results)
 -- luacheck: read globals has_message (messages)
@@ -14,10 +14,16 @@
 -- luacheck: read globals forget (forgetting)
 
 local ROW_POSTPONED_MS = 60000 -- how often it is looked whether the row of a job past its retention is written
-local STEPS_A_ROUND = 1000 -- of workflows that expire or are deleted: each takes 0.2 ms and blocks other calls
+local FORGOTTEN_STEP = 0.1 -- of the effort for a job: of large workflows, `forget` leaves the steps for later
+local REMEMBERED = 0.05 -- likewise, for an id in `gone`
 
-local function older(key, bound, limit)
-  return redis.call('ZRANGE', key, '-inf', bound, 'BYSCORE', 'LIMIT', 0, limit)
+-- How many jobs this call may still change. Each takes 0.1 to 0.2 ms, in which nobody else is served, so a call ends
+-- when it has done enough, and the next goes on with the next round.
+local left
+
+local function older(key, bound)
+  if left <= 0 then return {} end
+  return redis.call('ZRANGE', key, '-inf', bound, 'BYSCORE', 'LIMIT', 0, math.ceil(left))
 end
 
 -- Unclaimed queued jobs whose message is no longer in a list, the youngest first: each is published before those that
@@ -27,7 +33,8 @@ local function lost_messages(list, a)
   if not known then return {} end -- wait until the copies are consumed
   local key, bound = published_key(list), math.min(NOW - a.grace_ms, known - 1)
   local ids = {}
-  for _, id in ipairs(redis.call('ZRANGE', key, bound, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, a.limit)) do
+  if left <= 0 then return ids end
+  for _, id in ipairs(redis.call('ZRANGE', key, bound, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, math.ceil(left))) do
     if not passed[id] then ids[#ids + 1] = id end
   end
   return ids
@@ -67,12 +74,14 @@ local function republish(record)
 end
 
 -- Call `act` for each id, in a separate transition each, so that one failure sets only its job aside. `act` returns
--- what it did, or the ids that it deleted; `note` is called with that.
+-- what it did, or the ids that it deleted; `note` is called with that. What it did not change costs nothing of `left`,
+-- as it is found again by the next call.
 local function each(ids, act, note)
   for _, id in ipairs(ids) do
     local done, what = try(act, id)
-    admit_all() -- at once: a job that gets a place may be in the list of a later round
+    left = left - admit_all() -- at once: a job that gets a place may be in the list of a later round
     if not done then what = try(set_aside, id, what) and 'set_aside' or nil end
+    if what then left = left - 1 end
     if type(what) == 'table' then
       for _, gone in ipairs(what) do note('forgotten', gone) end
     elseif what then
@@ -92,13 +101,13 @@ local function publish_due(id)
   return 'published'
 end
 
--- The first ids of a list, limited by the number of steps per round.
-local function few(ids)
-  local taken, steps_left = {}, STEPS_A_ROUND
+-- The first ids of a list, as many as may still be changed. A step of a workflow is `effort` of a job.
+local function few(ids, effort)
+  local taken = {}
   for n, id in ipairs(ids) do
-    if steps_left <= 0 then break end
+    if left <= n - 1 then break end
     taken[n] = id
-    steps_left = steps_left - (tonumber(field_of(id, 'total') or '0') or 0)
+    left = left - effort * (tonumber(field_of(id, 'total') or '0') or 0)
   end
   return taken
 end
@@ -123,6 +132,11 @@ local function forget_ended(id)
     change('ZREM', KEY.ended, id)
     return
   end
+  if record.job_id then -- left by `forget`
+    change('ZREM', KEY.ended, id)
+    remove_record(id)
+    return {}
+  end
   local rows = unwritten(ids_with_steps(record))
   if is_referred(file_owners(record)) then
     postpone(record, POSTPONED_MS)
@@ -143,13 +157,19 @@ local function forget_upload(id)
   return 'forgotten'
 end
 
--- The rounds, in order; each handles at most `limit` jobs (lost messages: per list, holds: per queue and key). The
--- keeper gets the name of a round that fails.
+local function forget_gone(a)
+  local ids = redis.call('ZRANGE', KEY.gone, '-inf', NOW - a.remember_ms, 'BYSCORE', 'LIMIT', 0,
+    math.max(0, math.floor(left / REMEMBERED)))
+  for _, id in ipairs(ids) do change('ZREM', KEY.gone, id) end
+  left = left - REMEMBERED * #ids
+end
+
+-- The rounds, in order. The keeper gets the name of a round that fails.
 local ROUNDS = {
-  { 'due', function(a, note) each(older(KEY.due, NOW, a.limit), publish_due, note) end },
-  { 'expired', function(a, note) each(few(older(KEY.expiring, NOW, a.limit)), expire_unstarted, note) end },
-  { 'lapsed claims', function(a, note)
-    if redis.call('EXISTS', KEY.amnesty) == 0 then each(older(KEY.claims, NOW, a.limit), take_back, note) end
+  { 'due', function(_, note) each(older(KEY.due, NOW), publish_due, note) end },
+  { 'expired', function(_, note) each(few(older(KEY.expiring, NOW), 1), expire_unstarted, note) end },
+  { 'lapsed claims', function(_, note)
+    if redis.call('EXISTS', KEY.amnesty) == 0 then each(older(KEY.claims, NOW), take_back, note) end
   end },
   { 'lost messages', function(a, note)
     for _, list in ipairs(redis.call('SMEMBERS', KEY.lists)) do
@@ -165,24 +185,26 @@ local ROUNDS = {
     end
   end },
   { 'holds', function(a, note)
-    for _, queue in ipairs(redis.call('SMEMBERS', KEY.held_queues)) do let_go(queue, a.limit, note) end
+    for _, queue in ipairs(redis.call('SMEMBERS', KEY.held_queues)) do
+      if left > 0 then left = left - let_go(queue, math.ceil(left), note) end
+    end
     for _, key in ipairs(redis.call('SRANDMEMBER', KEY.limited_keys, a.limit)) do try(look_at_places, key) end
-    admit_all()
+    left = left - admit_all()
   end },
-  { 'callbacks', function(a, note)
-    each(older(KEY.callbacks, NOW, a.limit), function(id)
+  { 'callbacks', function(_, note)
+    each(older(KEY.callbacks, NOW), function(id)
       if load(id) then return 'callback' end
       change('ZREM', KEY.callbacks, id)
     end, note)
   end },
   { 'outbox', function(a, note)
-    for _, id in ipairs(older(KEY.outbox, NOW - a.outbox_grace_ms, a.limit)) do note('unpublished', id) end
+    each(older(KEY.outbox, NOW - a.outbox_grace_ms), function() return 'unpublished' end, note)
   end },
   { 'forgotten', function(a, note)
-    each(few(older(KEY.ended, NOW, a.limit)), forget_ended, note)
-    change('ZREMRANGEBYSCORE', KEY.gone, '-inf', NOW - a.remember_ms)
+    each(few(older(KEY.ended, NOW), FORGOTTEN_STEP), forget_ended, note)
+    forget_gone(a)
   end },
-  { 'uploads', function(a, note) each(older(KEY.uploads, NOW, a.limit), forget_upload, note) end },
+  { 'uploads', function(_, note) each(older(KEY.uploads, NOW), forget_upload, note) end },
 }
 
 -- Become the keeper for a while. If there was none for long, the ledger was unavailable and no claim could be renewed;
@@ -197,27 +219,33 @@ local function take_office(a)
   return true
 end
 
--- tend: {owner, lock_ms, lease_ms, limit, grace_ms, outbox_grace_ms, remember_ms}: all rounds of the keeper.
--- Replies {} when another worker is the keeper, else {'tended', action, id, action, id, ...}; actions are
--- published (due), expired, republished (owner or message lost), quarantined, cancelled, unpublished, forgotten,
+-- tend: {owner, lock_ms, lease_ms, limit, round, grace_ms, outbox_grace_ms, remember_ms}: the rounds of the keeper,
+-- from the given one on, until about `limit` jobs are changed. Replies {} when another worker is the keeper, else
+-- {'tended', round, action, id, action, id, ...}: the round to go on with, or '0' if nothing is left to do now. Actions
+-- are published (due), expired, republished (owner or message lost), quarantined, cancelled, unpublished, forgotten,
 -- callback (to be submitted), set_aside (it cannot be processed), failed (name of a round, and the error).
 function T.tend(a)
-  for _, name in ipairs({ 'lock_ms', 'lease_ms', 'limit', 'grace_ms', 'outbox_grace_ms', 'remember_ms' }) do
+  for _, name in ipairs({ 'lock_ms', 'lease_ms', 'limit', 'round', 'grace_ms', 'outbox_grace_ms', 'remember_ms' }) do
     if not is_number(a[name], 0) then error(name .. ' is not a number', 0) end
   end
   local done, reply = try(take_office, a)
   if not done then error(reply, 0) end
   if not reply then return {} end
-  local told = { 'tended' }
+  local told = { 'tended', '0' }
   local function note(action, id)
     told[#told + 1] = action
     told[#told + 1] = id
     count('kept|' .. action)
   end
-  for _, round in ipairs(ROUNDS) do
-    local name, act = unpack(round)
+  left = a.limit
+  for n = a.round - 1, a.round + #ROUNDS - 2 do
+    local name, act = unpack(ROUNDS[n % #ROUNDS + 1])
     local went_through, why = try(act, a, note)
     if not went_through then note('failed', name .. ': ' .. why) end
+    if left <= 0 then
+      told[2] = int((n + 1) % #ROUNDS + 1)
+      break
+    end
   end
   return told
 end

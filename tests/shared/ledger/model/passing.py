@@ -154,7 +154,7 @@ class Passing(LedgerMachine):
             owner="keeper", lock_s=LONG_S, lease_s=LONG_S, grace_s=LONG_S, outbox_grace_s=LONG_S, limit=200
         )
         assert done is not None
-        actions = [(action.what, action.id) for action in done]
+        actions = [(action.what, action.id) for action in done.actions]
         assert Counter(actions) == Counter(rounds.tend(self.world))
         for what, task_id in actions:
             self.saw(f"tend: {what}")

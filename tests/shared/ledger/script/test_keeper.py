@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from shared.broker.celery import make_celery
+from shared.broker.settings import BrokerSettings
 from shared.ledger.client import Ledger
 from shared.ledger.ids import uuid7
 from shared.ledger.keys import key
-from shared.ledger.records import Gone, Refusal, Unknown
+from shared.ledger.records import Gone, Record, Refusal, Unknown
 from tests.support.ledgers import (
     ERROR,
+    LIST,
     RESULT,
     claim,
     claimed,
@@ -27,6 +31,7 @@ from tests.support.ledgers import (
     workflow,
 )
 from tests.support.servers.services import Server
+from worker.upkeep.keeper import Keeper
 
 HELD = Refusal("held", "")
 
@@ -39,7 +44,7 @@ def valkey(own_valkey: Server) -> Server:
 
 def test_only_one_worker_is_the_keeper(ledger: Ledger) -> None:
     """The lock is the script's own first step, so two rounds never act at the same time."""
-    assert ledger.tend(owner="a") == []
+    assert ledger.tend(owner="a") == ([], 0)
     assert ledger.tend(owner="b") is None
 
 
@@ -218,7 +223,35 @@ def test_a_foreign_message_does_not_stop_the_keeper(accept: Any, ledger: Ledger,
     assert tended(ledger) == [("expired", job.id)]
 
 
-def test_a_round_ends_a_bounded_number_of_steps(accept: Any, ledger: Ledger, client: Any) -> None:
+def test_a_call_of_the_keeper_changes_a_bounded_number_of_jobs(accept: Any, ledger: Ledger, client: Any) -> None:
+    """Nobody else is served meanwhile. What is left is done by the next calls, and every round gets its turn."""
+    due, expiring = [entry(due_at=9_999_999_999_999) for _ in range(130)], entry(expires_at=9_999_999_999_999)
+    accept(*due, expiring)
+    client.zadd(key("due"), {job.id: 1 for job in due})
+    client.zadd(key("expiring"), {expiring.id: 1})
+    told, next_round = [], 1
+    while next_round:
+        done = ledger.tend(owner="keeper", first_round=next_round)
+        assert done is not None
+        told.append([action.what for action in done.actions])
+        next_round = done.next_round
+    assert told == [["published"] * 50, ["expired"] + ["published"] * 49, ["published"] * 31]
+    assert ids_on(client) == [expiring.id, *(job.id for job in due)]
+
+
+def test_what_cannot_be_changed_does_not_keep_the_keeper_busy(accept: Any, ledger: Ledger, client: Any) -> None:
+    """It would look at the same jobs again at once, all the time."""
+    jobs = [entry() for _ in range(60)]
+    accept(*jobs)
+    client.delete(LIST)
+    later = entry()
+    accept(later)
+    for job in jobs:  # published just now, before those that wait: `put_first` gives such a score
+        client.zadd(key("published", LIST), {job.id: 1})
+    assert ledger.tend(owner="keeper", grace_s=60) == ([], 0)
+
+
+def test_a_call_of_the_keeper_ends_a_bounded_number_of_steps(accept: Any, ledger: Ledger, client: Any) -> None:
     """Large workflows that expire or are forgotten at once would stop the ledger for everybody: they take turns."""
     jobs = [
         replace(workflow([f"s{n}" for n in range(600)], {}), expires_at=9_999_999_999_999, message=None)
@@ -226,8 +259,42 @@ def test_a_round_ends_a_bounded_number_of_steps(accept: Any, ledger: Ledger, cli
     ]
     accept(*jobs)
     client.zadd(key("expiring"), {job.id: 1 for job in jobs})
-    assert [what for what, _ in tended(ledger)] == ["expired", "expired"]
-    assert [what for what, _ in tended(ledger)] == ["expired"]
+    assert [[what for what, _ in tended(ledger)] for _ in range(3)] == [["expired"]] * 3
     client.zadd(key("ended"), {job.id: 1 for job in jobs})
-    assert len(tended(ledger)) == 2 * 601
-    assert len(tended(ledger)) == 601
+    assert {len(tended(ledger)) for _ in range(3)} == {601}
+    assert [ledger.read(job.id) for job in jobs] == [Gone()] * 3
+    assert isinstance(ledger.read(jobs[0].steps[-1].id), Record)  # its turn comes
+    next_round = 1
+    while next_round:
+        done = ledger.tend(owner="keeper", first_round=next_round)
+        assert done is not None
+        assert done.actions == []
+        next_round = done.next_round
+    assert client.exists(key("ended")) == 0
+    assert not [*client.scan_iter(key("job", "*"), count=1_000)]
+
+
+def test_the_ids_of_jobs_long_gone_go_a_part_at_a_time(ledger: Ledger, client: Any) -> None:
+    """After days without a keeper there may be a million."""
+    client.zadd(key("gone"), {f"job-{n}": n for n in range(1_500)})
+    done = ledger.tend(owner="keeper")
+    assert (done and done.next_round, client.zcard(key("gone"))) == (9, 500)
+    assert (ledger.tend(owner="keeper", first_round=9), client.zcard(key("gone"))) == (([], 0), 0)
+
+
+def test_the_keeper_goes_on_at_once_while_something_is_left(
+    accept: Any, ledger: Ledger, client: Any, broker: BrokerSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a pause as long as its call, so that others are served; with one line in the log."""
+    jobs = [entry() for _ in range(120)]
+    accept(*jobs)
+    for job in jobs:
+        ledger.cancel(job.id, reason="r")
+    client.zadd(key("ended"), {job.id: 1 for job in jobs})
+    keeper = Keeper(ledger, broker, owner="keeper", app=make_celery(broker), callbacks_per_host=3)
+    with caplog.at_level(logging.INFO):
+        pauses = [keeper.round() for _ in range(3)]
+    assert [pause is not None and 0 < pause < 1 for pause in pauses] == [True, True, False]
+    assert pauses[-1] is None
+    assert [text for text in caplog.messages if text.startswith("keeper")] == ["keeper: 120 forgotten"]
+    assert {type(ledger.read(job.id)) for job in jobs} == {Gone}
