@@ -89,15 +89,15 @@ local CHUNK = 200
 local MOST_INTERSECTED = 20000 -- members: each takes 0.3 us
 
 -- The newest members of a group of indexes from `upper` down, which are those of its keys together.
-local function newest_of(group, upper, lower, count)
+local function newest_of(group, upper, lower, most)
   local members = {}
   for _, key in ipairs(group) do
-    local some = redis.call('ZRANGE', key, upper, lower, 'BYLEX', 'REV', 'LIMIT', 0, count)
+    local some = redis.call('ZRANGE', key, upper, lower, 'BYLEX', 'REV', 'LIMIT', 0, most)
     if #group == 1 then return some end
     for _, member in ipairs(some) do members[#members + 1] = member end
   end
   table.sort(members, function(one, other) return one > other end)
-  for n = #members, count + 1, -1 do members[n] = nil end
+  for n = #members, most + 1, -1 do members[n] = nil end
   return members
 end
 
@@ -155,7 +155,7 @@ end
 function T.list(a)
   local first, others, size = smallest_of(a.indexes)
   local width, found, upper, looked_up = 1, {}, a.upper, 0
-  local count = #others == 0 and math.min(CHUNK, a.limit) or CHUNK
+  local at_once = #others == 0 and math.min(CHUNK, a.limit) or CHUNK
   for _, group in ipairs(others) do width = width + #group end
   while true do
     for _, group in ipairs(others) do -- go on at the newest job that all may have
@@ -163,7 +163,7 @@ function T.list(a)
       if not next_one then return { '', unpack(found) } end
       upper = '[' .. next_one
     end
-    local members = newest_of(first, upper, a.lower, count)
+    local members = newest_of(first, upper, a.lower, at_once)
     if #members == 0 then return { '', unpack(found) } end
     for _, member in ipairs(in_all(members, others)) do
       local record = legible(id_listed(member))
