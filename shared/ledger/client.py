@@ -15,11 +15,11 @@ import redis
 from pydantic_core import to_json
 
 from shared.errors import ClaimLost
+from shared.ledger.calling.tending import Action, Tended
 from shared.ledger.ids import uuid7
 from shared.ledger.keys import Keys
 from shared.ledger.records import (
     Accepted,
-    Action,
     Claim,
     Entry,
     Gone,
@@ -27,7 +27,6 @@ from shared.ledger.records import (
     Record,
     Refusal,
     Submission,
-    Tended,
     Unknown,
     parse_accepted,
     parse_read,

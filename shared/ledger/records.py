@@ -378,25 +378,6 @@ class Refusal(NamedTuple):
     result: str  # the stored JSON result if `why` is `succeeded`
 
 
-class Action(NamedTuple):
-    """An action of the keeper on a job.
-
-    One of published (it is due, or no longer held), expired, republished, quarantined, cancelled, unpublished,
-    forgotten, callback (its callback is to be submitted), set_aside (its record is damaged), failed (a round: `id`
-    is its name and the error).
-    """
-
-    what: str
-    id: str
-
-
-class Tended(NamedTuple):
-    """What one call of the keeper has done. `next_round` is the round to go on with, 0 if nothing is left to do now."""
-
-    actions: list[Action]
-    next_round: int
-
-
 def parse_read(reply: Sequence[Any]) -> Record | Gone | Unknown:
     """Return the parsed reply of `read`."""
     what, *found = reply

@@ -20,9 +20,10 @@ from shared.broker.settings import BrokerSettings
 from shared.connections.callbacks import concurrency_key_of
 from shared.contract.options import RunOptions
 from shared.jobs.callbacks import DeliverCallback
+from shared.ledger.calling.tending import Action
 from shared.ledger.client import Ledger
 from shared.ledger.keys import key
-from shared.ledger.records import Action, Record
+from shared.ledger.records import Record
 from shared.storage import ArtifactStore
 from shared.workflows.planning import Planner, prepare
 

@@ -101,7 +101,7 @@ local function publish_due(id)
   return 'published'
 end
 
--- The first ids of a list, as many as may still be changed. A step of a workflow is `effort` of a job.
+-- The first ids of a list, for which there is still time in this call. A step of a workflow is `effort` of a job.
 local function few(ids, effort)
   local taken = {}
   for n, id in ipairs(ids) do
