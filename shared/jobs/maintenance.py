@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from shared.contract.artifacts import ArtifactUri, BackupFile
 from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
@@ -125,6 +125,12 @@ class SyncData(
         return self
 
 
+def _distinct(tables: list[str]) -> list[str]:
+    if len({table.lower() for table in tables}) < len(tables):
+        raise ValueError("each table can be named only once; names that differ by case are one name")
+    return tables
+
+
 class WholeTable(TableOf):
     """All rows of a table."""
 
@@ -139,7 +145,43 @@ class Folder(Params):
     prefix: StorePath = Field(description="Folder below the store's root.", examples=["exports/2026"])
 
 
-Stored = Annotated[WholeTable | Folder, Field(discriminator="kind"), Component("Stored")]
+class SeveralTables(Params):
+    """All rows of several tables, as of one moment."""
+
+    kind: Literal["tables"] = Field(description="Discriminator.")
+    connection: SqlConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
+    tables: list[TableName] = Field(
+        min_length=1, max_length=100, description="The tables.", examples=[["customers", "orders"]]
+    )
+
+    @field_validator("tables")
+    @classmethod
+    def _once(cls, tables: list[str]) -> list[str]:
+        return _distinct(tables)
+
+
+class TablesOfBackup(Params):
+    """Tables of a backup, each under a name."""
+
+    kind: Literal["tables"] = Field(description="Discriminator.")
+    connection: SqlConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
+    tables: dict[TableName, TableName] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="Name in the backup, and name to restore it as. Default: all tables, with their own names.",
+        examples=[{"customers": "customers_before", "orders": "orders_before"}],
+    )
+
+    @field_validator("tables")
+    @classmethod
+    def _once(cls, tables: dict[str, str] | None) -> dict[str, str] | None:
+        _distinct([] if tables is None else list(tables.values()))
+        return tables
+
+
+Stored = Annotated[WholeTable | SeveralTables | Folder, Field(discriminator="kind"), Component("Stored")]
+Restorable = Annotated[WholeTable | TablesOfBackup | Folder, Field(discriminator="kind"), Component("Restorable")]
 
 
 class StoreFile(Params):
@@ -156,7 +198,9 @@ class BackupResult(BaseModel):
 
     backup: BackupFile = Field(description="The backup; `maintenance.restore_data` takes it.")
     source: str = Field(description="Source of the backup, without credentials.", examples=["warehouse:orders"])
-    row_count: int | None = Field(description="Rows of the table; null for a store.")
+    row_count: int | None = Field(description="Rows of all tables; null for a store.")
+    tables: dict[str, int] = Field(description="Rows of each table; empty for a store.")
+    left_out: list[str] = Field(description="What of the tables the backup does not have, such as triggers, by name.")
     file_count: int = Field(ge=0, description="Files in the backup.")
     content_bytes: int = Field(ge=0, description="Total size of these files in bytes.")
     digest: str = Field(description="Digest of the content, independent of the order of rows.")
@@ -171,19 +215,20 @@ class BackupData(
     retry=_NETWORK_RETRY,
     examples=[
         {"source": {"kind": "table", "connection": "warehouse", "table": "orders"}},
+        {"source": {"kind": "tables", "connection": "warehouse", "tables": ["customers", "orders"]}},
         {
             "source": {"kind": "store", "connection": "lake", "prefix": "exports/2026"},
             "keep_at": {"connection": "archive", "path": "exports-2026.zip"},
         },
     ],
 ):
-    """Back up a table, or a folder of a store, as one file with a checksum per member.
+    """Back up one or several tables, or a folder of a store, as one file with a checksum per member.
 
-    A table is read in one transaction: rows and columns with their types, but not its indexes, keys and grants. The
-    artifact is deleted after the job's retention: set `keep_at` for a permanent copy.
+    Tables are read in one transaction, with their types, defaults, keys, indexes and checks; what could not be restored
+    is refused by name. The artifact is deleted after the job's retention: set `keep_at` for a permanent copy.
     """
 
-    source: Stored = Field(description="Table or folder to back up.")
+    source: Stored = Field(description="Tables or folder to back up.")
     keep_at: StoreFile | None = Field(default=None, description="Place for a copy that outlives the job.")
 
 
@@ -197,7 +242,9 @@ class RestoreResult(BaseModel):
     )
     source: str = Field(description="Source of the backup.", examples=["warehouse:orders"])
     created_at: str = Field(description="Time of the backup, UTC.")
-    row_count: int | None = Field(description="Rows counted in the restored table; null for a store.")
+    row_count: int | None = Field(description="Rows counted in the restored tables; null for a store.")
+    tables: dict[str, int] = Field(description="Rows of each restored table; empty for a store.")
+    left_out: list[str] = Field(description="What new tables do not have that those backed up had, by name.")
     file_count: int = Field(ge=0, description="Files of the backup.")
     content_bytes: int = Field(ge=0, description="Total size of these files in bytes.")
     digest: str = Field(description="Digest of the restored content, read again; equal to the backup's.")
@@ -225,7 +272,7 @@ class RestoreData(
     backup: Annotated[ArtifactUri, FedFromUpstream("backup")] = Field(
         description="The backup: a result of `maintenance.backup_data`, or an upload of a copy of one."
     )
-    destination: Stored = Field(description="Destination: a table or a folder, like the source of the backup.")
+    destination: Restorable = Field(description="Destination: tables or a folder, like the source of the backup.")
     mode: Literal["new", "replace"] = Field(
         default="new",
         description="`new` fails if the destination has content; `replace` replaces it.",

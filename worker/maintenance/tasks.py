@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from shared.broker.settings import broker_settings
 from shared.contract.artifacts import BackupFile
 from shared.jobs.maintenance import (
@@ -9,14 +11,16 @@ from shared.jobs.maintenance import (
     BackupResult,
     CleanupOldData,
     CleanupResult,
+    Folder,
     RestoreData,
     RestoreResult,
     SyncData,
     SyncResult,
     WholeTable,
 )
-from worker.maintenance.backup.backup import Bounds, back_up_store, back_up_table, restore_store, restore_table
+from worker.maintenance.backup.backup import Bounds, back_up_store, back_up_tables
 from worker.maintenance.backup.files import write_file
+from worker.maintenance.backup.restore import restore_store, restore_table, restore_tables
 from worker.maintenance.cleanup import Cleanup
 from worker.maintenance.sync.sync import Sync
 from worker.reach.connections import connections
@@ -45,10 +49,11 @@ def sync_data(job: SyncData, run: Run) -> SyncResult:
 def backup_data(job: BackupData, run: Run) -> BackupResult:
     """Write ``backup.zip``. A rerun makes a new one under its own attempt, and replaces the old copy."""
     known, source, target = connections(), job.source, run.scratch / "backup.zip"
-    if isinstance(source, WholeTable):
-        manifest = back_up_table(database(known, source.connection), source.table, target, _bounds(run))
-    else:
+    if isinstance(source, Folder):
         manifest = back_up_store(known.store(source.connection), source.prefix, target, _bounds(run))
+    else:
+        tables = [source.table] if isinstance(source, WholeTable) else source.tables
+        manifest = back_up_tables(database(known, source.connection), tables, target, _bounds(run))
     kept_at = None
     if job.keep_at is not None:
         kept_at = f"{job.keep_at.connection}:{job.keep_at.path}"
@@ -59,6 +64,8 @@ def backup_data(job: BackupData, run: Run) -> BackupResult:
         backup=BackupFile.model_validate(artifact.model_dump()),
         source=manifest.source,
         row_count=manifest.row_count,
+        tables={table.name: table.row_count for table in manifest.tables},
+        left_out=manifest.left_out,
         file_count=len(manifest.files),
         content_bytes=manifest.content_bytes,
         digest=manifest.digest,
@@ -69,21 +76,27 @@ def backup_data(job: BackupData, run: Run) -> BackupResult:
 @runs(RestoreData)
 def restore_data(job: RestoreData, run: Run) -> RestoreResult:
     """Restore a backup once per job and verify it. A rerun restores what is missing."""
-    known, target, replace = connections(), job.destination, job.mode == "replace"
+    known, target = connections(), job.destination
+    how: Any = {"replace": job.mode == "replace", "bounds": _bounds(run)}
     with run.store.local_copy(job.backup, run.scratch) as file:
-        if isinstance(target, WholeTable):
-            where, sql = f"{target.connection}:{target.table}", database(known, target.connection)
-            manifest = restore_table(
-                file, sql, target.table, replace=replace, load_id=run.idempotency_key, bounds=_bounds(run)
-            )
-        else:
+        if isinstance(target, Folder):
             where, store = f"{target.connection}:{target.prefix}", known.store(target.connection)
-            manifest = restore_store(file, store, target.prefix, replace=replace, bounds=_bounds(run))
+            restored = restore_store(file, store, target.prefix, **how)
+        else:
+            sql, load_id = database(known, target.connection), run.idempotency_key
+            if isinstance(target, WholeTable):
+                restored = restore_table(file, sql, target.table, load_id=load_id, **how)
+            else:
+                restored = restore_tables(file, sql, target.tables, load_id=load_id, **how)
+            where = f"{target.connection}:{', '.join(restored.tables)}"
+    manifest = restored.manifest
     return RestoreResult(
         destination=where,
         source=manifest.source,
         created_at=manifest.created_at,
-        row_count=manifest.row_count,
+        row_count=sum(restored.tables.values()) if restored.tables else None,
+        tables=dict(restored.tables),
+        left_out=list(restored.left_out),
         file_count=len(manifest.files),
         content_bytes=manifest.content_bytes,
         digest=manifest.digest,

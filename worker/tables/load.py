@@ -55,14 +55,11 @@ def load_table(
     scratch: Path | None = None,
     memory_limit_bytes: int = _DEFAULT_MEMORY_BYTES,
     threads: int = 1,
-    only_new: bool = False,
-    before_commit: Callable[[Transaction, TablePlan], None] | None = None,
 ) -> Loaded:
     """Load the Parquet file `dataset` into a table, all or nothing, and once for each `load_id`.
 
     `on_progress(rows, total)` is called as rows are loaded; an exception from it rolls the load back. DuckDB spills
     into `scratch` beyond `memory_limit_bytes`; the other engines stream batches of some MiB.
-    With `only_new` the table must not exist. What `before_commit` raises undoes the load.
     Raises `TaskFailure` for permanent failures (permissions, types, duplicate keys), `TransientFailure` for transient
     ones (no response, locks, deadlocks, timeouts). An upsert needs unique keys without missing values.
     """
@@ -70,26 +67,13 @@ def load_table(
     with database.transaction(
         load_id, scratch=scratch, memory_limit_bytes=memory_limit_bytes, threads=threads
     ) as transaction:
-        return _deliver(transaction, plan, on_progress, only_new=only_new, before_commit=before_commit)
+        return _deliver(transaction, plan, on_progress)
 
 
-def _deliver(
-    transaction: Transaction,
-    plan: TablePlan,
-    on_progress: Progress,
-    *,
-    only_new: bool,
-    before_commit: Callable[[Transaction, TablePlan], None] | None,
-) -> Loaded:
-    earlier = _recorded(transaction, plan)
+def _deliver(transaction: Transaction, plan: TablePlan, on_progress: Progress) -> Loaded:
+    earlier = recorded(transaction, plan)
     if earlier is not None:
         return earlier
-    if only_new and transaction.columns(plan) is not None:
-        raise TaskFailure(
-            "table_exists",
-            f"The table {plan.destination} already exists.",
-            remedy="Use a new table name, or the mode 'replace'.",
-        )
     on_progress(0, plan.row_count)
     plan, existing = fitting_target(transaction, plan)
     plan = plan.without(column.name for column in existing if column.generated)
@@ -103,11 +87,10 @@ def _deliver(
         if plan.mode == "replace":
             deleted = transaction.change(f"DELETE FROM {plan.target}")  # noqa: S608 - a quoted name
         inserted = transaction.insert(plan, existing, on_progress)
-    if before_commit is not None:
-        before_commit(transaction, plan)
-    transaction.change(RECORD, plan.load_id, plan.destination, plan.mode, inserted, updated, deleted)
+    loaded = Loaded(plan.destination, plan.mode, inserted, updated, deleted)
+    record(transaction, plan, loaded)
     transaction.commit()
-    return Loaded(plan.destination, plan.mode, inserted, updated, deleted)
+    return loaded
 
 
 def fitting_target(transaction: Transaction, plan: TablePlan) -> tuple[TablePlan, list[ExistingColumn]]:
@@ -136,7 +119,14 @@ def staged_value(plan: TablePlan, existing: list[ExistingColumn]) -> Callable[[s
     return lambda name: dialect.cast(by_name[dialect.fold(name)], plan.columns[name])
 
 
-def _recorded(transaction: Transaction, plan: TablePlan) -> Loaded | None:
+def record(transaction: Transaction, plan: TablePlan, loaded: Loaded) -> None:
+    """Note that the load was made, for another delivery of it."""
+    counts = (loaded.inserted_count, loaded.updated_count, loaded.deleted_count)
+    transaction.change(RECORD, plan.load_id, plan.destination, plan.mode, *counts)
+
+
+def recorded(transaction: Transaction, plan: TablePlan) -> Loaded | None:
+    """Return what an earlier delivery of the load made, None if there was none."""
     found = transaction.rows(RECORDED, plan.load_id)
     if not found:
         return None

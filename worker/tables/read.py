@@ -79,10 +79,40 @@ def read_table(
         candidates = source.stage_table(
             table, condition, staged, temporal=temporal, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows
         )
-    unknown = {name: _UNKNOWN_DECIMAL for name, candidate in candidates.items() if candidate == "decimal"}
-    count = settle(staged, output, candidates, lambda _: None, when_empty={**unknown, **(when_empty or {})})
+    empty = {**_empty_decimals(candidates), **(when_empty or {})}
+    count = settle(staged, output, candidates, lambda _: None, when_empty=empty)
     staged.unlink()
     return count
+
+
+def read_as_stored(
+    source: Transaction,
+    table: str,
+    output: Path,
+    *,
+    scratch: Path,
+    memory_limit_bytes: int,
+    on_rows: Callable[[int], None],
+) -> tuple[int, list[str]]:
+    """Write the rows of `table` to `output` with every text as the database stores it.
+
+    Returns how many there are, and the columns of texts that are dates or times for `read_table`: spelled by another
+    engine they would be other texts. Raises `TaskFailure` and `TransientFailure`, see `stage_sql`.
+    """
+    staged = scratch / f"{output.stem}-staged.parquet"
+    with _storable():
+        candidates = source.stage_table(
+            table, "", staged, temporal=(), memory_limit_bytes=memory_limit_bytes, on_rows=on_rows
+        )
+    times = [name for name, candidate in candidates.items() if candidate == "temporal"]
+    others = {name: candidate for name, candidate in candidates.items() if candidate != "temporal"}
+    count = settle(staged, output, others, lambda _: None, when_empty=_empty_decimals(candidates))
+    staged.unlink()
+    return count, times
+
+
+def _empty_decimals(candidates: Mapping[str, Candidate]) -> dict[str, pa.DataType]:
+    return {name: _UNKNOWN_DECIMAL for name, candidate in candidates.items() if candidate == "decimal"}
 
 
 def single_select(query: str) -> str:

@@ -7,83 +7,23 @@ import struct
 import zipfile
 import zlib
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Annotated, Literal, Self
+from typing import IO, TYPE_CHECKING, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ValidationError
 
-from shared.contract.artifacts import Column
 from shared.errors import TaskFailure
+from worker.maintenance.backup.manifest import Manifest, Member, stays_inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 MANIFEST = "manifest.json"
-TABLE = "table.parquet"
 _CONTENT = "content/"  # a file of a store may be called manifest.json
-MAX_FILES = 100_000
 _MAX_MANIFEST_BYTES = 64 * 1024**2
 _MAX_DIRECTORY_BYTES = 64 * 1024**2
 _CHUNK_BYTES = 1024**2
 _TAIL_BYTES = 22 + 65_535 + 20 + 56  # end record with the longest comment, ZIP64 locator and record
-_MODEL = ConfigDict(extra="forbid", frozen=True)
-
-
-def _stays_inside(path: str) -> str:
-    if not path.isprintable() or "\\" in path or any(part in {"", ".", ".."} for part in path.split("/")):
-        raise ValueError("a path must be relative and printable, without '.', '..' or empty parts")
-    return path
-
-
-MemberPath = Annotated[str, StringConstraints(max_length=1_000), AfterValidator(_stays_inside)]
-
-
-class Member(BaseModel):
-    """A file of a backup."""
-
-    model_config = _MODEL
-
-    path: MemberPath
-    size_bytes: int = Field(ge=0)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-
-class Manifest(BaseModel):
-    """The contents of a backup, written last and read first."""
-
-    model_config = _MODEL
-
-    format: Literal["celeriac-backup"] = "celeriac-backup"
-    version: Literal[1] = 1
-    kind: Literal["table", "store"]
-    source: str = Field(max_length=1_000)
-    created_at: str = Field(max_length=40)
-    digest: str = Field(max_length=100)
-    row_count: int | None = Field(default=None, ge=0)
-    columns: list[Column] = Field(default=[], max_length=2_000)
-    files: list[Member] = Field(max_length=MAX_FILES)
-
-    @model_validator(mode="after")
-    def _agrees(self) -> Manifest:
-        paths = [member.path for member in self.files]
-        if len(set(paths)) < len(paths):
-            raise ValueError("a path is listed twice")
-        if self.kind == "table" and (paths != [TABLE] or self.row_count is None):
-            raise ValueError(f"a backup of a table must have one file, {TABLE}, and a row count")
-        return self
-
-    @property
-    def content_bytes(self) -> int:
-        """Total size of the files in bytes."""
-        return sum(member.size_bytes for member in self.files)
 
 
 class ArchiveWriter:
@@ -97,7 +37,7 @@ class ArchiveWriter:
         """Copy a file into the backup; `packed` means that it is compressed already."""
         digest, size_bytes = hashlib.sha256(), 0
         try:
-            _stays_inside(path)
+            stays_inside(path)
         except ValueError as unfit:
             raise TaskFailure(
                 "file_name_refused", f"The file {path!r} cannot be backed up: {unfit}.", remedy="Rename the file."

@@ -1,34 +1,29 @@
-"""Back up and restore a table or the files of a store, and verify the result."""
+"""Back up tables of a database, or the files of a store."""
 
 from __future__ import annotations
 
-import shutil
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from shared.errors import TaskFailure
 from shared.jobs.data.places import TableDestination
-from worker.maintenance.backup.archive import TABLE, ArchiveWriter, Manifest, refused, verified
+from worker.maintenance.backup.archive import ArchiveWriter
 from worker.maintenance.backup.digest import files_digest, rows_digest
-from worker.maintenance.backup.files import paths_below, sha256_in, unreachable, write_file
+from worker.maintenance.backup.files import paths_below, unreachable
+from worker.maintenance.backup.manifest import TABLE, Manifest, TableContent
 from worker.runtime.scratch import comes_of_full_disk
 from worker.tables.databases.plan import check_fits, plan_table
-from worker.tables.load import load_table
 from worker.tables.parquet.staging import columns_of
-from worker.tables.read import read_table
+from worker.tables.read import read_as_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from worker.maintenance.backup.archive import Archive
     from worker.reach.connections import StoreConnection
     from worker.tables.databases.base import Database, Transaction
-    from worker.tables.databases.plan import TablePlan
+    from worker.tables.databases.definitions import Defined
 
 
 @dataclass(frozen=True)
@@ -46,32 +41,28 @@ class Bounds:
         return {"scratch": self.scratch, "memory_limit_bytes": self.memory_limit_bytes, "threads": self.threads}
 
 
-def back_up_table(database: Database, table: str, target: Path, bounds: Bounds) -> Manifest:
-    """Write a backup of `table` to the new file `target`. Raises the failures of reading."""
-    rows = bounds.scratch / TABLE
-    row_count = read_table(
-        database,
-        table,
-        rows,
-        scratch=bounds.scratch,
-        memory_limit_bytes=bounds.memory_limit_bytes,
-        on_rows=lambda count: bounds.on_progress(count, None, "rows"),
-    )
-    _refuse_unrestorable(database, table, rows)
-    _, digest = rows_digest(rows, **bounds.engine(), on_fraction=lambda _: bounds.on_progress(row_count, None, "rows"))
-    with ArchiveWriter(target) as writer, rows.open("rb") as content:
-        writer.add(TABLE, content, lambda _: bounds.on_progress(row_count, row_count, "rows"), packed=True)
+def back_up_tables(database: Database, tables: Sequence[str], target: Path, bounds: Bounds) -> Manifest:
+    """Write a backup of `tables`, all as of one moment, to the new file `target`. Raises the failures of reading."""
+    with database.looking(memory_limit_bytes=bounds.memory_limit_bytes) as transaction, ArchiveWriter(target) as writer:
+        found = {table: _defined(transaction, database, table, tables) for table in tables}
+        contents: list[TableContent] = []
+        for table in _parents_first(found):
+            rows = bounds.scratch / TABLE
+            path = TABLE if len(tables) == 1 else f"tables/{len(contents)}.parquet"
+            contents.append(_content(transaction, database, table, found[table], rows, path, bounds))
+            with rows.open("rb") as content:
+                writer.add(path, content, lambda _: bounds.on_progress(_rows(contents), None, "rows"), packed=True)
+            rows.unlink()
         manifest = Manifest(
             kind="table",
-            source=f"{database.name}:{table}",
+            source=f"{database.name}:{', '.join(tables)}",
             created_at=datetime.now(UTC).isoformat(),
-            digest=digest,
-            row_count=row_count,
-            columns=columns_of(rows),
+            digest=digest_of(contents),
+            tables=contents,
+            left_out=[one for table in tables for one in found[table].left_out],
             files=writer.files,
         )
         writer.finish(manifest)
-    rows.unlink()
     return manifest
 
 
@@ -110,143 +101,73 @@ def back_up_store(store: StoreConnection, prefix: str, target: Path, bounds: Bou
     return manifest
 
 
-def restore_table(
-    backup: Path, database: Database, table: str, *, replace: bool, load_id: str, bounds: Bounds
-) -> Manifest:
-    """Restore a backup into `table` and compare the resulting table with the backup before it is committed.
-
-    Raises `TaskFailure`: ``backup_refused``, ``table_exists``, ``restore_not_exact``, and the failures of loading.
-    """
-    rows = bounds.scratch / TABLE
-    with _opened(backup, "table", bounds) as archive:
-        manifest = archive.manifest
-        with archive.open(manifest.files[0]) as content, rows.open("wb") as unpacked:
-            shutil.copyfileobj(content, unpacked)
-    _refuse_other_rows(rows, manifest, bounds)
-    mode = "replace" if replace else "append"
-    target = {"kind": "table", "connection": database.name, "table": table, "mode": mode}
-
-    def check(transaction: Transaction, plan: TablePlan) -> None:
-        transaction.advance_numbers(plan)
-        _refuse_inexact(transaction, table, rows, manifest, bounds)
-
-    load_table(
-        database,
-        TableDestination.model_validate(target),
-        rows,
-        load_id=load_id,
-        on_progress=lambda done, total: bounds.on_progress(done, total, "rows"),
-        only_new=not replace,
-        before_commit=check,
-        **bounds.engine(),
-    )
-    return manifest
+def digest_of(contents: Sequence[TableContent]) -> str:
+    """Return the digest of one table, or that of the names and digests of several."""
+    if len(contents) == 1:
+        return contents[0].digest
+    return files_digest((content.name, content.digest) for content in contents)
 
 
-def restore_store(backup: Path, store: StoreConnection, prefix: str, *, replace: bool, bounds: Bounds) -> Manifest:
-    """Restore a backup below `prefix` and verify every file.
-
-    An existing file with the backup's content was restored by an earlier attempt. Without `replace`, any other
-    existing file is refused before a file is written; with it, other files are removed at the end.
-    """
-    done = 0
-
-    def on_bytes(count: int) -> None:
-        nonlocal done
-        done += count
-        bounds.on_progress(done, None, "bytes")
-
-    with _opened(backup, "store", bounds) as archive:
-        manifest = archive.manifest
-        expected = {member.path: member.sha256 for member in manifest.files}
-        present = {path: sha256_in(store, f"{prefix}/{path}") for path in paths_below(store, prefix)}
-        if others := [path for path in present if present[path] != expected.get(path)]:
-            _refuse_present(store, prefix, others, replace=replace)
-        for member in manifest.files:
-            if present.get(member.path) != member.sha256:
-                with archive.open(member) as content:
-                    write_file(store, f"{prefix}/{member.path}", content, on_bytes)
-    for path in present.keys() - expected.keys():
-        store.fs.rm_file(store.locate(f"{prefix}/{path}"))
-    found = {path: sha256_in(store, f"{prefix}/{path}") for path in paths_below(store, prefix)}
-    if found != expected:
-        raise _not_exact(f"{store.name}:{prefix} has {len(found)} files, and some differ", manifest)
-    return manifest
+def _rows(contents: Sequence[TableContent]) -> int:
+    return sum(content.row_count for content in contents)
 
 
-@contextmanager
-def _opened(backup: Path, kind: str, bounds: Bounds) -> Iterator[Archive]:
-    def on_bytes(done: int, total: int) -> None:
-        bounds.on_progress(done, total, "bytes")
-
-    with verified(backup, max_bytes=bounds.max_bytes, on_bytes=on_bytes) as archive:
-        if archive.manifest.kind != kind:
-            raise TaskFailure(
-                "backup_of_another_kind",
-                f"destination.kind is {kind!r}, but the backup is of a {archive.manifest.kind}.",
-                remedy=f"Use a destination of the kind {archive.manifest.kind!r}.",
-            )
-        yield archive
-
-
-def _refuse_other_rows(rows: Path, manifest: Manifest, bounds: Bounds) -> None:
-    try:
-        columns = columns_of(rows)
-        found = rows_digest(rows, **bounds.engine(), on_fraction=lambda _: bounds.on_progress(0, None, "rows"))
-    except (pa.ArrowException, OSError, TaskFailure) as unreadable:
-        if getattr(unreadable, "code", "") == "out_of_memory" or getattr(unreadable, "errno", None) is not None:
-            raise
-        raise refused(f"its table is not a valid Parquet file ({unreadable})") from None
-    if columns != manifest.columns or found != (manifest.row_count, manifest.digest):
-        raise refused("the columns or rows of its table do not match its manifest")
-
-
-def _refuse_inexact(transaction: Transaction, table: str, rows: Path, manifest: Manifest, bounds: Bounds) -> None:
-    """Compare the table as the transaction sees it with the backup."""
-    there = bounds.scratch / "restored.parquet"
-    read_table(
+def _content(  # noqa: PLR0917 - the parts of one table
+    transaction: Transaction, database: Database, table: str, found: Defined, rows: Path, path: str, bounds: Bounds
+) -> TableContent:
+    row_count, times = read_as_stored(
         transaction,
         table,
-        there,
+        rows,
         scratch=bounds.scratch,
         memory_limit_bytes=bounds.memory_limit_bytes,
-        on_rows=lambda count: bounds.on_progress(count, manifest.row_count, "rows"),
+        on_rows=lambda count: bounds.on_progress(count, None, "rows"),
     )
-    found = rows_digest(there, like=rows, **bounds.engine(), on_fraction=lambda _: bounds.on_progress(0, None, "rows"))
-    if found != (manifest.row_count, manifest.digest):
-        raise _not_exact(f"{manifest.source} restored as {table} has {found[0]} rows, digest {found[1]}", manifest)
+    _refuse_unrestorable(transaction, database, table, rows)
+    _, digest = rows_digest(rows, **bounds.engine(), on_fraction=lambda _: bounds.on_progress(row_count, None, "rows"))
+    return TableContent(
+        name=table,
+        path=path,
+        row_count=row_count,
+        digest=digest,
+        columns=columns_of(rows),
+        times=times,
+        definition=found.definition,
+    )
 
 
-def _refuse_unrestorable(database: Database, table: str, rows: Path) -> None:
+def _defined(transaction: Transaction, database: Database, table: str, tables: Sequence[str]) -> Defined:
+    try:
+        return transaction.define(table, tables)
+    except TaskFailure as unfit:
+        raise _unrestorable(database, table, unfit) from None
+
+
+def _refuse_unrestorable(transaction: Transaction, database: Database, table: str, rows: Path) -> None:
     """Raise `TaskFailure` (``backup_not_restorable``) if the table itself would not take its rows back."""
     destination = {"kind": "table", "connection": database.name, "table": table}
     try:
         plan = plan_table(
             database.name, TableDestination.model_validate(destination), rows, load_id="", dialect=database.dialect
         )
-        with database.looking() as transaction:
-            check_fits(plan, transaction.columns(plan) or [], transaction.fits)
+        check_fits(plan, transaction.columns(plan) or [], transaction.fits)
     except TaskFailure as unfit:
-        raise TaskFailure(
-            "backup_not_restorable",
-            f"The backup of {database.name}:{table} could not be restored into it: {unfit.message}",
-            remedy="Back up a view or a copy of the table without these columns, or with them as text.",
-        ) from None
+        raise _unrestorable(database, table, unfit) from None
 
 
-def _refuse_present(store: StoreConnection, prefix: str, others: list[str], *, replace: bool) -> None:
-    if not replace:
-        raise TaskFailure(
-            "destination_not_empty",
-            f"{store.name}:{prefix} has {len(others)} files that are not in the backup, such as {others[0]!r}.",
-            remedy="Use an empty folder, or the mode 'replace'.",
-        )
-
-
-def _not_exact(found: str, manifest: Manifest) -> TaskFailure:
-    expected = f"{manifest.row_count} rows" if manifest.kind == "table" else f"{len(manifest.files)} files"
+def _unrestorable(database: Database, table: str, unfit: TaskFailure) -> TaskFailure:
     return TaskFailure(
-        "restore_not_exact",
-        f"{found}; the backup has {expected} with the digest {manifest.digest}.",
-        remedy="Do not use the restored data. Stop other writers, or choose a destination that stores exact values.",
+        "backup_not_restorable",
+        f"The backup of {database.name}:{table} could not be restored into it: {unfit.message}",
+        remedy="Back up a view or a copy of the table without these columns, or with them as text.",
     )
+
+
+def _parents_first(found: Mapping[str, Defined]) -> Iterator[str]:
+    """Yield the tables, those that others have foreign keys to before these, where they do not form a circle."""
+    left = dict.fromkeys(found)
+    while left:
+        ready = [table for table in left if not any(parent in left for parent in found[table].parents)]
+        for table in ready or list(left)[:1]:
+            del left[table]
+            yield table

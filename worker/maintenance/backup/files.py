@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 from shared.errors import TaskFailure, TransientFailure
 from shared.texts import redact
-from worker.maintenance.backup.archive import MAX_FILES
+from worker.maintenance.backup.manifest import MAX_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,12 +9,13 @@ from worker.tables.databases.statements import STAGE, select, update_matching
 from worker.tables.databases.types import holds, shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     import pyarrow as pa
 
+    from worker.tables.databases.definitions import Defined, Definition
     from worker.tables.databases.dialect import Dialect
     from worker.tables.databases.plan import Progress, TablePlan
     from worker.tables.databases.types import ExistingColumn
@@ -80,8 +81,8 @@ class Database(ABC):
         """
 
     @abstractmethod
-    def looking(self) -> AbstractContextManager[Transaction]:
-        """Open a transaction that can only read, for an account that may do no more."""
+    def looking(self, *, memory_limit_bytes: int) -> AbstractContextManager[Transaction]:
+        """Open a transaction that can only read, and sees one state of all tables whatever others write meanwhile."""
 
 
 class Transaction(ABC):
@@ -101,6 +102,33 @@ class Transaction(ABC):
         on_rows: Callable[[int], None],
     ) -> dict[str, Candidate]:
         """Write the rows of a table to a Parquet file as this transaction sees them; see `Database.stage_table`."""
+
+    @abstractmethod
+    def define(self, table: str, among: Collection[str]) -> Defined:
+        """Return the definition of a table, with its foreign keys to the tables of `among`, its backup's.
+
+        Raises `TaskFailure` (``definition_not_restorable``) that names what could not be made again.
+        """
+
+    @abstractmethod
+    def create(self, definition: Definition, table: str, source: str, names: Mapping[str, str]) -> None:
+        """Create `table` by the definition of `source`, ready for rows; `names` has the new names of all tables."""
+
+    @abstractmethod
+    def complete(self, definition: Definition, table: str, source: str) -> None:
+        """Add what is made when the rows are there."""
+
+    def relate(  # noqa: B027 - most have related them
+        self, definition: Definition, table: str, source: str, names: Mapping[str, str]
+    ) -> None:
+        """Add the foreign keys that are made when all tables of a backup have their rows and keys."""
+
+    def changed_with(self, tables: Collection[str]) -> list[str]:  # noqa: ARG002 - for engines that change others
+        """Return the foreign keys by which rows of other tables would change if all rows of `tables` were deleted."""
+        return []
+
+    def unstage(self) -> None:  # noqa: B027 - most inserts stage nothing
+        """Remove what an insertion has staged, so that the next one can stage."""
 
     def advance_numbers(self, plan: TablePlan) -> None:  # noqa: B027 - most count from the rows that are there
         """Let the numbers that the database gives to new rows begin after those of the rows that are there."""

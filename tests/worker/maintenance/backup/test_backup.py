@@ -18,8 +18,10 @@ from shared.contract.artifacts import Column
 from shared.errors import TaskFailure
 from shared.ledger.ids import uuid7
 from tests.support.engines import Engine, make_engine
-from worker.maintenance.backup.archive import ArchiveWriter, Manifest
-from worker.maintenance.backup.backup import Bounds, back_up_store, back_up_table, restore_store, restore_table
+from worker.maintenance.backup.archive import ArchiveWriter
+from worker.maintenance.backup.backup import Bounds, back_up_store, back_up_tables
+from worker.maintenance.backup.manifest import Manifest, TableContent
+from worker.maintenance.backup.restore import restore_store, restore_table
 from worker.reach.connections import StoreConnection
 
 MIB = 1024**2
@@ -48,7 +50,7 @@ def restored(backup: Path, engine: Engine, *, replace: bool = False, load_id: st
     """Restore into the table `copy`."""
     return restore_table(
         backup, engine.database, "copy", replace=replace, load_id=load_id, bounds=bounds(backup.parent)
-    )
+    ).manifest
 
 
 def store_in(folder: Path, **files: str) -> StoreConnection:
@@ -81,7 +83,7 @@ def test_a_table_comes_back_as_it_was(
         f"INSERT INTO sales VALUES {', '.join(VALUES)}",  # noqa: S608 - the test's own values
     )
     backup = tmp_path / "backup.zip"
-    manifest = back_up_table(made.database, "sales", backup, bounds(tmp_path))
+    manifest = back_up_tables(made.database, ["sales"], backup, bounds(tmp_path))
     assert (manifest.row_count, manifest.kind, manifest.source) == (4, "table", "warehouse:sales")
     assert restored(backup, target) == restored(backup, target) == manifest
     columns = "id, name, CAST(price AS REAL), weight, CAST(day AS TEXT), CAST(seen_at AS TEXT), paid"
@@ -108,7 +110,7 @@ def test_types_that_engines_store_in_their_own_way_are_proved(
         "18446744073709551615, 0.1, -3, 1234567890123456789.000000001), (NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
     )
     backup = tmp_path / "backup.zip"
-    manifest = back_up_table(made.database, "sales", backup, bounds(tmp_path))
+    manifest = back_up_tables(made.database, ["sales"], backup, bounds(tmp_path))
     assert restored(backup, target) == manifest
 
 
@@ -116,7 +118,7 @@ def test_the_digest_is_what_it_says(tmp_path: Path, request: pytest.FixtureReque
     """It is the sum over rows of two words of the SHA-256 of their text: recomputed here row by row."""
     engine = engine_in("sqlite", tmp_path / "made", request)
     engine.run("CREATE TABLE sales (name TEXT, id INTEGER)", "INSERT INTO sales VALUES ('a', 1), (NULL, 20), ('ü', 3)")
-    manifest = back_up_table(engine.database, "sales", tmp_path / "b.zip", bounds(tmp_path))
+    manifest = back_up_tables(engine.database, ["sales"], tmp_path / "b.zip", bounds(tmp_path))
     digests = [hashlib.sha256(row.encode()).digest() for row in ("1:11:a", "2:20-", "1:31:ü")]
     words = (sum(int.from_bytes(one[at : at + 8], "big") for one in digests) for at in (0, 8))
     assert manifest.digest == "-".join(f"{word:x}" for word in words)
@@ -127,7 +129,7 @@ def test_a_table_that_is_there_is_not_overwritten(tmp_path: Path, request: pytes
     engine = engine_in("sqlite", tmp_path / "made", request)
     engine.run("CREATE TABLE sales (id INTEGER)", "INSERT INTO sales VALUES (1), (2)")
     backup = tmp_path / "backup.zip"
-    back_up_table(engine.database, "sales", backup, bounds(tmp_path))
+    back_up_tables(engine.database, ["sales"], backup, bounds(tmp_path))
     engine.run("CREATE TABLE copy (id INTEGER)", "INSERT INTO copy VALUES (9)")
     with pytest.raises(TaskFailure) as failure:
         restored(backup, engine)
@@ -246,21 +248,16 @@ def test_a_forged_backup_of_a_table_is_refused_before_anything_is_written(
     *, spoiled: bool, row_count: int, said: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Checksums that are right, and a table whose pages are broken or whose rows are not those of the manifest."""
-    content = io.BytesIO()
-    pq.write_table(pa.table({"id": [1, 2, 3]}), content, use_dictionary=False, compression="none")
-    raw = content.getvalue()
+    file = io.BytesIO()
+    pq.write_table(pa.table({"id": [1, 2, 3]}), file, use_dictionary=False, compression="none")
+    raw = file.getvalue()
     raw = raw[:4] + b"\xff" * 40 + raw[44:] if spoiled else raw
     backup = tmp_path / "backup.zip"
     columns = [Column(name="id", type="int64")]
     with ArchiveWriter(backup) as writer:
         writer.add("table.parquet", io.BytesIO(raw), lambda _: None, packed=True)
-        facts: dict[str, Any] = {
-            "source": "a:b",
-            "created_at": "now",
-            "digest": "1-2",
-            "row_count": row_count,
-            "columns": columns,
-        }
+        content = TableContent(name="b", path="table.parquet", row_count=row_count, digest="1-2", columns=columns)
+        facts: dict[str, Any] = {"source": "a:b", "created_at": "now", "digest": "1-2", "tables": [content]}
         writer.finish(Manifest(kind="table", **facts, files=writer.files))
     engine = engine_in("sqlite", tmp_path / "engine", request)
     with pytest.raises(TaskFailure) as failure:

@@ -10,12 +10,11 @@ from shared.errors import TaskFailure
 from tests.support.engines import ENGINES, Engine, make_engine
 from tests.worker.maintenance.backup.test_backup import bounds
 from tests.worker.tables.databases.test_postgresql_types import ORDER_ROWS, ORDERS
-from worker.maintenance.backup.backup import back_up_table, restore_table
+from worker.maintenance.backup.backup import back_up_tables
+from worker.maintenance.backup.restore import Restored, restore_table
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from worker.maintenance.backup.archive import Manifest
 
 
 @pytest.fixture
@@ -26,11 +25,11 @@ def postgresql(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
 def backed_up(engine: Engine, table: str) -> Path:
     """Return a backup of a table."""
     backup = engine.folder / f"{table}.zip"
-    back_up_table(engine.database, table, backup, bounds(engine.folder))
+    back_up_tables(engine.database, [table], backup, bounds(engine.folder))
     return backup
 
 
-def restored(engine: Engine, backup: Path, table: str, *, load_id: str = "one", replace: bool = True) -> Manifest:
+def restored(engine: Engine, backup: Path, table: str, *, load_id: str = "one", replace: bool = True) -> Restored:
     """Restore a backup."""
     return restore_table(backup, engine.database, table, replace=replace, load_id=load_id, bounds=bounds(engine.folder))
 

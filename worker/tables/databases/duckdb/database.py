@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from worker.tables.inference import Candidate
     from worker.tables.parquet.calendar import OutOfRange
 
-_LOOK_BYTES = 64 * 1024**2
 _POLL_INTERVAL_S = 0.1
 
 
@@ -59,12 +58,13 @@ class Duckdb(Database):
             return {}
 
     @contextmanager
-    def looking(self) -> Iterator[DuckdbTransaction]:
-        """Yield a transaction that can only read."""
+    def looking(self, *, memory_limit_bytes: int) -> Iterator[DuckdbTransaction]:
+        """Yield a transaction that can only read; no other process can write meanwhile."""
         with (
             reading_failures(self.name),
-            connect(str(self.info.path), read_only=True, memory_limit_bytes=_LOOK_BYTES, threads=1) as session,
+            connect(str(self.info.path), read_only=True, memory_limit_bytes=memory_limit_bytes, threads=1) as session,
         ):
+            session.execute("BEGIN")  # all queries see the same rows
             yield DuckdbTransaction(session)
 
     @contextmanager

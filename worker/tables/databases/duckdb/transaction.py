@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from worker.tables.databases.base import Transaction
+from worker.tables.databases.definitions import DuckdbTable, own
+from worker.tables.databases.duckdb import definition
 from worker.tables.databases.duckdb.dialect import DuckdbDialect, shape_in
 from worker.tables.databases.statements import STAGE, insert_staged, is_unchanged, matches, names_in, select
 from worker.tables.databases.types import ExistingColumn, holds, shape_of
@@ -16,11 +18,12 @@ from worker.tables.parquet.columns import text
 from worker.tables.parquet.staging import batches_of, write_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
     import duckdb
 
+    from worker.tables.databases.definitions import Defined, Definition
     from worker.tables.databases.plan import Progress, TablePlan
     from worker.tables.inference import Candidate
     from worker.tables.parquet.calendar import OutOfRange
@@ -82,6 +85,22 @@ class DuckdbTransaction(Transaction):
         """Write the rows of a table to a Parquet file as this transaction sees them."""
         stage_rows(self._link, select(self.dialect, table, condition), staged, on_rows)
         return {}
+
+    def define(self, table: str, among: Collection[str]) -> Defined:
+        """Return the definition of a table."""
+        return definition.define(self, table, among)
+
+    def create(self, made: Definition, table: str, _source: str, names: Mapping[str, str]) -> None:
+        """Create a table with all but its indexes and comments."""
+        definition.create(self, own(made, DuckdbTable), table, names)
+
+    def complete(self, made: Definition, table: str, _source: str) -> None:
+        """Create the indexes and comments of a table."""
+        definition.complete(self, own(made, DuckdbTable), table)
+
+    def unstage(self) -> None:
+        """Drop the view over the file."""
+        self.change(f"DROP VIEW IF EXISTS {STAGE}")
 
     def keep_writers_out(self, plan: TablePlan) -> None:
         """Do nothing: no other process can have the file open."""

@@ -50,16 +50,17 @@ class Postgresql(Database):
             return stage_rows(cursor, query, staged, out_of_range=out_of_range, on_rows=on_rows)
 
     @contextmanager
-    def looking(self) -> Iterator[PostgresqlTransaction]:
-        """Yield a transaction that can only read."""
-        with self._reading() as (link, cursor):
+    def looking(self, *, memory_limit_bytes: int) -> Iterator[PostgresqlTransaction]:  # noqa: ARG002 - batches of some MiB
+        """Yield a transaction that can only read; a table of which the account sees only some rows is refused."""
+        with self._reading("ISOLATION LEVEL REPEATABLE READ, READ ONLY") as (link, cursor):
+            cursor.execute("SET LOCAL row_security = off")
             yield PostgresqlTransaction(link, cursor)
 
     @contextmanager
-    def _reading(self) -> Iterator[tuple[adbc.Connection, adbc.Cursor]]:
+    def _reading(self, mode: str = "READ ONLY") -> Iterator[tuple[adbc.Connection, adbc.Cursor]]:
         """Yield a session in a transaction that can only read, with bounded statements and waits."""
         with reading_failures(self.name, self.url), closing(self._connected()) as link, link.cursor() as cursor:
-            cursor.execute("SET TRANSACTION READ ONLY")
+            cursor.execute(f"SET TRANSACTION {mode}")
             cursor.execute(f"SET LOCAL statement_timeout = {int(self.info.statement_timeout_s * 1_000)}")
             cursor.execute(f"SET LOCAL lock_timeout = {int(self.info.lock_timeout_s * 1_000)}")
             yield link, cursor

@@ -14,17 +14,20 @@ from adbc_driver_manager import dbapi as adbc
 
 from shared.errors import TaskFailure
 from worker.tables.databases.base import Transaction
+from worker.tables.databases.definitions import PostgresqlTable, own
 from worker.tables.databases.plan import read_batches
+from worker.tables.databases.postgresql import definition
 from worker.tables.databases.postgresql.dialect import PostgresqlDialect, shape_in
 from worker.tables.databases.postgresql.reading import SPELLING, stage_rows
 from worker.tables.databases.statements import STAGE, create_stage, insert_staged, is_unchanged, matches, select
 from worker.tables.databases.types import ExistingColumn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
     from shared.connections.settings import PostgresqlInfo
+    from worker.tables.databases.definitions import Defined, Definition
     from worker.tables.databases.plan import Progress, TablePlan
     from worker.tables.inference import Candidate
 
@@ -147,6 +150,39 @@ class PostgresqlTransaction(Transaction):
         """Write the rows of a table to a Parquet file as this transaction sees them."""
         query = select(self.dialect, table, condition)
         return stage_rows(self._cursor, query, staged, out_of_range="fail", on_rows=on_rows)
+
+    def define(self, table: str, among: Collection[str]) -> Defined:
+        """Return the definition of a table, locked against changes of it until the transaction ends."""
+        return definition.define(self, table, among)
+
+    def create(self, made: Definition, table: str, source: str, _names: Mapping[str, str]) -> None:
+        """Create a table with its columns and checks."""
+        definition.create(self, own(made, PostgresqlTable), table, source)
+
+    def complete(self, made: Definition, table: str, source: str) -> None:
+        """Create the keys, indexes and comments of a table."""
+        definition.complete(self, own(made, PostgresqlTable), table, source)
+
+    def relate(self, made: Definition, table: str, source: str, names: Mapping[str, str]) -> None:
+        """Create the foreign keys of a table."""
+        definition.relate(self, own(made, PostgresqlTable), table, source, names)
+
+    def changed_with(self, tables: Collection[str]) -> list[str]:
+        """Return the foreign keys of other tables that delete rows, or set them to something else."""
+        marks = ", ".join("to_regclass(?)" for _ in tables)
+        targets = [self.dialect.target(table) for table in tables]
+        found = self.rows(
+            "SELECT conname::text, conrelid::regclass::text FROM pg_catalog.pg_constraint "  # noqa: S608 - marks
+            f"WHERE contype = 'f' AND confdeltype IN ('c', 'n', 'd') AND confrelid IN ({marks}) "
+            f"AND conrelid NOT IN ({marks}) ORDER BY 1",
+            *targets,
+            *targets,
+        )
+        return [f"{name!r} of {table}" for name, table in found]
+
+    def unstage(self) -> None:
+        """Drop the temporary table."""
+        self.change(f"DROP TABLE IF EXISTS pg_temp.{STAGE}")
 
     def advance_numbers(self, plan: TablePlan) -> None:
         """Set the sequences of serial and identity columns to the highest number that is there, if that is higher."""

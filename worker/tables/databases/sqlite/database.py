@@ -61,13 +61,13 @@ class Sqlite(Database):
         out_of_range: OutOfRange = "fail",  # noqa: ARG002 - SQLite has no dates that are beyond
     ) -> dict[str, Candidate]:
         """Stage the rows of a table with its declared types if all values fit them."""
-        with self.looking() as transaction:
+        with self.looking(memory_limit_bytes=memory_limit_bytes) as transaction:
             return transaction.stage_table(
                 table, condition, staged, temporal=temporal, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows
             )
 
     @contextmanager
-    def looking(self) -> Iterator[SqliteTransaction]:
+    def looking(self, *, memory_limit_bytes: int) -> Iterator[SqliteTransaction]:  # noqa: ARG002 - batches of some rows
         """Yield a transaction that can only read."""
         with self._reading() as session:
             session.execute("BEGIN")  # all queries see the same rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -9,20 +10,24 @@ import pyarrow.compute as pc
 
 from shared.errors import TaskFailure
 from worker.tables.databases.base import Transaction
+from worker.tables.databases.definitions import SqliteTable, own
 from worker.tables.databases.plan import read_batches
-from worker.tables.databases.sqlite.dialect import SqliteDialect, keeps
+from worker.tables.databases.sqlite import definition
+from worker.tables.databases.sqlite.dialect import SqliteDialect, affinity, keeps
 from worker.tables.databases.sqlite.reading import stage_typed_rows
 from worker.tables.databases.statements import STAGE, create_stage, is_unchanged, matches, names_in
 from worker.tables.databases.types import ExistingColumn, Shape, shape_of
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from worker.tables.databases.definitions import Defined, Definition
     from worker.tables.databases.plan import Progress, TablePlan
     from worker.tables.inference import Candidate
 
+_NUMBER = r"^[ \t\n\v\f\r]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n\v\f\r]*$"
 _ANY = Shape("other")  # the affinity decides, see `fits`
 
 
@@ -35,8 +40,16 @@ class SqliteTransaction(Transaction):
         self._session = session
 
     def fits(self, column: ExistingColumn, kind: pa.DataType) -> bool:
-        """Return whether the affinity of the column keeps values of `kind` unchanged."""
-        return keeps(column.declared, kind)
+        """Return whether the affinity of the column keeps values of `kind` unchanged, or the values are looked at."""
+        return keeps(column.declared, kind) or _is_looked_at(column, kind)
+
+    def refuse_inexact(self, plan: TablePlan, existing: list[ExistingColumn]) -> None:
+        """Raise `TaskFailure` (``value_not_exact``) for a staged text that a column of times would make a number."""
+        self._session.create_function("celeriac_is_number", 1, _is_number, deterministic=True)
+        for name in _looked_at(plan, existing):
+            condition = f"celeriac_is_number({self.dialect.quoted(name)})"
+            for (example,) in self.rows(f"SELECT {self.dialect.quoted(name)} FROM {STAGE} WHERE {condition} LIMIT 1"):  # noqa: S608 - quoted names
+                raise _becomes_number(name, example)
 
     def rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
         return self._session.execute(sql, values).fetchall()
@@ -80,12 +93,24 @@ class SqliteTransaction(Transaction):
         query = f"SELECT * FROM {self.dialect.target(table)} WHERE {condition or 'true'}"  # noqa: S608 - a quoted name
         return stage_typed_rows(self._session, query, declared, staged, temporal=temporal, on_rows=on_rows)
 
+    def define(self, table: str, among: Collection[str]) -> Defined:
+        """Return the definition of a table."""
+        return definition.define(self, table, among)
+
+    def create(self, made: Definition, table: str, _source: str, names: Mapping[str, str]) -> None:
+        """Create a table with all but its indexes."""
+        definition.create(self, own(made, SqliteTable), table, names)
+
+    def complete(self, made: Definition, table: str, _source: str) -> None:
+        """Create the indexes of a table."""
+        definition.complete(self, own(made, SqliteTable), table)
+
     def keep_writers_out(self, plan: TablePlan) -> None:
         """Do nothing: `BEGIN IMMEDIATE` locks the whole file."""
 
-    def insert(self, plan: TablePlan, _existing: list[ExistingColumn], on_progress: Progress) -> int:
+    def insert(self, plan: TablePlan, existing: list[ExistingColumn], on_progress: Progress) -> int:
         """Append the dataset to the target and return the number of rows."""
-        return self._insert_into(plan.target, plan, on_progress)
+        return self._insert_into(plan.target, plan, on_progress, _looked_at(plan, existing))
 
     def stage(self, plan: TablePlan, on_progress: Progress) -> None:
         """Copy the dataset into a temporary table, indexed by the key."""
@@ -104,11 +129,47 @@ class SqliteTransaction(Transaction):
     def commit(self) -> None:
         self._session.execute("COMMIT")
 
-    def _insert_into(self, table: str, plan: TablePlan, on_progress: Progress) -> int:
+    def _insert_into(self, table: str, plan: TablePlan, on_progress: Progress, looked_at: Sequence[str] = ()) -> int:
         marks = ", ".join("?" * len(plan.columns))
-        rows = (row for batch in read_batches(plan, on_progress) for row in _rows(batch))
+        rows = (row for batch in read_batches(plan, on_progress) for row in _rows(_without_numbers(batch, looked_at)))
         insertion = f"INSERT INTO {table} ({names_in(plan, plan.columns)}) VALUES ({marks})"  # noqa: S608 - quoted names
         return self._session.executemany(insertion, rows).rowcount
+
+
+def _is_looked_at(column: ExistingColumn, kind: pa.DataType) -> bool:
+    """Return whether texts go into a column of times, whose affinity keeps all but those that are numbers."""
+    return (
+        pa.types.is_string(kind)
+        and affinity(column.declared) == "NUMERIC"
+        and any(word in column.declared.upper() for word in ("DATE", "TIME"))
+    )
+
+
+def _looked_at(plan: TablePlan, existing: list[ExistingColumn]) -> list[str]:
+    known = {plan.dialect.fold(column.name): column for column in existing}
+    return [name for name, kind in plan.columns.items() if _is_looked_at(known[plan.dialect.fold(name)], kind)]
+
+
+def _without_numbers(batch: pa.RecordBatch, looked_at: Sequence[str]) -> pa.RecordBatch:
+    for name in looked_at:
+        column = batch.column(name)
+        numbers = pc.filter(column, pc.match_substring_regex(column, _NUMBER))
+        if len(numbers):
+            raise _becomes_number(name, numbers[0].as_py())
+    return batch
+
+
+def _is_number(value: str | None) -> bool:
+    return value is not None and re.search(_NUMBER, value) is not None
+
+
+def _becomes_number(name: str, example: str) -> TaskFailure:
+    return TaskFailure(
+        "value_not_exact",
+        f"A value of column {name!r}, {example!r}, would become a number in SQLite's column of times.",
+        remedy="Write it as a time in a transform step, or change the column of the table to TEXT.",
+        column=name,
+    )
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
