@@ -1,6 +1,6 @@
 """What a table is beside its rows, as a backup keeps it: types, defaults, keys, indexes, checks, numbers, comments.
 
-A definition may come from a file that anybody has written. So names are quoted where they are used, a type has to be
+A definition may come from a file that a client has written. So names are quoted where they are used, a type has to be
 one for the server, and an expression is a single one: SQLite's and DuckDB's statements run in an empty database in
 memory that may do nothing else, and what that one then has is made; PostgreSQL's pass `single_expression`.
 """
@@ -147,7 +147,7 @@ def own(definition: Definition, kind: type[_Own]) -> _Own:
 
 @dataclass(frozen=True, slots=True)
 class Defined:
-    """The definition of a table, None for what is no table (a view), and what is not in it, for people."""
+    """The definition of a table, None for a view and the like, and what is not in it, for people."""
 
     definition: SqliteTable | DuckdbTable | PostgresqlTable | None
     parents: frozenset[str] = frozenset()

@@ -27,7 +27,7 @@ from worker.tables.parquet.columns import quoted, text
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from worker.tables.databases.duckdb.transaction import DuckdbTransaction
+    from worker.tables.databases.base import Transaction
 
 _NAME = r"""(?:"(?:[^"]|"")*"|[^\s".(]+)"""
 _PATH = rf"(?:{_NAME}\.)*{_NAME}"
@@ -37,13 +37,15 @@ _MEMORY_BYTES = 64 * 1024**2
 _HERE = "database_name = current_database() AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)"
 
 
-def define(transaction: DuckdbTransaction, table: str, among: Collection[str]) -> Defined:
+def define(transaction: Transaction, table: str, among: Collection[str]) -> Defined:
     """Return the definition of a table. Raises `TaskFailure` for one that DuckDB would not make again."""
     place = _place(table)
     made = transaction.rows(f"SELECT sql, comment FROM duckdb_tables() WHERE {_HERE}", *place)  # noqa: S608 - a constant of ours
     if not made:
         there = transaction.rows(f"SELECT 1 FROM duckdb_columns() WHERE {_HERE}", *place)  # noqa: S608 - a constant of ours
-        return Defined(None, left_out=[f"{table} is no plain table: a new one has only its columns"] if there else [])
+        return Defined(
+            None, left_out=[f"{table} is not a plain table: a new one has only its columns"] if there else []
+        )
     statement, foreign_keys, left_out = made[0][0], [], []
     by_place = {tuple(part.lower() for part in _place(one)): one for one in among}
     for definition_text, name, columns, referenced, referenced_columns in transaction.rows(
@@ -70,11 +72,11 @@ def define(transaction: DuckdbTransaction, table: str, among: Collection[str]) -
             )
         ),
     )
-    _anew(definition, table)
+    _shown_again(definition, table)
     return Defined(definition, frozenset(key.table for key in foreign_keys) - {table}, left_out)
 
 
-def create(transaction: DuckdbTransaction, definition: DuckdbTable, table: str, names: Mapping[str, str]) -> None:
+def create(transaction: Transaction, definition: DuckdbTable, table: str, names: Mapping[str, str]) -> None:
     """Create the table without its indexes, and the sequences that it lacks; foreign keys follow `names`."""
     for one in definition.sequences:
         start = one.start if one.last is None else one.last + one.increment
@@ -83,7 +85,7 @@ def create(transaction: DuckdbTransaction, definition: DuckdbTable, table: str, 
             f"CREATE SEQUENCE IF NOT EXISTS {transaction.dialect.target(one.name)} INCREMENT BY {one.increment} "
             f"MINVALUE {one.smallest} MAXVALUE {one.largest} START {bounded} {'' if one.cycles else 'NO '}CYCLE"
         )
-    body, _ = _anew(definition, table)
+    body, _ = _shown_again(definition, table)
     for key in definition.foreign_keys:
         if (parent := names.get(key.table)) is not None:
             columns, referenced = (", ".join(map(quoted, one)) for one in (key.columns, key.referenced))
@@ -95,11 +97,11 @@ def create(transaction: DuckdbTransaction, definition: DuckdbTable, table: str, 
     transaction.change(f"CREATE TABLE {transaction.dialect.target(table)} {body}")
 
 
-def complete(transaction: DuckdbTransaction, definition: DuckdbTable, table: str) -> None:
+def complete(transaction: Transaction, definition: DuckdbTable, table: str) -> None:
     """Create the indexes and the comments."""
     target = transaction.dialect.target(table)
     taken = {one.lower() for (one,) in transaction.rows("SELECT index_name FROM duckdb_indexes()")}
-    for index, unique, body in _anew(definition, table)[1]:
+    for index, unique, body in _shown_again(definition, table)[1]:
         transaction.change(f"CREATE {unique}INDEX {quoted(free_name(index, taken, 1_000))} ON {target} {body}")
     if definition.comment is not None:
         transaction.change(f"COMMENT ON TABLE {target} IS {text(definition.comment)}")
@@ -107,7 +109,7 @@ def complete(transaction: DuckdbTransaction, definition: DuckdbTable, table: str
         transaction.change(f"COMMENT ON COLUMN {target}.{quoted(column)} IS {text(comment)}")
 
 
-def _anew(definition: DuckdbTable, table: str) -> tuple[str, list[tuple[str, str, str]]]:
+def _shown_again(definition: DuckdbTable, table: str) -> tuple[str, list[tuple[str, str, str]]]:
     """Return the columns of the table, and the name, the word UNIQUE and the rest of each index, as DuckDB shows it."""
     try:
         with closing(connect(":memory:", memory_limit_bytes=_MEMORY_BYTES, threads=1)) as empty:
@@ -141,7 +143,7 @@ def _anew(definition: DuckdbTable, table: str) -> tuple[str, list[tuple[str, str
 def _only(empty: duckdb.DuckDBPyConnection, statement: str) -> None:
     (only,) = empty.extract_statements(statement)  # ValueError: too many
     if only.type != duckdb.StatementType.CREATE:
-        raise ValueError("it is no definition")
+        raise ValueError("it is not a definition")
     empty.execute(only)
 
 
@@ -152,7 +154,7 @@ def _part(pattern: re.Pattern[str], statement: str) -> re.Match[str]:
     return found
 
 
-def _sequences(transaction: DuckdbTransaction, place: tuple[str, str]) -> list[Sequence]:
+def _sequences(transaction: Transaction, place: tuple[str, str]) -> list[Sequence]:
     """Return the sequences that the defaults of the table name."""
     defaults = [
         default

@@ -27,7 +27,7 @@ from worker.tables.parquet.columns import quoted, text
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from worker.tables.databases.postgresql.transaction import PostgresqlTransaction
+    from worker.tables.databases.base import Transaction
 
 _TABLE = """
     SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relispartition,
@@ -101,7 +101,7 @@ _PARTITIONED = "p"
 _LOCKABLE = {"r", _PARTITIONED}
 
 
-def define(transaction: PostgresqlTransaction, table: str, among: Collection[str]) -> Defined:
+def define(transaction: Transaction, table: str, among: Collection[str]) -> Defined:
     """Return the definition of a table, locked against changes of it, with foreign keys to the tables of `among`.
 
     Raises `TaskFailure` for a table that takes its rows from others, and for what could not be made again.
@@ -133,7 +133,7 @@ def define(transaction: PostgresqlTransaction, table: str, among: Collection[str
         transaction.rows("SELECT set_config('search_path', ?, true)", path)
     if not plain:
         columns, others = [one.model_copy(update={"default": None}) for one in columns], []
-        left_out.append(f"{table} is no plain table: a new one has only its columns")
+        left_out.append(f"{table} is not a plain table: a new one has only its columns")
     if kind == _PARTITIONED or is_partition or has_parents:
         left_out.append(f"{table} is a part of others, or has parts: a new one is a table of its own")
     definition = PostgresqlTable(
@@ -143,7 +143,7 @@ def define(transaction: PostgresqlTransaction, table: str, among: Collection[str
     return Defined(definition, frozenset(key.table for key in keys if key.table != table), [*left_out, *lost, *others])
 
 
-def create(transaction: PostgresqlTransaction, definition: PostgresqlTable, table: str, source: str) -> None:
+def create(transaction: Transaction, definition: PostgresqlTable, table: str, source: str) -> None:
     """Create the table with its columns and checks; the rest is made faster with the rows in it."""
     _refuse_doubtful(definition, table)
     target, taken = transaction.dialect.target(table), _taken(transaction, table)
@@ -161,7 +161,7 @@ def create(transaction: PostgresqlTransaction, definition: PostgresqlTable, tabl
         transaction.change(f"ALTER SEQUENCE {sequence} OWNED BY {target}.{quoted(column)}")
 
 
-def complete(transaction: PostgresqlTransaction, definition: PostgresqlTable, table: str, source: str) -> None:
+def complete(transaction: Transaction, definition: PostgresqlTable, table: str, source: str) -> None:
     """Create keys, indexes and comments, and let the sequences go on after the numbers that they gave.
 
     `source` is the table's name in the backup. Names of indexes that are taken get another end.
@@ -195,7 +195,7 @@ def complete(transaction: PostgresqlTransaction, definition: PostgresqlTable, ta
 
 
 def relate(
-    transaction: PostgresqlTransaction,
+    transaction: Transaction,
     definition: PostgresqlTable,
     table: str,
     source: str,
@@ -212,7 +212,7 @@ def relate(
             )
 
 
-def _column(transaction: PostgresqlTransaction, row: tuple[Any, ...]) -> PostgresqlColumn:
+def _column(transaction: Transaction, row: tuple[Any, ...]) -> PostgresqlColumn:
     (name, kind, collation_schema, collation, not_null, default, identity, generated, sequence, comment) = row
     counts = None
     if sequence is not None and (identity or default == f"nextval({text(sequence)}::regclass)"):
@@ -234,9 +234,7 @@ def _column(transaction: PostgresqlTransaction, row: tuple[Any, ...]) -> Postgre
     )
 
 
-def _checked(
-    transaction: PostgresqlTransaction, table: str, found: Iterable[tuple[Any, ...]]
-) -> tuple[list[Named], list[str]]:
+def _checked(transaction: Transaction, table: str, found: Iterable[tuple[Any, ...]]) -> tuple[list[Named], list[str]]:
     """Return the constraints without the checks that call functions which may do anything, and the names of those."""
     kept, left_out = [], []
     for name, shown, comment in found:
@@ -284,11 +282,11 @@ def _refuse_doubtful(definition: PostgresqlTable, table: str) -> None:
             raise not_restorable(f"The foreign key {key.name!r} of {table}", "its options are unknown")
 
 
-def _declared(transaction: PostgresqlTransaction, table: str, column: PostgresqlColumn, sequence: str | None) -> str:
+def _declared(transaction: Transaction, table: str, column: PostgresqlColumn, sequence: str | None) -> str:
     what = f"The column {column.name!r} of {table}"
     try:
         known = transaction.rows("SELECT to_regtype(?) IS NOT NULL", column.type)[0][0]
-    except adbc.Error:  # a text that is no name of a type at all
+    except adbc.Error:  # a text that names nothing
         known = False
     if not known:
         raise not_restorable(what, f"the database has no type {column.type}")
@@ -312,9 +310,7 @@ def _is_serial(column: PostgresqlColumn) -> bool:
     return column.sequence is not None and column.identity is None
 
 
-def _serial(
-    transaction: PostgresqlTransaction, table: str, column: PostgresqlColumn, taken: set[str]
-) -> tuple[str, str]:
+def _serial(transaction: Transaction, table: str, column: PostgresqlColumn, taken: set[str]) -> tuple[str, str]:
     """Create the sequence of a column, and return the column and the quoted name of the sequence."""
     schema, _, name = table.rpartition(".")
     sequence = quoted(free_name(f"{name}_{column.name}_seq", taken))
@@ -339,12 +335,12 @@ def _after(start: str, shown: str, what: str) -> str:
     return shown.removeprefix(start)
 
 
-def _oids(transaction: PostgresqlTransaction, table: str) -> list[int]:
+def _oids(transaction: Transaction, table: str) -> list[int]:
     found = transaction.rows("SELECT to_regclass(?)::oid::bigint", transaction.dialect.target(table))
     return [int(oid) for (oid,) in found if oid is not None]
 
 
-def _taken(transaction: PostgresqlTransaction, table: str) -> set[str]:
+def _taken(transaction: Transaction, table: str) -> set[str]:
     """Return the names of tables, indexes and sequences in the schema of a table, in lower case."""
     schema = table.rpartition(".")[0]
     found = transaction.rows(

@@ -17,7 +17,7 @@ from worker.tables.parquet.columns import quoted
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from worker.tables.databases.sqlite.transaction import SqliteTransaction
+    from worker.tables.databases.base import Transaction
 
 _ALLOWED = {
     sqlite3.SQLITE_CREATE_TABLE, sqlite3.SQLITE_CREATE_INDEX, sqlite3.SQLITE_REINDEX, sqlite3.SQLITE_INSERT,
@@ -28,7 +28,7 @@ _INDEX = re.compile(rf"(?P<create>CREATE (?:UNIQUE )?INDEX )(?P<name>{_NAME})(?P
 _ASIDE = "celeriac_aside_"
 
 
-def define(transaction: SqliteTransaction, table: str, among: Collection[str]) -> Defined:
+def define(transaction: Transaction, table: str, among: Collection[str]) -> Defined:
     """Return the definition of a table. Raises `TaskFailure` for one that SQLite would not make again."""
     name = _bare(table)
     objects = transaction.rows(
@@ -36,30 +36,30 @@ def define(transaction: SqliteTransaction, table: str, among: Collection[str]) -
     )
     made = next((one for one in objects if one[0] in {"table", "view"}), None)
     if made is None or made[0] == "view" or made[2].upper().startswith("CREATE VIRTUAL"):
-        return Defined(None, left_out=[f"{table} is no plain table: a new one has only its columns"] if made else [])
+        return Defined(None, left_out=[f"{table} is not a plain table: a new one has only its columns"] if made else [])
     _refuse_mixed(transaction, table)
     definition = SqliteTable(
         statement=made[2],
         indexes=[sql for kind, _, sql in objects if kind == "index" and sql],
         counter=_counter(transaction, made[1]),
     )
-    _made_anew(definition, name, {})
+    _made_again(definition, name, {})
     found = transaction.rows('SELECT DISTINCT "table" FROM pragma_foreign_key_list(?)', name)
     parents = {parent.lower() for (parent,) in found if parent.lower() != name.lower()}
     left_out = [f"the trigger {one!r} of {table}" for kind, one, _ in objects if kind == "trigger"]
     return Defined(definition, frozenset(one for one in among if _bare(one).lower() in parents), left_out)
 
 
-def create(transaction: SqliteTransaction, definition: SqliteTable, table: str, names: Mapping[str, str]) -> None:
+def create(transaction: Transaction, definition: SqliteTable, table: str, names: Mapping[str, str]) -> None:
     """Create the table without its indexes; foreign keys to a key of `names` become those to its value."""
-    statement, _ = _made_anew(definition, _bare(table), names)
+    statement, _ = _made_again(definition, _bare(table), names)
     transaction.change(statement)
 
 
-def complete(transaction: SqliteTransaction, definition: SqliteTable, table: str) -> None:
+def complete(transaction: Transaction, definition: SqliteTable, table: str) -> None:
     """Create the indexes, and let the numbers of AUTOINCREMENT go on after those that were given."""
     name = _bare(table)
-    _, indexes = _made_anew(definition, name, {})
+    _, indexes = _made_again(definition, name, {})
     taken = {one.lower() for (one,) in transaction.rows("SELECT name FROM sqlite_master")}
     for index, (create_index, rest) in indexes.items():
         transaction.change(f"{create_index}{quoted(free_name(index, taken, 1_000))}{rest}")
@@ -69,7 +69,7 @@ def complete(transaction: SqliteTransaction, definition: SqliteTable, table: str
             transaction.change("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", name, definition.counter)
 
 
-def _made_anew(definition: SqliteTable, name: str, names: Mapping[str, str]) -> tuple[str, dict[str, tuple[str, str]]]:
+def _made_again(definition: SqliteTable, name: str, names: Mapping[str, str]) -> tuple[str, dict[str, tuple[str, str]]]:
     """Return the statement of the table under its new name, and those of its indexes, around their names, by name."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as empty:
         empty.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY)
@@ -98,14 +98,14 @@ def _made_anew(definition: SqliteTable, name: str, names: Mapping[str, str]) -> 
     }
 
 
-def _counter(transaction: SqliteTransaction, name: str) -> int | None:
+def _counter(transaction: Transaction, name: str) -> int | None:
     if not transaction.rows("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'"):
         return None
     counts = transaction.rows("SELECT seq FROM sqlite_sequence WHERE name = ?", name)
     return int(counts[0][0]) if counts and counts[0][0] is not None else None
 
 
-def _refuse_mixed(transaction: SqliteTransaction, table: str) -> None:
+def _refuse_mixed(transaction: Transaction, table: str) -> None:
     """Raise `TaskFailure` for a column with texts and numbers: staged as texts, they would stay texts."""
     for (column,) in transaction.rows("SELECT name FROM pragma_table_xinfo(?) WHERE hidden <> 1", _bare(table)):
         one = quoted(column)
