@@ -1,14 +1,14 @@
-"""The maintenance family: synchronise tables, back up, restore, and clean up after the retention."""
+"""The maintenance family: back up, restore, and clean up after the retention. `syncs` has the synchronisation."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from shared.contract.artifacts import ArtifactUri, BackupFile
 from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
-from shared.contract.names import ColumnName, SqlConnectionName, StoreConnectionName, StorePath, TableName
+from shared.contract.names import SqlConnectionName, StoreConnectionName, StorePath, TableName
 from shared.contract.params import Component, Params
 
 _HOUR_S = 3600.0
@@ -20,109 +20,6 @@ class TableOf(Params):
 
     connection: SqlConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
     table: TableName = Field(description="The table, `name` or `schema.name`.", examples=["sales", "public.sales"])
-
-
-class ByWatermark(Params):
-    """Copy the rows whose watermark is at least the highest one copied so far."""
-
-    kind: Literal["watermark"] = Field(description="Discriminator.")
-    column: ColumnName = Field(
-        description="Column that grows with every insert and update: a number, a date or a time. Rows without a "
-        "value in it are read every time."
-    )
-    overlap_s: float = Field(
-        default=0.0,
-        ge=0,
-        le=366 * 86_400,
-        description="Overlap before the highest watermark that is read again, in seconds, if the column is a "
-        "date or a time: for rows that were committed late.",
-    )
-    overlap_count: int = Field(
-        default=0,
-        ge=0,
-        le=10**15,
-        description="The same overlap if the column is a number, in its unit: for numbers that were committed late.",
-    )
-
-
-class ByComparison(Params):
-    """Read every row of the source, and copy those that differ."""
-
-    kind: Literal["full"] = Field(description="Discriminator.")
-    delete_missing: bool = Field(
-        default=False, description="Whether rows of the destination whose key is missing in the source are deleted."
-    )
-    most_deleted_ratio: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="Maximum ratio of the destination's rows, 0 to 1, that `delete_missing` may delete; beyond it the "
-        "job fails and deletes nothing, so that an accidentally emptied source does not empty its copy.",
-    )
-
-
-SyncMode = Annotated[ByWatermark | ByComparison, Field(discriminator="kind"), Component("SyncMode")]
-
-
-class SyncResult(BaseModel):
-    """Result of a synchronisation. Inserted, updated and deleted rows include those of earlier attempts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    source: str = Field(description="Origin of the rows, without credentials.", examples=["shop:orders"])
-    destination: str = Field(description="Place of the rows, without credentials.", examples=["warehouse:orders"])
-    read_count: int = Field(ge=0, description="Rows read from the source.")
-    inserted_count: int = Field(ge=0, description="Rows added.")
-    updated_count: int = Field(ge=0, description="Rows updated because their values differed.")
-    deleted_count: int = Field(ge=0, description="Rows deleted because the source no longer has them.")
-    unchanged_count: int = Field(ge=0, description="Rows read that were equal already.")
-    watermark_from: str | None = Field(description="Highest watermark before; null if there was none.")
-    watermark_to: str | None = Field(description="Highest watermark now; null if there is none.")
-
-
-class SyncData(
-    Contract[SyncResult],
-    kind="maintenance.sync_data",
-    queue="maintenance",
-    limits=Limits(soft_s=3 * _HOUR_S - 60, hard_s=3 * _HOUR_S),
-    retry=_NETWORK_RETRY,
-    examples=[
-        {
-            "source": {"connection": "shop", "table": "orders"},
-            "destination": {"connection": "warehouse", "table": "orders"},
-            "key": ["id"],
-            "mode": {"kind": "watermark", "column": "updated_at", "overlap_s": 3600},
-        },
-        {
-            "source": {"connection": "shop", "table": "customers"},
-            "destination": {"connection": "warehouse", "table": "customers"},
-            "key": ["id"],
-            "mode": {"kind": "full", "delete_missing": True},
-        },
-    ],
-):
-    """Copy new and changed rows of a table to a table of another connection, by key.
-
-    Rows are copied in batches; each is one transaction of the destination that includes the watermark, so
-    an interrupted job continues from its last batch. It is safe to run twice, and concurrently with another job of the
-    same tables.
-    """
-
-    source: TableOf = Field(description="The table to read.")
-    destination: TableOf = Field(description="The table to update; created if it does not exist.")
-    key: list[ColumnName] = Field(
-        min_length=1, max_length=16, description="Columns that identify a row, unique in the source."
-    )
-    mode: SyncMode = Field(description="Method of finding changed rows.")
-    batch_rows: int = Field(
-        default=50_000, ge=1, le=10_000_000, description="Rows per transaction; more if rows share a watermark."
-    )
-
-    @model_validator(mode="after")
-    def _two_tables(self) -> Self:
-        if self.source == self.destination:
-            raise ValueError("'source' and 'destination' are the same table")
-        return self
 
 
 def _distinct(tables: list[str]) -> list[str]:

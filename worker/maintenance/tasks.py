@@ -14,10 +14,9 @@ from shared.jobs.maintenance import (
     Folder,
     RestoreData,
     RestoreResult,
-    SyncData,
-    SyncResult,
     WholeTable,
 )
+from shared.jobs.syncs import SyncData, SyncResult
 from worker.maintenance.backup.backup import Bounds, back_up_store, back_up_tables
 from worker.maintenance.backup.files import write_file
 from worker.maintenance.backup.restore import restore_store, restore_table, restore_tables

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from shared.errors import TaskFailure
-from worker.tables.databases.statements import select
+from worker.tables.databases.statements import select, select_from
 from worker.tables.inference import settle
+from worker.tables.parquet.staging import schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -64,22 +65,60 @@ def read_table(
     memory_limit_bytes: int,
     on_rows: Callable[[int], None],
     condition: str = "",
+    columns: Collection[str] = (),
     temporal: Collection[str] = (),
     when_empty: Mapping[str, pa.DataType] | None = None,
 ) -> int:
     """Write the rows of `table` that meet `condition` to the new Parquet file `output`; return how many there are.
 
     A transaction gives the rows as it sees them, before its commit.
-    `condition` is SQL of this worker, never of a client. Columns in `temporal` become dates or times even if the
+    `condition` is SQL of this worker, never of a client. `columns` are the only ones that are read.
+    Columns in `temporal` become dates or times even if the
     engine stores them as text. `when_empty` is the type of columns without values whose type is inferred from them.
     Raises `TaskFailure` and `TransientFailure`, see `stage_sql`.
     """
     staged = scratch / f"{output.stem}-staged.parquet"
     with _storable():
         candidates = source.stage_table(
-            table, condition, staged, temporal=temporal, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows
+            table,
+            condition,
+            staged,
+            temporal=temporal,
+            memory_limit_bytes=memory_limit_bytes,
+            on_rows=on_rows,
+            columns=columns,
         )
-    empty = {**_empty_decimals(candidates), **(when_empty or {})}
+    return _settled(staged, output, candidates, when_empty or {})
+
+
+def read_query(
+    source: Database,
+    query: str,
+    output: Path,
+    *,
+    scratch: Path,
+    memory_limit_bytes: int,
+    on_rows: Callable[[int], None],
+    condition: str = "",
+    columns: Collection[str] = (),
+    temporal: Collection[str] = (),
+    when_empty: Mapping[str, pa.DataType] | None = None,
+) -> int:
+    """Write the rows of a client's `query` as `read_table` does those of a table."""
+    staged = scratch / f"{output.stem}-staged.parquet"
+    rows = select_from(source.dialect, single_select(query), condition, columns)
+    with _storable():
+        candidates = source.stage_query(rows, staged, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows)
+    if source.dialect.times_are_texts:
+        texts = {field.name for field in schema_of(staged) if pa.types.is_string(field.type)}
+        candidates |= dict.fromkeys(texts.intersection(temporal), "temporal")
+    return _settled(staged, output, candidates, when_empty or {})
+
+
+def _settled(
+    staged: Path, output: Path, candidates: Mapping[str, Candidate], when_empty: Mapping[str, pa.DataType]
+) -> int:
+    empty = {**_empty_decimals(candidates), **when_empty}
     count = settle(staged, output, candidates, lambda _: None, when_empty=empty)
     staged.unlink()
     return count

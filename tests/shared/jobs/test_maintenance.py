@@ -9,7 +9,9 @@ from pydantic import ValidationError
 
 from shared.connections.settings import check_connections
 from shared.contract.definition import Contract
-from shared.jobs.maintenance import BackupData, CleanupOldData, RestoreData, SyncData
+from shared.contract.keys import counts_under
+from shared.jobs.maintenance import BackupData, CleanupOldData, RestoreData
+from shared.jobs.syncs import SyncData
 from worker.maintenance.tasks import backup_data, cleanup_old_data, restore_data, sync_data
 from worker.runtime.task import definitions
 
@@ -17,6 +19,7 @@ URI = "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/backup.zip"
 SHOP = {"connection": "shop", "table": "orders"}
 HERE = {"connection": "warehouse", "table": "orders"}
 PAIR = {"source": SHOP, "destination": HERE, "key": ["id"]}
+FULL: dict[str, Any] = {**PAIR, "mode": {"kind": "full"}}
 FOLDER = {"kind": "store", "connection": "lake", "prefix": "exports"}
 
 
@@ -61,6 +64,16 @@ def test_unknown_connections_are_found_at_submission(
         assert name in str(problem)
 
 
+def test_synchronisations_of_one_pair_count_together() -> None:
+    """One runs and the others wait, whatever else they say; another pair, or another query, is apart."""
+    key = counts_under(SyncData, FULL)["concurrency_key"]
+    by_time = {**PAIR, "key": ["other"], "mode": {"kind": "watermark", "column": "at"}}
+    assert counts_under(SyncData, by_time) == {"concurrency_key": key, "concurrency_limit": 1}
+    others = [{**FULL, "destination": {**HERE, "table": "copies"}}]
+    others += [{**FULL, "source": {"connection": "shop", "query": query}} for query in ("SELECT 1", "SELECT 2")]
+    assert len({key, *(counts_under(SyncData, other)["concurrency_key"] for other in others)}) == 4
+
+
 @pytest.mark.parametrize(
     ("contract", "params", "said"),
     [
@@ -68,6 +81,15 @@ def test_unknown_connections_are_found_at_submission(
         (SyncData, {**PAIR, "key": [], "mode": {"kind": "full"}}, "key"),
         (SyncData, {**PAIR, "mode": {"kind": "watermark"}}, "column"),
         (SyncData, {**PAIR, "source": {**SHOP, "table": "a; DROP"}}, "table"),
+        (SyncData, {**FULL, "source": {**SHOP, "query": "SELECT 1"}}, "exactly one of 'table' and 'query'"),
+        (SyncData, {**FULL, "source": {"connection": "shop"}}, "exactly one of 'table' and 'query'"),
+        (SyncData, {**FULL, "columns": {"name": "name"}}, "lacks .'id'. of 'key'"),
+        (SyncData, {**FULL, "columns": {"id": "id", "name": "id"}}, "to several columns"),
+        (SyncData, {**FULL, "columns": {}}, "columns"),
+        (SyncData, {**FULL, "deleted_by": "id"}, "deleted_by"),
+        (SyncData, {**FULL, "new_columns": "drop"}, "new_columns"),
+        (SyncData, {**PAIR, "mode": {**FULL["mode"], "delete_missing": True, "mark_missing": "gone"}}, "only one of"),
+        (SyncData, {**FULL, "columns": {"id": "a"}, "mode": {**FULL["mode"], "mark_missing": "a"}}, "mark_missing"),
         (BackupData, {"source": {**FOLDER, "prefix": "../other"}}, "prefix"),
         (RestoreData, {"backup": "file:///etc/passwd", "destination": FOLDER}, "backup"),
         (CleanupOldData, {"older_than_s": -1}, "older_than_s"),

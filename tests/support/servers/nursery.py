@@ -50,6 +50,7 @@ LOADED = (
     "shared.jobs.ml.search_space",
     "shared.jobs.ml.tuning",
     "shared.jobs.report",
+    "shared.jobs.syncs",
     "shared.jobs.workflow",
     "worker.upkeep.lifecycle",
     "worker.upkeep.intake",

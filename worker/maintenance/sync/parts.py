@@ -14,29 +14,35 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from worker.maintenance.sync.copied import Copied
 
-def parts_of(path: Path, scratch: Path, rows: int, by: str | None) -> Iterator[tuple[Path, pa.Scalar | None]]:
-    """Yield Parquet files of about `rows` rows each, with the last value of the column `by`, if given.
+
+def parts_of(
+    path: Path, scratch: Path, rows: int, by: str | None, copied: Copied
+) -> Iterator[tuple[Path, pa.Scalar | None]]:
+    """Yield Parquet files of what is copied of about `rows` rows each, with the last value of the column `by`.
 
     A part grows beyond `rows` while its last value repeats, so that a copied part has all rows of that value. Each file
     is deleted when the next one is requested.
     """
-    part, schema = scratch / "part.parquet", schema_of(path)
+    part, schema = scratch / "part.parquet", copied.schema(schema_of(path))
     sink: ParquetSink | None = None
+    taken = 0
     last: pa.Scalar | None = None
     for batch in batches_of(path):
         rest = batch
         while rest.num_rows:
-            room = rows - (sink.row_count if sink else 0)
+            room = rows - taken
             take = min(room, rest.num_rows) if room > 0 else _leading_ties(rest, by, last)
             if not take:
                 assert sink is not None  # noqa: S101 - only a part with rows has no room
                 sink.__exit__(None)
                 yield part, last
-                sink = None
+                sink, taken = None, 0
                 continue
             sink = sink or ParquetSink(part, schema)
-            sink.write(rest.slice(0, take))
+            sink.write(copied.rows(rest.slice(0, take)))
+            taken += take
             last = rest.column(by)[take - 1] if by else None
             rest = rest.slice(take)
     if sink is not None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from shared.errors import TransientFailure
-from shared.jobs.maintenance import ByWatermark
+from shared.jobs.syncs import ByWatermark
 from worker.maintenance.sync.watermark import Watermark
 
 if TYPE_CHECKING:
-    from shared.jobs.maintenance import SyncData
+    from shared.jobs.syncs import SyncData
     from worker.tables.databases.base import Transaction
 
 _TABLE = "celeriac_syncs"
@@ -59,6 +59,10 @@ class SyncState:
         """Return the state without its progress."""
         return replace(self, watermark=None, began_at="")
 
+    def without_watermark(self) -> SyncState:
+        """Return the state of a destination without rows."""
+        return replace(self, watermark=None)
+
     def with_counts(self, *, inserted: int = 0, updated: int = 0, deleted: int = 0) -> SyncState:
         """Return the state with these rows added to its counts."""
         return replace(
@@ -76,21 +80,27 @@ class SyncState:
 
 
 def sync_id_of(job: SyncData) -> str:
-    """Return the id of a synchronisation, made from its two tables."""
-    parts = [job.source.model_dump(), job.destination.model_dump()]
+    """Return the id of a synchronisation, made from its two tables, or from a query and a table."""
+    parts = [job.source.model_dump(exclude_none=True), job.destination.model_dump()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+def origin_of(job: SyncData) -> str:
+    """Return where the rows come from, without credentials."""
+    return f"{job.source.connection}:{job.source.table or 'query'}"
+
+
 def read_state(transaction: Transaction, job: SyncData, *, job_key: str) -> SyncState:
-    """Return the stored state; a new job starts with zero counts, a new column without a watermark."""
+    """Return the stored state; a new job starts with zero counts, a new column or a reset without a watermark."""
     transaction.ensure(_TABLE, _COLUMNS)
-    source, destination = job.source, job.destination
-    description = f"{source.connection}:{source.table} -> {destination.connection}:{destination.table}"
+    description = f"{origin_of(job)} -> {job.destination.connection}:{job.destination.table}"
     fresh = SyncState(sync_id_of(job), description, job_key)
     wanted = job.mode.column if isinstance(job.mode, ByWatermark) else None
     for version, owner, column, kind, text, began_at, *counts in transaction.rows(_READ, fresh.sync_id):
         if wanted not in {None, column}:
             return replace(fresh, version=int(version), column=wanted or "")
+        if job.reset and owner != job_key:
+            return replace(fresh, version=int(version), column=wanted or column)
         watermark = Watermark.parse(kind, text) if kind else None
         if owner == job_key:
             return SyncState(fresh.sync_id, description, job_key, int(version), column, watermark, began_at, *counts)

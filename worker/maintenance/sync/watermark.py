@@ -13,7 +13,7 @@ import pyarrow as pa
 from shared.errors import TaskFailure
 
 if TYPE_CHECKING:
-    from shared.jobs.maintenance import ByWatermark
+    from shared.jobs.syncs import ByWatermark
 
 Kind = Literal["integer", "decimal", "float", "date", "timestamp", "timestamptz"]
 _NANOSECONDS_A_MICROSECOND = 1_000
@@ -48,7 +48,7 @@ class Watermark:
             raise TaskFailure(
                 "watermark_changed",
                 f"The stored watermark is of the kind {other.kind}; the column's values are now {self.kind}.",
-                remedy="Synchronise once with the mode 'full', and use another column or another table name.",
+                remedy="Set 'reset' once, or use another column.",
             )
         higher: bool = self.value > other.value  # type: ignore[operator]  # of one kind, or numbers
         return higher

@@ -33,6 +33,18 @@ class Database(ABC):
     name: str
     """The name of its connection."""
 
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where it is, without credentials: the same for each connection to it."""
+
+    @abstractmethod
+    def alone(self, work: str) -> AbstractContextManager[None]:
+        """Do some work in this database that no other process does meanwhile, of this service or another one.
+
+        Raises `TransientFailure` (``work_in_progress``) if one does. The end of the process ends it, too.
+        """
+
     @abstractmethod
     def stage_query(
         self,
@@ -60,13 +72,15 @@ class Database(ABC):
         memory_limit_bytes: int,
         on_rows: Callable[[int], None],
         out_of_range: OutOfRange = "fail",
+        columns: Collection[str] = (),
     ) -> dict[str, Candidate]:
         """Write the rows of a table that meet `condition` (empty: all), with the types of the table.
 
         The types do not depend on which rows are read. Columns in `temporal` become dates or times even where the
-        engine stores them as text. Otherwise it is the same as `stage_query`.
+        engine stores them as text. `columns` are the only ones that are read, in this order. Otherwise it is the same
+        as `stage_query`.
         """
-        query = select(self.dialect, table, condition)
+        query = select(self.dialect, table, condition, columns)
         return self.stage_query(
             query, staged, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows, out_of_range=out_of_range
         )
@@ -100,6 +114,7 @@ class Transaction(ABC):
         temporal: Collection[str],
         memory_limit_bytes: int,
         on_rows: Callable[[int], None],
+        columns: Collection[str] = (),
     ) -> dict[str, Candidate]:
         """Write the rows of a table to a Parquet file as this transaction sees them; see `Database.stage_table`."""
 

@@ -35,12 +35,17 @@ class Dialect(ABC):
     """The type of a point in time; CURRENT_TIMESTAMP must be a value of it."""
     short_text: ClassVar[str] = "TEXT"
     """The type of a text that can be a primary key."""
+    default_schema: ClassVar[str] = "main"
+    """The schema of a table that is named without one."""
     system_schemas: ClassVar[tuple[str, ...]] = ("pg_", "information_schema", "temp", "system")
     """Prefixes of the names of the database's own schemas."""
     overriding: ClassVar[str] = ""
     """What makes an INSERT give its own values to a column that the database would number."""
     primary_keys: ClassVar[bool] = True
     """Whether a table that is made for an upsert gets a primary key."""
+
+    times_are_texts: ClassVar[bool] = False
+    """Whether dates and times are texts, so that a query does not tell them from others."""
 
     def quoted(self, name: str) -> str:
         """Return a name as an SQL identifier, whatever characters it has."""
@@ -49,6 +54,10 @@ class Dialect(ABC):
     def target(self, table: str) -> str:
         """Return `table`, or `schema.table`, as an SQL identifier."""
         return ".".join(map(self.quoted, table.split(".")))
+
+    def named(self, table: str) -> str:
+        """Return the name of a table in the one form that all its spellings have."""
+        return self.fold(table if "." in table else f"{self.default_schema}.{table}")
 
     @abstractmethod
     def fold(self, name: str) -> str:
@@ -89,7 +98,7 @@ class Dialect(ABC):
         return TaskFailure(
             "type_not_loadable",
             f"A column of type {kind} cannot be stored exactly in {self.engine}.",
-            remedy="Cast it in a transform step, for example to a string, or omit it.",
+            remedy="Cast it to text in a transform step or in the source's 'query', or leave it out.",
         )
 
     def _literal(self, value: Ordered) -> str:

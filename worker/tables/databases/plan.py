@@ -109,7 +109,7 @@ def plan_table(
         mode=destination.mode,
         key=tuple(destination.key),
         dataset=dataset,
-        columns={field.name: _represented(field, dialect) for field in schema},
+        columns=_represented(schema, dialect),
         row_count=metadata.num_rows,
         batch_rows=batch_rows,
         dialect=dialect,
@@ -211,16 +211,22 @@ def check_fits(
         )
 
 
-def _represented(field: pa.Field, dialect: Dialect) -> pa.DataType:
-    try:
-        return dialect.represent(field.type)
-    except TaskFailure as unloadable:
+def _represented(schema: pa.Schema, dialect: Dialect) -> dict[str, pa.DataType]:
+    """Return the type of each column as the engine stores it. Raises `TaskFailure` that names all that it cannot."""
+    columns: dict[str, pa.DataType] = {}
+    refused: list[tuple[str, TaskFailure]] = []
+    for field in schema:
+        try:
+            columns[field.name] = dialect.represent(field.type)
+        except TaskFailure as unloadable:
+            refused.append((field.name, unloadable))
+    if refused:
+        name, first = refused[0]
+        others = f" Nor can the columns {[other for other, _ in refused[1:]]} be stored." if refused[1:] else ""
         raise TaskFailure(
-            unloadable.code,
-            f"The column {field.name!r}: {unloadable.message}",
-            remedy=unloadable.remedy,
-            column=field.name,
+            first.code, f"The column {name!r}: {first.message}{others}", remedy=first.remedy, column=name
         ) from None
+    return columns
 
 
 def _batch_rows(file: pq.ParquetFile) -> int:

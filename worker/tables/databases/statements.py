@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from worker.tables.databases.dialect import Dialect
     from worker.tables.databases.plan import TablePlan
@@ -26,9 +26,22 @@ RECORD = f"""
 """  # noqa: S608 - a constant of ours
 
 
-def select(dialect: Dialect, table: str, condition: str = "") -> str:
-    """Return the query for all rows of a table, or those that meet a condition, which is SQL of this worker."""
-    return f"SELECT * FROM {dialect.target(table)}{f' WHERE {condition}' if condition else ''}"  # noqa: S608 - quoted names
+def select(dialect: Dialect, table: str, condition: str = "", columns: Collection[str] = ()) -> str:
+    """Return the query for the rows of a table: all, or those that meet a condition, which is SQL of this worker.
+
+    `columns` are the only ones that are read. Names are qualified, for SQLite takes one that no column has for a text.
+    """
+    return _select(dialect, dialect.target(table), condition, columns)
+
+
+def select_from(dialect: Dialect, query: str, condition: str = "", columns: Collection[str] = ()) -> str:
+    """Return the query for rows of another one, as `select` does for those of a table."""
+    return _select(dialect, f"({query}\n)", condition, columns) if condition or columns else query
+
+
+def _select(dialect: Dialect, what: str, condition: str, columns: Collection[str]) -> str:
+    names = ", ".join(f"s.{dialect.quoted(name)}" for name in columns) or "*"
+    return f"SELECT {names} FROM {what} AS s{f' WHERE {condition}' if condition else ''}"  # noqa: S608 - quoted names
 
 
 def create_table(plan: TablePlan) -> str:
@@ -108,10 +121,33 @@ def is_unchanged(plan: TablePlan, equal: Callable[[str], str]) -> str:
     return " AND ".join(equal(name) for name in plan.columns if name not in plan.key) or "true"
 
 
+def delete_staged(plan: TablePlan, value: Callable[[str], str]) -> str:
+    """Return the statement that deletes the target's rows whose key is staged."""
+    return f"DELETE FROM {plan.target} AS t WHERE {_is_staged(plan, value)}"  # noqa: S608 - quoted names
+
+
 def delete_missing(plan: TablePlan, value: Callable[[str], str]) -> str:
     """Return the statement that deletes the target's rows whose key is not staged."""
-    staged = f"SELECT 1 FROM {STAGE} AS s WHERE {matches(plan, value)}"  # noqa: S608 - quoted names
-    return f"DELETE FROM {plan.target} AS t WHERE NOT EXISTS ({staged})"  # noqa: S608 - quoted names
+    return f"DELETE FROM {plan.target} AS t WHERE NOT {_is_staged(plan, value)}"  # noqa: S608 - quoted names
+
+
+def mark_missing(plan: TablePlan, value: Callable[[str], str], column: str) -> str:
+    """Return the statement that writes the time into `column` of the rows whose key is not staged, once."""
+    mark = plan.dialect.quoted(column)
+    return (
+        f"UPDATE {plan.target} AS t SET {mark} = CURRENT_TIMESTAMP "  # noqa: S608 - quoted names
+        f"WHERE t.{mark} IS NULL AND NOT {_is_staged(plan, value)}"
+    )
+
+
+def unmark_staged(plan: TablePlan, value: Callable[[str], str], column: str) -> str:
+    """Return the statement that empties `column` of the rows whose key is staged."""
+    mark = plan.dialect.quoted(column)
+    return f"UPDATE {plan.target} AS t SET {mark} = NULL WHERE t.{mark} IS NOT NULL AND {_is_staged(plan, value)}"  # noqa: S608 - quoted names
+
+
+def _is_staged(plan: TablePlan, value: Callable[[str], str]) -> str:
+    return f"EXISTS (SELECT 1 FROM {STAGE} AS s WHERE {matches(plan, value)})"  # noqa: S608 - quoted names
 
 
 def names_in(plan: TablePlan, names: Iterable[str]) -> str:

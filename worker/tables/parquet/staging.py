@@ -130,17 +130,36 @@ def write_batches(
     """Write batches of the schema `found` to a Parquet file and return its clean column names.
 
     What an extension adds to a type is left out. `out_of_range` says what becomes of dates beyond the years 1 to 9999.
-    `on_rows` gets the number of rows so far.
+    `on_rows` gets the number of rows so far. Raises `TaskFailure` (``unsupported_type``) that names the columns.
     """
     names = column_names(found.names)
     kinds = [kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind for kind in found.types]
     schema = pa.schema(zip(names, kinds, strict=True))
+    _refuse_unstorable(schema)
     with ParquetSink(path, schema) as sink:
         for batch in batches:
             columns = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in batch.columns]
             sink.write(within_calendar(pa.RecordBatch.from_arrays(columns, schema=schema), out_of_range))
             on_rows(sink.row_count)
     return names
+
+
+def _refuse_unstorable(schema: pa.Schema) -> None:
+    refused = [f"{field.name!r} ({field.type})" for field in schema if not _is_storable(field)]
+    if refused:
+        raise TaskFailure(
+            "unsupported_type",
+            f"Parquet has no place for the types of the columns {', '.join(refused)}.",
+            remedy="Cast them to text in 'query', or leave them out.",
+        )
+
+
+def _is_storable(field: pa.Field) -> bool:
+    try:
+        pq.write_metadata(pa.schema([field]), pa.BufferOutputStream())
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
 
 
 def batches_of(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:

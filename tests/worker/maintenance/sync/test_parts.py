@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shared.jobs.maintenance import ByWatermark
+from shared.jobs.syncs import ByWatermark
+from worker.maintenance.sync.copied import Copied
 from worker.maintenance.sync.parts import parts_of
 from worker.maintenance.sync.watermark import Watermark, kind_of, watermark_in
 from worker.tables.databases.postgresql.dialect import PostgresqlDialect
@@ -26,7 +27,7 @@ def cut(folder: Path, values: list[Any], rows: int, by: str | None = "at") -> li
     pq.write_table(pa.table({"at": pa.array(values, pa.int64())}), staged, row_group_size=3)
     return [
         (pq.read_table(part)["at"].to_pylist(), last.as_py() if last is not None else None)
-        for part, last in parts_of(staged, folder, rows, by)
+        for part, last in parts_of(staged, folder, rows, by, Copied({"at": "at"}, ("at",)))
     ]
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
 
+from worker.tables.databases.alone import alone_beside
 from worker.tables.databases.base import Database
 from worker.tables.databases.duckdb.dialect import DuckdbDialect
 from worker.tables.databases.duckdb.failures import is_locked, loading_failures, reading_failures
@@ -38,6 +39,15 @@ class Duckdb(Database):
     name: str
     info: DuckdbInfo
     dialect = DuckdbDialect()
+
+    @property
+    def place(self) -> str:
+        """The path of the file."""
+        return str(self.info.path.resolve())
+
+    def alone(self, work: str) -> AbstractContextManager[None]:
+        """Hold a lock on a file beside the database."""
+        return alone_beside(self.info.path, self.name, work)
 
     def stage_query(
         self,

@@ -81,9 +81,10 @@ class DuckdbTransaction(Transaction):
         temporal: Collection[str],  # noqa: ARG002 - DuckDB has types
         memory_limit_bytes: int,  # noqa: ARG002 - the session's limit counts
         on_rows: Callable[[int], None],
+        columns: Collection[str] = (),
     ) -> dict[str, Candidate]:
         """Write the rows of a table to a Parquet file as this transaction sees them."""
-        stage_rows(self._link, select(self.dialect, table, condition), staged, on_rows)
+        stage_rows(self._link, select(self.dialect, table, condition, columns), staged, on_rows)
         return {}
 
     def define(self, table: str, among: Collection[str]) -> Defined:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from adbc_driver_postgresql import dbapi as postgresql
 
+from worker.tables.databases.alone import work_in_progress
 from worker.tables.databases.base import Database
 from worker.tables.databases.postgresql.dialect import PostgresqlDialect
 from worker.tables.databases.postgresql.failures import loading_failures, reading_failures
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from worker.tables.inference import Candidate
     from worker.tables.parquet.calendar import OutOfRange
 
+_PORT = 5432
+
 
 @dataclass(frozen=True, slots=True)
 class Postgresql(Database):
@@ -35,6 +38,24 @@ class Postgresql(Database):
     info: PostgresqlInfo
     url: str = field(repr=False)
     dialect = PostgresqlDialect()
+
+    @property
+    def place(self) -> str:
+        """Host, port and name of the database."""
+        parts = urlsplit(self.url)
+        return f"{parts.hostname}:{parts.port or _PORT}{parts.path}"
+
+    @contextmanager
+    def alone(self, work: str) -> Iterator[None]:
+        """Hold an advisory lock in a transaction of its own, which works with poolers of connections, too."""
+        with closing(self._connected()) as link, closing(link.cursor()) as cursor:
+            with loading_failures(self.name, self.url):
+                cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                cursor.execute("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))", (f"celeriac {work}",))
+                is_alone = cursor.fetchall() == [(True,)]
+            if not is_alone:
+                raise work_in_progress(self.name, work)
+            yield
 
     def stage_query(
         self,

@@ -44,6 +44,7 @@ class PostgresqlDialect(Dialect):
 
     engine = "PostgreSQL"
     instant = "timestamptz"
+    default_schema = "public"
     overriding = "OVERRIDING SYSTEM VALUE "
 
     def fold(self, name: str) -> str:

@@ -146,9 +146,10 @@ class PostgresqlTransaction(Transaction):
         temporal: Collection[str],  # noqa: ARG002 - PostgreSQL has types
         memory_limit_bytes: int,  # noqa: ARG002 - batches of some MiB stay far below it
         on_rows: Callable[[int], None],
+        columns: Collection[str] = (),
     ) -> dict[str, Candidate]:
         """Write the rows of a table to a Parquet file as this transaction sees them."""
-        query = select(self.dialect, table, condition)
+        query = select(self.dialect, table, condition, columns)
         return stage_rows(self._cursor, query, staged, out_of_range="fail", on_rows=on_rows)
 
     def define(self, table: str, among: Collection[str]) -> Defined:

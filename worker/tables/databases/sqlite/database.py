@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from worker.tables.databases.alone import alone_beside
 from worker.tables.databases.base import Database
 from worker.tables.databases.sqlite.dialect import SqliteDialect
 from worker.tables.databases.sqlite.failures import loading_failures, reading_failures
@@ -35,6 +36,15 @@ class Sqlite(Database):
     info: SqliteInfo
     dialect = SqliteDialect()
 
+    @property
+    def place(self) -> str:
+        """The path of the file."""
+        return str(self.info.path.resolve())
+
+    def alone(self, work: str) -> AbstractContextManager[None]:
+        """Hold a lock on a file beside the database."""
+        return alone_beside(self.info.path, self.name, work)
+
     def stage_query(
         self,
         query: str,
@@ -59,11 +69,18 @@ class Sqlite(Database):
         memory_limit_bytes: int,
         on_rows: Callable[[int], None],
         out_of_range: OutOfRange = "fail",  # noqa: ARG002 - SQLite has no dates that are beyond
+        columns: Collection[str] = (),
     ) -> dict[str, Candidate]:
         """Stage the rows of a table with its declared types if all values fit them."""
         with self.looking(memory_limit_bytes=memory_limit_bytes) as transaction:
             return transaction.stage_table(
-                table, condition, staged, temporal=temporal, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows
+                table,
+                condition,
+                staged,
+                temporal=temporal,
+                memory_limit_bytes=memory_limit_bytes,
+                on_rows=on_rows,
+                columns=columns,
             )
 
     @contextmanager

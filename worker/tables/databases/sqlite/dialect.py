@@ -36,6 +36,7 @@ class SqliteDialect(Dialect):
 
     engine = "SQLite"
     instant = "TIMESTAMP"
+    times_are_texts = True
 
     def fold(self, name: str) -> str:
         """Return the name with ASCII letters in lower case."""

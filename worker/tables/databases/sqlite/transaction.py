@@ -15,7 +15,7 @@ from worker.tables.databases.plan import read_batches
 from worker.tables.databases.sqlite import definition
 from worker.tables.databases.sqlite.dialect import SqliteDialect, affinity, keeps
 from worker.tables.databases.sqlite.reading import stage_typed_rows
-from worker.tables.databases.statements import STAGE, create_stage, is_unchanged, matches, names_in
+from worker.tables.databases.statements import STAGE, create_stage, is_unchanged, matches, names_in, select
 from worker.tables.databases.types import ExistingColumn, Shape, shape_of
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class SqliteTransaction(Transaction):
         temporal: Collection[str],
         memory_limit_bytes: int,  # noqa: ARG002 - batches of some rows stay far below it
         on_rows: Callable[[int], None],
+        columns: Collection[str] = (),
     ) -> dict[str, Candidate]:
         """Write the rows of a table to a Parquet file with its declared types if all values fit them."""
         *schema, name = table.split(".")
@@ -90,7 +91,10 @@ class SqliteTransaction(Transaction):
             "SELECT name, upper(type) FROM pragma_table_xinfo(?, ?) WHERE hidden <> 1 ORDER BY cid",
             (name, *(schema or ["main"])),
         ).fetchall()
-        query = f"SELECT * FROM {self.dialect.target(table)} WHERE {condition or 'true'}"  # noqa: S608 - a quoted name
+        if columns:
+            known = {self.dialect.fold(one): kind for one, kind in declared}
+            declared = [(one, known.get(self.dialect.fold(one), "")) for one in columns]
+        query = select(self.dialect, table, condition, columns)
         return stage_typed_rows(self._session, query, declared, staged, temporal=temporal, on_rows=on_rows)
 
     def define(self, table: str, among: Collection[str]) -> Defined:
