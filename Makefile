@@ -29,7 +29,7 @@ journeys: $(INSTALLED) ## run the long tests: every page of docs, the demo, pack
 clients: $(INSTALLED) ## generate, compile and use a client with each generator of docs/clients.md; ARGS=Java
 	@$(BIN)/python -m tests.clients $(ARGS)
 
-chaos: $(INSTALLED) ## hurt real processes for about 15 minutes, print what came of it; SCENARIO=workers SCALE=0.1
+chaos: $(INSTALLED) ## hurt real processes for about 25 minutes, print what came of it; SCENARIO=workers SCALE=0.1
 	@$(if $(SCENARIO),true,FUZZED=5000 $(BIN)/python -m pytest -q -n 0 tests/worker/upkeep/test_intake.py -k mutation)
 	@$(BIN)/python -m tests.chaos $(SCENARIO) $(if $(SCALE),--scale $(SCALE))
 

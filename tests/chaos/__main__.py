@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.harness.rows import Row, table
-from tests.chaos.scenarios import full, poison, servers, silence, soak, versions, workers, workflows
+from tests.chaos.scenarios import full, poison, prefetch, servers, silence, soak, versions, workers, workflows
 
 SCENARIOS = {
     "workers": workers.run,
@@ -32,6 +32,8 @@ SCENARIOS = {
     "gateway-first": versions.gateway_first,
     "workers-first": versions.workers_first,
     "poison": poison.run,
+    "prefetch": prefetch.on_redis,
+    "prefetch-rabbitmq": prefetch.on_rabbitmq,
     "soak": soak.run,
 }
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from kombu import Connection, Queue
 from cli.doctor.servers import of_broker
 from shared.broker.settings import BrokerSettings
 from shared.ledger.keys import key
-from tests.support.servers.rabbitmq import rabbitmq_server, require_rabbitmq
+from shared.ledger.states import FINAL_STATES, State
+from tests.support.holding import held, unacked_on
+from tests.support.servers.rabbitmq import rabbitmq_server, require_rabbitmq, unacknowledged
 from tests.support.servers.services import Server, gateway_server, http_client, valkey_server, wait_for
 from tests.support.servers.workers import ACME_ALONE, Crew, Jobs, crew
 
@@ -68,6 +71,35 @@ def _pause_and_resume(jobs: Jobs, notebook: Path) -> None:
     assert sorted(line.split()[0] for line in notebook.read_text().splitlines()) == sorted(ids)
 
 
+def test_a_worker_holds_no_more_than_it_runs(service: tuple[Jobs, Crew, Server], tmp_path: Path) -> None:
+    """Over retries and delays: neither messages nor claims, and its prefetch count stays what it was."""
+    jobs, workers, broker = service
+    workers.start(concurrency=2)
+    with redis.Redis(port=broker.port) as client:
+        _run_holding_no_more(jobs, workers, 60, tmp_path, concurrency=2, given_out=unacked_on(client))
+
+
+def _run_holding_no_more(
+    jobs: Jobs, crew: Crew, number: int, folder: Path, *, concurrency: int, given_out: Callable[[], int]
+) -> None:
+    """Run jobs on the only worker, a third of them with retries, a third delayed, and watch what it holds."""
+    broker_url, ledger_url = crew.env["CELERY_BROKER_URL"], crew.env["CELERIAC_LEDGER_URL"]
+    notebook = {"notebook": str(folder / "held-no-more")}
+    flaky = {"kind": "acme.take_note", "params": notebook | {"behave": "flaky"}}
+    delayed = {"kind": "acme.take_note", "params": notebook, "options": {"delay_s": 1}}
+    mixed = [flaky, delayed, {"kind": "acme.take_note", "params": notebook}]
+    waiting: dict[str, Any] = {"state": [state for state in State if state not in FINAL_STATES], "page_size": 1}
+    with held(broker_url, ledger_url, given_out, workers=1) as holding:
+        batch = {"jobs": [mixed[at % 3] for at in range(number)]}
+        assert http_client.post(f"{jobs.gateway.url}/jobs/batch", json=batch).status_code == 202
+        url = f"{jobs.gateway.url}/jobs"
+        wait_for(lambda: http_client.get(url, params=waiting).json()["jobs"] == [], "the end of all", bound_s=300)
+    assert holding.beyond(workers=1, concurrency=concurrency) == []
+    assert len((folder / "held-no-more").read_text().splitlines()) == sum(
+        3 if at % 3 == 0 else 1 for at in range(number)
+    )
+
+
 def test_what_the_gateway_could_not_publish_the_keeper_does(service: tuple[Jobs, Crew, Server], tmp_path: Path) -> None:
     """The message vanished with the broker's memory before it was noted: the outbox still has it."""
     jobs, workers, broker = service
@@ -115,6 +147,8 @@ def test_rabbitmq_runs_jobs_and_chords_and_the_most_urgent_first(valkey: Server,
                 wait_for(lambda: {http_client.get(url).status_code for url in urls} == {200}, "both jobs of theirs")
                 of_others = [jobs.ended(job_id.replace("/", "%2F"))["state"] for job_id in theirs]
                 _pause_and_resume(jobs, tmp_path / "held")
+                given_out = partial(unacknowledged, tmp_path / "rabbitmq")
+                _run_holding_no_more(jobs, workers, 30, tmp_path, concurrency=1, given_out=given_out)
             finally:
                 workers.end()
     assert (ended, of_others) == (["succeeded"] * 6, ["cancelled", "succeeded"])

@@ -104,9 +104,17 @@ class Stage:
 
 @contextmanager
 def stage(
-    folder: Path, *, workers: int = 4, valkey_folder: Path | None = None, env: Mapping[str, str] = NEW
+    folder: Path,
+    *,
+    workers: int = 4,
+    valkey_folder: Path | None = None,
+    broker_url: str | None = None,
+    env: Mapping[str, str] = NEW,
 ) -> Iterator[Stage]:
-    """Yield a whole service on 127.0.0.1, with `env` as more of its configuration; it is gone afterwards."""
+    """Yield a whole service on 127.0.0.1, with `env` as more of its configuration; it is gone afterwards.
+
+    Its broker is the ledger's Valkey, or that at `broker_url`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port, gateway_port, lasting = free_port(), free_port(), valkey_folder or folder / "valkey"
     lasting.mkdir(exist_ok=True)
@@ -118,7 +126,8 @@ def stage(
         proxy = stack.enter_context(proxy_to(port))
         configuration = {
             **NEW,
-            "CELERY_BROKER_URL": f"redis://127.0.0.1:{proxy.port}/0",
+            "CELERY_BROKER_URL": broker_url or f"redis://127.0.0.1:{proxy.port}/0",
+            "CELERIAC_LEDGER_URL": f"redis://127.0.0.1:{proxy.port}/0",
             "CELERIAC_STORE_URL": str(folder / "artifacts"),
             "CELERIAC_LEASE_S": f"{LEASE_S:g}",
             "CELERIAC_LOST_MESSAGE_GRACE_S": "3",

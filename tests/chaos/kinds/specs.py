@@ -25,4 +25,5 @@ class TraceSpec(BaseModel):
     lasts_s: float = Field(default=0, ge=0, le=60, description="How long the body takes, in seconds.")
     is_quiet: bool = Field(default=False, description="Whether the body tells the service nothing while it runs.")
     fails: bool = Field(default=False, description="Whether it ends by a failure of its own.")
+    fails_first: int = Field(default=0, ge=0, description="How many attempts end by a failure that is transient.")
     published_bytes: int = Field(default=0, ge=0, description="Size of the artifact that it publishes; 0: none.")

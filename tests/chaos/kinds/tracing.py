@@ -37,6 +37,8 @@ def leave_trace(job: TraceSpec, run: Run) -> Traced:
 
 
 def _finish(job: TraceSpec, run: Run) -> None:
+    if run.attempt <= job.fails_first:
+        raise TransientFailure("told_to_fail", "It was told to fail this time.")
     if job.fails:
         raise TaskFailure("told_to_fail", "It was told to fail.")
     if job.published_bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -14,7 +15,9 @@ from tests.support.servers.absent import absent
 from tests.support.servers.services import free_port, wait_for
 
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's; the one on PATH changes the user
+_CONTROL = _SERVER.with_name("rabbitmqctl")
 _START_BOUND_S = 90.0
+_ENVIRONMENT = "environment.json"
 
 
 def require_rabbitmq() -> None:
@@ -46,6 +49,7 @@ def rabbitmq_server(folder: Path) -> Iterator[str]:
         "ERL_EPMD_PORT": str(mapper_port),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
     }
+    (folder / _ENVIRONMENT).write_text(json.dumps(env))
     log = folder / "out.log"
     with log.open("wb") as output:
         process = subprocess.Popen([_SERVER], env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
@@ -57,6 +61,14 @@ def rabbitmq_server(folder: Path) -> Iterator[str]:
         process.terminate()
         process.wait(_START_BOUND_S)
         subprocess.run(["epmd", "-kill"], env=env, check=False, capture_output=True, timeout=_START_BOUND_S)
+
+
+def unacknowledged(folder: Path) -> int:
+    """Return how many messages of the RabbitMQ in `folder` its consumers have and have not acknowledged."""
+    command = [str(_CONTROL), "--quiet", "list_queues", "messages_unacknowledged", "--no-table-headers"]
+    env = json.loads((folder / _ENVIRONMENT).read_text())
+    asked = subprocess.run(command, env=env, capture_output=True, text=True, timeout=_START_BOUND_S, check=True)
+    return sum(int(line) for line in asked.stdout.split())
 
 
 def _listens(port: int) -> bool:
