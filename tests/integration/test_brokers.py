@@ -19,7 +19,7 @@ from cli.doctor.servers import of_broker
 from shared.broker.settings import BrokerSettings
 from shared.ledger.keys import key
 from shared.ledger.states import FINAL_STATES, State
-from tests.support.holding import held, unacked_on
+from tests.chaos.harness.holding import held, unacked_on
 from tests.support.servers.rabbitmq import rabbitmq_server, require_rabbitmq, unacknowledged
 from tests.support.servers.services import Server, gateway_server, http_client, valkey_server, wait_for
 from tests.support.servers.workers import ACME_ALONE, Crew, Jobs, crew

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.chaos.harness.account import settle
+from tests.chaos.harness.holding import held, unacked_on
 from tests.chaos.harness.rows import Row
 from tests.chaos.harness.stage import CONCURRENCY, Stage, scaled, stage
-from tests.support.holding import held, unacked_on
 from tests.support.servers.rabbitmq import rabbitmq_server, require_rabbitmq, unacknowledged
 
 WORKERS = 3
