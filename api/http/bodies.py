@@ -10,7 +10,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Generic, NoReturn, TypeVar
@@ -21,19 +21,33 @@ from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
 from api.http.models import REFERENCE
-from api.http.pointers import SchemaMap, field_errors
-from api.http.problems import Problem
+from api.http.pointers import SchemaMap, field_errors, pointer
+from api.http.problems import FieldError, Problem
 from api.settings import GatewaySettings
 from shared.contract.definition import MAX_JSON_DEPTH
 from shared.ledger.calling.calls import asked
 
 T = TypeVar("T")
 
+_LONGEST_POINTER = 500  # characters: a key may have a megabyte
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _LARGE = re.compile(
     rb"[0-9](?:[eE]\+?[0-9]{3}|[0-9]{299})"
 )  # a pattern that begins with one class of characters is searched for much faster
+
+
+class _KeyTwice(Exception):
+    """An object has a key more than once."""
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) != len(pairs):
+        raise _KeyTwice
+
+
+# Reads nothing but keys: numbers stay as they are written, and objects are dropped.
+_UNIQUE_KEYS = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_int=str, parse_float=str)
 
 
 class Body(Generic[T]):
@@ -112,11 +126,19 @@ class Body(Generic[T]):
         raise Problem(422, code, f"{what} {found[0].pointer or 'The body'}: {found[0].message}", errors=found)
 
     def _refuse_odd(self, body: bytes) -> None:
-        """Refuse bodies that parse but are unsafe: nesting that crashes other parsers, and numbers that JSON lacks."""
+        """Refuse bodies that parse but are unsafe.
+
+        Nesting that crashes other parsers, numbers that JSON lacks, and keys that are given twice: of their values one
+        parser takes the first, perhaps to check it on the way here, and another the last.
+        """
         if body.count(b"{") + body.count(b"[") > self._levels and _is_deeper(body, self._levels):
             _refuse_depth()
         if b"NaN" in body or b"Infinity" in body or _LARGE.search(body):
             _refuse_not_finite(body)
+        try:
+            _UNIQUE_KEYS.decode(body.decode())
+        except _KeyTwice:
+            _refuse_key_given_twice(body)
 
 
 def refuse_upgrade(request: Request) -> None:
@@ -209,3 +231,28 @@ def _refuse_not_finite(body: bytes) -> None:
         return number
 
     json.loads(body, parse_float=finite)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object with all its keys, in order."""
+
+
+def _refuse_key_given_twice(body: bytes) -> NoReturn:
+    path = next(_keys_given_twice(json.loads(body, object_pairs_hook=_Pairs, parse_int=str, parse_float=str), ()))
+    where = pointer(path)[:_LONGEST_POINTER]
+    found = FieldError(pointer=where, message="The object has this key more than once. Give it once.")
+    raise Problem(400, "duplicate_key", f"An object of the body has a key more than once. {where}", errors=[found])
+
+
+def _keys_given_twice(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    """Yield the path of each repeated key, in the order of the body."""
+    if isinstance(value, _Pairs):
+        seen = set[str]()
+        for key, inner in value:
+            if key in seen:
+                yield (*path, key)
+            seen.add(key)
+            yield from _keys_given_twice(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _keys_given_twice(inner, (*path, index))
