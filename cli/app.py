@@ -201,9 +201,10 @@ def up(
     raise typer.Exit(code)
 
 
-for _command in (upload, download, doctor, check, new_kind, cancel, rerun, delete, workers):
-    app.command()(_command)
+app.command()(upload)
 app.command("files")(list_files)
+for _command in (download, doctor, check, new_kind, cancel, rerun, delete, workers):
+    app.command()(_command)
 app.command("retry", hidden=True)(rerun)  # the old name
 app.add_typer(contracts)
 app.add_typer(queues)

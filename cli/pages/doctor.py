@@ -16,5 +16,5 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 def show_finding(check: str, outcome: str, words: str, out: Console) -> None:
     """Print one line."""
-    line = Text.assemble((f"{outcome:<6}", _STYLES[outcome]), f"{check:<14}  ", printable(words.replace("\n", " ")))
+    line = Text.assemble((f"{outcome:<6}", _STYLES[outcome]), f"{check:<20}  ", printable(words.replace("\n", " ")))
     out.print(line)

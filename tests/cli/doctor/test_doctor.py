@@ -116,7 +116,7 @@ def test_for_people_it_is_a_line_for_each(gateway: Server, env: dict[str, str], 
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     assert all(line.split()[0] in {"ok", "warn"} for line in lines)
-    assert any(line.startswith("ok    ledger          Valkey ") for line in lines)
+    assert any(line.startswith("ok    ledger                Valkey ") for line in lines)
     assert any("No worker takes its jobs; none waits. Start one, with " in line for line in lines)
 
 

@@ -26,7 +26,7 @@ _ON_MARIADB = {
 }
 
 
-def test_jobs_are_joined_with_a_table_of_somebody_else(
+def test_jobs_are_joined_with_a_table_of_another_team(
     ledger: Ledger, accept: Any, noted: NotedRows, engine: sa.Engine
 ) -> None:
     """A job's result, tags and times are there as the example reads them; a failed one is left out."""
