@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,23 +185,35 @@ def _load_and_die(engine: Engine, table: pa.Table, kill_at: int | None, options:
 
 def memory_growth_of_load(engine: Engine, dataset: Path, **options: Any) -> int:
     """Load in a process of its own and return by how many bytes its memory grew at most."""
+    (growth,) = memory_growth_of(partial(engine.load, dataset, **options))
+    return growth
+
+
+def memory_growth_of(*calls: Callable[[], object]) -> list[int]:
+    """Make calls in one process of its own; return by how many bytes its memory had grown at most after each."""
     receiving, sending = _FRESH.Pipe(duplex=False)
-    child = _FRESH.Process(target=_load_and_measure, args=(engine, dataset, options, sending))
+    child = _FRESH.Process(target=_call_and_measure, args=(calls, sending))
     child.start()
+    sending.close()  # else a child that fails would be waited for
     try:
         if not receiving.poll(120):
-            pytest.fail("the load did not end within 120 s")
-        growth: int = receiving.recv()
-        return growth
+            pytest.fail("the calls did not end within 120 s")
+        try:
+            growths: list[int] = receiving.recv()
+        except EOFError:
+            pytest.fail("the calls failed in their process; see its output")
+        return growths
     finally:
         child.kill()
         child.join()
 
 
-def _load_and_measure(engine: Engine, dataset: Path, options: dict[str, Any], sending: Connection) -> None:
-    before = _memory_bytes("VmRSS")
-    engine.load(dataset, **options)
-    sending.send(_memory_bytes("VmHWM") - before)
+def _call_and_measure(calls: tuple[Callable[[], object], ...], sending: Connection) -> None:
+    before, growths = _memory_bytes("VmRSS"), []
+    for call in calls:
+        call()
+        growths.append(_memory_bytes("VmHWM") - before)
+    sending.send(growths)
 
 
 def _memory_bytes(name: str) -> int:

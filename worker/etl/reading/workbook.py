@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shared.jobs.data.places import FileLayout
 
 _BATCH_ROWS = 4_096
+_BATCH_CHARACTERS = 4 * 1024**2
 _SHARED_TEXTS_RATIO = 8  # approximate bytes of memory per byte of XML of the workbook's table of texts
 _CHUNK_BYTES = 1024**2
 _STRICT = b"http://purl.oclc.org/ooxml/"
@@ -127,7 +128,7 @@ def _stage(book: Any, layout: FileLayout, staged: Path, on_rows: Callable[[int],
         rows = _chained(first, rows)
     schema, errors = pa.schema([(name, pa.string()) for name in names]), Counter[tuple[str, str]]()
     with ParquetSink(staged, schema) as sink:
-        while batch := list(islice(rows, _BATCH_ROWS)):
+        while batch := list(_batch(rows)):
             errors.update(
                 (names[at], value)
                 for _, row in batch
@@ -141,6 +142,15 @@ def _stage(book: Any, layout: FileLayout, staged: Path, on_rows: Callable[[int],
     for (name, error), count in errors.items():
         warnings.append(f"{count} cells of column {name!r} have the error {error} and are missing values.")
     return Sheet(names, warnings)
+
+
+def _batch(rows: Iterator[tuple[int, list[Any]]]) -> Iterator[tuple[int, list[Any]]]:
+    length = 0
+    for row in islice(rows, _BATCH_ROWS):
+        yield row
+        length += sum(len(value) for value in row[1] if isinstance(value, str))
+        if length > _BATCH_CHARACTERS:
+            return
 
 
 def _refuse_formulas_without_value(sheet: Any) -> None:

@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 
 from shared.errors import TaskFailure, TransientFailure
 from shared.texts import redact
-from worker.tables.databases.plan import Loaded, open_streaming
+from worker.tables.databases.plan import Loaded
 from worker.tables.databases.types import plain, shape_of
+from worker.tables.parquet.staging import batches_of, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 _WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2", "memory"}
 _CHUNK_BYTES = 4 * 1024 * 1024
-_BATCH_ROWS = 16_384
 _NAME_SAFE = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
@@ -91,14 +91,13 @@ def _refuse_taken(store: StoreConnection, destination: FileDestination, target: 
 def _csv(dataset: Path, scratch: Path, on_progress: Callable[[int, int | None], None]) -> Path:
     """Write the dataset as CSV (RFC 4180, UTF-8, with a header) and return the file."""
     target = scratch / f"{secrets.token_hex(8)}.csv"
-    with open_streaming(dataset) as file:
-        schema = pa.schema([(field.name, _writable(field)) for field in file.schema_arrow])
-        done = 0
-        with pa_csv.CSVWriter(target, schema) as writer:
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
-                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
-                done += batch.num_rows
-                on_progress(done, file.metadata.num_rows)
+    schema = pa.schema([(field.name, _writable(field)) for field in schema_of(dataset)])
+    done, row_count = 0, pq.read_metadata(dataset).num_rows
+    with pa_csv.CSVWriter(target, schema) as writer:
+        for batch in batches_of(dataset):
+            writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+            done += batch.num_rows
+            on_progress(done, row_count)
     return target
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from shared.errors import TaskFailure
 from worker.tables.parquet.calendar import within_calendar
+from worker.tables.parquet.staging import batches_of, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
 Mode = Literal["append", "replace", "upsert"]
 Progress = Callable[[int, "int | None"], None]
 """Takes the rows so far and the total, if known. An exception from it ends the load and rolls it back."""
-
-_BATCH_BYTES = 4 * 1024 * 1024
-_BATCH_ROWS = 16_384
-_SAMPLE_ROWS = 256
-_READ_BUFFER_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,6 @@ class TablePlan:
     dataset: Path
     columns: Mapping[str, pa.DataType]
     row_count: int
-    batch_rows: int
     dialect: Dialect
     typeless: frozenset[str] = frozenset()
     """The columns without any value, which fit every type."""
@@ -92,9 +87,7 @@ def plan_table(
     Raises `TaskFailure` for a reserved table, columns that cannot be told apart, or a key that is not there.
     """
     _refuse_reserved(destination.table, dialect)
-    with open_streaming(dataset) as file:
-        schema, metadata = file.schema_arrow, file.metadata
-        batch_rows = _batch_rows(file)
+    schema, row_count = schema_of(dataset), pq.read_metadata(dataset).num_rows
     _refuse_ambiguous(schema.names, dialect.fold)
     if missing := [name for name in destination.key if name not in schema.names]:
         raise TaskFailure(
@@ -110,8 +103,7 @@ def plan_table(
         key=tuple(destination.key),
         dataset=dataset,
         columns=_represented(schema, dialect),
-        row_count=metadata.num_rows,
-        batch_rows=batch_rows,
+        row_count=row_count,
         dialect=dialect,
         typeless=frozenset(field.name for field in schema if pa.types.is_null(field.type)),
         adds_columns=destination.new_columns == "add",
@@ -121,15 +113,7 @@ def plan_table(
 def bare_plan(connection: str, destination: TableDestination, dialect: Dialect) -> TablePlan:
     """Return the plan of a load without rows, to look at the target. Raises `TaskFailure` for a reserved table."""
     _refuse_reserved(destination.table, dialect)
-    return TablePlan("", connection, destination.table, destination.mode, (), Path(), {}, 0, 1, dialect)
-
-
-def open_streaming(dataset: Path) -> pq.ParquetFile:
-    """Open a Parquet file so that reading it takes the memory of some batches, however large a row group is.
-
-    Without a buffer size whole column chunks would be read, and a mapped file counts as memory.
-    """
-    return pq.ParquetFile(dataset, memory_map=False, pre_buffer=False, buffer_size=_READ_BUFFER_BYTES)
+    return TablePlan("", connection, destination.table, destination.mode, (), Path(), {}, 0, dialect)
 
 
 def read_batches(plan: TablePlan, on_progress: Progress) -> Iterator[pa.RecordBatch]:
@@ -140,12 +124,11 @@ def read_batches(plan: TablePlan, on_progress: Progress) -> Iterator[pa.RecordBa
     """
     schema = pa.schema(list(plan.columns.items()))
     done = 0
-    with open_streaming(plan.dataset) as file:
-        for batch in file.iter_batches(batch_size=plan.batch_rows, columns=list(plan.columns), use_threads=False):
-            arrays = [_exact(batch.column(name), kind, name) for name, kind in plan.columns.items()]
-            yield within_calendar(pa.RecordBatch.from_arrays(arrays, schema=schema))
-            done += batch.num_rows
-            on_progress(done, plan.row_count)
+    for batch in batches_of(plan.dataset, list(plan.columns)):
+        arrays = [_exact(batch.column(name), kind, name) for name, kind in plan.columns.items()]
+        yield within_calendar(pa.RecordBatch.from_arrays(arrays, schema=schema))
+        done += batch.num_rows
+        on_progress(done, plan.row_count)
 
 
 def adapted(
@@ -168,12 +151,11 @@ def adapted(
 
 
 def _are_exact_in(plan: TablePlan, name: str, kind: pa.DataType) -> bool:
-    with open_streaming(plan.dataset) as file:
-        try:
-            for batch in file.iter_batches(batch_size=plan.batch_rows, columns=[name], use_threads=False):
-                pc.cast(batch.column(0), kind, safe=True)
-        except pa.ArrowInvalid:
-            return False
+    try:
+        for batch in batches_of(plan.dataset, [name]):
+            pc.cast(batch.column(0), kind, safe=True)
+    except pa.ArrowInvalid:
+        return False
     return True
 
 
@@ -227,17 +209,6 @@ def _represented(schema: pa.Schema, dialect: Dialect) -> dict[str, pa.DataType]:
             first.code, f"The column {name!r}: {first.message}{others}", remedy=first.remedy, column=name
         ) from None
     return columns
-
-
-def _batch_rows(file: pq.ParquetFile) -> int:
-    """Return how many rows make a batch of some MiB, estimated from the first rows.
-
-    The sizes in the file's metadata are too small for this: a repeated text is stored only once.
-    """
-    for sample in file.iter_batches(batch_size=_SAMPLE_ROWS, use_threads=False):
-        row_bytes: int = max(1, sample.nbytes // max(1, sample.num_rows))
-        return max(1, min(_BATCH_ROWS, _BATCH_BYTES // row_bytes))
-    return _BATCH_ROWS
 
 
 def _exact(column: pa.Array, kind: pa.DataType, name: str) -> pa.Array:

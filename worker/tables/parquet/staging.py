@@ -25,7 +25,7 @@ _GROUP_BYTES = 16 * 1024**2  # of memory: a reader has to hold a whole row group
 _BATCH_BYTES = 4 * 1024**2
 _BATCH_ROWS = 32_768
 _PAGE_BYTES = 1024**2
-_SAMPLE_ROWS = 64
+_DECODED_ROWS = 64  # at a time: few enough for large rows, and many enough for the time that small ones take
 _GROUP_ROWS = 122_880  # DuckDB's own row group
 
 
@@ -163,21 +163,27 @@ def _is_storable(field: pa.Field) -> bool:
 
 
 def batches_of(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a Parquet file, or some of its columns, in pieces of a few MB, whatever its row groups are.
+    """Yield the rows of a Parquet file, or some of its columns, in pieces of a few MB, whatever its rows are.
 
-    The number of rows in a piece follows from the group's size and from its first rows, because the size counts a
-    repeated text only once.
+    They are decoded some at a time and put together: neither the sizes in the file, which count a repeated text once,
+    nor the first rows say how large the others are.
     """
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=_PAGE_BYTES) as file:
-        for index in range(file.num_row_groups):  # one by one: the rows of two groups can differ in size
-            group = file.metadata.row_group(index)
-            row_bytes = max(1, group.total_byte_size // max(group.num_rows, 1))
-            for sample in file.iter_batches(_SAMPLE_ROWS, row_groups=[index], columns=columns, use_threads=False):
-                seen = sum(getattr(column, "indices", column).nbytes for column in sample.columns)  # no dictionaries
-                row_bytes = max(row_bytes, seen // max(sample.num_rows, 1))
-                break
-            rows = max(1, min(_BATCH_BYTES // row_bytes, _BATCH_ROWS))
-            yield from file.iter_batches(rows, row_groups=[index], columns=columns, use_threads=False)
+    waiting: list[pa.RecordBatch] = []
+    size = rows = 0
+    with pq.ParquetFile(path, memory_map=False, pre_buffer=False, buffer_size=_PAGE_BYTES) as file:
+        for batch in file.iter_batches(_DECODED_ROWS, columns=columns, use_threads=False):
+            waiting.append(batch)
+            size += batch.nbytes
+            rows += batch.num_rows
+            if size >= _BATCH_BYTES or rows >= _BATCH_ROWS:
+                yield _united(waiting)
+                waiting, size, rows = [], 0, 0
+    if waiting:
+        yield _united(waiting)
+
+
+def _united(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
 def empty_columns(path: Path) -> set[str]:

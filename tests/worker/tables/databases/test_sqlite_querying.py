@@ -56,8 +56,8 @@ def test_the_outcome_is_that_of_text_first(columns: list[tuple[list[Any], list[A
         (one := Path(folder, "one")).mkdir()
         (two := Path(folder, "two")).mkdir()
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(batches, "_FIRST_ROWS", 3)
-            patched.setattr(batches, "_GROWTH", 1)
+            patched.setattr(batches, "_TAKEN_ROWS", 3)
+            patched.setattr(batches, "_MOST_ROWS", 3)
             assert _typed_first(session, one) == _text_first(session, two)
 
 
@@ -78,9 +78,10 @@ def test_numbers_that_become_floats_do_not_make_the_query_run_again(
 
 
 def test_batches_follow_the_size_of_the_rows() -> None:
-    """Rows of 200 kB come some at a time, small ones by the thousand."""
+    """Rows of 200 kB come some at a time, behind small ones too; small ones come by the thousand."""
     with closing(sqlite3.connect(":memory:")) as session:
-        query = "WITH n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) SELECT i, zeroblob(?) FROM n"
-        large = [len(columns[0]) for columns in batches.batches_of(session.execute(query, [200_000]))]
-        assert (sum(large), max(large) <= 21) == (500, True)
+        query = "WITH n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)"
+        query += " SELECT i, zeroblob(CASE WHEN i > 1500 THEN ? ELSE 1 END) FROM n"
+        large = [sum(map(len, columns[1])) for columns in batches.batches_of(session.execute(query, [200_000]))]
+        assert (sum(large), max(large) < 12 * 1024**2) == (500 * 200_000 + 1_500, True)
         assert len(list(batches.batches_of(session.execute(query, [1])))) < 5

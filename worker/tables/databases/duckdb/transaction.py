@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from worker.tables.inference import Candidate
     from worker.tables.parquet.calendar import OutOfRange
 
-_BATCH_ROWS = 10_000
+_BATCH_ROWS = 256  # DuckDB itself holds 2,048 at a time, within its limit
 _CHANGED = "celeriac_changed"
 _DIFFERING = "celeriac_differing"
 

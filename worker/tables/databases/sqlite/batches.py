@@ -10,19 +10,25 @@ if TYPE_CHECKING:
 
 EXACT_IN_FLOAT = 2**53  # every integer up to it is a float64
 _MOST_ROWS = 1_024
-_FIRST_ROWS = 16
+_TAKEN_ROWS = 32  # at a time: what came before does not say how large the next rows are
 _BATCH_BYTES = 4 * 1024**2
-_GROWTH = 4
-_LOOKED_AT = 32
+_LOOKED_AT = 4  # of the rows that are taken, others each time
 
 
 def batches_of(cursor: sqlite3.Cursor) -> Iterator[list[tuple[Any, ...]]]:
-    """Yield the columns of some rows at a time: at most about 4 MiB, unless rows suddenly become much larger."""
-    count = _FIRST_ROWS
-    while rows := cursor.fetchmany(count):
-        yield list(zip(*rows, strict=True))
-        largest = max(map(_size, rows[:: max(1, len(rows) // _LOOKED_AT)]))
-        count = max(1, min(count * _GROWTH, _MOST_ROWS, _BATCH_BYTES // max(largest, 1)))
+    """Yield the columns of some rows at a time: about 4 MiB and the rows that are taken at once."""
+    waiting: list[tuple[Any, ...]] = []
+    size = at = 0
+    every = max(1, _TAKEN_ROWS // _LOOKED_AT)
+    while rows := cursor.fetchmany(_TAKEN_ROWS):
+        waiting += rows
+        at = (at + 1) % every
+        size += every * sum(map(_size, rows[at::every]))
+        if size >= _BATCH_BYTES or len(waiting) >= _MOST_ROWS:
+            yield list(zip(*waiting, strict=True))
+            waiting, size = [], 0
+    if waiting:
+        yield list(zip(*waiting, strict=True))
 
 
 def _size(row: tuple[Any, ...]) -> int:
