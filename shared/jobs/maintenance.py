@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from shared.contract.artifacts import ArtifactUri, BackupFile
 from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
@@ -12,6 +12,7 @@ from shared.contract.names import SqlConnectionName, StoreConnectionName, StoreP
 from shared.contract.params import Component, Params
 
 _HOUR_S = 3600.0
+_LONGEST_DATED = 480
 _NETWORK_RETRY = Retry(max_retries=4, backoff_s=2, backoff_max_s=120)
 
 
@@ -88,6 +89,38 @@ class StoreFile(Params):
     path: StorePath = Field(description="Path below the store's root.", examples=["backups/orders.zip"])
 
 
+class KeptCopies(Params):
+    """Which of the dated copies are kept. The newest is, and one that a job restores or waits to restore."""
+
+    count: int | None = Field(default=None, ge=1, le=1_000, description="Keep this many copies; default: any number.")
+    max_age_s: float | None = Field(
+        default=None, ge=60, le=100 * 366 * 86_400, description="Keep copies that are younger; default: of any age."
+    )
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.count is None and self.max_age_s is None:
+            raise ValueError("give 'count', 'max_age_s', or both: older copies are removed by them")
+        return self
+
+
+class KeepAt(StoreFile):
+    """A place for a copy of a backup, or for dated copies."""
+
+    copies: KeptCopies | None = Field(
+        default=None,
+        description="Keep dated copies beside each other, `orders.20261127T083000Z-0192f0c1.zip`, and remove old ones. "
+        "Default: one copy at `path`, which the next backup replaces.",
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _has_room(cls, path: str) -> str:
+        if len(path) > _LONGEST_DATED:
+            raise ValueError(f"it must have at most {_LONGEST_DATED} characters, so that a date fits behind it")
+        return path
+
+
 class BackupResult(BaseModel):
     """Result of a backup."""
 
@@ -102,6 +135,8 @@ class BackupResult(BaseModel):
     content_bytes: int = Field(ge=0, description="Total size of these files in bytes.")
     digest: str = Field(description="Digest of the content, independent of the order of rows.")
     kept_at: str | None = Field(description="Place of the copy that outlives the job; null if none was requested.")
+    removed_copies: list[str] = Field(description="Paths of the older copies that were removed.")
+    spared_copies: list[str] = Field(description="Paths of copies that were not removed, because a job restores them.")
 
 
 class BackupData(
@@ -115,7 +150,7 @@ class BackupData(
         {"source": {"kind": "tables", "connection": "warehouse", "tables": ["customers", "orders"]}},
         {
             "source": {"kind": "store", "connection": "lake", "prefix": "exports/2026"},
-            "keep_at": {"connection": "archive", "path": "exports-2026.zip"},
+            "keep_at": {"connection": "archive", "path": "exports.zip", "copies": {"count": 7}},
         },
     ],
 ):
@@ -126,7 +161,7 @@ class BackupData(
     """
 
     source: Stored = Field(description="Tables or folder to back up.")
-    keep_at: StoreFile | None = Field(default=None, description="Place for a copy that outlives the job.")
+    keep_at: KeepAt | None = Field(default=None, description="Place for a copy that outlives the job.")
 
 
 class RestoreResult(BaseModel):
@@ -158,7 +193,11 @@ class RestoreData(
         {
             "backup": "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/backup.zip",
             "destination": {"kind": "table", "connection": "warehouse", "table": "orders_restored"},
-        }
+        },
+        {
+            "backup": {"connection": "archive", "path": "orders.20261127T083000Z-0192f0c1.zip"},
+            "destination": {"kind": "tables", "connection": "warehouse"},
+        },
     ],
 ):
     """Restore a backup and verify it: the written content is read again and compared with the backup.
@@ -166,8 +205,8 @@ class RestoreData(
     All checksums are verified before anything is written. Nothing is overwritten unless `mode` is `replace`.
     """
 
-    backup: Annotated[ArtifactUri, FedFromUpstream("backup")] = Field(
-        description="The backup: a result of `maintenance.backup_data`, or an upload of a copy of one."
+    backup: Annotated[ArtifactUri | StoreFile, FedFromUpstream("backup")] = Field(
+        description="The backup: a result of `maintenance.backup_data`, an upload, or a copy in a store (`kept_at`)."
     )
     destination: Restorable = Field(description="Destination: tables or a folder, like the source of the backup.")
     mode: Literal["new", "replace"] = Field(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tests.support.servers.services import free_port, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 START_BOUND_S = 150.0
@@ -24,7 +24,7 @@ _FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\n+```\w+\n(?P<text>.*?)```", r
 
 
 def write_own_kind(
-    folder: Path, *, among: str = "shared.jobs.workflow", pages: Iterable[Path] = (ROOT / "README.md",)
+    folder: Path, *, among: str = "shared.jobs.workflow", pages: Sequence[Path] = (ROOT / "README.md",)
 ) -> dict[str, str]:
     """Write the files with which `pages` add kinds to `folder`; return the environment that names them.
 
@@ -73,13 +73,8 @@ class Up:
         assert self.process.poll() is None, self.said
 
     def pids(self) -> dict[int, str]:
-        """Return every process below it with its command line, except those that only wait to become one."""
-        return {pid: _command(pid) for pid in _below(self.process.pid) if not _is_spare(pid)}
-
-    def spare_of(self, words: str) -> int | None:
-        """Return the process that waits to become the program with `words`, if there is one."""
-        named = (pid for pid in _below(self.process.pid) if words in _command(pid))
-        return next((pid for pid in named if _is_spare(pid)), None)
+        """Return every process below it with its command line."""
+        return {pid: _command(pid) for pid in _below(self.process.pid)}
 
     def pid_of(self, words: str) -> int:
         """Return the process below it whose command line has `words`, the parent of those that have it from a fork."""
@@ -142,13 +137,6 @@ def _command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " ").strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
-
-
-def _is_spare(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/fd/0").readlink().name.startswith("socket:")  # which says when it is needed
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def _parent(pid: int) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from shared.broker.settings import broker_settings
 from shared.contract.artifacts import BackupFile
@@ -14,18 +16,26 @@ from shared.jobs.maintenance import (
     Folder,
     RestoreData,
     RestoreResult,
+    StoreFile,
     WholeTable,
 )
 from shared.jobs.syncs import SyncData, SyncResult
 from worker.maintenance.backup.backup import Bounds, back_up_store, back_up_tables
-from worker.maintenance.backup.files import write_file
+from worker.maintenance.backup.copies import Pruned, dated, fetched, keep, prune
 from worker.maintenance.backup.restore import restore_store, restore_table, restore_tables
+from worker.maintenance.backup.uses import named_by_live_jobs
 from worker.maintenance.cleanup import Cleanup
 from worker.maintenance.sync.sync import Sync
 from worker.reach.connections import connections
 from worker.runtime.task import Run, runs
 from worker.settings import worker_settings
 from worker.tables.databases.registry import database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from worker.reach.connections import WorkerConnections
 
 
 @runs(SyncData)
@@ -53,12 +63,19 @@ def backup_data(job: BackupData, run: Run) -> BackupResult:
     else:
         tables = [source.table] if isinstance(source, WholeTable) else source.tables
         manifest = back_up_tables(database(known, source.connection), tables, target, _bounds(run))
-    kept_at = None
-    if job.keep_at is not None:
-        kept_at = f"{job.keep_at.connection}:{job.keep_at.path}"
-        with target.open("rb") as content:
-            write_file(known.store(job.keep_at.connection), job.keep_at.path, content, lambda _: run.report_pending())
     artifact = run.publish(target, name="backup.zip", role="backup", media_type="application/zip")
+    kept_at, pruned = None, Pruned([], [])
+    if (keep_at := job.keep_at) is not None:
+        store, now = known.store(keep_at.connection), datetime.now(UTC)
+        path = dated(keep_at.path, now, artifact.sha256) if keep_at.copies else keep_at.path
+        kept_at = f"{keep_at.connection}:{path}"
+        with run.store.local_copy(artifact.uri, run.scratch) as file:
+            keep(store, path, file, artifact.sha256, lambda _: run.report_pending())
+        if keep_at.copies is not None:
+            pruned = prune(
+                store, keep_at.path, keep_at.copies, newest=path, now=now,
+                restored=lambda paths: named_by_live_jobs(run.ledger, keep_at.connection, paths),
+            )  # fmt: skip
     return BackupResult(
         backup=BackupFile.model_validate(artifact.model_dump()),
         source=manifest.source,
@@ -69,6 +86,8 @@ def backup_data(job: BackupData, run: Run) -> BackupResult:
         content_bytes=manifest.content_bytes,
         digest=manifest.digest,
         kept_at=kept_at,
+        removed_copies=pruned.removed,
+        spared_copies=pruned.spared,
     )
 
 
@@ -77,7 +96,7 @@ def restore_data(job: RestoreData, run: Run) -> RestoreResult:
     """Restore a backup once per job and verify it. A rerun restores what is missing."""
     known, target = connections(), job.destination
     how: Any = {"replace": job.mode == "replace", "bounds": _bounds(run)}
-    with run.store.local_copy(job.backup, run.scratch) as file:
+    with _backup_file(job.backup, known, run) as file:
         if isinstance(target, Folder):
             where, store = f"{target.connection}:{target.prefix}", known.store(target.connection)
             restored = restore_store(file, store, target.prefix, **how)
@@ -115,6 +134,15 @@ def cleanup_old_data(job: CleanupOldData, run: Run) -> CleanupResult:
         dry_run=job.dry_run,
         on_progress=lambda count: run.progress(count, unit="items"),
     ).run()
+
+
+@contextmanager
+def _backup_file(backup: str | StoreFile, known: WorkerConnections, run: Run) -> Iterator[Path]:
+    if isinstance(backup, StoreFile):
+        yield fetched(known.store(backup.connection), backup.path, run.scratch)
+    else:
+        with run.store.local_copy(backup, run.scratch) as file:
+            yield file
 
 
 def _bounds(run: Run) -> Bounds:

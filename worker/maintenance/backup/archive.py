@@ -150,7 +150,8 @@ def _refuse_large_directory(path: Path) -> None:
     if end < 0 or len(tail) < end + 22:
         raise refused("it is not a ZIP file")
     directory_bytes = struct.unpack_from("<L", tail, end + 12)[0]
-    if (wide := tail.rfind(b"PK\6\6", 0, end)) >= 0 and len(tail) >= wide + 48:
+    locator, wide = end - 20, end - 76  # where `zipfile` looks; the same letters elsewhere are content
+    if wide >= 0 and tail[locator : locator + 4] == b"PK\6\7" and tail[wide : wide + 4] == b"PK\6\6":
         directory_bytes = max(struct.unpack_from("<Q", tail, wide + 40)[0], directory_bytes % 0xFFFFFFFF)
     if directory_bytes > _MAX_DIRECTORY_BYTES:
         raise refused("its directory is too large")

@@ -20,6 +20,7 @@ from shared.ledger.ids import uuid7
 from tests.support.engines import Engine, make_engine
 from worker.maintenance.backup.archive import ArchiveWriter
 from worker.maintenance.backup.backup import Bounds, back_up_store, back_up_tables
+from worker.maintenance.backup.digest import files_digest
 from worker.maintenance.backup.manifest import Manifest, TableContent
 from worker.maintenance.backup.restore import restore_store, restore_table
 from worker.reach.connections import StoreConnection
@@ -278,6 +279,19 @@ def test_a_size_that_is_a_lie_is_found_while_unpacking(tmp_path: Path) -> None:
     with pytest.raises(TaskFailure) as failure:
         restore_store(backup, store_in(tmp_path / "target"), "day", replace=False, bounds=bounds(tmp_path))
     assert failure.value.code == "backup_refused"
+
+
+def test_content_that_looks_like_a_directory_is_content(tmp_path: Path) -> None:
+    """Rows or files can have the bytes with which a large directory begins, before the end of the archive."""
+    backup, looks = tmp_path / "backup.zip", b"PK\x06\x06" + b"\xff" * 60
+    with ArchiveWriter(backup) as writer:
+        writer.add("a", io.BytesIO(looks), lambda _: None, packed=True)
+        facts: dict[str, Any] = {"source": "a:b", "created_at": "now"}
+        digest = files_digest([("a", hashlib.sha256(looks).hexdigest())])
+        writer.finish(Manifest(kind="store", digest=digest, **facts, files=writer.files))
+    target = store_in(tmp_path / "target")
+    restore_store(backup, target, "day", replace=False, bounds=bounds(tmp_path))
+    assert (tmp_path / "target" / "day" / "a").read_bytes() == looks
 
 
 def test_a_backup_of_another_kind_is_refused(tmp_path: Path, request: pytest.FixtureRequest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,21 @@ def test_a_query_in_the_engines_own_dialect(duck: Engine) -> None:
     """It is read in several batches, with its types."""
     rows, candidates = duck.stage(query="FROM sales ORDER BY id")
     assert (len(rows), rows[-1], candidates) == (25_000, {"id": 24_999, "name": "n24999"}, {})
+
+
+def test_types_that_arrow_would_change_keep_their_values(duck: Engine) -> None:
+    """An offset, a large number, bits and intervals; what has no type is refused by name, also within a list."""
+    rows, _ = duck.stage(
+        query="SELECT '10:00:00.25+02:30'::TIMETZ AS a, '10101'::BIT AS b, 12::BIGNUM AS c, "
+        "'1 month -3 days'::INTERVAL AS d, 99999999999999999999999999999999999999::HUGEINT AS e, "
+        "7::UHUGEINT AS f, 1 AS f, NULL::BIT AS g"
+    )
+    (row,) = rows
+    texts = {"a": "10:00:00.25+02:30", "b": "10101", "c": "12", "d": "1 month -3 days"}
+    assert row == {**texts, "e": Decimal("9" * 38), "f": Decimal(7), "f_2": 1, "g": None}
+    for column, value in (("x", "340282366920938463463374607431768211455::UHUGEINT"), ("y", "['101'::BIT]")):
+        with pytest.raises(TaskFailure, match=repr(column)):
+            duck.stage(query=f"SELECT {value} AS {column}")
 
 
 @pytest.mark.parametrize(

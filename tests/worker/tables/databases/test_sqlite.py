@@ -103,13 +103,16 @@ def sqlite(tmp_path: Path) -> Engine:
 
 
 def test_values_of_any_type_are_staged_as_text(sqlite: Engine) -> None:
-    """Values of any type survive as text; columns of numbers alone are to become numbers."""
+    """Values of any type survive as text; columns of numbers alone are to become numbers, and bytes stay bytes."""
     rows, candidates = sqlite.stage(table="sales")
     assert rows == [
-        {"id": "007", "n": "1", "r": "1e+300", "mixed": "x", "blob": "00ff"},
+        {"id": "007", "n": "1", "r": "1e+300", "mixed": "x", "blob": b"\x00\xff"},
         {"id": "8", "n": None, "r": "0.5", "mixed": "2", "blob": None},
     ]
-    assert candidates == {"id": "text", "n": "number", "r": "number", "mixed": "text", "blob": "text"}
+    assert candidates == {"id": "text", "n": "number", "r": "number", "mixed": "text"}
+    with pytest.raises(TaskFailure) as failure:
+        sqlite.stage(query="SELECT mixed AS x FROM sales UNION ALL SELECT blob FROM sales")
+    assert (failure.value.code, failure.value.details) == ("unsupported_type", {"column": "x"})
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.errors import TaskFailure
 from worker.tables.databases.sqlite import batches, querying
 from worker.tables.inference import settle
 
@@ -26,7 +27,10 @@ COLUMN = st.tuples(*[st.lists(st.sampled_from(VALUES), min_size=1, max_size=3)] 
 
 def _typed_first(session: sqlite3.Connection, folder: Path) -> tuple[object, ...]:
     staged, output = folder / "staged", folder / "output"
-    candidates = querying.stage_rows(session, "SELECT * FROM t", staged, lambda _: None)
+    try:
+        candidates = querying.stage_rows(session, "SELECT * FROM t", staged, lambda _: None)
+    except TaskFailure as refused:
+        return refused.code, refused.details
     if candidates:
         settle(staged, output, candidates, lambda _: None)
     else:
@@ -38,7 +42,15 @@ def _typed_first(session: sqlite3.Connection, folder: Path) -> tuple[object, ...
 
 def _text_first(session: sqlite3.Connection, folder: Path) -> tuple[object, ...]:
     staged, output = folder / "staged", folder / "output"
-    candidates = querying._stage_as_text(session.execute("SELECT * FROM t"), staged, lambda _: None)
+    cursor = session.execute("SELECT * FROM t")
+    names = [column[0] for column in cursor.description]
+    rows = cursor.fetchall()
+    kinds = [{type(row[at]) for row in rows} for at in range(len(names))]
+    pieces = [list(zip(*rows, strict=True))] if rows else []
+    try:
+        candidates = querying._stage_as_text(names, kinds, pieces, staged, lambda _: None)
+    except TaskFailure as refused:
+        return refused.code, refused.details
     settle(staged, output, candidates, lambda _: None)
     return repr(pq.read_table(output).to_pydict()), pq.read_schema(output)
 

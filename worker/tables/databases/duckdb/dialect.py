@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from worker.tables.databases.dialect import Dialect, fold_ascii
+from worker.tables.databases.duckdb.reading import AS_TEXTS
 from worker.tables.databases.types import Shape, plain, shape_of
 
 if TYPE_CHECKING:
     from worker.tables.databases.types import ExistingColumn
 
 _MAX_PRECISION = 38
+_DECIMAL = re.compile(r"DECIMAL\([0-9]+,(?P<scale>[0-9]+)\)")
 _TEMPLATES: dict[pa.DataType, str] = {
     pa.bool_(): "BOOLEAN", pa.string(): "VARCHAR", pa.binary(): "BLOB", pa.date32(): "DATE",
     pa.int8(): "TINYINT", pa.int16(): "SMALLINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT",
@@ -28,6 +31,7 @@ _SHAPES = {
     "TIMESTAMP": Shape("timestamp", 6),
     "TIMESTAMP WITH TIME ZONE": Shape("timestamptz", 6),
     "TIMESTAMPTZ": Shape("timestamptz", 6),
+    **dict.fromkeys(AS_TEXTS, Shape("checked_text")),
     "UUID": Shape("checked_text"),
     "JSON": Shape("checked_text"),
 }
@@ -76,6 +80,7 @@ class DuckdbDialect(Dialect):
 
 def shape_in(declared: str) -> Shape:
     """Return the shape of a column whose type in `duckdb_columns()` is `declared`."""
-    if declared.startswith("DECIMAL("):
-        return Shape("decimal", int(declared.rstrip(")").split(",")[1]))
-    return Shape("checked_text") if declared.startswith("ENUM(") else _SHAPES.get(declared, Shape("other"))
+    if (decimal := _DECIMAL.fullmatch(declared)) is not None:
+        return Shape("decimal", int(decimal["scale"]))
+    is_enum = declared.startswith("ENUM(") and declared.endswith(")")
+    return Shape("checked_text") if is_enum else _SHAPES.get(declared, Shape("other"))

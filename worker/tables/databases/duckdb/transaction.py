@@ -10,6 +10,7 @@ from worker.tables.databases.base import Transaction
 from worker.tables.databases.definitions import DuckdbTable, own
 from worker.tables.databases.duckdb import definition
 from worker.tables.databases.duckdb.dialect import DuckdbDialect, shape_in
+from worker.tables.databases.duckdb.reading import HUGE, kept
 from worker.tables.databases.statements import STAGE, insert_staged, is_unchanged, matches, names_in, select
 from worker.tables.databases.types import ExistingColumn, holds, shape_of
 from worker.tables.duck.session import interruptible
@@ -46,7 +47,8 @@ class DuckdbTransaction(Transaction):
         ((spelled,),) = self.rows(
             f"SELECT typeof(CAST(NULL AS {self.dialect.declare(kind)}))"
         )  # as duckdb_columns() does
-        return bool(spelled == column.declared) or holds(column.shape, shape_of(kind))
+        is_huge = column.declared in HUGE and pa.types.is_decimal(kind) and kind.scale == 0
+        return is_huge or bool(spelled == column.declared) or holds(column.shape, shape_of(kind))
 
     def rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
         return self._link.execute(sql, list(values)).fetchall()
@@ -174,7 +176,8 @@ def stage_rows(
     out_of_range: OutOfRange = "fail",
 ) -> None:
     """Write the rows of a query to a Parquet file, in batches; not by execute(), which would hold all in memory."""
-    reader = interruptible(session, lambda: session.sql(query).to_arrow_reader(_BATCH_ROWS))
+    rewritten = kept(session, query)
+    reader = interruptible(session, lambda: session.sql(rewritten).to_arrow_reader(_BATCH_ROWS))
     write_batches(_interruptibly(session, reader), reader.schema, staged, on_rows, out_of_range=out_of_range)
 
 

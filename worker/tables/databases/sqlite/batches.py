@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from shared.errors import TaskFailure
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
@@ -29,6 +31,16 @@ def batches_of(cursor: sqlite3.Cursor) -> Iterator[list[tuple[Any, ...]]]:
             waiting, size = [], 0
     if waiting:
         yield list(zip(*waiting, strict=True))
+
+
+def bytes_among_others(name: str) -> TaskFailure:
+    """Return the failure for a column of bytes and other values, which have no type in common."""
+    return TaskFailure(
+        "unsupported_type",
+        f"The column {name!r} has bytes in some rows and other values in others.",
+        remedy="Store values of one type in the column, or use 'query' with hex(column).",
+        column=name,
+    )
 
 
 def _size(row: tuple[Any, ...]) -> int:

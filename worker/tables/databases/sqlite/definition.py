@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from worker.tables.databases.definitions import Defined, SqliteTable, free_name, named_for, not_restorable
+from worker.tables.databases.sqlite.batches import EXACT_IN_FLOAT
 from worker.tables.parquet.columns import quoted
 
 if TYPE_CHECKING:
@@ -106,15 +107,18 @@ def _counter(transaction: Transaction, name: str) -> int | None:
 
 
 def _refuse_mixed(transaction: Transaction, table: str) -> None:
-    """Raise `TaskFailure` for a column with texts and numbers: staged as texts, they would stay texts."""
+    """Raise `TaskFailure` for a column whose values have no type but text in common: they would stay texts."""
     for (column,) in transaction.rows("SELECT name FROM pragma_table_xinfo(?) WHERE hidden <> 1", _bare(table)):
         one = quoted(column)
-        text, number = (f"max(typeof({one}) IN ({classes}))" for classes in ("'text'", "'integer', 'real'"))
-        ((mixed,),) = transaction.rows(f"SELECT {text} AND {number} FROM {quoted(_bare(table))}")  # noqa: S608 - quoted names
+        text, integer, real = (f"max(typeof({one}) = '{kind}')" for kind in ("text", "integer", "real"))
+        large = f"max(typeof({one}) = 'integer' AND {one} NOT BETWEEN -{EXACT_IN_FLOAT} AND {EXACT_IN_FLOAT})"
+        ((mixed,),) = transaction.rows(
+            f"SELECT ({text} AND ({integer} OR {real})) OR ({real} AND {large}) FROM {quoted(_bare(table))}"  # noqa: S608 - quoted names
+        )
         if mixed:
             raise not_restorable(
                 f"The column {column!r} of {table}",
-                "it has texts in some rows and numbers in others, which would become texts",
+                "it has texts in some rows and numbers in others, or fractions and integers that no float is equal to",
             )
 
 

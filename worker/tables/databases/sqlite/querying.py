@@ -1,9 +1,9 @@
 """Stage the result of a query of SQLite, whose columns have no types: a column gets the type of all its values.
 
-Whole numbers are integers, numbers are floats where none of them loses a digit, and everything else is text: bytes
-in hexadecimal, numbers as Python spells them. A type is taken from the first rows on and widened on the way, from
+Whole numbers are integers, numbers are floats where none of them loses a digit, bytes are bytes, and everything else is
+text, numbers as Python spells them. A type is taken from the first rows on and widened on the way, from
 no value to any, and from integers to floats. A column of values of several kinds makes the query run again, with all
-columns as text, whose types are settled afterwards.
+others as text, whose types are settled afterwards.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from worker.tables.databases.sqlite.batches import EXACT_IN_FLOAT, batches_of
+from worker.tables.databases.sqlite.batches import EXACT_IN_FLOAT, batches_of, bytes_among_others
 from worker.tables.parquet import staging
 from worker.tables.parquet.staging import ParquetSink, column_names
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from worker.tables.inference import Candidate
@@ -30,6 +30,7 @@ _TYPES: dict[frozenset[type], pa.DataType] = {
     frozenset({float}): pa.float64(),
     frozenset({int, float}): pa.float64(),
     frozenset({str}): pa.string(),
+    frozenset({bytes}): pa.binary(),
 }
 
 
@@ -40,22 +41,37 @@ def stage_rows(
 
     Returns the candidate type of each column if all are staged as text.
     """
+    cursor = session.execute(query)
+    names = column_names(column[0] for column in cursor.description)
+    kinds: list[set[type]] = [set() for _ in names]
+    batches = _noting(batches_of(cursor), kinds)
     try:
-        _stage_typed(session.execute(query), staged, on_rows)
+        _stage_typed(names, batches, staged, on_rows)
     except _NotTypedError:
-        return _stage_as_text(session.execute(query), staged, on_rows)
+        for _ in batches:  # the kinds of the other rows
+            on_rows(0)
+        return _stage_as_text(names, kinds, batches_of(session.execute(query)), staged, on_rows)
     return {}
+
+
+def _noting(batches: Iterable[list[tuple[Any, ...]]], kinds: list[set[type]]) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield the batches, and add the kinds of their values to those of each column."""
+    for columns in batches:
+        for seen, column in zip(kinds, columns, strict=True):
+            seen.update(map(type, column))
+        yield columns
 
 
 class _NotTypedError(Exception):
     """A column has values that no single type holds from the first row on."""
 
 
-def _stage_typed(cursor: sqlite3.Cursor, staged: Path, on_rows: Callable[[int], None]) -> None:
-    names = column_names(column[0] for column in cursor.description)
+def _stage_typed(
+    names: list[str], batches: Iterable[list[tuple[Any, ...]]], staged: Path, on_rows: Callable[[int], None]
+) -> None:
     growing = _Growing(staged, names)
     try:
-        for columns in batches_of(cursor):
+        for columns in batches:
             growing.write(columns)
             on_rows(growing.row_count)
         growing.finish()
@@ -93,8 +109,6 @@ class _Growing:
 
     def _array(self, at: int, column: tuple[Any, ...]) -> pa.Array:
         found = frozenset(map(type, column)) - {type(None)}
-        if found == {bytes}:
-            return pa.array(map(_text, column), pa.string())
         kind = _TYPES.get(found)
         if kind is None:
             raise _NotTypedError
@@ -161,27 +175,43 @@ def _wider(first: pa.DataType, second: pa.DataType) -> pa.DataType:
         return first
     if first == pa.null():
         return second
-    if pa.string() in (first, second):
+    if not {first, second} <= {pa.int64(), pa.float64()}:
         raise _NotTypedError
     return pa.float64()
 
 
-def _stage_as_text(cursor: sqlite3.Cursor, staged: Path, on_rows: Callable[[int], None]) -> dict[str, Candidate]:
-    """Write the rows of a query as text; return the candidate type of each column."""
-    names = column_names(column[0] for column in cursor.description)
-    schema = pa.schema([(name, pa.string()) for name in names])
-    only_numbers = [True] * len(names)
+def _stage_as_text(
+    names: list[str],
+    kinds: list[set[type]],
+    batches: Iterable[list[tuple[Any, ...]]],
+    staged: Path,
+    on_rows: Callable[[int], None],
+) -> dict[str, Candidate]:
+    """Write rows as text, and bytes as bytes; return the candidate type of each column of texts.
+
+    Raises `TaskFailure` for a column with bytes and other values.
+    """
+    held = [seen - {type(None)} for seen in kinds]
+    for name, seen in zip(names, held, strict=True):
+        if bytes in seen and len(seen) > 1:
+            raise bytes_among_others(name)
+    schema = pa.schema(
+        [(name, pa.binary() if bytes in seen else pa.string()) for name, seen in zip(names, held, strict=True)]
+    )
     with ParquetSink(staged, schema) as sink:
-        for columns in batches_of(cursor):
-            for at, column in enumerate(columns):
-                only_numbers[at] &= {int, float, type(None)}.issuperset(map(type, column))
-            arrays = [pa.array(map(_text, column), pa.string()) for column in columns]
+        for columns in batches:
+            arrays = [
+                pa.array(column if kind == pa.binary() else map(_text, column), kind)
+                for column, kind in zip(columns, schema.types, strict=True)
+            ]
             sink.write(pa.RecordBatch.from_arrays(arrays, schema=schema))
             on_rows(sink.row_count)
-    return {name: "number" if numbers else "text" for name, numbers in zip(names, only_numbers, strict=True)}
+    return {
+        name: "number" if seen <= {int, float} else "text"
+        for name, seen in zip(names, held, strict=True)
+        if bytes not in seen
+    }
 
 
 def _text(value: Any) -> str | None:
-    if isinstance(value, bytes):
-        return value.hex()
     return value if value is None or isinstance(value, str) else repr(value)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from shared.errors import TaskFailure
-from worker.tables.databases.sqlite.batches import EXACT_IN_FLOAT, batches_of
+from worker.tables.databases.sqlite.batches import EXACT_IN_FLOAT, batches_of, bytes_among_others
 from worker.tables.databases.sqlite.dialect import affinity
 from worker.tables.parquet.columns import quoted
 from worker.tables.parquet.staging import ParquetSink, column_names
@@ -115,12 +114,7 @@ def _look(session: sqlite3.Connection, query: str, declared: list[tuple[str, str
 def _refuse_mixed_bytes(found: list[_Found]) -> None:
     for one in found:
         if "blob" in one.classes and len(one.classes) > 1:
-            raise TaskFailure(
-                "unsupported_type",
-                f"The column {one.name!r} has bytes in some rows and other values in others.",
-                remedy="Store values of one type in the column.",
-                column=one.name,
-            )
+            raise bytes_among_others(one.name)
 
 
 def _array(values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
