@@ -48,7 +48,19 @@ from api.jobs.selection import (
     unknown_job,
 )
 from api.jobs.submissions import ACCEPTED, BATCH, LOCATED, SUBMISSION, batch_accepted, one_accepted
-from api.jobs.waiting import WAIT_MAX_S, IfNoneMatch, Prefer, WaitS, cached, preferred_wait_s, when_ended
+from api.jobs.waiting import (
+    WAIT_MAX_S,
+    IfNoneMatch,
+    Prefer,
+    WaitS,
+    cached,
+    knows,
+    preferred_wait_s,
+    revision_tag,
+    tag_of,
+    unchanged,
+    when_ended,
+)
 from shared.broker.unclaimed import NotThere
 from shared.errors import DamagedRecord
 from shared.ledger.aclient import AsyncLedger
@@ -165,11 +177,16 @@ async def get_job(
     """
     state = request.app.state
     ledger: AsyncLedger = state.ledger
-    record = await job_or_row(ledger, state.settings, id_in(job_id), state.forgotten)
     wished_s = preferred_wait_s(prefer) if wait_s is None else wait_s
+    if if_none_match and not wished_s:
+        tag = revision_tag(id_in(job_id), *await ledger.revision(id_in(job_id)))
+        if tag and knows(if_none_match, tag):
+            return unchanged(tag)
+    record = await job_or_row(ledger, state.settings, id_in(job_id), state.forgotten)
     if wished_s:
         record = await when_ended(record, wished_s, ledger, state.changes, request.receive)
-    response = cached(view.job(record), if_none_match)
+    body = view.job(record)
+    response = cached(body, tag_of(record, body), if_none_match)
     if wait_s is None and wished_s:
         response.headers["Preference-Applied"] = f"wait={wished_s:g}"
     return response

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import Header, Query, Response
@@ -21,6 +22,8 @@ from shared.ledger.states import State
 
 WAIT_MAX_S = 60.0
 _LEDGER_PAUSE_S = 1.0  # delay before the next read if the ledger does not respond
+_WAITS = frozenset(state for state in State if not (state.is_final or state == State.RUNNING))
+_FORM = version("celeriac")  # another version of the gateway may show the same job otherwise
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?=$|[,;\s])", re.IGNORECASE)
 
 WaitS = Annotated[
@@ -89,11 +92,45 @@ async def _goes_on(record: Record, deadline: float, ledger: AsyncLedger) -> bool
     return state is not None and not State(state).is_final
 
 
-def cached(body: bytes, if_none_match: str | None) -> Response:
+def tag_of(record: Record, body: bytes) -> str:
+    """Return the `ETag` of a job that is shown as `body`."""
+    if record.total and not State(record.state).is_final:
+        return _tag(body)
+    return revision_tag(record.id, record.state, record.revision) or _tag(body)
+
+
+def revision_tag(job_id: str, state: str | None, revision: str | None) -> str | None:
+    """Return the `ETag` of a job by its revision alone; None if that does not say all.
+
+    Of a job that waits, it does not say why and behind how many; nor of the steps of a workflow that has not ended, for
+    which its tags are those of its bodies.
+    """
+    if state is None or revision is None or state in _WAITS:
+        return None
+    return _tag(f"{_FORM} {job_id} {state} {revision}".encode())
+
+
+def _tag(content: bytes) -> str:
+    return f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
+
+
+def knows(if_none_match: str, tag: str | None) -> bool:
+    """Return whether a client has what has this tag."""
+    known = {item.strip().removeprefix("W/") for item in if_none_match.split(",")}
+    return tag in known
+
+
+def cached(body: bytes, tag: str, if_none_match: str | None) -> Response:
     """Return `body` with its `ETag`, or 304 without a body where the client has it."""
-    tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-    known = {item.strip().removeprefix("W/") for item in (if_none_match or "").split(",")}
-    headers = {"ETag": tag, "Cache-Control": "no-cache"}
-    if tag in known or "*" in known:
-        return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type="application/json")
+    if if_none_match and (knows(if_none_match, tag) or knows(if_none_match, "*")):
+        return unchanged(tag)
+    return Response(body, headers=_headers(tag), media_type="application/json")
+
+
+def unchanged(tag: str) -> Response:
+    """Return a 304."""
+    return Response(status_code=304, headers=_headers(tag))
+
+
+def _headers(tag: str) -> dict[str, str]:
+    return {"ETag": tag, "Cache-Control": "no-cache"}

@@ -127,6 +127,14 @@ class AsyncLedger:
         except ResponseError as wrong:
             raise DamagedRecord(job_id, wrong) from wrong
 
+    async def revision(self, job_id: str) -> tuple[str | None, str | None]:
+        """Return state and revision of a job, None where there is none; this reads nothing else."""
+        try:
+            state, revision = await self._asked(self.client.hmget(self.keys("job", job_id), "state", "revision"))
+        except ResponseError as wrong:
+            raise DamagedRecord(job_id, wrong) from wrong
+        return state, revision
+
     async def list(
         self, wanted: Filter, *, limit: int, scan: int = 10_000
     ) -> tuple[Sequence[Record | Damaged], str | None]:

@@ -207,6 +207,7 @@ class Record(_Written):
     reused_from: str | None = None  # of a step: the step of an earlier job whose result it has
     children: tuple[str, ...] = ()  # of a step before an `expand()`: ids of the jobs that it submitted
     children_failed: bool = False  # some of those did not succeed
+    revision: str | None = None  # another one after each change that clients see; None before the first
     listed_as: str | None = None  # of an adopted job: its entry in lists, see `ids.id_listed`
 
     @property

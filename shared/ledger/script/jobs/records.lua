@@ -133,49 +133,80 @@ local function must_be(wanted, key)
   if type(redis.pcall(SIZE_OF[wanted], key)) == 'table' then error(key .. ' is not a ' .. wanted, 0) end
 end
 
-local function write_hashes(noted)
-  local put, texts, at, call = noted.put, noted.texts, noted.from, redis.call
-  for _, key in ipairs(noted.keys) do
-    put[2] = key
-    for i = 0, noted.own - 1 do put[4 + 2 * i] = texts[at + i] end
-    call(unpack(put))
-    at = at + noted.step
+local write_changes
+do -- a function of Lua has at most 200 names
+  local function write_hashes(noted)
+    local put, texts, at, call = noted.put, noted.texts, noted.from, redis.call
+    for _, key in ipairs(noted.keys) do
+      put[2] = key
+      for i = 0, noted.own - 1 do put[4 + 2 * i] = texts[at + i] end
+      call(unpack(put))
+      at = at + noted.step
+    end
   end
-end
 
--- Write all recorded changes or, with an error, none.
-local function write_changes()
-  for key, wanted in pairs(types) do must_be(wanted, key) end
-  local records, n = {}, 0
-  for key, fields in pairs(fields_of) do
-    local put, drop, puts, drops = { 'HSET', key }, nil, 2, 2
-    for name, value in pairs(fields) do
-      if value then
-        must_be_text('HSET', key, value)
-        put[puts + 1], put[puts + 2] = name, value
-        puts = puts + 2
-      else
-        drop = drop or { 'HDEL', key }
-        drops = drops + 1
-        drop[drops] = name
+  local HIDDEN = { claim_until = true, message = true, envelope = true } -- no client sees that they change
+
+  -- Give each job that clients see otherwise from now on a new `revision`, also for a change of a step. A new job needs
+  -- none: nobody has seen it.
+  local function revise()
+    local ids, t = {}, redis.call('TIME')
+    local revision = int(t[1] * 1000000 + t[2]) -- of this call alone, as each takes longer than a microsecond
+    for key, fields in pairs(fields_of) do
+      for name in pairs(fields) do
+        if not HIDDEN[name] then
+          local id = string.sub(key, #KEY.job + 1)
+          ids[loaded[id] and loaded[id].job_id or id] = true
+          break
+        end
       end
     end
-    if puts > MOST_VALUES then error(key .. ' has too many fields', 0) end
-    must_be('hash', key)
-    if puts > 2 then
-      n = n + 1
-      records[n] = put
-    end
-    if drop then
-      n = n + 1
-      records[n] = drop
+    for id in pairs(ids) do
+      local key = KEY.job .. id
+      local fields = fields_of[key]
+      if not fields and redis.call('EXISTS', key) == 1 then
+        fields = {}
+        fields_of[key] = fields
+      end
+      if fields and not fields.id then fields.revision = revision end
     end
   end
-  for i = 1, n do redis.call(unpack(records[i])) end
-  for i = 1, #commands do
-    if commands[i].keys then write_hashes(commands[i]) else redis.call(unpack(commands[i])) end
+
+  -- Write all recorded changes or, with an error, none.
+  write_changes = function()
+    revise()
+    for key, wanted in pairs(types) do must_be(wanted, key) end
+    local records, n = {}, 0
+    for key, fields in pairs(fields_of) do
+      local put, drop, puts, drops = { 'HSET', key }, nil, 2, 2
+      for name, value in pairs(fields) do
+        if value then
+          must_be_text('HSET', key, value)
+          put[puts + 1], put[puts + 2] = name, value
+          puts = puts + 2
+        else
+          drop = drop or { 'HDEL', key }
+          drops = drops + 1
+          drop[drops] = name
+        end
+      end
+      if puts > MOST_VALUES then error(key .. ' has too many fields', 0) end
+      must_be('hash', key)
+      if puts > 2 then
+        n = n + 1
+        records[n] = put
+      end
+      if drop then
+        n = n + 1
+        records[n] = drop
+      end
+    end
+    for i = 1, n do redis.call(unpack(records[i])) end
+    for i = 1, #commands do
+      if commands[i].keys then write_hashes(commands[i]) else redis.call(unpack(commands[i])) end
+    end
+    for field, more in pairs(counts) do counted[field] = (counted[field] or 0) + more end
   end
-  for field, more in pairs(counts) do counted[field] = (counted[field] or 0) + more end
 end
 
 -- Run a transition completely or not at all. Returns whether it was done, and its reply or the error. A nested one is
