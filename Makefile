@@ -65,8 +65,8 @@ reference: $(INSTALLED) ## write docs/authors/reference.md from the docstrings
 client: $(INSTALLED) ## write the modules of celeriac/client that wait in threads from those that wait in tasks
 	$(BIN)/python -m deploy.threads celeriac/client
 
-bench: $(INSTALLED) ## measure the gateway against a no-op endpoint, task.delay and (PEERS=1) peers; ROUNDS=5
-	PEERS=$(PEERS) ROUNDS=$(or $(ROUNDS),5) $(BIN)/python -m bench
+bench: $(INSTALLED) ## measure every goal of docs/performance.md beside its peer, about 8 minutes; PEERS=1 ROUNDS=5 PARTS=worker,growth
+	PEERS=$(PEERS) ROUNDS=$(or $(ROUNDS),5) PARTS=$(PARTS) $(BIN)/python -m bench
 
 images: $(INSTALLED) ## build every image, print the sizes, run a job of each family in their contents
 	$(BIN)/python -m deploy.images

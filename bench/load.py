@@ -8,7 +8,7 @@ import re
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -88,8 +88,10 @@ def answer(request: Request, port: int) -> tuple[bytes, dict[str, str]]:
         return response.read(), dict(response.headers)
 
 
-async def load(port: int, request: Request, *, connections: int, duration_s: float, begin: Callable[[], None]) -> Load:
-    """Send `request` for `duration_s` seconds after a warm-up that ends with `begin()`.
+async def load(
+    ports: Sequence[int], request: Request, *, connections: int, duration_s: float, begin: Callable[[], None]
+) -> Load:
+    """Send `request` to these ports in turn, for `duration_s` seconds after a warm-up that ends with `begin()`.
 
     Raises `RuntimeError` if no response has the right status.
     """
@@ -98,8 +100,8 @@ async def load(port: int, request: Request, *, connections: int, duration_s: flo
     statuses: Counter[bytes] = Counter()
     loop = asyncio.get_running_loop()
     clients = [
-        await loop.create_connection(lambda: _Client(text, waits_s, statuses), "127.0.0.1", port)
-        for _ in range(connections)
+        await loop.create_connection(lambda: _Client(text, waits_s, statuses), "127.0.0.1", ports[n % len(ports)])
+        for n in range(connections)
     ]
     await asyncio.sleep(duration_s / 4)  # warm: connections are made, caches filled
     waits_s.clear()

