@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from bench.report import Figures, Goal, lines
+from xml.etree.ElementTree import fromstring
+
+from bench.chart import svg
+from bench.report import Figures, Goal, reached, told
 
 
 def _figures(*rates: float) -> list[Figures]:
@@ -24,13 +27,26 @@ def test_each_goal_says_whether_it_is_met() -> None:
     goals = [
         Goal("ours", "per_s", least=450),
         Goal("ours", "per_s", least=0.7, other=["no-op"]),
-        Goal("ours", "p99_ms", most=0.5, other=["no-op"]),
+        Goal("ours", "p99_ms", most=0.5, other=["no-op"], left="the clock"),
         Goal("ours", "per_s", least=5, other=["absent"]),
     ]
-    said = list(lines(goals, ROUNDS))
-    assert [line.rpartition(": ")[2] for line in said[:4]] == [
+    found = reached(goals, ROUNDS)
+    assert [one.line().rpartition(", ")[2].partition(": ")[2] for one in found] == [
         "met",
-        "not met, by a factor of 1.60",
-        "not met, by a factor of 5.00",
-        "",
+        "missed by a factor of 1.60; what is left: the clock",
+        "missed by a factor of 5.00",
     ]
+    assert [one["met"] for one in told(found).values()] == [True, False, False]
+
+
+def test_the_chart_has_a_bar_a_goal() -> None:
+    """Longer to the left of the goal where less of it is reached, and never beyond its edge."""
+    names = ["ours", "no-op", "peer"]
+    found = reached(
+        [Goal(name, "per_s", least=least) for name, least in zip(names, (90, 200, 10_000), strict=True)], ROUNDS
+    )
+    drawn = fromstring(svg(found))  # noqa: S314 - our own
+    texts = [one.text for one in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    _, *bars = drawn.iter("{http://www.w3.org/2000/svg}rect")
+    assert [text for text in texts if text and text.startswith("rate")] == [f"rate of {name}" for name in names]
+    assert [float(bar.attrib["width"]) for bar in bars] == [0, 90, 180]

@@ -29,6 +29,7 @@ from shared.rows.packages import refuse_missing_packages
 from shared.storage import ArtifactStore
 from shared.texts import redact
 from shared.workflows.definition import is_only_planned
+from worker.events import EventsTogether
 from worker.observability import configure_logging
 from worker.runtime import deadlines, scratch
 from worker.runtime.parents import end_with
@@ -228,6 +229,7 @@ def or_not_at_all(handler: Callable[..., None]) -> Callable[..., None]:
 def attach(app: Celery) -> None:
     """Connect the signals of the worker. They need `weak=False`: Celery keeps weak references by default."""
     app.steps["consumer"].add(Pulse)
+    app.steps["consumer"].add(EventsTogether)
     lifecycle = Lifecycle(app)
     signals.setup_logging.connect(configure_logging, weak=False)
     signals.celeryd_init.connect(or_not_at_all(on_celeryd_init), weak=False)
