@@ -194,9 +194,10 @@ def main() -> None:
             print("\n".join([f"# {name} ({time.monotonic() - began:.0f} s)", *(one.line() for one in part.goals), ""]))
     goals = [one for part in parts.values() for one in part.goals]
     met = sum(one.share >= 1 for one in goals)
+    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f} (above 3 only ratios by CPU time say something)"
     text = "\n".join(
         [
-            f"{met} of {len(goals)} goals are met: median (range), goal, verdict",
+            f"{met} of {len(goals)} goals are met: median (range), goal, verdict; {machine}",
             *(one.line() for one in goals),
             *(line for name, part in parts.items() for line in ("", f"# {name}", *part.text)),
         ]

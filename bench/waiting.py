@@ -26,6 +26,7 @@ from bench.report import Reached
 
 CLIENTS = int(os.environ.get("CLIENTS", "5000"))
 QUIET_S = 5.0
+_GIVEN_BACK_S = 12.0  # by when a gateway without waiters has returned its memory
 _WAVE = 100  # connections that are made at a time
 _BUSY_S = 0.1  # of CPU time in a second
 _MIB = 2**20
@@ -92,6 +93,7 @@ async def _measured(port: int, pid: int, path: str, ids: list[str]) -> Waiting:
     meanwhile = _resident_bytes(pid)
     for writer in writers:
         writer.transport.abort()
+    await asyncio.sleep(_GIVEN_BACK_S)
     await _quiet(pid)
     return Waiting(len(ids), before, meanwhile, _resident_bytes(pid), idle_s, waiting_s, connected_s)
 

@@ -8,7 +8,9 @@ with the children, because a collection writes into the header of each object th
 
 from __future__ import annotations
 
+import ctypes
 import gc
+from contextlib import suppress
 
 # Collect the youngest generation after this number of new objects, the next one every 20th time, and so on. Reference
 # counting alone frees nearly everything that a request creates, so a collection finds next to nothing: with Python's
@@ -24,3 +26,10 @@ def set_aside_what_is_loaded() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)
+
+
+def give_memory_back() -> None:
+    """Free what is garbage, and return free memory to the system, after thousands of requests have ended."""
+    gc.collect()
+    with suppress(AttributeError, OSError):  # only glibc keeps free memory, and has this
+        ctypes.CDLL(None).malloc_trim(0)

@@ -37,7 +37,7 @@ class EventsTogether(bootsteps.StartStopStep):
             dispatcher.on_send_buffered = publish_later
 
     def stop(self, parent: Any) -> None:
-        """Publish what waits: no timer runs any more."""
+        """Publish what waits: no timer runs from here on."""
         dispatcher = parent.event_dispatcher
         if dispatcher is not None and dispatcher.on_send_buffered is not None:
             dispatcher.on_send_buffered = parent.on_send_event_buffered

@@ -27,6 +27,7 @@ from redis.exceptions import RedisError
 
 from api.background import in_background
 from api.http.problems import Problem
+from shared.collector import give_memory_back
 from shared.ledger.keys import key
 from shared.ledger.server import SOCKET_TIMEOUT_S
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _FIRST_PAUSE_S = 0.05  # before the first new attempt to subscribe; it doubles each time
 _LONGEST_PAUSE_S = 2.0
+_MANY = 500  # waiters: each takes 33 to 63 KiB
 _NOT_A_SERVERS = (None, signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
 _log = structlog.get_logger(__name__)
 
@@ -84,6 +86,7 @@ class Changes:
         self._quiet_s = quiet_s
         self._watches: defaultdict[str, set[Watch]] = defaultdict(set)
         self._count = 0
+        self._most = 0  # waiters at the same time, since there were none
         self._wanted = asyncio.Event()
         self._last_wanted = 0.0
 
@@ -103,6 +106,7 @@ class Changes:
             )
         watch = Watch()
         self._count += 1
+        self._most = max(self._most, self._count)
         self._watches[job_id].add(watch)
         self._wanted.set()
         try:
@@ -128,6 +132,9 @@ class Changes:
                 async with self._connected() as channel:
                     pause_s = _FIRST_PAUSE_S
                     await self._relay(channel)
+                if self._most >= _MANY:
+                    give_memory_back()
+                self._most = 0
             except (RedisError, OSError) as failure:
                 _log.warning("subscription lost", cause=type(failure).__name__, again_in_s=pause_s)
                 await asyncio.sleep(pause_s)

@@ -62,3 +62,35 @@ def test_what_a_role_has_loaded_is_set_aside(role: str, valkey: Server, tmp_path
     assert aside > 100_000
     assert left < aside / 10
     assert threshold > 700
+
+
+_BURST = """
+import gc, json, os
+from shared.collector import give_memory_back, set_aside_what_is_loaded
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+class Link:
+    pass
+
+set_aside_what_is_loaded()
+before, links = resident(), []
+gc.disable()
+for n in range(200_000):
+    link = Link()
+    link.own, link.text = link, str(n) * 20
+    links.append(link)
+del link, links
+most = resident()
+give_memory_back()
+print(json.dumps([before, most, resident()]))
+"""
+
+
+def test_memory_of_a_burst_goes_back_to_the_system() -> None:
+    """Most of it, though what took it is in cycles that nobody has collected yet."""
+    ended = subprocess.run([sys.executable, "-c", _BURST], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    before, most, after = json.loads(ended.stdout)
+    assert most - before > 40_000_000
+    assert after - before < (most - before) / 4
