@@ -40,6 +40,7 @@ def workers(folder: Path, valkey: Server) -> Iterator[Crew]:
     connections = folder / "connections.toml"
     connections.write_text(
         "".join(f'[{name}]\nkind = "sqlite"\npath = "{folder / name}.db"\n' for name in ("shop", "warehouse"))
+        + f'[lake]\nkind = "store"\nurl = "{folder / "lake"}"\n'
     )
     env = {
         "CELERY_BROKER_URL": valkey.redis_url,
@@ -102,6 +103,27 @@ def test_a_backup_feeds_its_restoration(jobs: Jobs, folder: Path) -> None:
     backup = job["steps"][0]["result"]
     assert (backup["row_count"], backup["digest"]) == (ROWS, job["result"]["digest"])
     assert rows(folder, "restored") == rows(folder, "orders", "shop")
+
+
+def test_the_newest_copy_is_kept_and_restored_from_its_store(jobs: Jobs, folder: Path) -> None:
+    """A second backup removes the copy of the first, unless a job waits to restore it; no job's file is needed."""
+    params = {
+        "source": {"kind": "tables", "connection": "shop", "tables": ["orders"]},
+        "keep_at": {"connection": "lake", "path": "kept/orders.zip", "copies": {"count": 1}},
+    }
+    first, second = (succeeded(jobs, "maintenance.backup_data", params)["result"] for _ in range(2))
+    path = second["kept_at"].removeprefix("lake:")
+    assert (first["removed_copies"], second["removed_copies"]) == ([], [first["kept_at"].removeprefix("lake:")])
+    restore = {
+        "backup": {"connection": "lake", "path": path},
+        "destination": {"kind": "tables", "connection": "warehouse", "tables": {"orders": "from_copy"}},
+    }
+    waiting = jobs.submit("maintenance.restore_data", restore, delay_s=3_600)
+    third = succeeded(jobs, "maintenance.backup_data", params)["result"]
+    assert (third["removed_copies"], third["spared_copies"]) == ([], [path])
+    assert succeeded(jobs, "maintenance.restore_data", restore)["result"]["tables"] == {"from_copy": ROWS}
+    assert rows(folder, "from_copy") == rows(folder, "orders", "shop")
+    jobs.cancel(waiting)
 
 
 def test_a_clean_up_spares_what_a_waiting_job_needs(jobs: Jobs, folder: Path) -> None:
