@@ -73,7 +73,7 @@ def field_errors(errors: Iterable[ErrorDetails], schema: SchemaMap) -> tuple[Cod
     for error in list(errors)[:MOST_ERRORS]:
         path, holder = schema.locate(error["loc"])
         context = error.get("ctx", {})
-        message = error["msg"]
+        message = error["msg"].removeprefix("Value error, ")
         match error["type"]:
             case "extra_forbidden":
                 message = f"There is no such field. {did_you_mean(path[-1], schema.names_in(holder))}"

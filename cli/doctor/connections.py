@@ -13,13 +13,14 @@ import fsspec
 
 from cli.doctor.findings import Finding, fail, ok, said, warn
 from cli.doctor.servers import TIMEOUT_S
-from shared.connections.own import ENV, OwnInfo
+from shared.connections.own import OwnInfo
 from shared.connections.settings import (
     ConnectionInfo,
     FileDatabaseInfo,
     HttpInfo,
     ServerDatabaseInfo,
     StoreInfo,
+    credentials_of,
     load_connections,
 )
 from shared.errors import DefinitionError
@@ -46,7 +47,7 @@ def of_connections(path: Path | None) -> Iterator[Finding]:
 
 
 def _of_one(check: str, info: ConnectionInfo | OwnInfo) -> Finding:
-    if unset := [variable for variable in _variables(info) if not os.environ.get(variable)]:
+    if unset := [variable for variable in credentials_of(info) if not os.environ.get(variable)]:
         return warn(check, f"{', '.join(unset)} is not set in this environment.", _WORKERS_NEED)
     match info:
         case FileDatabaseInfo():
@@ -78,12 +79,6 @@ def _of_http(check: str, info: HttpInfo) -> Finding:
     if not _is_object(os.environ.get(info.headers_env or "", "{}")):
         return fail(check, f"{info.headers_env} is not a JSON object.", "Correct the variable.")
     return _reached(check, info.origin)
-
-
-def _variables(info: ConnectionInfo | OwnInfo) -> list[str]:
-    """Return the variables that a connection names."""
-    fields = info.settings if isinstance(info, OwnInfo) else dict(info)
-    return [str(value) for name, value in fields.items() if name.endswith(ENV) and value is not None]
 
 
 def _of_store(check: str, info: StoreInfo) -> Finding:

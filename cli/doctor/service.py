@@ -45,9 +45,9 @@ def of_gateway(url: str) -> Gateway:
             found = [_readiness(client)]
             begun = time.time()
             answer = client.call("GET", "/job-kinds")
-            took_s = time.time() - begun
+            found += _clock(answer, begun, time.time())
             kinds = {each["kind"]: each["queue"] for each in answer.document["kinds"] if not each["is_workflow"]}
-            found += [*_version(client), *_clock(answer, took_s)]
+            found += _version(client)
             workers = frozenset(each["name"] for each in client.call("GET", "/workers").document["workers"])
     except ClientFailure as failure:
         remedy = "Start it (`celeriac up` starts everything on this machine), or fix CELERIAC_URL."
@@ -102,13 +102,12 @@ def _of_version(name: str, version: str) -> Finding | None:
     )
 
 
-def _clock(answer: Answer, took_s: float) -> Iterator[Finding]:
+def _clock(answer: Answer, asked_at: float, answered_at: float) -> Iterator[Finding]:
     try:
-        time_there = parsedate_to_datetime(answer.headers["date"])
+        time_there = parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, ValueError):  # a proxy may leave it out
         return
-    ahead_s = (time_there - datetime.now(UTC)).total_seconds()
-    yield of_clock("clock", "the gateway", ahead_s, took_s + _DATE_UNCERTAIN_S)
+    yield of_clock("clock", "the gateway", time_there - asked_at, answered_at - asked_at + _DATE_UNCERTAIN_S)
 
 
 def _of_worker(worker: WorkerState) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from celeriac.ports import HOST, free_port
 from cli.local.folder import claimed_folder, connections_of
 from cli.local.ports import CannotStart, refuse_taken_port
 from cli.local.processes import Child, Died, Ensemble, NotReady, Program, StopRequested, StopSignals
+from cli.local.secrets import for_beat, for_gateway, for_worker
 from cli.local.sources import Sources
 from cli.local.valkey import answers, valkey_program
 from cli.local.workers import WorkerPlan, families_without_packages, plan_workers
@@ -173,7 +174,7 @@ def _start_valkey(
     ensemble: Ensemble, settings: BrokerSettings, folder: Path, environment: Mapping[str, str], lock: int
 ) -> None:
     port = urlsplit(settings.broker_url).port or 0
-    ensemble.start(valkey_program(folder / "valkey", port, environment, stop_stage=_BROKER, lock=lock))
+    ensemble.start(valkey_program(folder / "valkey", port, for_beat(environment), stop_stage=_BROKER, lock=lock))
     ensemble.wait_until(
         lambda: answers(settings.broker_url), "valkey", within_s=_READY_WITHIN_S, slow_after_s=_SLOW_AFTER_S
     )
@@ -209,7 +210,8 @@ def _start_the_rest(
     celery = start.command("celery", "--quiet", "-A", "worker.app")
     grace_s = settings.soft_shutdown_s + 15  # see worker.upkeep.custodian: requeue, then kill after 10 s
     gateway = start.command(*uvicorn.split(), *ending.split())
-    ensemble.start(Program("gateway", gateway, environment, _GATEWAY, grace_s=10, reloads=reload, is_only_one=True))
+    theirs = for_gateway(environment)
+    ensemble.start(Program("gateway", gateway, theirs, _GATEWAY, grace_s=10, reloads=reload, is_only_one=True))
     awaited: dict[int, str] = {}  # workers by their process ids
     for worker in workers:
         node = f"{worker.name.removeprefix('worker-')}@%h"
@@ -217,11 +219,12 @@ def _start_the_rest(
         quick = ["--without-mingle", "--without-gossip"]  # no feature here uses the messages between workers
         reloads = reload and worker.runs_added
         whole = [*command, *worker.options, *quick]
-        program = Program(worker.name, whole, worker.environment, _WORKERS, grace_s, reloads=reloads, runs_tasks=True)
+        needed = for_worker(worker.environment)
+        program = Program(worker.name, whole, needed, _WORKERS, grace_s, reloads=reloads, runs_tasks=True)
         child = ensemble.start(program)
         awaited[child.process.pid] = worker.name
     beat = [*celery, "beat", "--loglevel", "INFO"]
-    plain = {name: value for name, value in environment.items() if name != "CELERIAC_TASKS"}
+    plain = {name: value for name, value in for_beat(environment).items() if name != "CELERIAC_TASKS"}
     ensemble.start(Program("beat", beat, plain, _BEAT, grace_s=10, reloads=reload, can_wait=True))
     limits = {"within_s": _READY_WITHIN_S, "slow_after_s": _SLOW_AFTER_S}
     ensemble.wait_until(lambda: _is_ready(service.url), "gateway", **limits)

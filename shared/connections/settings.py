@@ -29,7 +29,7 @@ from pydantic import (
     model_validator,
 )
 
-from shared.connections.own import VARIABLE_PATTERN, OwnInfo
+from shared.connections.own import ENV, VARIABLE_PATTERN, OwnInfo
 from shared.contract.installed import connection_kinds
 from shared.contract.names import ConnectionGroup, ConnectionName, NamesConnection
 from shared.errors import DefinitionError
@@ -203,6 +203,12 @@ def load_connections(path: Path | None) -> Connections:
             f"{path} is not a connections file: {_hints(invalid)}. See examples/connections.toml."
         ) from None
     return {**{name: _anchored(info, path.resolve().parent) for name, info in connections.items()}, **others}
+
+
+def credentials_of(info: ConnectionInfo | OwnInfo) -> list[str]:
+    """Return the variables of the workers' environment that a connection names."""
+    fields = info.settings if isinstance(info, OwnInfo) else dict(info)
+    return [str(value) for name, value in fields.items() if name.endswith(ENV) and value is not None]
 
 
 def _own_kinds() -> Collection[str]:

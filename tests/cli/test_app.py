@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,25 +12,37 @@ from typer.testing import CliRunner
 from cli.app import app
 from tests.support.command_line import Celeriac
 from tests.support.servers.services import free_port, wait_for
-from tests.support.up import running_up, write_own_kind
+from tests.support.up import Up, running_up, write_own_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
 SHOUT = ("submit", "acme.shout_text", "--set", "text=hello")
+SECRETS = {
+    "SHOP_URL": "postgresql://me:hunter2@db/shop",
+    "CELERIAC_WEBHOOK_SECRET": f"whsec_{'A' * 43}=",
+    "CELERIAC_API_KEY": "ck_hunter2",
+}
 UNKNOWN_ID = "01900000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run a whole service, one for all tests of this module; yield its gateway's URL."""
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Run a whole service, one for all tests of this module."""
     folder = tmp_path_factory.mktemp("service")
+    (folder / "connections.toml").write_text('[shop]\nkind = "postgresql"\nurl_env = "SHOP_URL"\n')
+    more = {"CELERIAC_QUEUES": "acme,loud", "CELERIAC_CONNECTIONS_FILE": str(folder / "connections.toml"), **SECRETS}
     own_kind = write_own_kind(folder / "own", among="shared.jobs.etl,shared.jobs.workflow")
-    with running_up(folder / "data", own_kind | {"CELERIAC_QUEUES": "acme,loud"}) as up:
-        yield up.url
+    with running_up(folder / "data", own_kind | more) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def url(service: Up) -> str:
+    """Return the URL of its gateway."""
+    return service.url
 
 
 @pytest.fixture
@@ -47,6 +60,24 @@ def test_submit_prints_the_id(celeriac: Celeriac) -> None:
     """Standard output has the id and nothing else, for a script to take."""
     job_id = submitted(celeriac)
     assert celeriac.json("get", job_id)["id"] == job_id
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("uvicorn", {"CELERIAC_WEBHOOK_SECRET"}),
+        ("worker.app beat", set()),
+        ("valkey", set()),
+        ("worker.app worker", {"SHOP_URL"}),  # none of them signs callbacks
+    ],
+)
+def test_each_program_has_only_the_secrets_that_it_needs(service: Up, program: str, expected: set[str]) -> None:
+    """As the kernel shows the environment of what `up` has started."""
+    found = [pid for pid, command in service.pids().items() if program in command]
+    assert found
+    for pid in found:
+        names = {pair.partition("=")[0] for pair in Path(f"/proc/{pid}/environ").read_text("utf-8").split("\0")}
+        assert names & SECRETS.keys() == expected, service.pids()[pid]
 
 
 def test_open_shows_the_page_of_operations(

@@ -110,6 +110,15 @@ def test_pointer_escapes_slash_and_tilde(api: httpx.Client, extraction: dict[str
     assert error["pointer"] == "/params/source/layout/a~1b~0c"
 
 
+def test_what_a_contract_says_stands_by_itself(api: httpx.Client) -> None:
+    """Without the words that Pydantic puts before it."""
+    params = {"dataset": f"artifact://{uuid7()}/1/data.parquet"}
+    (error,) = problem(
+        api.post("/jobs", json={"kind": "etl.transform_data", "params": params}), 422, "invalid_request"
+    )["errors"]
+    assert error["message"].startswith("set exactly one of")
+
+
 def test_unknown_connection_names_the_known(api: httpx.Client, pipeline: dict[str, Any]) -> None:
     """A job that names a connection nobody configured is refused before it runs."""
     body = changed(pipeline, "/params/destination/connection", "warehose")
