@@ -13,9 +13,9 @@ import sklearn
 from threadpoolctl import threadpool_limits
 
 from shared.errors import TaskFailure
-from shared.jobs.ml.estimators import HistGradientBoosting, RandomForest
+from shared.jobs.ml.estimators import DummyBaseline, HistGradientBoosting, KNeighbors, RandomForest, SupportVectors
 from shared.jobs.ml.features import CategoryFeature, DateFeature, NumberFeature, TextFeature
-from worker.ml.data.rows import batches
+from worker.ml.data.rows import batches, class_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,9 +29,17 @@ _MIB = 1024**2
 _NUMBER_BYTES = 8
 _OBJECT_BYTES = 64  # a short Python str with the pointer to it
 _TEXT_COPIES = 3  # as read, without the rows that lack a target, and in the frame
-_COPIES = 3  # features of all rows, of the training rows, and what the estimator copies
+_NUMBER_COPIES = 9  # of numbers: as read, in the frame, of training rows, imputed, scaled, joined, and between
+_FEATURE_COPIES = 2  # of features that are made of other columns: encoded, and joined
+_CLASS_COPIES = 9  # of probabilities: of model and baseline, joined, and what the scores make of them
+_SINGLE = 4  # bytes of a number that trees take
 _BOOTSTRAPPED = 0.64  # ratio of rows that a bootstrap sample holds: 1 - 1/e
 _NODE_BYTES = 72  # of a tree, before its values per class
+_WRITTEN = 1.5  # trees in memory, and in the model file while it is made
+_GRADIENT_BYTES = 24  # per row and class: gradient, hessian, the sum of the trees so far, and its probabilities
+_KERNEL_BYTES = 24  # per feature of a row in libsvm, and in the support vectors
+_CACHE_BYTES = 64 * _MIB  # of a kernel, or of distances
+_LEAST_BYTES = 32 * _MIB  # shuffled rows for the importances, a batch of rows, the card
 
 
 @contextmanager
@@ -46,16 +54,24 @@ def bounded_threads(threads: int) -> Iterator[None]:
 
 
 def need_memory(
-    path: Path, inputs: Sequence[InputColumn], *, limit_bytes: int, estimator: AnyEstimator | None = None
+    path: Path,
+    inputs: Sequence[InputColumn],
+    *,
+    limit_bytes: int,
+    estimator: AnyEstimator | None = None,
+    target: str | None = None,
 ) -> None:
     """Raise `TaskFailure` (``dataset_too_large``) if learning from a Parquet file may need more than `limit_bytes`.
 
-    This is an upper bound from the file's metadata and the length of its texts.
+    This is an upper bound from the file's metadata, the length of its texts, and the number of values of `target` if
+    that has classes.
     """
     metadata = pq.read_metadata(path)
     rows = metadata.num_rows
-    needed = rows * (_frame_width(path, inputs) + feature_bound(inputs) * _NUMBER_BYTES * _COPIES)
-    needed += _trees_bytes(estimator, rows)
+    classes = 0 if target is None else class_count(path, target)
+    needed = _LEAST_BYTES + rows * (_frame_width(path, inputs) + classes * _NUMBER_BYTES * _CLASS_COPIES)
+    if estimator is not None:
+        needed += _fit_bytes(estimator, rows, feature_bound(inputs), classes)
     if needed > limit_bytes:
         raise TaskFailure(
             "dataset_too_large",
@@ -74,12 +90,14 @@ def feature_bound(inputs: Sequence[InputColumn]) -> int:
 
 
 def _frame_width(path: Path, inputs: Sequence[InputColumn]) -> float:
-    """Return the bytes of one row of the prepared frame plus those of the row as read."""
+    """Return the bytes of one row as read, in the frame, and as features."""
     objects = [column for column in inputs if column.feature.kind in {"category", "ordinal", "text"}]
     texts = [column.name for column in objects if column.family == "string"]
     numbers = feature_bound([column for column in inputs if column not in objects])
+    features = feature_bound(objects)
     of_texts = _text_bytes(path, texts) * _TEXT_COPIES / max(pq.read_metadata(path).num_rows, 1)
-    return float(numbers * _NUMBER_BYTES + len(objects) * _OBJECT_BYTES + of_texts)
+    copies = numbers * _NUMBER_COPIES + features * _FEATURE_COPIES
+    return float(copies * _NUMBER_BYTES + len(objects) * _OBJECT_BYTES + of_texts)
 
 
 def _text_bytes(path: Path, names: list[str]) -> int:
@@ -103,13 +121,27 @@ def _most_features(feature: Feature) -> int:
     return 1 + (isinstance(feature, NumberFeature) and feature.missing_indicator)
 
 
-def _trees_bytes(estimator: AnyEstimator | None, rows: int) -> int:
+def _fit_bytes(estimator: AnyEstimator, rows: int, features: int, classes: int) -> float:
+    """Return what the estimator needs in addition to the features of its rows."""
     if isinstance(estimator, RandomForest):
-        distinct = rows * (_BOOTSTRAPPED if estimator.bootstrap else 1)
-        leaves = max(1, int(distinct) // estimator.min_samples_leaf)
-        if estimator.max_depth is not None and estimator.max_depth < 60:  # noqa: PLR2004 - 2**60 leaves do not bound
-            leaves = min(leaves, 2**estimator.max_depth)
-        return estimator.n_estimators * 2 * leaves * _NODE_BYTES
+        return rows * features * _SINGLE + _forest_bytes(estimator, rows, classes)
     if isinstance(estimator, HistGradientBoosting):
-        return estimator.max_iter * 2 * estimator.max_leaf_nodes * _NODE_BYTES + rows * _NUMBER_BYTES * 4
-    return 0
+        per_iteration = classes if classes > 2 else 1  # noqa: PLR2004 - of two classes, one tree tells the other
+        trees = estimator.max_iter * per_iteration * 2 * estimator.max_leaf_nodes * _NODE_BYTES
+        return rows * (features + per_iteration * _GRADIENT_BYTES) + trees * _WRITTEN
+    if isinstance(estimator, SupportVectors):
+        return min(_CACHE_BYTES, rows**2 * _NUMBER_BYTES) + rows * features * _KERNEL_BYTES
+    if isinstance(estimator, KNeighbors):
+        return min(_CACHE_BYTES, rows**2 * _NUMBER_BYTES) + rows * features * _NUMBER_BYTES
+    if isinstance(estimator, DummyBaseline):
+        return 0
+    return rows * features * _NUMBER_BYTES  # centred, or multiplied
+
+
+def _forest_bytes(estimator: RandomForest, rows: int, classes: int) -> float:
+    distinct = rows * (_BOOTSTRAPPED if estimator.bootstrap else 1)
+    leaves = max(1, int(distinct) // estimator.min_samples_leaf)
+    if estimator.max_depth is not None and estimator.max_depth < 60:  # noqa: PLR2004 - 2**60 leaves do not bound
+        leaves = min(leaves, 2**estimator.max_depth)
+    node_bytes = _NODE_BYTES + max(1, classes) * _NUMBER_BYTES
+    return estimator.n_estimators * 2 * leaves * node_bytes * _WRITTEN

@@ -73,7 +73,8 @@ def train_model(job: TrainModel, run: Run) -> TrainResult:
         bounded_threads(settings.threads),
         opened(run.store, run.scratch, job, dataset=job.dataset, recipe=job.recipe, limit_bytes=limit_bytes) as source,
     ):
-        need_memory(source.path, source.inputs, limit_bytes=limit_bytes, estimator=job.estimator)
+        target = job.target if job.task == "classification" else None
+        need_memory(source.path, source.inputs, limit_bytes=limit_bytes, estimator=job.estimator, target=target)
         rows = read_rows(source.path, source.inputs, job.target, job.task)
         load_s = time.perf_counter() - started
         trained = Training(rows, source.inputs, job, reporting(run), load_s).run()
@@ -92,7 +93,8 @@ def evaluate_model(job: EvaluateModel, run: Run) -> EvaluationResult:
         dataset_copy(store, job.dataset, run.scratch) as dataset,
     ):
         about, fitted = load_model(file, limit_bytes=settings.memory_limit_bytes)
-        need_memory(dataset, about.inputs, limit_bytes=settings.memory_limit_bytes)
+        target = about.target if about.task == "classification" else None
+        need_memory(dataset, about.inputs, limit_bytes=settings.memory_limit_bytes, target=target)
         rows = read_rows(dataset, about.inputs, about.target, about.task, labels=about.labels)
         model, baseline = (predicted(one, rows.frame, rows.labels) for one in (fitted.pipeline, fitted.baseline))
         return EvaluationResult(

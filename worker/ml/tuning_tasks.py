@@ -112,7 +112,8 @@ def _learning(search: Search, run: Run, estimator: AnyEstimator) -> Iterator[tup
         bounded_threads(settings.threads),
         opened(run.store, run.scratch, spec, dataset=dataset, recipe=recipe, limit_bytes=limit_bytes) as source,
     ):
-        need_memory(source.path, source.inputs, limit_bytes=limit_bytes, estimator=estimator)
+        target = spec.target if spec.task == "classification" else None
+        need_memory(source.path, source.inputs, limit_bytes=limit_bytes, estimator=estimator, target=target)
         yield source, read_rows(source.path, source.inputs, spec.target, spec.task)
 
 

@@ -86,7 +86,9 @@ def read_rows(
     table = read_table(path, [*(column.name for column in inputs), target])
     truth = table.column(target)
     there = _there(truth, task)
-    known = table.filter(there)
+    dropped_count = int(pc.sum(pc.invert(there)).as_py() or 0)
+    known = table.filter(there) if dropped_count else table
+    del table  # only one copy of the rows is held while the frame is made of them
     if known.num_rows == 0:
         raise TaskFailure(
             "no_rows",
@@ -105,13 +107,28 @@ def read_rows(
                 remedy="Scale the column or drop such rows with etl.transform_data.",
                 column=target,
             )
+    frame = frame_of(known, inputs)
+    del known, truth
+    pa.default_memory_pool().release_unused()
     return Rows(
-        frame=frame_of(known, inputs),
+        frame=frame,
         target=values,
         labels=labels,
         positions=np.flatnonzero(np.asarray(there.to_numpy(zero_copy_only=False), dtype=bool)),
-        dropped_count=table.num_rows - known.num_rows,
+        dropped_count=dropped_count,
     )
+
+
+def class_count(path: Path, target: str) -> int:
+    """Return how many values a target has, at most one more than a model may have classes; 0 if it has no classes."""
+    schema, found = schema_of(path), set[Any]()
+    if target not in schema.names or family_of(schema.field(target).type) not in _LABEL_FAMILIES:
+        return 0
+    for batch in batches(path, [target]):
+        found.update(pc.unique(batch.column(0)).to_pylist())
+        if len(found) > MAX_CLASSES:
+            break
+    return len(found)
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
