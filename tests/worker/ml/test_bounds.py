@@ -60,7 +60,7 @@ CASES: list[dict[str, Any]] = [
 
 def test_what_is_judged_is_not_less_than_what_is_taken(tmp_path: Path) -> None:
     """Measured in a process of its own, for each way to need memory: columns, classes, texts, trees, kernels."""
-    child = [sys.executable, "-m", "tests.support.ml_peaks", str(tmp_path), json.dumps(CASES)]
+    child = [sys.executable, "-m", "tests.worker.ml.peaks", str(tmp_path), json.dumps(CASES)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     ended = subprocess.run(child, capture_output=True, text=True, check=False, env=environment)
     assert ended.returncode == 0, ended.stderr

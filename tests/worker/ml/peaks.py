@@ -1,6 +1,6 @@
 """Train in a process of its own, and print what memory each training was judged to need and what it took.
 
-``python -m tests.support.ml_peaks FOLDER CASES``: cases are JSON. It prints ``[[needed_bytes, taken_bytes], ...]``.
+``python -m tests.worker.ml.peaks FOLDER CASES``: cases are JSON. It prints ``[[needed_bytes, taken_bytes], ...]``.
 """
 
 from __future__ import annotations
