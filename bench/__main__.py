@@ -57,17 +57,21 @@ SUBJECTS = {
 }
 PEER = {"celery-fastapi": Subject(Request("POST", "/extract_data", PARAMS, status=200))}
 _PEERS = ("task.delay", *PEER)
+_SOCKET = (
+    "a third is uvicorn's two writes to the socket, a quarter middleware and routing, 9 % the entry, 5 % the ledger"
+)
+_BATCH = "34 % the entries and their messages, 17 % reading the body, 11 % the ledger; Valkey has the load on its core"
 GOALS = (
-    Goal("POST /jobs", "per_s", least=0.7, other=["no-op"]),
-    Goal("POST /jobs", "per_cpu_s", least=0.7, other=["no-op"]),
-    Goal("POST /jobs", "p99_ms", most=3, other=["no-op"]),
-    Goal("POST /jobs", "per_s", least=5, other=_PEERS),
-    Goal("POST /jobs", "per_cpu_s", least=5, other=_PEERS),
+    Goal("POST /jobs", "per_s", least=0.7, other=["no-op"], left=_SOCKET),
+    Goal("POST /jobs", "per_cpu_s", least=0.7, other=["no-op"], left=_SOCKET),
+    Goal("POST /jobs", "p99_ms", most=3, other=["no-op"], left=_SOCKET),
+    Goal("POST /jobs", "per_s", least=5, other=_PEERS, left=_SOCKET),
+    Goal("POST /jobs", "per_cpu_s", least=5, other=_PEERS, left=_SOCKET),
     Goal("GET /jobs/{id}", "per_s", least=0.7, other=["/livez"]),
     Goal("GET /jobs/{id}", "per_cpu_s", least=0.7, other=["/livez"]),
-    Goal("batch of 100", "per_s", least=20_000),
-    Goal("batch of 100", "per_cpu_s", least=20_000),
-    Goal("batch of 1,000", "per_s", least=20_000),
+    Goal("batch of 100", "per_s", least=20_000, left=_BATCH),
+    Goal("batch of 100", "per_cpu_s", least=20_000, left=_BATCH),
+    Goal("batch of 1,000", "per_s", least=20_000, left=_BATCH),
 )
 
 
