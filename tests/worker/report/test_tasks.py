@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import redis
 
@@ -124,3 +126,34 @@ def test_a_day_of_the_ledger(run: Run, accept: Callable[..., Any]) -> None:
     after = tasks.generate_daily_report(tomorrow, run)
     assert (after.job_count, after.previous_job_count) == (0, 3)
     assert after.failure_ratio is None
+
+
+SUM: dict[str, Any] = {"function": "sum", "column": "empty"}
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_a_column_without_any_value_fits_every_block(run: Run, count: int) -> None:
+    """A day on which nothing was entered, or nothing came, makes the report that other days make."""
+    local = run.scratch / "empty"
+    table = pa.table(
+        {"shop": ["a", "b", "a", "b"][:count], "empty": pa.nulls(count), "value": [1.0, 2.0, 3.0, 4.0][:count]}
+    )
+    pq.write_table(table, local)
+    uri = run.publish(local, name="empty.parquet", role="dataset", media_type="application/octet-stream").uri
+    blocks: list[dict[str, Any]] = [
+        {"kind": "table", "title": "A", "group_by": ["shop"], "measures": {"sum": SUM}},
+        {"kind": "table", "title": "B", "columns": [{"column": "empty", "total": "sum"}]},
+        {"kind": "histogram", "title": "C", "x": "empty"},
+        {"kind": "scatter", "title": "D", "x": "empty", "y": "value"},
+        {"kind": "box", "title": "E", "x": "shop", "y": "empty"},
+        {
+            "kind": "line",
+            "title": "F",
+            "x": "empty",
+            "x_unit": "day",
+            "y": {"sum": {"function": "sum", "column": "value"}},
+        },
+    ]
+    params = {"dataset": uri, "title": "T", "formats": ["html", "xlsx"], "sections": [{"blocks": blocks}]}
+    result = tasks.generate_report(GenerateReport.model_validate(params), run)
+    assert [chart.left_out_count for chart in result.charts] == [count] * 4

@@ -40,11 +40,11 @@ class Table:
 
     def is_number(self, column: str) -> bool:
         """Return whether a column holds numbers."""
-        return family(self.columns[column]) in NUMBERS
+        return family(self.columns[column]) in NUMBERS | {"missing"}  # without any value it has no type
 
     def is_time(self, column: str) -> bool:
         """Return whether a column holds dates or timestamps."""
-        return family(self.columns[column]) in {"date", "timestamp"}
+        return family(self.columns[column]) in {"date", "timestamp", "missing"}
 
     def is_nested(self, column: str) -> bool:
         """Return whether a column holds lists, structures, maps or bytes."""
@@ -54,6 +54,8 @@ class Table:
     def present(self, column: str) -> str:
         """Return an SQL condition: the value is not missing, finite, and within Python's range of times."""
         name = quoted(column)
+        if family(self.columns[column]) == "missing":
+            return "FALSE"
         if self.columns[column] in {"FLOAT", "DOUBLE"}:
             return f"({name} IS NOT NULL AND isfinite({name}))"
         if self.is_time(column):
