@@ -28,7 +28,7 @@ from cli.demo.checks import TABLE, Off, check_sums, show_loaded, show_rejects, s
 from cli.demo.sales import MISSING, Figures, write_sales
 from cli.demo.study import run_job, show_models, show_reports, study
 from cli.local.ports import CannotStart, refuse_taken_port
-from cli.local.processes import tethered
+from cli.local.tether import tethered
 from cli.pages.output import amount, console
 from shared.ledger.states import State
 

@@ -7,19 +7,21 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
+
+from cli.local.spares import Spare
+from cli.local.tether import tethered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
     from types import FrameType, TracebackType
 
-_TETHER = Path(__file__).with_name("tether.py")
 _LAST_LINES = 15
 _LOG_KEPT_BYTES = 16 * 1024**2  # a larger log is renamed to NAME.log.1 when its program starts
 _CAN_WAIT_S = 3.0
@@ -43,6 +45,7 @@ class Program:
     runs_tasks: bool = False  # of those that are started again, it alone has loaded the tasks
     can_wait: bool = False  # of those that are started again, it leaves the processors to the others first
     is_only_one: bool = False  # its successor starts when it has ended: it has a port
+    spare: Sequence[str] = ()  # of those that are started again, the command of a process that can become it
 
 
 class StopRequested(Exception):
@@ -148,15 +151,17 @@ class Ensemble:
         self._children: list[Child] = []
         self._leaving: list[Child] = []  # asked to end by a reload
         self._ended: list[Program] = []  # that wait for a reload
-        self._waiting: list[tuple[float, Program]] = []  # that can wait, with the time until which
+        self._waiting: list[tuple[float, Callable[[], object]]] = []  # what can wait, with the time until which
+        self._spares: dict[str, Spare] = {}  # by the name of the program
 
     def start(self, program: Program) -> Child:
         """Start a program in a new session, so that a terminal's Ctrl-C reaches only this process."""
         log = self._logs / f"{program.name}.log"
         if log.exists() and log.stat().st_size > _LOG_KEPT_BYTES:
             log.replace(log.with_suffix(".log.1"))
+        spare = self._spares.pop(program.name, None)
         with log.open("ab") as output:
-            process = subprocess.Popen(
+            process = (spare and spare.become(output)) or subprocess.Popen(
                 tethered(program.command, program.when_orphaned),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -191,6 +196,8 @@ class Ensemble:
         When `changed` names files, the programs that are to be reloaded are started again: of files that are
         `only_tasks`, those that run tasks.
         """
+        for child in self._children:
+            self._keep_spare(child.program)
         while True:
             self._look(watching=True)
             if files := changed():
@@ -212,9 +219,22 @@ class Ensemble:
                 if program.is_only_one and child.program is program:
                     self._stop_group([child], len(self._signals.received))
             if program.can_wait:
-                self._waiting.append((time.monotonic() + _CAN_WAIT_S, program))
+                self._later(partial(self.start, program))
             else:
                 self.start(program)
+            self._keep_spare(program)
+
+    def _keep_spare(self, program: Program) -> None:
+        if program.spare and program.name not in self._spares:
+            self._later(partial(self._start_spare, program))
+
+    def _start_spare(self, program: Program) -> None:
+        if program.name not in self._spares:
+            self._spares[program.name] = Spare(program.spare, program.environment)
+
+    def _later(self, act: Callable[[], object]) -> None:
+        """Leave the processors to what starts now, then `act`."""
+        self._waiting.append((time.monotonic() + _CAN_WAIT_S, act))
 
     def stop(self) -> None:
         """Stop all programs, stage by stage. A second signal shortens the grace periods."""
@@ -227,6 +247,8 @@ class Ensemble:
             self._stop_group(running, before)
             for child in group:
                 child.signal(signal.SIGKILL)  # remaining processes of its session
+        for spare in self._spares.values():
+            spare.end()
         self._show_new_lines()
         if self._children:
             self._say("up", "stopped")
@@ -259,7 +281,7 @@ class Ensemble:
             raise StopRequested(self._signals.received[0])
         for due in [due for due in self._waiting if due[0] < time.monotonic()]:
             self._waiting.remove(due)
-            self.start(due[1])
+            due[1]()
         for child in [child for child in self._leaving if child.process.poll() is not None]:
             child.signal(signal.SIGKILL)  # remaining processes of its session
             self._leaving.remove(child)
@@ -281,9 +303,3 @@ class Ensemble:
             for line in child.new_lines():
                 if child.program.unsaid is None or child.program.unsaid not in line:
                     self._say(child.program.name, line)
-
-
-def tethered(command: Sequence[str], when_orphaned: signal.Signals = signal.SIGKILL) -> list[str]:
-    """Return `command` wrapped so that it gets the signal when this process dies. Start it from the main thread."""
-    shim = [sys.executable, "-I", "-S", str(_TETHER)]
-    return [*shim, str(os.getpid()), str(int(when_orphaned)), *command]

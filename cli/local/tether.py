@@ -6,11 +6,24 @@ The kernel sends SIGNAL (only on Linux; elsewhere the program is started without
 no extra process is needed, and no code runs between fork and exec of the parent, which may have threads.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
+import signal
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
+
+
+def tethered(command: Sequence[str], when_orphaned: signal.Signals = signal.SIGKILL) -> list[str]:
+    """Return `command` wrapped so that it gets the signal when this process dies. Start it from the main thread."""
+    shim = [sys.executable, "-I", "-S", __file__]
+    return [*shim, str(os.getpid()), str(int(when_orphaned)), *command]
 
 
 def main(arguments: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ import redis
 from celeriac import start
 from celeriac.extras import how_to_install, missing
 from celeriac.ports import HOST, free_port
+from cli.local import spares
 from cli.local.folder import claimed_folder, connections_of
 from cli.local.ports import CannotStart, refuse_taken_port
 from cli.local.processes import Child, Died, Ensemble, NotReady, Program, StopRequested, StopSignals
@@ -35,7 +36,7 @@ from shared.ledger.server import bounded
 from shared.texts import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 BROKER_VARIABLES = ("CELERY_BROKER_URL", "CELERIAC_BROKER_URL")
 _GATEWAY, _BEAT, _WORKERS, _BROKER = range(4)  # the order in which they are stopped
@@ -206,24 +207,23 @@ def _start_the_rest(
 ) -> None:
     port = urlsplit(service.url).port
     uvicorn = f"uvicorn --factory api.app:create_app --host {HOST} --port {port} --no-access-log"
-    ending = f"--timeout-graceful-shutdown {_STREAMS_END_S}"
-    celery = start.command("celery", "--quiet", "-A", "worker.app")
+    serve = [*uvicorn.split(), "--timeout-graceful-shutdown", str(_STREAMS_END_S)]
+    celery = ["celery", "--quiet", "-A", "worker.app"]
     grace_s = settings.soft_shutdown_s + 15  # see worker.upkeep.custodian: requeue, then kill after 10 s
-    gateway = start.command(*uvicorn.split(), *ending.split())
-    theirs = for_gateway(environment)
-    ensemble.start(Program("gateway", gateway, theirs, _GATEWAY, grace_s=10, reloads=reload, is_only_one=True))
+    gateway = Program(
+        "gateway", start.command(*serve), for_gateway(environment), _GATEWAY, grace_s=10, is_only_one=True
+    )
+    ensemble.start(_reloading(gateway, serve) if reload else gateway)
     awaited: dict[int, str] = {}  # workers by their process ids
     for worker in workers:
         node = f"{worker.name.removeprefix('worker-')}@%h"
-        command = [*celery, "worker", "--hostname", node, "--loglevel", "INFO"]
         quick = ["--without-mingle", "--without-gossip"]  # no feature here uses the messages between workers
-        reloads = reload and worker.runs_added
-        whole = [*command, *worker.options, *quick]
+        run = [*celery, "worker", "--hostname", node, "--loglevel", "INFO", *worker.options, *quick]
         needed = for_worker(worker.environment)
-        program = Program(worker.name, whole, needed, _WORKERS, grace_s, reloads=reloads, runs_tasks=True)
-        child = ensemble.start(program)
+        program = Program(worker.name, start.command(*run), needed, _WORKERS, grace_s, runs_tasks=True)
+        child = ensemble.start(_reloading(program, run) if reload and worker.runs_added else program)
         awaited[child.process.pid] = worker.name
-    beat = [*celery, "beat", "--loglevel", "INFO"]
+    beat = start.command(*celery, "beat", "--loglevel", "INFO")
     plain = {name: value for name, value in for_beat(environment).items() if name != "CELERIAC_TASKS"}
     ensemble.start(Program("beat", beat, plain, _BEAT, grace_s=10, reloads=reload, can_wait=True))
     limits = {"within_s": _READY_WITHIN_S, "slow_after_s": _SLOW_AFTER_S}
@@ -235,6 +235,10 @@ def _start_the_rest(
         return not awaited
 
     ensemble.wait_until(all_consume, ", ".join(sorted(awaited.values())), **limits)
+
+
+def _reloading(program: Program, words: Sequence[str]) -> Program:
+    return replace(program, reloads=True, spare=spares.command(*words))
 
 
 def _is_ready(url: str) -> bool:

@@ -73,8 +73,13 @@ class Up:
         assert self.process.poll() is None, self.said
 
     def pids(self) -> dict[int, str]:
-        """Return every process below it with its command line."""
-        return {pid: _command(pid) for pid in _below(self.process.pid)}
+        """Return every process below it with its command line, except those that only wait to become one."""
+        return {pid: _command(pid) for pid in _below(self.process.pid) if not _is_spare(pid)}
+
+    def spare_of(self, words: str) -> int | None:
+        """Return the process that waits to become the program with `words`, if there is one."""
+        named = (pid for pid in _below(self.process.pid) if words in _command(pid))
+        return next((pid for pid in named if _is_spare(pid)), None)
 
     def pid_of(self, words: str) -> int:
         """Return the process below it whose command line has `words`, the parent of those that have it from a fork."""
@@ -137,6 +142,13 @@ def _command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " ").strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def _is_spare(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/fd/0").readlink().name.startswith("socket:")  # which says when it is needed
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _parent(pid: int) -> int:

@@ -25,6 +25,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.local import spares
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import BinaryIO
@@ -32,16 +34,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[3]
 PROGRAMS = {"celery", "uvicorn"}
 LOADED = (
-    "celery.apps.worker",
-    "celery.backends.redis",
-    "celery.bin.celery",
-    "celery.concurrency.prefork",
-    "celery.worker.consumer",
-    "kombu.transport.redis",
-    "uvicorn.lifespan.on",
-    "uvicorn.loops.uvloop",
-    "uvicorn.main",
-    "uvicorn.protocols.http.httptools_impl",
+    *(module for modules in spares.LOADED.values() for module in modules),
     "shared.jobs.callbacks",
     "shared.jobs.etl",
     "shared.jobs.maintenance",
@@ -52,25 +45,6 @@ LOADED = (
     "shared.jobs.report",
     "shared.jobs.syncs",
     "shared.jobs.workflow",
-    "worker.upkeep.lifecycle",
-    "worker.upkeep.intake",
-    "worker.runtime.expansion",
-    "worker.runtime.task",
-    "api.http.bodies",
-    "api.http.docs",
-    "api.http.openapi",
-    "api.jobs.artifacts",
-    "api.jobs.events",
-    "api.jobs.selection",
-    "api.kinds.routes",
-    "api.metrics.endpoint",
-    "api.metrics.task_metrics",
-    "api.operations.dead_letters",
-    "api.operations.health",
-    "api.operations.queues",
-    "api.operations.workers",
-    "api.schedules.view",
-    "api.uploads.routes",
 )
 _NUMBER = struct.Struct("i")
 _MAX_BYTES = 100_000  # of a command with its environment
