@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test clients chaos check format hooks openapi reference client bench images lock clean
+.PHONY: help demo up test journeys clients chaos check format hooks openapi reference client bench images lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
@@ -21,7 +21,10 @@ up: $(INSTALLED) ## start everything on 127.0.0.1 and keep it running
 
 # More processes than two cores: half of the tests wait for services, which they stop, kill and start.
 test: $(INSTALLED) ## run the tests; ARGS go to pytest: make test ARGS="-k ledger"
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 5 --dist loadfile --no-loadscope-reorder -m "not journey" $(ARGS)
+
+journeys: $(INSTALLED) ## run the long tests: every page of docs, the demo, packages and types in environments of their own
+	$(BIN)/python -m pytest --numprocesses 3 --dist load -m journey $(ARGS)
 
 clients: $(INSTALLED) ## generate, compile and use a client with each generator of docs/clients.md; ARGS=Java
 	@$(BIN)/python -m tests.clients $(ARGS)

@@ -268,6 +268,7 @@ def typescript(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.integration
+@pytest.mark.journey
 def test_openapi_typescript_takes_it_and_the_compiler_what_it_makes(typescript: Path) -> None:
     """The generated types compile strictly, and know states and problem documents."""
     programs = typescript / "node_modules" / ".bin"

@@ -16,6 +16,7 @@ from api.background import in_background
 from api.metrics.task_events import RELEASE
 from celeriac import start
 from shared.broker.settings import BrokerSettings
+from shared.contract.catalogue import catalogue
 from shared.ledger.calling.calls import NO_ANSWER
 from shared.ledger.ids import new_owner
 from shared.ledger.keys import key
@@ -55,7 +56,8 @@ class _Candidate:
             *start.command("api.metrics.task_events"), stdin=PIPE
         )
         settings = self._settings.model_dump(mode="json", include=set(BrokerSettings.model_fields))
-        _input(process).write(json.dumps({"owner": self._owner, "settings": settings}).encode() + b"\n")
+        told = {"owner": self._owner, "settings": settings, "kinds": list(catalogue())}
+        _input(process).write(json.dumps(told).encode() + b"\n")
         return await self._ended(process)
 
     async def stop(self) -> None:

@@ -6,7 +6,7 @@ import builtins
 import re
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 import billiard.exceptions
@@ -14,7 +14,6 @@ import celery.exceptions
 import redis
 
 import shared.errors
-from shared.contract.catalogue import catalogue
 from shared.contract.definition import known_queues
 from shared.ledger.counters import OTHER, SEPARATOR, bucket
 from shared.ledger.keys import key
@@ -55,9 +54,13 @@ class _TaskEvent(NamedTuple):
 class EventTally:
     """Collects events and returns them in batches."""
 
-    def __init__(self, client: redis.Redis) -> None:
-        """Take the ledger's Redis, which knows a task's kind and queue; most events lack them."""
+    def __init__(self, client: redis.Redis, *, kinds: Collection[str]) -> None:
+        """Take the ledger's Redis, which knows a task's kind and queue; most events lack them.
+
+        Tasks of none of the `kinds` are counted together.
+        """
         self._client = client
+        self._kinds = frozenset(kinds)
         self._events: list[_TaskEvent] = []
         self._tasks: OrderedDict[str, tuple[str, str]] = OrderedDict()
         self._names: dict[str, str] = {}  # of tasks that were received since the last batch
@@ -115,10 +118,10 @@ class EventTally:
         pipeline = self._client.pipeline(transaction=False)
         for task_id in unknown:
             pipeline.hmget(key("job", task_id), ["kind", "queue"])
-        kinds, queues = catalogue(), known_queues()
+        queues = known_queues()
         for task_id, (kind, queue) in zip(unknown, pipeline.execute(), strict=True):
             name = kind or names.get(task_id, "")
-            self._tasks[task_id] = (name if name in kinds else OTHER, queue if queue in queues else OTHER)
+            self._tasks[task_id] = (name if name in self._kinds else OTHER, queue if queue in queues else OTHER)
         while len(self._tasks) > _MAX_TASKS:
             self._tasks.popitem(last=False)
 

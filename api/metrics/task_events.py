@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
@@ -28,7 +28,6 @@ from redis.retry import Retry
 from api.metrics.event_tally import EventTally
 from shared.broker.celery import make_celery
 from shared.broker.settings import BrokerSettings
-from shared.contract.catalogue import catalogue
 from shared.ledger.keys import key
 from shared.ledger.server import SOCKET_TIMEOUT_S, bounded
 from shared.texts import redact
@@ -71,13 +70,13 @@ class _Receiver(EventReceiver):
 class EventConsumer:
     """Reads events as long as `owner` holds the lock."""
 
-    def __init__(self, app: Celery, client: redis.Redis, *, owner: str) -> None:
-        """Take the application of the events' broker, and the ledger's Redis."""
+    def __init__(self, app: Celery, client: redis.Redis, *, owner: str, kinds: Collection[str]) -> None:
+        """Take the application of the events' broker, the ledger's Redis, and the kinds that have counters."""
         self._app = app
         self._client = client
         self._owner = owner
         self._write_script = client.register_script(_WRITE)
-        self._tally = EventTally(client)
+        self._tally = EventTally(client, kinds=kinds)
         self._written_at = 0.0
         self._is_replaced = False
         self._stopping = threading.Event()
@@ -128,14 +127,16 @@ class EventConsumer:
 
 
 def main() -> None:
-    """Read events until standard input ends, as it does with the gateway, whose settings are its first line."""
+    """Read events until standard input ends, as it does with the gateway, which says in a line what it is to know.
+
+    The kinds are in that line, too: importing them would be half of what this process costs.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the gateway, too, and its end this process
     os.nice(_NICENESS)
-    catalogue()  # takes seconds on a busy machine, in which no event is to wait
     given = json.loads(sys.stdin.readline())
     settings = BrokerSettings.model_validate(given["settings"])
     client = redis.Redis.from_url(settings.ledger_url, **bounded(), retry=Retry(NoBackoff(), 0))
-    consumer = EventConsumer(make_celery(settings), client, owner=given["owner"])
+    consumer = EventConsumer(make_celery(settings), client, owner=given["owner"], kinds=given["kinds"])
     threading.Thread(target=_stop_with_input, args=[consumer], name="stop", daemon=True).start()
     try:
         consumer.run()

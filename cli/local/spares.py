@@ -1,6 +1,6 @@
 """Spares: processes that have imported what a program needs and wait to become it.
 
-Importing is nearly all that a start costs, and a change of somebody's code has nothing to do with what is imported
+Importing is nearly all that a start costs, and a change of an author's code has nothing to do with what is imported
 here: `celeriac up --reload` keeps one spare of each program that it starts again.
 
     python -P .../celeriac/start.py cli.local.spares MODULE,MODULE... celery -A worker.app worker
@@ -23,7 +23,7 @@ from cli.local.tether import tethered
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# By program. None of these reads a setting or imports a kind of somebody else's: each stays right whatever changes.
+# By program. None of these reads a setting or imports a kind of another package: each stays right whatever changes.
 LOADED = {
     "celery": (
         "celery.apps.worker",

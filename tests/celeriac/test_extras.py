@@ -35,6 +35,7 @@ _PROGRAMS = {  # what people start who install these extras
     ("worker", "database"): "import psycopg, pymysql, shared.rows.database, worker.beat",
     ("worker", "sqs"): "import kombu.transport.SQS, worker.beat",
 } | {family.extras: "import worker.app" for family in FAMILIES.values()}
+_BY_ITSELF = {("api",), ("cli",), ("client",), ("worker",)}  # what every application has one of, with few packages
 _NO_PROGRAM = {"dev", "report-pdf"}
 
 
@@ -58,7 +59,11 @@ def _worker(bin_: Path, cwd: Path, families: str) -> subprocess.CompletedProcess
     return _run(bin_ / "python", "-c", code, cwd=cwd, WORKER_FAMILIES=families)
 
 
-@pytest.mark.parametrize("extras", _PROGRAMS, ids=",".join)
+@pytest.mark.parametrize(
+    "extras",
+    [pytest.param(extras, marks=() if extras in _BY_ITSELF else pytest.mark.journey) for extras in _PROGRAMS],
+    ids=",".join,
+)
 def test_an_extra_brings_all_that_its_program_imports(
     extras: tuple[str, ...], environment: Environment, tmp_path: Path
 ) -> None:
@@ -148,6 +153,7 @@ def wrong_for_runs(job: Whispered, run: Run) -> Shouted:
 """
 
 
+@pytest.mark.journey
 def test_type_checkers_read_the_types_of_the_wheel(environment: Environment, tmp_path: Path) -> None:
     """Mypy strict has nothing against README's kind, and finds a task with another job or another result."""
     write_own_kind(tmp_path)
@@ -200,6 +206,7 @@ def wrong(client: Client, job: Submitted[Shouted]) -> None:
 """
 
 
+@pytest.mark.journey
 def test_calls_of_the_client_are_typed(environment: Environment, tmp_path: Path) -> None:
     """A contract's instance gives the type of the result to each later call; mypy strict finds what does not fit."""
     write_own_kind(tmp_path)

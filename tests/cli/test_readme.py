@@ -95,11 +95,14 @@ def run(page: Path, folder: Path, url: str, kinds: str) -> None:
 
 
 @pytest.mark.integration
-def test_the_commands_print_what_the_pages_say(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "pages", [[README], pytest.param(PAGES[1:], marks=pytest.mark.journey)], ids=["README", "docs"]
+)
+def test_the_commands_print_what_the_pages_say(pages: list[Path], tmp_path: Path) -> None:
     """Every command of README and docs runs, page by page, against one service with the README's own kind."""
-    own_kind = write_own_kind(tmp_path / "own", among="shared.jobs", pages=PAGES)  # as the pages do
+    own_kind = write_own_kind(tmp_path / "own", among="shared.jobs", pages=dict.fromkeys([README, *pages]))
     with running_up(tmp_path / "data", own_kind) as up:
-        for page in PAGES:
+        for page in pages:
             run(page, tmp_path / page.stem, up.url, own_kind["PYTHONPATH"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def _requirements(extra: str) -> list[Requirement]:
 
 
 @pytest.mark.integration
+@pytest.mark.journey
 def test_the_package_of_another_team_passes_its_own_checks(tmp_path: Path, installed_wheel: Path) -> None:
     """Mypy strict, `celeriac check`, its tests in memory, and those on a real service, as its own script runs them."""
     copy = tmp_path / "acme_images"
@@ -56,6 +58,25 @@ def test_the_package_of_another_team_passes_its_own_checks(tmp_path: Path, insta
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Success: no issues found in 7 source files" in ran.stdout
     assert "acme.draw_sheet        acme_images.tasks.draw_sheet        acme" in ran.stdout
+    assert " passed" in ran.stdout
+    assert "skipped" not in ran.stdout
+
+
+def test_its_bodies_do_what_its_own_tests_say(tmp_path: Path) -> None:
+    """In memory, with our own environment in place of one that has only what the package asks for."""
+    copy = shutil.copytree(EXAMPLE, tmp_path / "source", ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
+    tests = shutil.copytree(copy / "tests", tmp_path / "tests")
+    installed = install_wheel(tmp_path / "installed", wheel_of(copy, tmp_path / "wheel"))
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:schemathesis", "test_bodies.py"],
+        cwd=tests,
+        env={**os.environ, "PYTHONPATH": f"{installed}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
     assert " passed" in ran.stdout
     assert "skipped" not in ran.stdout
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tests.support.servers.services import free_port, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 START_BOUND_S = 150.0
@@ -24,7 +24,7 @@ _FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\n+```\w+\n(?P<text>.*?)```", r
 
 
 def write_own_kind(
-    folder: Path, *, among: str = "shared.jobs.workflow", pages: Sequence[Path] = (ROOT / "README.md",)
+    folder: Path, *, among: str = "shared.jobs.workflow", pages: Iterable[Path] = (ROOT / "README.md",)
 ) -> dict[str, str]:
     """Write the files with which `pages` add kinds to `folder`; return the environment that names them.
 

@@ -30,6 +30,7 @@ from api.metrics.task_events import EventConsumer
 from api.metrics.task_metrics import TaskMetrics
 from shared.broker.celery import make_celery
 from shared.broker.settings import BrokerSettings
+from shared.contract.catalogue import catalogue
 from shared.ledger.client import Ledger
 from shared.ledger.counters import bucket
 from shared.ledger.ids import uuid7
@@ -70,7 +71,7 @@ def event(what: str, host: str = "w1@host", **more: Any) -> dict[str, Any]:
 def consumer(app: Celery, client: redis.Redis) -> Iterator[threading.Thread]:
     """Read events in a thread, elected."""
     client.set(key("event_consumer"), "this", px=60_000)
-    made = EventConsumer(app, client, owner="this")
+    made = EventConsumer(app, client, owner="this", kinds=catalogue())
     thread = threading.Thread(target=made.run)
     thread.start()
     try:
@@ -163,7 +164,7 @@ def test_a_duration_is_counted_in_its_bucket(
 def test_values_of_labels_stay_few(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unknown kinds, queues, classes of exceptions and hosts beyond the bound become `other`."""
     monkeypatch.setattr(event_tally, "MAX_HOSTS", 1)
-    tally = EventTally(client)
+    tally = EventTally(client, kinds=catalogue())
     job_id, foreign = uuid7(), uuid7()
     client.hset(key("job", job_id), mapping={"kind": KIND, "queue": "etl"})
     tally.take(event("task-started", uuid=job_id))
@@ -191,7 +192,7 @@ def test_a_worker_that_was_not_heard_of_for_long_is_forgotten(client: redis.Redi
     """Its counters go with it, so that each new container does not add series for ever."""
     client.hset(key("event_hosts"), "old@host", 1)
     client.hset(key("event_counters"), mapping={"started|old@host|etl.x|etl": 1, "started|w1@host|etl.x|etl": 1})
-    tally = EventTally(client)
+    tally = EventTally(client, kinds=catalogue())
     tally.restart()
     tally.take(event("worker-heartbeat"))
     batch = tally.batch()

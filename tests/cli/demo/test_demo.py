@@ -22,6 +22,7 @@ ROWS = 20_000
 
 
 @pytest.mark.integration
+@pytest.mark.journey
 def test_the_demo_comes_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
