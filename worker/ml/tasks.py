@@ -10,7 +10,7 @@ from shared.jobs.ml.kinds import BuildFeatures, EvaluateModel, PredictBatch, Tra
 from shared.jobs.ml.results import EvaluationResult, FeatureResult, PredictionResult, TrainResult
 from worker.ml.bounds import bounded_threads, need_memory
 from worker.ml.data.datasets import dataset_copy
-from worker.ml.data.rows import read_rows
+from worker.ml.data.rows import class_name, read_rows
 from worker.ml.features.building import Recipe, learn_recipe, write_features
 from worker.ml.features.recipe import RECIPE_VERSION
 from worker.ml.model.model_file import MODEL_MEDIA_TYPE, load_model, load_recipe, save_recipe
@@ -77,8 +77,8 @@ def train_model(job: TrainModel, run: Run) -> TrainResult:
         need_memory(source.path, source.inputs, limit_bytes=limit_bytes, estimator=job.estimator, target=target)
         rows = read_rows(source.path, source.inputs, job.target, job.task)
         load_s = time.perf_counter() - started
-        trained = Training(rows, source.inputs, job, reporting(run), load_s).run()
-        for note in trained.summary.notes:
+        trained = Training(rows, source.inputs, job, reporting(run), load_s, source.unused).run()
+        for note in (*(finding.message for finding in trained.summary.findings), *trained.summary.notes):
             run.log_line("warning", note)
         return TrainResult(**published_model(run, trained, source, job))
 
@@ -119,7 +119,10 @@ def predict_batch(job: PredictBatch, run: Run) -> PredictionResult:
         found = predict(about, fitted, dataset, job, output=output, on_progress=run.progress)
     return PredictionResult(
         dataset=published_dataset(run, output, "predictions.parquet"),
-        class_counts=None if about.labels is None else {str(one): found.per_class[str(one)] for one in about.labels},
+        class_counts=None
+        if about.labels is None
+        else {name: found.per_class[name] for name in map(class_name, about.labels)},
+        probabilities=found.probabilities,
         mean=found.mean,
         minimum=found.minimum,
         maximum=found.maximum,

@@ -94,7 +94,8 @@ def refit_best(job: RefitBest, run: Run) -> TuneResult:
     learning = {name: getattr(spec, name) for name in LearningSpec.model_fields}
     train = TrainSpec.model_validate({**learning, "estimator": estimator, "validation": spec.hold_out})
     with _learning(search, run, estimator) as (source, rows):
-        trained = Training(rows, source.inputs, train, reporting(run), time.perf_counter() - started).run()
+        load_s = time.perf_counter() - started
+        trained = Training(rows, source.inputs, train, reporting(run), load_s, source.unused).run()
         return TuneResult(
             **published_model(run, trained, source, train),
             metric=spec.searched_metric,

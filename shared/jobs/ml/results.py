@@ -72,6 +72,21 @@ class Evaluation(Measured):
     residuals: ResidualSummary | None = Field(description="For regression.")
 
 
+class Finding(Measured):
+    """Something about data or model that makes scores deceptive."""
+
+    code: Literal[
+        "target_copy",
+        "id_column",
+        "constant_column",
+        "unused_column",
+        "duplicate_rows",
+        "no_better_than_baseline",
+    ] = Field(description="What was found.")
+    column: str | None = Field(default=None, description="Column concerned.")
+    message: str = Field(description="What it means, and what to do.")
+
+
 class Timings(Measured):
     """Durations in seconds."""
 
@@ -90,13 +105,16 @@ class TrainingSummary(Measured):
         description="Scores on rows not trained on: held-out rows, or with cross-validation all rows."
     )
     folds: list[FoldScores] = Field(description="Scores per fold; empty without cross-validation.")
-    importances: list[Importance] = Field(description="The 30 columns that matter most, on rows not trained on.")
+    importances: list[Importance] = Field(
+        description="The 30 columns that matter most, on at most 500 rows not trained on, drawn at random."
+    )
     train_row_count: int = Field(ge=1, description="Rows that the final model was fitted on.")
     dropped_row_count: int = Field(ge=0, description="Rows left out because their target is missing.")
     feature_count: int = Field(ge=0, description="Number of features.")
     class_counts: dict[str, int] | None = Field(description="Rows per class, for classification.")
     seed: int = Field(description="Seed of split, folds and estimator.")
     notes: list[str] = Field(description="Warnings, such as a solver that did not converge.")
+    findings: list[Finding] = Field(default=[], description="Reasons to doubt scores or columns, the gravest first.")
     timings: Timings = Field(description="Durations.")
 
 
@@ -124,6 +142,9 @@ class PredictionResult(Measured):
 
     dataset: Dataset = Field(description="Chosen columns, `prediction`, and probabilities, row by row.")
     class_counts: dict[str, int] | None = Field(description="Rows per predicted class, for classification.")
+    probabilities: dict[str, str] | None = Field(
+        default=None, description="Column of the probability of each class, by class; null if there are none."
+    )
     mean: float | None = Field(description="Mean prediction, for regression.")
     minimum: float | None = Field(description="Smallest prediction, for regression.")
     maximum: float | None = Field(description="Largest prediction, for regression.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker.ml.card.charts import MOST_CLASSES, confusion, figures_of, importance
 from worker.ml.card.words import SCORES, about_classes, change, estimator_words, limits, score, setting, written_number
+from worker.ml.data.rows import class_name
 from worker.pages.content.document import Document, Heading, Part, Section, Table, Text, Tile, Tiles
 from worker.pages.content.texts import Paragraph, Span
 from worker.pages.content.values import printable
@@ -33,13 +34,15 @@ _USE = (
 def card_document(content: Mapping[str, Any], about: ModelAbout, trained: Trained) -> Document:
     """Return the card whose JSON form is `content`."""
     summary = trained.summary
-    names = None if about.labels is None else [printable(str(label), 60) for label in about.labels]
+    names = None if about.labels is None else [printable(class_name(label), 60) for label in about.labels]
     what = estimator_words(about.estimator.kind)
     return Document(
         title=f"Model card: {printable(about.target, 100)}",
         subtitle=f"{what.capitalize()} that {_does(about, names)}",
         sections=[
             Section("", [_tiles(trained)]),
+            *([Section("Read this first", [_list([printable(one.message, 500) for one in summary.findings])])]
+              if summary.findings else []),
             Section("What it is for", [_purpose(about, names, what)]),
             Section("How well it predicts", _judged(trained, names)),
             *([Section("What it looks at", [importance(summary.importances, classes=names is not None)])]

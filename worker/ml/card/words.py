@@ -132,10 +132,6 @@ def limits(trained: Trained, names: Sequence[str] | None) -> list[str]:
     said = [_ELSEWHERE]
     if judged.row_count < _FEW_ROWS:
         said.append(f"Only {judged.row_count:,} rows were judged, so the scores may be off by chance.")
-    name = "accuracy" if names is not None else "r2"
-    value, baseline = judged.scores.get(name), judged.baseline.get(name)
-    if value is not None and baseline is not None and value <= baseline:
-        said.append("It is not better than the baseline, which looks at no column: do not use it.")
     counts = summary.class_counts or {}
     rare = [printable(label, 60) for label, count in counts.items() if count < _FEW_OF_A_CLASS]
     if rare:

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from shared.errors import TaskFailure
 from worker.ml.data.columns import family_of, need_fit
-from worker.ml.data.frames import floats_of, frame_of
+from worker.ml.data.frames import floats_of, frame_of, plain_values, whole_numbers
 from worker.tables.parquet.columns import unknown_column
-from worker.tables.parquet.staging import batches_of, schema_of
+from worker.tables.parquet.staging import batches_of, empty_columns, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,8 +30,12 @@ MAX_CLASSES = 100
 LARGEST_NUMBER = 1e140  # of a target or prediction: the sum of squares over billions of rows is still a finite float
 _LONGEST_LABEL = 255
 _LARGEST_LABEL = 2**63 - 1
-_LABEL_FAMILIES = frozenset({"string", "integer", "boolean"})
+_LABEL_FAMILIES = frozenset({"string", "integer", "boolean", "float"})
 _NUMBER_FAMILIES = frozenset({"integer", "float", "boolean"})
+_TAKEN = {
+    "classification": "strings, whole numbers and truth values",
+    "regression": "numbers and truth values",
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Rows:
         if self.labels is None:
             return None
         counts = np.bincount(self.target, minlength=len(self.labels))
-        return {str(label): int(count) for label, count in zip(self.labels, counts, strict=True)}
+        return {class_name(label): int(count) for label, count in zip(self.labels, counts, strict=True)}
 
 
 def read_rows(
@@ -81,10 +85,13 @@ def read_rows(
     schema = schema_of(path)
     if target not in schema.names:
         raise unknown_column(target, dict.fromkeys(schema.names, ""), "target")
-    need_fit(schema, inputs)
-    _need_target(schema.field(target), task)
+    need_fit(path, inputs)
+    if target not in empty_columns(path):
+        _need_target(schema.field(target), task)
     table = read_table(path, [*(column.name for column in inputs), target])
     truth = table.column(target)
+    if task == "classification":
+        truth = _classes(truth, target)
     there = _there(truth, task)
     dropped_count = int(pc.sum(pc.invert(there)).as_py() or 0)
     known = table.filter(there) if dropped_count else table
@@ -97,7 +104,7 @@ def read_rows(
         )
     values: npt.NDArray[Any]
     if task == "classification":
-        labels, values = _encoded(known.column(target), labels)
+        labels, values = _encoded(truth.filter(there), labels)
     else:
         values = floats_of(known.column(target))
         if (largest := float(np.abs(values).max())) > LARGEST_NUMBER:
@@ -148,10 +155,30 @@ def _need_target(field: pa.Field, task: LearningTask) -> None:
     if family_of(field.type) not in families:
         raise TaskFailure(
             "wrong_column_type",
-            f"target: {field.name!r} is {field.type}; {task} takes {', '.join(sorted(families))}.",
+            f"target: {field.name!r} is {field.type}; {task} takes {_TAKEN[task]}.",
             remedy="Set the other 'task', or cast the column with etl.transform_data.",
             column=field.name,
         )
+
+
+def class_name(label: Label) -> str:
+    """Return a class as it is named in results, columns and weights: a truth value as in JSON and CSV."""
+    return str(label).lower() if isinstance(label, bool) else str(label)
+
+
+def _classes(truth: pa.ChunkedArray, target: str) -> pa.ChunkedArray:
+    """Return the target of a classification; floats as the whole numbers that they are."""
+    if family_of(truth.type) != "float":
+        return truth
+    whole = whole_numbers(plain_values(truth))
+    if whole is None:
+        raise TaskFailure(
+            "wrong_column_type",
+            f"target: {target!r} has numbers that are not whole ({truth.type}); they are no classes.",
+            remedy="Set the task 'regression', or make classes with etl.transform_data.",
+            column=target,
+        )
+    return whole
 
 
 def _there(truth: pa.ChunkedArray, task: LearningTask) -> pa.ChunkedArray:
@@ -162,6 +189,8 @@ def _there(truth: pa.ChunkedArray, task: LearningTask) -> pa.ChunkedArray:
 
 def _encoded(truth: pa.ChunkedArray, labels: list[Label] | None) -> tuple[list[Label], npt.NDArray[np.int64]]:
     values = truth.to_pylist()
+    if labels is not None and all(isinstance(label, str) for label in labels):  # digits only, in these rows
+        values = [class_name(value) for value in values]
     found = sorted(set(values))
     if long := [label for label in found if isinstance(label, str) and len(label) > _LONGEST_LABEL]:
         raise TaskFailure(

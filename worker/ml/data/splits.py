@@ -56,8 +56,10 @@ def need_members(rows: Rows, least: int, *, stratified: bool) -> None:
         return
     counts = np.bincount(rows.target, minlength=len(rows.labels))
     if np.count_nonzero(counts) < 2:  # noqa: PLR2004 - one class is nothing to tell apart
+        only = rows.labels[int(np.argmax(counts))]
         raise _too_few(
-            "All rows have the same class.", remedy="Choose another target, or provide rows of at least two classes."
+            f"All {len(rows.target)} rows have the class {only!r}; a model needs rows of at least two classes.",
+            remedy="Choose another target, or provide rows of another class: the rows of this class alone say nothing.",
         )
     if stratified and (smallest := counts[counts > 0].min()) < least:
         label = rows.labels[int(np.flatnonzero(counts == smallest)[0])]

@@ -42,7 +42,7 @@ def learn_recipe(dataset: Path, features: FeatureSpec, target: str | None, *, li
 
     Raises `TaskFailure`: ``dataset_too_large``, ``too_many_features``, ``fit_failed``, and those of `input_columns`.
     """
-    inputs = input_columns(schema_of(dataset), features, target)
+    inputs = input_columns(dataset, features, target)
     need_memory(dataset, inputs, limit_bytes=limit_bytes)
     about = RecipeAbout(inputs=inputs, target=target)
     transformer = make_recipe(inputs, seed=about.seed)
@@ -63,7 +63,7 @@ def write_features(
     `source`, the dataset's uri, is stored in the file. Raises `TaskFailure` (``columns_do_not_fit``).
     """
     about, schema = recipe.about, schema_of(dataset)
-    need_fit(schema, about.inputs)
+    need_fit(dataset, about.inputs)
     targets = [about.target] if about.target is not None and about.target in schema.names else []
     names = feature_names(recipe.transformer, taken=targets)
     fields = [*(pa.field(name, pa.float64()) for name in names), *(schema.field(name) for name in targets)]

@@ -28,7 +28,7 @@ _PARTS = 20
 def make_estimator(spec: AnyEstimator, task: LearningTask, *, seed: int) -> Any:
     """Return the unfitted estimator of `spec`, with `seed` for its random draws.
 
-    Estimators that grow (trees, iterations) use a warm start, to be fitted in parts; the model is the same.
+    Forests use a warm start, to be fitted in parts; the model is the same. Boosting keeps it, as stored models have it.
     """
     options = spec.model_dump(exclude={"kind"})
     classifies = task == "classification"
@@ -59,28 +59,24 @@ def make_baseline(task: LearningTask) -> Any:
 
 @dataclass(frozen=True)
 class Growth:
-    """How an estimator is fitted in parts: `parameter` grows to `total`, by `least` or a twentieth at a time."""
+    """What an estimator grows to while it is fitted: `total` of `unit`, the value of `parameter`."""
 
     parameter: str
     total: int
     unit: str
-    least: int
 
     def sizes(self) -> list[int]:
-        """Return the size after each part; the last is `total`."""
-        parts = max(1, min(_PARTS, self.total // self.least))
+        """Return the size after each of at most twenty parts; the last is `total`."""
+        parts = min(_PARTS, self.total)
         return [round(self.total * part / parts) for part in range(1, parts + 1)]
 
 
 def growth(spec: AnyEstimator) -> Growth | None:
-    """Return how `spec` grows; None if it is fitted at once.
-
-    Boosting bins its rows again in each part: with 25 iterations per part that costs little.
-    """
+    """Return how `spec` grows; None if nothing is to be seen of it."""
     if isinstance(spec, typed.RandomForest):
-        return Growth("n_estimators", spec.n_estimators, "trees", least=1)
+        return Growth("n_estimators", spec.n_estimators, "trees")
     if isinstance(spec, typed.HistGradientBoosting):
-        return Growth("max_iter", spec.max_iter, "iterations", least=25)
+        return Growth("max_iter", spec.max_iter, "iterations")
     return None
 
 

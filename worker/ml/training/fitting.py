@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ import numpy as np
 from sklearn.utils.class_weight import compute_sample_weight
 
 from shared.errors import TaskFailure
+from shared.jobs.ml.estimators import HistGradientBoosting
+from worker.ml.data.rows import class_name
 from worker.ml.features.recipe import fit_failed, fit_recipe
 from worker.ml.model.estimators import growth, make_baseline
 from worker.ml.model.pipeline import Fitted, unfitted
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     Report = Callable[[float, float, str], None]
 
 _MOST_NOTES = 20
+_COUNTED: dict[str, Any] = {"scoring": None, "n_iter_no_change": None, "validation_fraction": None}
 
 
 @dataclass
@@ -93,15 +97,28 @@ def sample_weights(
         return None
     if isinstance(class_weights, str):
         return np.asarray(compute_sample_weight(class_weights, target), dtype=np.float64)
-    names = [str(label) for label in labels]
-    if strange := sorted(set(class_weights) - set(names)):
+    names = [class_name(label) for label in labels]
+    given = {_known(key, names, labels): weight for key, weight in class_weights.items()}
+    if strange := sorted(given.keys() - set(names)):
         raise TaskFailure(
             "unknown_class",
             f"class_weights: the target has no class {strange[0]!r}; it has {', '.join(map(repr, names[:20]))}.",
             remedy="Use class names exactly as in the data.",
         )
-    per_class = np.array([class_weights.get(name, 1.0) for name in names], dtype=np.float64)
+    per_class = np.array([given.get(name, 1.0) for name in names], dtype=np.float64)
     return np.asarray(per_class[target])
+
+
+def _known(key: str, names: list[str], labels: list[Label]) -> str:
+    """Return the name of the class that `key` means: `1.0` is the number 1, and `True` the truth value."""
+    if key in names or isinstance(labels[0], str):
+        return key
+    if isinstance(labels[0], bool):
+        return key.lower()
+    try:
+        return f"{float(key):.0f}" if float(key).is_integer() else key
+    except ValueError:
+        return key
 
 
 def _grow(
@@ -117,8 +134,34 @@ def _grow(
         estimator.fit(features, target, **weighted)
         meter.advance(1)
         return
+    if isinstance(meter.estimator, HistGradientBoosting):
+        _boost(estimator, features, target, weighted, meter)
+        return
     grown = 0
     for size in grows.sizes():
         estimator.set_params(**{grows.parameter: size}).fit(features, target, **weighted)
         meter.advance(size - grown)
         grown = size
+
+
+def _boost(
+    estimator: Any, features: npt.NDArray[np.float64], target: npt.NDArray[Any], weighted: dict[str, Any], meter: Meter
+) -> None:
+    """Fit at once: each part would bin all rows again, which with weights takes many times the fitting itself.
+
+    scikit-learn calls the score of early stopping after each iteration, and before the first. The score counts them,
+    and never gets worse, so that nothing stops early.
+    """
+    calls = itertools.count()
+
+    def count(*_: Any, **__: Any) -> float:
+        if next(calls):
+            meter.advance(1)
+        return 0.0
+
+    stated = {name: estimator.get_params()[name] for name in ("early_stopping", *_COUNTED)}
+    counted = {**_COUNTED, "scoring": count, "n_iter_no_change": estimator.max_iter + 1}
+    estimator.set_params(early_stopping=True, **counted).fit(features, target, **weighted)
+    # The model file is the same as without: skops refuses a function.
+    estimator.set_params(**stated)._scorer = None  # noqa: SLF001 - there is no other way to forget the function
+    estimator.do_early_stopping_, estimator.train_score_ = False, np.array([])

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from worker.ml.data.rows import Rows
+
 _MOST_NAMED = 30
 _MOST_ROWS = 500
 _SHUFFLES = 3
@@ -25,52 +27,68 @@ _MANY_COLUMNS = 100  # beyond this number each is shuffled once
 _BLOCK_BYTES = 8 * 1024**2
 
 
-def importances(
-    model: Any, frame: pd.DataFrame, target: npt.NDArray[Any], *, classes: bool, seed: int
-) -> list[Importance]:
-    """Return the most important columns in descending order, computed on the first 500 rows of `frame`.
+class Shuffling:
+    """What models say of rows that they were not trained on, with each column shuffled in turn.
 
-    The loss is in accuracy (if `classes`) or R². Each column is shuffled up to three times by NumPy's default generator
-    of `seed`; shuffled copies are predicted many at a time. With fewer than two rows the list is empty.
+    At most 500 of the judged rows are drawn, at random by the seed, so that the order of a file does not matter. With
+    several folds, each row is predicted by the model that has not seen it, and the shuffled values are those of all.
     """
-    frame, target = frame.iloc[:_MOST_ROWS], target[:_MOST_ROWS]
-    row_count, column_count = frame.shape
-    if row_count < 2:  # noqa: PLR2004 - see above
-        return []
-    repeats = _SHUFFLES if column_count <= _MANY_COLUMNS else 1
-    whole = _score(target, model.predict(frame), classes=classes)
-    losses = np.empty(column_count * repeats)
-    for first, answers in _shuffled_answers(model, frame, repeats, seed):
-        for index, answer in enumerate(answers):
-            losses[first + index] = whole - _score(target, answer, classes=classes)
-    by_column = losses.reshape(column_count, repeats)
-    order = np.argsort(-by_column.mean(axis=1), kind="stable")[:_MOST_NAMED]
-    return [
-        Importance(
-            column=str(frame.columns[column])[:300],
-            importance=float(by_column[column].mean()),
-            deviation=float(by_column[column].std()),
-        )
-        for column in order
-    ]
 
+    def __init__(self, rows: Rows, judged: npt.NDArray[np.int64], *, seed: int) -> None:
+        """Draw from the rows `judged`. Each column is shuffled up to three times by the default generator of `seed`."""
+        if len(judged) > _MOST_ROWS:
+            judged = np.random.default_rng([seed, 1]).choice(judged, _MOST_ROWS, replace=False)
+        self._drawn = judged
+        self._frame, self._target = rows.frame.iloc[judged], rows.target[judged]
+        self._classes = rows.labels is not None
+        random, names = np.random.default_rng(seed), self._frame.columns
+        self._repeats = _SHUFFLES if len(names) <= _MANY_COLUMNS else 1
+        self._shuffles = [(name, random.permutation(len(judged))) for name in names for _ in range(self._repeats)]
+        self._whole = np.empty_like(self._target)
+        self._shuffled = np.empty((len(self._shuffles), len(judged)), dtype=self._target.dtype)
 
-def _shuffled_answers(
-    model: Any, frame: pd.DataFrame, repeats: int, seed: int
-) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield predictions of shuffled copies, ``(n_copies, n_rows)``, with the number of the first copy."""
-    random, row_count = np.random.default_rng(seed), len(frame)
-    held = {name: frame[name].to_numpy() for name in frame.columns}
-    shuffles = [(name, random.permutation(row_count)) for name in frame.columns for _ in range(repeats)]
-    at_once = max(1, _BLOCK_BYTES // (8 * frame.size))
-    for first in range(0, len(shuffles), at_once):
-        block = shuffles[first : first + at_once]
-        copies = {name: np.tile(values, len(block)) for name, values in held.items()}
-        for index, (name, order) in enumerate(block):
-            copies[name][index * row_count : (index + 1) * row_count] = held[name][order]
-        shuffled = pd.DataFrame({name: pd.Series(values, dtype=frame[name].dtype) for name, values in copies.items()})
-        yield first, np.asarray(model.predict(shuffled)).reshape(len(block), row_count)
+    def predict(self, model: Any, test: npt.NDArray[np.int64]) -> None:
+        """Take the predictions of `model` for those of the drawn rows that are among `test`."""
+        here = np.flatnonzero(np.isin(self._drawn, test))
+        if len(here) == 0:
+            return
+        self._whole[here] = model.predict(self._frame.iloc[here])
+        for first, answers in self._answers(model, here):
+            self._shuffled[first : first + len(answers), here] = answers
 
+    def importances(self) -> list[Importance]:
+        """Return the most important columns in descending order, once all rows are predicted.
 
-def _score(target: npt.NDArray[Any], answers: npt.NDArray[Any], *, classes: bool) -> float:
-    return float(np.mean(target == answers) if classes else r2_score(target, answers))
+        The loss is in accuracy or R². With fewer than two rows the list is empty.
+        """
+        if len(self._drawn) < 2:  # noqa: PLR2004 - see above
+            return []
+        whole = self._score(self._whole)
+        losses = np.array([whole - self._score(answers) for answers in self._shuffled])
+        by_column = losses.reshape(-1, self._repeats)
+        order = np.argsort(-by_column.mean(axis=1), kind="stable")[:_MOST_NAMED]
+        return [
+            Importance(
+                column=str(self._frame.columns[column])[:300],
+                importance=float(by_column[column].mean()),
+                deviation=float(by_column[column].std()),
+            )
+            for column in order
+        ]
+
+    def _answers(self, model: Any, here: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Yield predictions of shuffled copies, ``(n_copies, n_rows)``, with the number of the first copy."""
+        held = {name: self._frame[name].to_numpy() for name in self._frame.columns}
+        row_count, at_once = len(here), max(1, _BLOCK_BYTES // (8 * len(here) * len(held)))
+        for first in range(0, len(self._shuffles), at_once):
+            block = self._shuffles[first : first + at_once]
+            copies = {name: np.tile(values[here], len(block)) for name, values in held.items()}
+            for index, (name, order) in enumerate(block):
+                copies[name][index * row_count : (index + 1) * row_count] = held[name][order[here]]
+            shuffled = pd.DataFrame(
+                {name: pd.Series(values, dtype=self._frame[name].dtype) for name, values in copies.items()}
+            )
+            yield first, np.asarray(model.predict(shuffled)).reshape(len(block), row_count)
+
+    def _score(self, answers: npt.NDArray[Any]) -> float:
+        return float(np.mean(self._target == answers) if self._classes else r2_score(self._target, answers))

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from shared.errors import TaskFailure
 from worker.ml.data.columns import need_fit
 from worker.ml.data.frames import frame_of
-from worker.ml.data.rows import batches
+from worker.ml.data.rows import batches, class_name
 from worker.ml.training.scoring import predicted
 from worker.tables.parquet.columns import need_distinct, unknown_column
 from worker.tables.parquet.staging import ParquetSink, schema_of
@@ -38,6 +38,7 @@ class PredictionSummary:
     """Counts of the predictions written."""
 
     row_count: int = 0
+    probabilities: dict[str, str] | None = None
     per_class: Counter[str] = field(default_factory=Counter)
     total: float = 0.0
     minimum: float | None = None
@@ -52,7 +53,7 @@ class PredictionSummary:
         self.row_count += len(answers)
         if labels is not None:
             counts = np.bincount(answers, minlength=len(labels))
-            self.per_class.update({str(label): int(count) for label, count in zip(labels, counts, strict=True)})
+            self.per_class.update({class_name(label): int(count) for label, count in zip(labels, counts, strict=True)})
         elif len(answers):
             self.total += float(answers.sum())
             self.minimum = float(min(answers.min(), np.inf if self.minimum is None else self.minimum))
@@ -74,13 +75,15 @@ def predict(
     ``columns_do_not_fit``, ``unknown_column``, ``duplicate_column``.
     """
     schema = schema_of(dataset)
-    need_fit(schema, about.inputs)
+    need_fit(dataset, about.inputs)
     for name in spec.keep_columns:
         if name not in schema.names:
             raise unknown_column(name, dict.fromkeys(schema.names, ""), "keep_columns")
     chances = spec.probabilities and about.labels is not None and hasattr(fitted.pipeline, "predict_proba")
     target = _output_schema(schema, about, spec.keep_columns, with_chances=chances)
     total, summary = pq.read_metadata(dataset).num_rows, PredictionSummary()
+    if chances and about.labels is not None:
+        summary.probabilities = dict(zip(map(class_name, about.labels), chance_names(about.labels), strict=True))
     needed = list(dict.fromkeys([*spec.keep_columns, *(column.name for column in about.inputs)]))
     most_rows = max(1, _BATCH_BYTES // (8 * max(1, about.feature_count)))
     with ParquetSink(output, target) as sink:
@@ -100,14 +103,14 @@ def _output_schema(schema: pa.Schema, about: ModelAbout, keep: list[str], *, wit
     fields = [schema.field(name) for name in keep]
     fields.append(pa.field("prediction", answer))
     if with_chances:
-        fields += [pa.field(name, pa.float64()) for name in _chance_names(labels or [])]
+        fields += [pa.field(name, pa.float64()) for name in chance_names(labels or [])]
     need_distinct([one.name for one in fields], "keep_columns and the predictions")
     return pa.schema(fields)
 
 
-def _chance_names(labels: list[Label]) -> list[str]:
+def chance_names(labels: list[Label]) -> list[str]:
     """Return the columns of the probabilities; with the class's number where names differ only by case."""
-    names = [f"probability_{str(label)[:200]}" for label in labels]
+    names = [f"probability_{class_name(label)[:200]}" for label in labels]
     counts = Counter(name.casefold() for name in names)
     return [f"{name}#{index}" if counts[name.casefold()] > 1 else name for index, name in enumerate(names)]
 

@@ -11,8 +11,9 @@ import numpy as np
 from shared.jobs.ml.kinds import CrossValidation
 from shared.jobs.ml.results import FoldScores, Timings, TrainingSummary
 from worker.ml.data.splits import folds, held_out
+from worker.ml.training import findings
 from worker.ml.training.fitting import Meter, Notes, fit
-from worker.ml.training.importances import importances
+from worker.ml.training.importances import Shuffling
 from worker.ml.training.scoring import Predicted, evaluation, predicted, scores
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from shared.jobs.ml.kinds import HoldOut, TrainSpec
-    from shared.jobs.ml.results import Evaluation, Importance, Label
+    from shared.jobs.ml.results import Evaluation, Finding, Importance, Label
     from worker.ml.data.columns import InputColumn
     from worker.ml.data.rows import Rows
     from worker.ml.model.pipeline import Fitted
@@ -68,6 +69,8 @@ class Training:
     spec: TrainSpec
     report: Report
     load_s: float
+    unused: dict[str, str] = field(default_factory=dict)
+    """Columns that were left out though nobody asked for it, with their types."""
 
     def run(self) -> Trained:
         """Fit and evaluate, on held-out rows or by cross-validation. Raises `TaskFailure`."""
@@ -76,19 +79,21 @@ class Training:
 
     def _held_out(self, how: HoldOut) -> Trained:
         train, test = held_out(self.rows, how, seed=self.spec.seed)
-        notes, clock = Notes(), _Clock()
+        notes, clock, parts = Notes(), _Clock(), [(train, test)]
         with notes.taken():
             fitted = fit(self.inputs, self.spec, self.rows, train, Meter(self.spec.estimator, 1, self.report))
             clock.fit_s = clock.lap()
             model, baseline = self._predictions(fitted, test)
             judged = self._evaluation(model, baseline, test)
-            mattering = self._importances(fitted, test)
+            shuffling = Shuffling(self.rows, test, seed=self.spec.seed)
+            shuffling.predict(fitted.pipeline, test)
         clock.evaluate_s = clock.lap()
         summary = self._summary(
+            findings=self._findings(judged, parts),
             fitted=fitted,
             judged=judged,
             per_fold=[],
-            importances=mattering,
+            importances=shuffling.importances(),
             train_row_count=len(train),
             notes=notes,
             clock=clock,
@@ -101,27 +106,29 @@ class Training:
         meter = Meter(self.spec.estimator, how.folds + 1, self.report)
         per_fold: list[FoldScores] = []
         parts: list[tuple[Indices, Predicted, Predicted]] = []
+        cut = folds(rows, how, seed=self.spec.seed)
+        shuffling = Shuffling(rows, np.arange(len(rows.target)), seed=self.spec.seed)
         with notes.taken():
-            for train, test in folds(rows, how, seed=self.spec.seed):
+            for train, test in cut:
                 fitted = fit(self.inputs, self.spec, rows, train, meter)
                 clock.fit_s += clock.lap()
                 model, baseline = self._predictions(fitted, test)
                 found = scores(rows.target[test], model, rows.labels)
                 per_fold.append(FoldScores(fold=len(per_fold), row_count=len(test), scores=found))
                 parts.append((test, model, baseline))
+                shuffling.predict(fitted.pipeline, test)
                 clock.evaluate_s += clock.lap()
-            mattering = self._importances(fitted, test)
-            clock.evaluate_s += clock.lap()
             final = fit(self.inputs, self.spec, rows, np.arange(len(rows.target)), meter)
             clock.fit_s += clock.lap()
         order = np.concatenate([test for test, _, _ in parts])
         predictions = _joined([part[1] for part in parts])
         judged = self._evaluation(predictions, _joined([part[2] for part in parts]), order)
         summary = self._summary(
+            findings=self._findings(judged, cut),
             fitted=final,
             judged=judged,
             per_fold=per_fold,
-            importances=mattering,
+            importances=shuffling.importances(),
             train_row_count=len(rows.target),
             notes=notes,
             clock=clock,
@@ -135,13 +142,18 @@ class Training:
     def _evaluation(self, model: Predicted, baseline: Predicted, test: Indices) -> Evaluation:
         return evaluation(self.rows.target[test], model, baseline, self.rows.labels)
 
-    def _importances(self, fitted: Fitted, test: Indices) -> list[Importance]:
-        classes, frame = self.rows.labels is not None, self.rows.frame.iloc[test]
-        return importances(fitted.pipeline, frame, self.rows.target[test], classes=classes, seed=self.spec.seed)
+    def _findings(self, judged: Evaluation, parts: Sequence[tuple[Indices, Indices]]) -> list[Finding]:
+        return [
+            *findings.of_scores(judged),
+            *findings.of_columns(self.rows, self.inputs),
+            *findings.of_split(self.rows, parts),
+            *findings.of_unused(self.unused),
+        ]
 
     def _summary(
         self,
         *,
+        findings: list[Finding],
         fitted: Fitted,
         judged: Evaluation,
         per_fold: list[FoldScores],
@@ -163,6 +175,7 @@ class Training:
             class_counts=self.rows.class_counts(),
             seed=self.spec.seed,
             notes=notes.texts,
+            findings=findings,
             timings=Timings(load_s=self.load_s, fit_s=clock.fit_s, evaluate_s=clock.evaluate_s),
         )
 

@@ -198,7 +198,8 @@ def empty_columns(path: Path) -> set[str]:
             if column.path_in_schema in typeless:
                 continue
             if column.statistics is None or column.statistics.null_count < group.num_rows:
-                empty.discard(column.path_in_schema.split(".")[0])
+                parts = column.path_in_schema.split(".")  # a dot is in a name, too, or leads into a nested column
+                empty.difference_update(".".join(parts[: end + 1]) for end in range(len(parts)))
     return empty
 
 

@@ -105,6 +105,7 @@ def test_the_limits_are_those_of_the_data(tmp_path: Path) -> None:
     spec: dict[str, Any] = {"task": "classification", "target": "species"}
     page, _ = card(tmp_path, frame, **spec, estimator={"kind": "dummy"})
     for said in (
+        "Read this first",
         "rows were judged",
         "not better than the baseline",
         "which it can hardly know: virginica",
@@ -118,7 +119,7 @@ def test_the_limits_are_those_of_the_data(tmp_path: Path) -> None:
         estimator={"kind": "k_neighbors"},
         validation={"kind": "cross_validation", "folds": 3},
     )
-    for said in ("rows were judged", "not better than the baseline", "hardly know", "differ much"):
+    for said in ("Read this first", "rows were judged", "not better than the baseline", "hardly know", "differ much"):
         assert said not in good
 
 

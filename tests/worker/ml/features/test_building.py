@@ -184,11 +184,12 @@ def test_columns_of_any_arrow_type_give_the_same_features(tmp_path: Path) -> Non
     values: dict[str, list[Any]] = {"n": [1, 2, None], "c": ["a", None, "b"], "d": [day, None, day]}
     plain = {"n": pa.int64(), "c": pa.string(), "d": pa.date32()}
     for name, kinds in types.items():
-        expected = build(tmp_path, pa.table({name: pa.array(values[name]).cast(plain[name])}))
+        spec = {"features": {"columns": {"d": {"kind": "date"}}}} if name == "d" else {}  # with the hour by default
+        expected = build(tmp_path, pa.table({name: pa.array(values[name]).cast(plain[name])}), **spec)
         for kind in kinds:
             column = pa.array(values[name]).cast(plain[name])
             column = column.dictionary_encode() if pa.types.is_dictionary(kind) else column.cast(kind)
-            found = build(tmp_path, pa.table({name: column}))
+            found = build(tmp_path, pa.table({name: column}), **spec)
             pd.testing.assert_frame_equal(fetched(tmp_path, found.dataset.uri), fetched(tmp_path, expected.dataset.uri))
 
 
@@ -234,3 +235,35 @@ def test_too_many_features_and_empty_vocabularies_are_refused(tmp_path: Path) ->
     empty = pa.table({"t": ["a", "b", "."]})
     with pytest.raises(TaskFailure, match="vocabulary"):
         build(tmp_path, empty, features={"columns": {"t": {"kind": "text"}}})
+
+
+def test_times_and_durations_are_features(tmp_path: Path) -> None:
+    """A time of day has hour and minute, a timestamp its hour too, a duration its seconds."""
+    at = dt.datetime(2026, 3, 1, 13, 45)  # noqa: DTZ001 - without a zone
+    table = pa.table(
+        {"opens": [dt.time(9, 30), None, dt.time(17, 5)], "at": [at, at, None], "took": [dt.timedelta(seconds=1.5)] * 3}
+    )
+    result = build(tmp_path, table)
+    assert result.roles == {"opens": "date", "at": "date", "took": "number"}
+    names = ["opens: hour", "opens: minute", "at: year", "at: month", "at: day", "at: weekday", "at: hour", "took"]
+    assert [one.name for one in result.dataset.columns] == names
+    columns = {"opens": {"kind": "date", "scale": "none"}, "took": {"kind": "number", "scale": "none"}}
+    told = fetched(tmp_path, build(tmp_path, table, features={"columns": columns, "others": "drop"}).dataset.uri)
+    assert told.to_dict("list") == {"opens: hour": [9, 13, 17], "opens: minute": [30, 17.5, 5], "took": [1.5] * 3}
+    with pytest.raises(TaskFailure, match="'opens' is a time of day, which has no year"):
+        build(tmp_path, table, **only("opens", kind="date", parts=["year", "hour"]))
+
+
+def test_a_column_without_any_value_takes_every_role(tmp_path: Path) -> None:
+    """It has no type, whatever the file says; where no role is named, no feature is made of it."""
+    roles: list[dict[str, Any]] = [
+        {"kind": "number"}, {"kind": "category"}, {"kind": "category", "impute": "most_frequent"}, {"kind": "date"},
+        {"kind": "ordinal"}, {"kind": "text", "method": "hashing", "max_features": 2},
+    ]  # fmt: skip
+    for kind in (pa.null(), pa.string(), pa.float64(), pa.date32()):
+        table = pa.table({"empty": pa.nulls(4, kind), "a.b": [1, 2, 3, 4]})
+        result = build(tmp_path, table)
+        assert (result.roles, result.dropped) == ({"a.b": "number"}, ["empty"])
+        for role in roles:
+            made = build(tmp_path, table, **only("empty", **role))
+            assert not fetched(tmp_path, made.dataset.uri).isna().to_numpy().any()

@@ -132,8 +132,8 @@ def test_every_estimator_and_role_survives_its_file(
     table = pa.Table.from_pandas(iris().assign(**OF_EVERY_ROLE))
     job = {"task": task, "target": target, "estimator": estimator, "features": EVERY_ROLE, "dataset": NOWHERE}
     spec = TrainModel.model_validate(job)
-    inputs = input_columns(table.schema, spec.features or FeatureSpec(), target)
     pq.write_table(table, tmp_path / "table")
+    inputs = input_columns(tmp_path / "table", spec.features or FeatureSpec(), target)
     rows = read_rows(tmp_path / "table", inputs, target, task)
     with Notes().taken():  # twenty iterations are too few to converge
         fitted = fit(inputs, spec, rows, np.arange(0, 150, 2), Meter(spec.estimator, 1, lambda *_: None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -181,3 +182,89 @@ def test_a_prediction_beyond_all_numbers_is_refused(folder: Path) -> None:
             predict(folder, model, pd.DataFrame({"x": [1.0, x]}))
         assert failure.value.code == "predict_failed"
         assert said in failure.value.message
+
+
+INCOMES = pa.table(
+    {
+        "id": [f"{row}" if row % 3 else f"A{row}" for row in range(60)],
+        "code": [["10", "20", "x1"][row % 3] for row in range(60)],
+        "area": [[10, 20, 30][row % 3] for row in range(60)],
+        "income": [1_000.0 * (row % 7) for row in range(60)],
+        "born": [dt.date(1980 + row % 5, 1, 1) for row in range(60)],
+        "price": [float([5, 9, 1][row % 3]) for row in range(60)],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def priced(folder: Path) -> str:
+    """Train a model that knows the price by the code, or by the area, and return its uri."""
+    columns = {"code": {"kind": "category"}, "area": {"kind": "category"}, "born": {"kind": "date"}}
+    spec = {"task": "regression", "target": "price", "features": {"drop": ["id"], "columns": columns}}
+    job = {**spec, "dataset": stored(folder, INCOMES), "estimator": {"kind": "linear_regression", "alpha": 1e-6}}
+    return tasks.train_model(TrainModel.model_validate(job), new_run(folder)).model.uri
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"income": pa.nulls(3)},
+        {"income": pa.nulls(3, pa.string())},
+        {"born": pa.nulls(3)},
+        {"born": pa.nulls(3, pa.float64())},
+        {"income": pa.array([0, 1_000, 2_000])},
+        {"area": pa.array(["10", "20", "30"])},
+        {"area": pa.array([10.0, 20.0, 30.0])},
+    ],
+    ids=str,
+)
+def test_a_batch_whose_columns_look_different_is_predicted_as_the_recipe_says(
+    folder: Path, priced: str, changed: dict[str, pa.Array]
+) -> None:
+    """A column without any value is missing values; the reader's type of codes follows from those of the batch."""
+    rows = INCOMES.slice(0, 3)
+    for name, values in changed.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), name, values)
+    found = fetched(folder, predict(folder, priced, rows).dataset.uri)
+    assert found["prediction"].tolist() == pytest.approx([5, 9, 1], abs=0.6)
+
+
+def test_codes_of_digits_only_are_the_categories_of_training(folder: Path, priced: str) -> None:
+    """One row of the file, or those with a numeric code, are read as numbers; the categories are the same."""
+    everything = fetched(folder, predict(folder, priced, INCOMES).dataset.uri)["prediction"].tolist()
+    for rows in ([0], [1], [0, 1, 3, 4]):
+        batch = INCOMES.take(rows)
+        codes = pa.array([int(code) for code in batch.column("code").to_pylist()])
+        batch = batch.set_column(1, "code", codes)
+        found = fetched(folder, predict(folder, priced, batch).dataset.uri)
+        assert found["prediction"].tolist() == pytest.approx([everything[row] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("area", [10.5, 20.0, 30.0], "'area' has numbers with a fraction"),
+        ("code", [1.5, 2.5, 3.5], "'code' is double, but was string"),
+        ("income", ["a", "b", None], "'income' is string, but was float"),
+    ],
+)
+def test_other_types_are_refused_by_name(folder: Path, priced: str, name: str, values: list[Any], said: str) -> None:
+    """What was spelled in another way than training saw would be another category, without a word."""
+    rows = INCOMES.slice(0, 3)
+    with pytest.raises(TaskFailure, match=said):
+        predict(folder, priced, rows.set_column(rows.schema.get_field_index(name), name, pa.array(values)))
+
+
+def test_a_target_of_digits_only_is_evaluated_as_the_classes_that_it_was(folder: Path) -> None:
+    """The rows of two classes are read as numbers, though the third is a text."""
+    frame = iris().assign(
+        species=lambda flowers: flowers["species"].map({"setosa": "1", "versicolor": "2"}).fillna("x")
+    )
+    params = {"task": "classification", "target": "species", "estimator": {"kind": "k_neighbors"}}
+    job = TrainModel.model_validate({"dataset": stored(folder, frame), **params, "features": {"drop": ["id"]}})
+    model = tasks.train_model(job, new_run(folder)).model.uri
+    digits = frame[frame["species"] != "x"].astype({"species": "int64"})
+    judged = tasks.evaluate_model(EvaluateModel(model=model, dataset=stored(folder, digits)), new_run(folder))
+    accuracy = judged.evaluation.scores["accuracy"]
+    assert accuracy is not None
+    assert accuracy > 0.95

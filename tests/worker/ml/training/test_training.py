@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn import metrics
 from sklearn.dummy import DummyClassifier
@@ -25,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 from shared.errors import TaskFailure
-from shared.jobs.ml.kinds import TrainModel
+from shared.jobs.ml.kinds import EvaluateModel, PredictBatch, TrainModel
 from shared.storage import sha256_of
 from tests.support.ml_runs import cancer, diabetes, fetched, iris, new_run, stored
 from worker.ml import tasks
@@ -122,7 +124,7 @@ def test_a_classifier_scores_as_scikit_learn_called_directly(
     most = y_train.mode()[0]
     assert evaluation.baseline["accuracy"] == pytest.approx((y_test == most).mean())
     assert (result.summary.train_row_count, evaluation.row_count) == (len(x_train), len(x_test))
-    assert result.summary.class_counts == {"False": 212, "True": 357}
+    assert result.summary.class_counts == {"false": 212, "true": 357}
 
 
 @pytest.mark.parametrize(
@@ -190,13 +192,66 @@ def test_balanced_class_weights_are_those_of_scikit_learn(tmp_path: Path) -> Non
     frame = cancer()
     x_train, x_test, y_train, y_test = split(frame, "benign")
     estimator = {"kind": "random_forest", "n_estimators": 7, "max_depth": 3}
-    for given, own in (("balanced", "balanced"), ({"True": 5.0}, {False: 1.0, True: 5.0})):
+    for given, own in (("balanced", "balanced"), ({"true": 5.0}, {False: 1.0, True: 5.0})):
         result = train(tmp_path, frame, **CANCER, estimator=estimator, class_weights=given)
         direct = RandomForestClassifier(7, max_depth=3, random_state=0, class_weight=own)
         answers = make_pipeline(StandardScaler(), direct).fit(x_train, y_train).predict(x_test)
         confusion = result.summary.evaluation.confusion
         assert confusion is not None
         assert confusion.counts == metrics.confusion_matrix(y_test, answers).tolist()
+
+
+@pytest.mark.parametrize("weights", [None, "balanced", {"true": 3.0}])
+def test_boosting_is_fitted_once_whatever_is_told_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Any
+) -> None:
+    """Rows are binned once, which takes most of the time with weights, and the model is scikit-learn's."""
+    frame, fits = cancer(), []
+    fit = HistGradientBoostingClassifier.fit
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        fits.append(self)
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(HistGradientBoostingClassifier, "fit", counted)
+    spec = {"estimator": {"kind": "hist_gradient_boosting", "max_iter": 80}, "class_weights": weights}
+    result = train(tmp_path, frame, **CANCER, **spec)
+    assert len(fits) == 1
+    x_train, x_test, y_train, y_test = split(frame, "benign")
+    own = {False: 1.0, True: 3.0} if isinstance(weights, dict) else weights
+    direct = HistGradientBoostingClassifier(max_iter=80, early_stopping=False, random_state=0, class_weight=own)
+    chances = make_pipeline(StandardScaler(), direct).fit(x_train, y_train).predict_proba(x_test)
+    assert result.summary.evaluation.scores["log_loss"] == pytest.approx(metrics.log_loss(y_test, chances))
+
+
+@pytest.mark.parametrize(
+    ("target", "weights", "counts"),
+    [
+        ([0.0, 1.0, None], {"1.0": 2.0}, {"0": 30, "1": 30}),
+        ([0.0, 1.0, float("nan")], {"1": 2.0}, {"0": 30, "1": 30}),
+        ([True, False, None], {"true": 2.0}, {"false": 30, "true": 30}),
+        ([Decimal("0.00"), Decimal("1.00"), None], {"1": 2.0}, {"0": 30, "1": 30}),
+        (["true", "True", None], {"True": 2.0}, {"True": 30, "true": 30}),
+    ],
+)
+def test_classes_are_what_they_mean(
+    tmp_path: Path, target: list[Any], weights: dict[str, float], counts: dict[str, int]
+) -> None:
+    """Whole numbers and truth values are classes, however they are stored, and go by the same name everywhere."""
+    table = pa.table({"x": pa.array(range(90)), "y": pa.array(target * 30)})
+    job = {"task": "classification", "target": "y", "estimator": {"kind": "random_forest", "n_estimators": 2}}
+    spec = TrainModel.model_validate({**job, "dataset": stored(tmp_path, table), "class_weights": weights})
+    result = tasks.train_model(spec, new_run(tmp_path))
+    assert (result.summary.class_counts, result.summary.dropped_row_count) == (counts, 30)
+    predict = PredictBatch(model=result.model.uri, dataset=stored(tmp_path, table.select(["x"])))
+    predicted = tasks.predict_batch(predict, new_run(tmp_path))
+    assert predicted.class_counts is not None
+    assert predicted.class_counts.keys() == counts.keys()
+    assert predicted.probabilities is not None
+    assert predicted.probabilities.keys() == counts.keys()
+    columns = [one.name for one in predicted.dataset.columns]
+    assert columns == ["prediction", *predicted.probabilities.values()]
+    tasks.evaluate_model(EvaluateModel(model=result.model.uri, dataset=stored(tmp_path, table)), new_run(tmp_path))
 
 
 def test_importances_are_what_is_lost_when_a_column_is_shuffled(tmp_path: Path) -> None:
@@ -219,7 +274,7 @@ def test_importances_are_what_is_lost_when_a_column_is_shuffled(tmp_path: Path) 
     ("estimator", "validation", "last", "steps"),
     [
         ({"kind": "random_forest", "n_estimators": 40}, {"kind": "hold_out"}, (40, 40, "trees"), 20),
-        ({"kind": "hist_gradient_boosting", "max_iter": 60}, {"kind": "hold_out"}, (60, 60, "iterations"), 2),
+        ({"kind": "hist_gradient_boosting", "max_iter": 60}, {"kind": "hold_out"}, (60, 60, "iterations"), 60),
         ({"kind": "k_neighbors"}, {"kind": "cross_validation", "folds": 3}, (4, 4, "fits"), 4),
     ],
 )
@@ -310,8 +365,15 @@ def test_what_scikit_learn_warns_of_is_told(tmp_path: Path) -> None:
         (iris(), {**IRIS, "target": "specie"}, "unknown_column", "'species'"),
         (iris(), {**IRIS, "features": {"drop": ["idd"]}}, "unknown_column", "'id'"),
         (iris(), {**IRIS, "task": "regression"}, "wrong_column_type", "string"),
-        (diabetes(), {**DIABETES, "task": "classification"}, "wrong_column_type", "double"),
-        (iris().head(50), IRIS, "too_few_rows", "same class"),
+        (
+            diabetes().assign(target=lambda frame: frame["target"] + 0.5),
+            {**DIABETES, "task": "classification"},
+            "wrong_column_type",
+            "not whole",
+        ),
+        (diabetes().assign(target=pd.Timestamp("2026-01-01")), DIABETES, "wrong_column_type", "numbers and truth"),
+        (iris().assign(species=None), IRIS, "no_rows", "species"),
+        (iris().head(50), IRIS, "too_few_rows", "All 50 rows have the class 'setosa'"),
         (iris().assign(species=None).astype({"species": "str"}), IRIS, "no_rows", "species"),
         (iris(), {**IRIS, "class_weights": {"rose": 2.0}, "estimator": {"kind": "svm"}}, "unknown_class", "'rose'"),
         (iris().replace("setosa", "s" * 256), IRIS, "wrong_class", "256 characters"),
