@@ -174,7 +174,7 @@ def _classes(truth: pa.ChunkedArray, target: str) -> pa.ChunkedArray:
     if whole is None:
         raise TaskFailure(
             "wrong_column_type",
-            f"target: {target!r} has numbers that are not whole ({truth.type}); they are no classes.",
+            f"target: {target!r} has numbers that are not whole ({truth.type}), which cannot be classes.",
             remedy="Set the task 'regression', or make classes with etl.transform_data.",
             column=target,
         )

@@ -31,8 +31,8 @@ _LINE = 0.99995  # correlation of a number with the target that no measurement h
 _DISTINCT = 0.95  # share of rows with a text of their own
 _DENSE = 1.1  # span of the numbers of rows, of which some were dropped
 _TWINS = 0.05  # share of judged rows that are trained on, too
-_ERRORS = 2  # standard errors that are no chance
-_VARIED = 50  # values of a column with which equal rows are no coincidence
+_ERRORS = 2  # standard errors of more than chance
+_VARIED = 50  # values of a column with which rows are hardly equal by chance
 
 
 def of_columns(rows: Rows, inputs: Sequence[InputColumn]) -> list[Finding]:
@@ -49,7 +49,7 @@ def of_columns(rows: Rows, inputs: Sequence[InputColumn]) -> list[Finding]:
 
 
 def of_unused(unused: dict[str, str]) -> list[Finding]:
-    """Return that columns were left out without anybody asking for it: those of `unused`, with their Arrow types."""
+    """Return that columns were left out though the job did not drop them: those of `unused`, with their Arrow types."""
     found = []
     for name, kind in list(unused.items())[:_MOST_FINDINGS]:
         why = "has no values" if kind == "null" else f"has the type {kind}, of which no feature is made"

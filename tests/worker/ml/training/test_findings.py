@@ -45,7 +45,7 @@ def flowers(**columns: Any) -> pd.DataFrame:
     ids=["iris", "iris in folds", "diabetes", "cancer"],
 )
 def test_sound_data_has_no_findings(tmp_path: Path, frame: pd.DataFrame, spec: dict[str, Any]) -> None:
-    """Columns that predict well are no copies, and numbers that are measured are no ids."""
+    """Columns that predict well and numbers that are measured are not mistaken for copies and ids."""
     assert findings(tmp_path, frame, spec) == []
 
 
