@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, RootModel, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
@@ -21,6 +22,21 @@ _DESCRIBED = {str, int, float, bool, type(None), list, dict, tuple, set, frozens
 _STEPS_BACK = {"task", "upgrade"}  # see `unless_a_parameter`: kinds had such parameters first
 _A_URI = "artifact://00000000-0000-0000-0000-000000000000/0/file"
 _OWN_CONFIG = ("extra", "strict", "frozen", "allow_inf_nan")
+T = TypeVar("T")
+
+
+def _once(look: Callable[[type[BaseModel]], Iterable[T]]) -> Callable[[type[BaseModel]], Iterable[T]]:
+    """Look at a model once, when all its types are defined: kinds share them, and each start looks at every kind."""
+    seen: WeakKeyDictionary[type[BaseModel], tuple[T, ...]] = WeakKeyDictionary()
+
+    def known(model: type[BaseModel]) -> Iterable[T]:
+        if not model.__pydantic_complete__:
+            return look(model)
+        if model not in seen:
+            seen[model] = tuple(look(model))
+        return seen[model]
+
+    return known
 
 
 def name_faults(contract: type[BaseModel], names: Iterable[str]) -> Iterator[Fault]:
@@ -78,13 +94,18 @@ def result_examples(result: type[BaseModel]) -> Iterator[tuple[type[BaseModel], 
 
 def _field_faults(model: type[BaseModel]) -> Iterator[Fault]:
     for each in _models_from(model):
-        if each.model_computed_fields and each.model_config.get("extra") == "forbid":
-            yield (
-                f"{each.__name__} has a computed field, {next(iter(each.model_computed_fields))!r}: written, not read",
-                "Make it a property without @computed_field.",
-            )
-        for name, field in each.model_fields.items():
-            yield from _faults_of(f"{each.__name__}.{name}", field)
+        yield from _own_field_faults(each)
+
+
+@_once
+def _own_field_faults(model: type[BaseModel]) -> Iterator[Fault]:
+    if model.model_computed_fields and model.model_config.get("extra") == "forbid":
+        yield (
+            f"{model.__name__} has a computed field, {next(iter(model.model_computed_fields))!r}: written, not read",
+            "Make it a property without @computed_field.",
+        )
+    for name, field in model.model_fields.items():
+        yield from _faults_of(f"{model.__name__}.{name}", field)
 
 
 def _faults_of(path: str, field: FieldInfo) -> Iterator[Fault]:
@@ -172,8 +193,7 @@ def _feeding_faults(contract: type[BaseModel]) -> Iterator[Fault]:
 
 def _document_faults(model: type[BaseModel], mode: typing.Literal["validation", "serialization"]) -> Iterator[Fault]:
     for each in _models_from(model):
-        leaves = [leaf for field in each.model_fields.values() for leaf in _leaves(field.annotation)]
-        if any(isinstance(leaf, type) and leaf not in _DESCRIBED and not _is_model(leaf) for leaf in leaves):
+        if any(isinstance(leaf, type) and leaf not in _DESCRIBED and not _is_model(leaf) for leaf in _leaves_in(each)):
             try:
                 each.model_json_schema(mode=mode)  # takes longer than all other checks
             except (PydanticUserError, TypeError, ValueError) as unknown:
@@ -195,11 +215,16 @@ def _models_from(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     seen, ahead = {model}, [model]
     while ahead:
         yield (each := ahead.pop(0))
-        for field in each.model_fields.values():
-            for leaf in _leaves(field.annotation):
-                if _is_model(leaf) and leaf not in seen:
-                    seen.add(leaf)
-                    ahead.append(leaf)
+        for leaf in _leaves_in(each):
+            if _is_model(leaf) and leaf not in seen:
+                seen.add(leaf)
+                ahead.append(leaf)
+
+
+@_once
+def _leaves_in(model: type[BaseModel]) -> Iterator[Any]:
+    for field in model.model_fields.values():
+        yield from _leaves(field.annotation)
 
 
 def _leaves(annotation: Any, inside: frozenset[Any] = frozenset()) -> Iterator[Any]:

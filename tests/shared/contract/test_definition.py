@@ -51,6 +51,36 @@ def define(name: str = "Shout", *, result: type[BaseModel] | None = Shouted, **c
     return type(base)(name, (base,), body, **{k: v for k, v in keywords.items() if v is not ...})
 
 
+def test_what_kinds_share_is_looked_at_once() -> None:
+    """Every start defines every kind, and the steps and expressions of tables are in many."""
+    looks = []
+
+    def look() -> list[str]:
+        looks.append("a default")
+        return ["hi"]
+
+    class Loud(BaseModel):
+        """Part of the results of two kinds."""
+
+        words: list[str] = Field(default_factory=look, description="The words.")
+
+    class One(BaseModel):
+        """A result."""
+
+        loud: Loud = Field(description="All of it.")
+
+    class Other(BaseModel):
+        """Another result."""
+
+        loud: Loud = Field(description="All of it.")
+
+    define(result=One)
+    once = len(looks)
+    assert once > 0
+    define(result=Other)
+    assert len(looks) == once
+
+
 def test_right_definition_has_its_spec() -> None:
     """Queue and family come from the kind; summary and description from the docstring."""
     kind = new_kind()

@@ -52,9 +52,8 @@ def test_jobs_are_found_by_their_state(accept: Callable[..., Any], empty_valkey:
         return {state: [record.id for record in records] for state, (records, _) in lists.items()}
 
     assert with_async(empty_valkey.redis_url, found) == {state: [] for state in State} | {State.QUEUED: [job.id]}
-    assert {Filter(states=(state,)).arguments(1, 1, Keys())["index"] for state in State} == {
-        key("state", s) for s in State
-    }
+    for state in State:
+        assert Filter(states=(state,)).arguments(1, 1, Keys())["indexes"] == [[key("state", state)]]
 
 
 def _quoted_states(tree: ast.AST) -> Iterator[int]:
@@ -76,12 +75,13 @@ def _quoted_states(tree: ast.AST) -> Iterator[int]:
 def test_no_code_quotes_a_state() -> None:
     """Code takes states from the enumeration, so that mypy finds each place of one that changes."""
     files = [path for source in SOURCES for path in sorted((ROOT / source).rglob("*.py"))]
-    read = {str(path.relative_to(ROOT)): ast.parse(path.read_text("utf-8")) for path in files}
+    read = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in files}
+    quoting = re.compile("|".join(f"[\"']{state}[\"']" for state in STEP_STATES))
     assert [
         f"{name}:{line}"
-        for name, tree in read.items()
-        if not name.startswith(OTHER_STATES)
-        for line in _quoted_states(tree)
+        for name, text in read.items()
+        if not name.startswith(OTHER_STATES) and quoting.search(text)  # parsing all files takes seconds
+        for line in _quoted_states(ast.parse(text))
     ] == []
 
 
