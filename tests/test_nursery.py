@@ -13,6 +13,7 @@ import pytest
 
 from shared.contract.families import FAMILIES
 from tests.support.servers import nursery
+from tests.support.servers.services import wait_for
 
 _LOADS = """
 import json, os, sys, threading
@@ -70,6 +71,6 @@ def test_a_fork_is_started_and_ends_like_any_process(
     killed = start("-A", "shared.broker.celery", "events", "--dump", "-b", "redis://127.0.0.1:1")
     with pytest.raises(subprocess.TimeoutExpired):
         killed.wait(0.01)
-    assert os.getsid(killed.pid) == killed.pid
+    wait_for(lambda: os.getsid(killed.pid) == killed.pid, "its session")
     killed.kill()
     assert killed.wait(60) == -signal.SIGKILL
