@@ -23,6 +23,11 @@ class SyncSource(Params):
     query: SqlText | None = Field(
         default=None, description="One SELECT instead of a table, run in a read-only transaction."
     )
+    dates_out_of_range: Literal["fail", "null"] = Field(
+        default="fail",
+        description="What becomes of a date or time that is infinite or outside of the years 1 to 9999: the job fails "
+        "with the column's name, or the value becomes missing.",
+    )
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:

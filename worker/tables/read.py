@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shared.jobs.data.places import SqlSource
     from worker.tables.databases.base import Database, Transaction
     from worker.tables.inference import Candidate
+    from worker.tables.parquet.calendar import OutOfRange
 
 _UNKNOWN_DECIMAL = pa.decimal128(38, 10)  # for a column without values whose table does not declare a scale
 # first the parts of SQL in which semicolons and parentheses mean nothing, then any other single character
@@ -68,6 +69,7 @@ def read_table(
     columns: Collection[str] = (),
     temporal: Collection[str] = (),
     when_empty: Mapping[str, pa.DataType] | None = None,
+    out_of_range: OutOfRange = "fail",
 ) -> int:
     """Write the rows of `table` that meet `condition` to the new Parquet file `output`; return how many there are.
 
@@ -75,7 +77,7 @@ def read_table(
     `condition` is SQL of this worker, never of a client. `columns` are the only ones that are read.
     Columns in `temporal` become dates or times even if the
     engine stores them as text. `when_empty` is the type of columns without values whose type is inferred from them.
-    Raises `TaskFailure` and `TransientFailure`, see `stage_sql`.
+    `out_of_range` is that of `Database.stage_query`. Raises `TaskFailure` and `TransientFailure`, see `stage_sql`.
     """
     staged = scratch / f"{output.stem}-staged.parquet"
     with _storable():
@@ -86,6 +88,7 @@ def read_table(
             temporal=temporal,
             memory_limit_bytes=memory_limit_bytes,
             on_rows=on_rows,
+            out_of_range=out_of_range,
             columns=columns,
         )
     return _settled(staged, output, candidates, when_empty or {})
@@ -103,12 +106,15 @@ def read_query(
     columns: Collection[str] = (),
     temporal: Collection[str] = (),
     when_empty: Mapping[str, pa.DataType] | None = None,
+    out_of_range: OutOfRange = "fail",
 ) -> int:
     """Write the rows of a client's `query` as `read_table` does those of a table."""
     staged = scratch / f"{output.stem}-staged.parquet"
     rows = select_from(source.dialect, single_select(query), condition, columns)
     with _storable():
-        candidates = source.stage_query(rows, staged, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows)
+        candidates = source.stage_query(
+            rows, staged, memory_limit_bytes=memory_limit_bytes, on_rows=on_rows, out_of_range=out_of_range
+        )
     if source.dialect.times_are_texts:
         texts = {field.name for field in schema_of(staged) if pa.types.is_string(field.type)}
         candidates |= dict.fromkeys(texts.intersection(temporal), "temporal")

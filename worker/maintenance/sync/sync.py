@@ -153,6 +153,7 @@ class Sync:
             condition=condition,
             columns=list(dict.fromkeys([*job.columns, *needed])) if job.columns else (),
             temporal=needed,
+            out_of_range=job.source.dates_out_of_range,
             when_empty={sources.get(one.name, one.name): dialect.when_empty(one) for one in there or []},
         )
         return found

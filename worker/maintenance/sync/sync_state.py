@@ -81,7 +81,10 @@ class SyncState:
 
 def sync_id_of(job: SyncData) -> str:
     """Return the id of a synchronisation, made from its two tables, or from a query and a table."""
-    parts = [job.source.model_dump(exclude_none=True), job.destination.model_dump()]
+    parts = [
+        job.source.model_dump(include={"connection", "table", "query"}, exclude_none=True),
+        job.destination.model_dump(),
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -114,6 +114,7 @@ class Transaction(ABC):
         temporal: Collection[str],
         memory_limit_bytes: int,
         on_rows: Callable[[int], None],
+        out_of_range: OutOfRange = "fail",
         columns: Collection[str] = (),
     ) -> dict[str, Candidate]:
         """Write the rows of a table to a Parquet file as this transaction sees them; see `Database.stage_table`."""

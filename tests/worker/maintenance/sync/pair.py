@@ -38,13 +38,17 @@ class Pair:
         job_key: str | None = None,
         on_progress: Callable[[int, int | None], None] = ignore_progress,
         query: str | None = None,
+        dates_out_of_range: str = "fail",
         **options: Any,
     ) -> SyncResult:
         """Synchronise once: the table `orders`, or the rows of a query."""
         table = {"connection": "shop", "table": "orders"}
         job = SyncData.model_validate(
             {
-                "source": {"connection": "shop", "query": query} if query else table,
+                "source": {
+                    **({"connection": "shop", "query": query} if query else table),
+                    "dates_out_of_range": dates_out_of_range,
+                },
                 "destination": {**table, "connection": "warehouse"},
                 "key": list(key),
                 "mode": mode,

@@ -210,6 +210,26 @@ def test_a_second_synchronisation_of_the_same_tables_is_refused_before_it_reads(
 
 
 @pytest.mark.parametrize("pair", [("postgresql", "sqlite"), ("duckdb", "sqlite")], indirect=True)
+def test_infinite_times_are_refused_or_missing(pair: Pair) -> None:
+    """As the job says, of a table and of a query; the watermark of the tables stays the same one."""
+    pair.source.run(
+        "CREATE TABLE orders (id BIGINT, until TIMESTAMP)",
+        "INSERT INTO orders VALUES (1, 'infinity'), (2, '2026-01-01 10:00:00')",
+    )
+    mode = {"kind": "watermark", "column": "id"}
+    for query in (None, "SELECT * FROM orders"):
+        with pytest.raises(TaskFailure) as failure:
+            pair.sync(mode, query=query)
+        assert (failure.value.code, failure.value.details["column"]) == ("date_out_of_range", "until")
+    assert counts(pair.sync(mode, dates_out_of_range="null")) == (2, 0, 0, 0)
+    assert pair.rows("id, until IS NULL") == [(1, 1), (2, 0)]
+    pair.source.run("INSERT INTO orders VALUES (3, NULL)")
+    assert pair.sync(mode).read_count == 2
+    query = "SELECT id, until FROM orders"
+    assert counts(pair.sync(mode, query=query, dates_out_of_range="null")) == (0, 0, 0, 3)
+
+
+@pytest.mark.parametrize("pair", [("postgresql", "sqlite"), ("duckdb", "sqlite")], indirect=True)
 def test_a_type_without_a_place_is_named_and_has_a_way_round(pair: Pair) -> None:
     """Columns are left out, or the query makes texts of them."""
     pair.source.run(

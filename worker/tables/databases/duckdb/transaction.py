@@ -83,10 +83,12 @@ class DuckdbTransaction(Transaction):
         temporal: Collection[str],  # noqa: ARG002 - DuckDB has types
         memory_limit_bytes: int,  # noqa: ARG002 - the session's limit counts
         on_rows: Callable[[int], None],
+        out_of_range: OutOfRange = "fail",
         columns: Collection[str] = (),
     ) -> dict[str, Candidate]:
         """Write the rows of a table to a Parquet file as this transaction sees them."""
-        stage_rows(self._link, select(self.dialect, table, condition, columns), staged, on_rows)
+        query = select(self.dialect, table, condition, columns)
+        stage_rows(self._link, query, staged, on_rows, out_of_range=out_of_range)
         return {}
 
     def define(self, table: str, among: Collection[str]) -> Defined:

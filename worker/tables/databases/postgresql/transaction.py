@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from worker.tables.databases.definitions import Defined, Definition
     from worker.tables.databases.plan import Progress, TablePlan
     from worker.tables.inference import Candidate
+    from worker.tables.parquet.calendar import OutOfRange
 
 _NAME_BYTES = 63
 _DEAD_PEER_CHECK_S = 10
@@ -146,11 +147,12 @@ class PostgresqlTransaction(Transaction):
         temporal: Collection[str],  # noqa: ARG002 - PostgreSQL has types
         memory_limit_bytes: int,  # noqa: ARG002 - batches of some MiB stay far below it
         on_rows: Callable[[int], None],
+        out_of_range: OutOfRange = "fail",
         columns: Collection[str] = (),
     ) -> dict[str, Candidate]:
         """Write the rows of a table to a Parquet file as this transaction sees them."""
         query = select(self.dialect, table, condition, columns)
-        return stage_rows(self._cursor, query, staged, out_of_range="fail", on_rows=on_rows)
+        return stage_rows(self._cursor, query, staged, out_of_range=out_of_range, on_rows=on_rows)
 
     def define(self, table: str, among: Collection[str]) -> Defined:
         """Return the definition of a table, locked against changes of it until the transaction ends."""

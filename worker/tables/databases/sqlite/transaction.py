@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from worker.tables.databases.definitions import Defined, Definition
     from worker.tables.databases.plan import Progress, TablePlan
     from worker.tables.inference import Candidate
+    from worker.tables.parquet.calendar import OutOfRange
 
 _NUMBER = r"^[ \t\n\v\f\r]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n\v\f\r]*$"
 _ANY = Shape("other")  # the affinity decides, see `fits`
@@ -83,6 +84,7 @@ class SqliteTransaction(Transaction):
         temporal: Collection[str],
         memory_limit_bytes: int,  # noqa: ARG002 - batches of some rows stay far below it
         on_rows: Callable[[int], None],
+        out_of_range: OutOfRange = "fail",  # noqa: ARG002 - SQLite has no dates that are beyond
         columns: Collection[str] = (),
     ) -> dict[str, Candidate]:
         """Write the rows of a table to a Parquet file with its declared types if all values fit them."""
