@@ -180,7 +180,10 @@ def stage_rows(
     """Write the rows of a query to a Parquet file, in batches; not by execute(), which would hold all in memory."""
     rewritten = kept(session, query)
     reader = interruptible(session, lambda: session.sql(rewritten).to_arrow_reader(_BATCH_ROWS))
-    write_batches(_interruptibly(session, reader), reader.schema, staged, on_rows, out_of_range=out_of_range)
+    try:
+        write_batches(_interruptibly(session, reader), reader.schema, staged, on_rows, out_of_range=out_of_range)
+    finally:
+        reader.close()  # while it is open somewhere, the file cannot be opened again in this process
 
 
 def _interruptibly(session: duckdb.DuckDBPyConnection, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
