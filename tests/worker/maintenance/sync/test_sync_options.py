@@ -238,7 +238,8 @@ def test_a_type_without_a_place_is_named_and_has_a_way_round(pair: Pair) -> None
     )
     with pytest.raises(TaskFailure) as failure:
         pair.sync({"kind": "full"})
-    assert ("spent" if pair.source.kind == "duckdb" else "tags") in failure.value.message
+    assert "tags" in failure.value.message
+    assert "more" in failure.value.message
     assert "query" in failure.value.remedy
     assert counts(pair.sync({"kind": "full"}, columns={"id": "id", "customer": "customer"})) == (1, 0, 0, 0)
     query = "SELECT id, customer, CAST(tags AS TEXT) AS tags, CAST(spent AS TEXT) AS spent FROM orders"
