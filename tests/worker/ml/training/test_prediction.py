@@ -216,7 +216,15 @@ def priced(folder: Path) -> str:
         {"area": pa.array(["10", "20", "30"])},
         {"area": pa.array([10.0, 20.0, 30.0])},
     ],
-    ids=str,
+    ids=[
+        "no income",
+        "no income, as text",
+        "no date",
+        "no date, as numbers",
+        "whole numbers",
+        "codes as text",
+        "codes as floats",
+    ],
 )
 def test_a_batch_whose_columns_look_different_is_predicted_as_the_recipe_says(
     folder: Path, priced: str, changed: dict[str, pa.Array]
