@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shared.jobs.etl import TransformSpec
 from worker.etl.transform import Transformed, transform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-
-    import pyarrow as pa
 
 URI = "artifact://0192f0c1-2a4b-7c3d-8e5f-0123456789ab/1/data.parquet"
 MIB = 1024**2
@@ -57,7 +56,7 @@ def spec(params: Mapping[str, Any]) -> TransformSpec:
 
 def run(
     folder: Path,
-    frames: pd.DataFrame | list[pd.DataFrame],
+    frames: pd.DataFrame | pa.Table | Sequence[pd.DataFrame | pa.Table],
     params: Mapping[str, Any] | None,
     *,
     inputs: Mapping[str, pd.DataFrame] | None = None,
@@ -70,7 +69,10 @@ def run(
     paths = []
     for index, frame in enumerate(frames if isinstance(frames, list) else [frames]):
         paths.append(folder / "in" / f"{index}.parquet")
-        frame.to_parquet(paths[-1], index=False)
+        if isinstance(frame, pa.Table):
+            pq.write_table(frame, paths[-1])
+        else:
+            frame.to_parquet(paths[-1], index=False)
     others = {}
     for index, (name, frame) in enumerate((inputs or {}).items()):
         others[name] = folder / "in" / f"other-{index}.parquet"

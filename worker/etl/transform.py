@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shared.jobs.etl import TransformSpec
-    from worker.tables.parquet.columns import Columns
 
 _LEAST_ROW_BYTES = 128  # with dictionaries, a file's sizes are less than what its rows take in memory
 
@@ -86,7 +85,7 @@ def transform(
         else:
             sql = "SELECT * FROM input"
         params = stepwise.bindings.used_in(sql) if stepwise else {}
-        row_count = engine.write(_storable(sql, engine.columns(sql, params)), params, output)
+        row_count = engine.write(sql, params, output)
         if stepwise and stepwise.counts.rejected:
             shutil.move(stepwise.gather_rejects(engine), rejects)
     on_progress(input_row_count, input_row_count)
@@ -105,15 +104,6 @@ def _rows_and_bytes(path: Path, label: str) -> tuple[int, int]:
             remedy="Stage it with etl.extract_data, which writes Parquet.",
         ) from None
     return footer.num_rows, sum(footer.row_group(index).total_byte_size for index in range(footer.num_row_groups))
-
-
-def _storable(sql: str, columns: Columns) -> str:
-    """Return a query with 128-bit integers as 64-bit ones: Parquet has no such type and DuckDB would write floats."""
-    chosen = ", ".join(
-        f"CAST({quoted(name)} AS BIGINT) AS {quoted(name)}" if kind in {"HUGEINT", "UHUGEINT"} else quoted(name)
-        for name, kind in columns.items()
-    )
-    return f"SELECT {chosen} FROM (\n{sql}\n)"  # noqa: S608 - names are quoted
 
 
 class _Progress:

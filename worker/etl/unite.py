@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - this module builds SQL; names are quoted, paths are ours
 """Unite datasets with the same columns, matched by name."""
 
 from __future__ import annotations
@@ -6,32 +7,68 @@ from typing import TYPE_CHECKING
 
 from shared.errors import TaskFailure
 from worker.tables.duck.engine import parquet
+from worker.tables.duck.exact import MOST_DIGITS, failing
 from worker.tables.parquet.columns import NUMBERS, Columns, Family, family, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from worker.tables.duck.engine import Engine
+
+_INTEGER_DIGITS = {"TINYINT": 3, "UTINYINT": 3, "SMALLINT": 5, "USMALLINT": 5, "INTEGER": 10, "UINTEGER": 10}
+_MOST_INTEGER_DIGITS = 20
 
 
 def define_united(name: str, datasets: Sequence[Path], engine: Engine) -> Columns:
     """Define the view `name` over one or more Parquet files and return its columns.
 
-    Numbers unite with numbers and dates with timestamps. Not-a-number becomes missing.
+    Numbers unite with numbers and dates with timestamps.
     Raises `TaskFailure` (``columns_differ``) if names or types cannot be united.
     """
-    _need_unitable([engine.columns(parquet([path])) for path in datasets])
-    united = parquet(datasets)
-    columns = engine.columns(united)
-    chosen = ", ".join(_without_nan(column, sql_type) for column, sql_type in columns.items())
-    engine.define(name, f"SELECT {chosen} FROM ({united})")  # noqa: S608 - names are quoted, paths are ours
-    return columns
+    parts = [engine.columns(parquet([path])) for path in datasets]
+    _need_unitable(parts)
+    targets = {column: target for column in parts[0] if (target := _exact_type([part[column] for part in parts]))}
+    if targets:  # left to itself, DuckDB rounds to the type of one of them
+        chosen = [", ".join(_chosen(column, kind, targets) for column, kind in part.items()) for part in parts]
+        united = " UNION ALL BY NAME ".join(
+            f"SELECT {columns} FROM ({parquet([path])})" for columns, path in zip(chosen, datasets, strict=True)
+        )
+    else:
+        united = parquet(datasets)
+    engine.define(name, united)
+    return engine.columns(united)
 
 
-def _without_nan(name: str, sql_type: str) -> str:
-    column = quoted(name)
-    return f"nullif({column}, 'nan') AS {column}" if family(sql_type) == "float" else column
+def _exact_type(kinds: Sequence[str]) -> str | None:
+    """Return the type for a column of numbers of several types, some of them floats or decimals; else None."""
+    families = {family(kind) for kind in kinds} - {"missing"}
+    if len(set(kinds)) == 1 or not families <= NUMBERS or families <= {"integer"}:
+        return None
+    if "float" in families:
+        return "DOUBLE"
+    digits = [_digits(kind) for kind in kinds if family(kind) != "missing"]
+    scale = max(after for _, after in digits)
+    return f"DECIMAL({min(MOST_DIGITS, max(before for before, _ in digits) + scale)},{scale})"
+
+
+def _digits(kind: str) -> tuple[int, int]:
+    """Return the digits before and after the point that a column of whole numbers or decimals can have."""
+    if family(kind) != "decimal":
+        return _INTEGER_DIGITS.get(kind, _MOST_INTEGER_DIGITS), 0
+    precision, scale = map(int, kind.removeprefix("DECIMAL(").removesuffix(")").split(","))
+    return precision - scale, scale
+
+
+def _chosen(column: str, kind: str, targets: Mapping[str, str]) -> str:
+    name, target = quoted(column), targets.get(column)
+    if target is None or target == kind:
+        return name
+    if target != "DOUBLE" or family(kind) not in {"integer", "decimal"}:
+        return f"CAST({name} AS {target}) AS {name}"
+    failure = failing(f"a value of {column!r} is {kind} in one dataset and would be rounded as a float")
+    same = f"TRY_CAST(CAST({name} AS DOUBLE) AS {kind}) = {name}"
+    return f"CASE WHEN {name} IS NULL THEN NULL WHEN {same} THEN CAST({name} AS DOUBLE) ELSE {failure} END AS {name}"
 
 
 def _need_unitable(parts: Sequence[Columns]) -> None:

@@ -243,7 +243,7 @@ class Decimal(_Number):
 
     def __init__(self, spelling: Spelling = PLAIN) -> None:
         super().__init__(spelling)
-        self._whole = 1
+        self._whole = 0
         self._scale = 0
 
     @property
@@ -255,7 +255,7 @@ class Decimal(_Number):
     def exact(self, plain: pa.Array) -> pa.Array | None:
         """Note the digits on both sides of the point; return the texts if 38 are enough, as the type is not known."""
         point = pc.find_substring(plain, ".")
-        whole = pc.utf8_length(pc.replace_substring_regex(pc.utf8_ltrim(plain, "-"), r"\..*\z", ""))
+        whole = pc.utf8_length(pc.replace_substring_regex(pc.utf8_ltrim(plain, "-0"), r"\..*\z", ""))
         scales = pc.subtract(pc.subtract(pc.utf8_length(plain), point), 1).filter(pc.greater_equal(point, 0))
         self._whole = max(self._whole, pc.max(whole).as_py() or 0)
         self._scale = max(self._scale, pc.max(scales).as_py() or 0)

@@ -81,7 +81,7 @@ class FileLayout(Params):
     types: dict[ColumnName, ColumnType] = Field(
         default={},
         max_length=2_000,
-        description="CSV, Excel, JSON: types of columns, which every value must have; default: what all values fit.",
+        description="Types of columns, which every value must have; default: what all values fit, or the file's own.",
     )
     infer_types: bool = Field(
         default=True,

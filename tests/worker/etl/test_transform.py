@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import sys
 import textwrap
 import threading
 import time
+from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -69,12 +72,83 @@ def test_datasets_that_cannot_be_united_are_refused(tmp_path: Path, second: pd.D
     assert (failed.value.code, says in failed.value.message) == ("columns_differ", True)
 
 
-def test_not_a_number_becomes_missing(tmp_path: Path) -> None:
-    """NaN in a float column is written as null, of whatever width."""
-    frame = pd.DataFrame({"x": [1.0, float("nan")], "y": pd.Series([float("nan"), 2.0], dtype="float32")})
-    table = run(tmp_path, frame, None).table
-    assert table.to_pylist() == [{"x": 1.0, "y": None}, {"x": None, "y": 2.0}]
-    assert table.schema.types == [pa.float64(), pa.float32()]
+SOME_ID = "6f9619ff-8b86-d011-b42d-00cf4fc964ff"
+NUMBERS = pa.table({"n": [1.0, math.nan, 3.0], "x": pa.array([math.nan, 2.0, None], pa.float32()), "k": [1, 2, 3]})
+
+
+def test_not_a_number_is_missing_for_steps_and_stays_where_none_looks(tmp_path: Path) -> None:
+    """A filter, a total and a filled column take NaN as missing; the column that is only passed on keeps it."""
+    above = {"op": "gt", "left": {"op": "column", "name": "n"}, "right": {"op": "literal", "value": 0}}
+    kept = run(tmp_path, NUMBERS, {"steps": [{"op": "filter", "where": above}]}).table
+    assert (kept["n"].to_pylist(), str(kept["x"].to_pylist())) == ([1.0, 3.0], "[nan, None]")
+    assert str(run(tmp_path, NUMBERS, None).table["n"].to_pylist()) == "[1.0, nan, 3.0]"
+    total = {"op": "aggregate", "group_by": [], "measures": {"s": {"function": "sum", "column": "n"}}}
+    assert run(tmp_path, NUMBERS, {"steps": [total]}).records == [{"s": 4.0}]
+    filled = run(tmp_path, NUMBERS, {"steps": [{"op": "fill_missing", "columns": {"n": 0}}]}).table
+    assert filled["n"].to_pylist() == [1.0, 0.0, 3.0]
+    cast = run(tmp_path, NUMBERS, {"steps": [{"op": "cast", "columns": {"n": "integer"}}]}).table
+    assert cast["n"].to_pylist() == [1, None, 3]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "united"),
+    [
+        (pa.array([2**53], pa.int64()), pa.array([0.5]), [2.0**53, 0.5]),
+        (pa.array([2**53 + 1], pa.int64()), pa.array([0.5]), None),
+        (pa.array([2**24 + 1], pa.int32()), pa.array([0.5], pa.float32()), [2.0**24 + 1, 0.5]),
+        (pa.array([Decimal("1.23")], pa.decimal128(38, 2)), pa.array([Decimal("0.0000000001")], pa.decimal128(38, 10)),
+         [Decimal("1.23"), Decimal("0.0000000001")]),
+        (pa.array([Decimal("1.23")]), pa.array([7], pa.int64()), [Decimal("1.23"), Decimal(7)]),
+        (pa.array([Decimal("0.10")]), pa.array([0.5]), [0.1, 0.5]),
+        (pa.array([2**64 - 1], pa.uint64()), pa.array([-1], pa.int64()), None),
+        (pa.array([2**63 - 1], pa.uint64()), pa.array([-1], pa.int64()), [2**63 - 1, -1]),
+    ],
+)  # fmt: skip
+def test_numbers_of_several_types_unite_exactly_or_are_refused(
+    tmp_path: Path, first: pa.Array, second: pa.Array, united: list[Any] | None
+) -> None:
+    """An integer that a float cannot hold, or more digits than there are, fail with the column's name."""
+    parts = [pa.table({"amount": first}), pa.table({"amount": second})]
+    if united is not None:
+        assert run(tmp_path, parts, None).table["amount"].to_pylist() == united
+        return
+    with pytest.raises(TaskFailure, match="'amount'") as failed:
+        run(tmp_path, parts, None)
+    assert failed.value.code == "value_out_of_range"
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind", "value"),
+    [
+        ("SELECT TIMESTAMP '2026-03-01' - TIMESTAMP '2026-01-01' AS x", pa.duration("us"), timedelta(days=59)),
+        ("SELECT '6f9619ff-8b86-d011-b42d-00cf4fc964ff'::UUID AS x", pa.string(), SOME_ID),
+        ("SELECT [1::HUGEINT] AS x", pa.list_(pa.int64()), [1]),
+        ("SELECT TIMETZ '12:00:00+02' AS x", pa.string(), "12:00:00+02"),
+        ("SELECT INTERVAL 1 MONTH AS x", None, "value_out_of_range"),
+        ("SELECT sum(18446744073709551615::UBIGINT) AS x FROM input", None, "value_out_of_range"),
+        ("SELECT [INTERVAL 1 DAY] AS x", None, "type_not_exact"),
+        ("SELECT union_value(num := 1) AS x", None, "type_not_exact"),
+    ],
+)  # fmt: skip
+def test_types_that_parquet_lacks_keep_their_value_or_are_refused(
+    tmp_path: Path, sql: str, kind: pa.DataType | None, value: Any
+) -> None:
+    """DuckDB would write floats for wide integers, and bytes for intervals."""
+    if kind is not None:
+        found = run(tmp_path, NUMBERS, {"sql": sql}).table["x"]
+        assert (found.type.id, found.to_pylist()[0]) == (kind.id, value)
+        return
+    with pytest.raises(TaskFailure, match="'x'") as failed:
+        run(tmp_path, NUMBERS, {"sql": sql})
+    assert failed.value.code == value
+
+
+def test_a_sum_that_64_bits_do_not_hold_names_its_column(tmp_path: Path) -> None:
+    """The total of a step is exact or refused."""
+    table = pa.table({"big": pa.array([2**64 - 1], pa.uint64())})
+    total = {"op": "aggregate", "group_by": [], "measures": {"s": {"function": "sum", "column": "big"}}}
+    with pytest.raises(TaskFailure, match="sum of big"):
+        run(tmp_path, table, {"steps": [total]})
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"date,category\n1,a\n"])

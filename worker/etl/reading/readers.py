@@ -10,18 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-import pyarrow as pa
-
 from shared.errors import TaskFailure
+from worker.etl.reading.columnar import stage_parquet
 from worker.etl.reading.compression import compression_of, decompress, member_of
 from worker.etl.reading.delimited import BadRow, stage_delimited
 from worker.etl.reading.documents import stage_documents
 from worker.etl.reading.workbook import stage_workbook
-from worker.runtime.scratch import comes_of_full_disk
 from worker.tables.checks import Spelling
 from worker.tables.guess import Guess
 from worker.tables.inference import settle
-from worker.tables.parquet.staging import ParquetSink, batches_of, column_names, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +107,10 @@ def read_file(
         on_progress(count, None, "rows")
 
     if found == "parquet":
-        return ReadTable(_rewrite_parquet(plain, output, on_rows))
+        row_count = stage_parquet(plain, staged if layout.types else output, as_texts=layout.types, on_rows=on_rows)
+        if layout.types:
+            settle(staged, output, {}, on_rows, told=layout.types)
+        return ReadTable(row_count)
     candidates: dict[str, Candidate]
     told: dict[str, ColumnType]
     spelling = Spelling(layout.decimal, layout.thousands)
@@ -179,27 +179,6 @@ def format_of(plain: Path, layout: FileLayout, source: SourceFile) -> Format:
     if by_magic is None and named in _MAGIC.values():
         raise _contradiction(str(named), None)
     return by_magic or named or by_sign
-
-
-def _rewrite_parquet(plain: Path, output: Path, on_rows: Callable[[int], None]) -> int:
-    """Decode a Parquet file piece by piece and write it again, with distinct names."""
-    try:
-        found = schema_of(plain)
-        names = column_names(found.names)
-        schema = pa.schema([field.with_name(name) for field, name in zip(found, names, strict=True)])
-        with ParquetSink(output, schema) as sink:
-            for batch in batches_of(plain):
-                sink.write(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
-                on_rows(sink.row_count)
-    except (pa.ArrowException, OSError) as broken:  # OSError: raised by Arrow for a corrupt page
-        if comes_of_full_disk(broken):
-            raise
-        raise TaskFailure(
-            "source_malformed",
-            f"The source is not a readable Parquet file: {str(broken).partition(chr(10))[0][:300]}",
-            remedy="Write the file again, or correct 'layout.format'.",
-        ) from None
-    return sink.row_count
 
 
 def _contradiction(wanted: str, found: str | None) -> TaskFailure:

@@ -21,6 +21,7 @@ from openpyxl.cell.cell import ERROR_CODES
 from openpyxl.utils.exceptions import InvalidFileException
 
 from shared.errors import TaskFailure
+from worker.etl.reading.columnar import duration_text
 from worker.tables.parquet.staging import ParquetSink, column_names
 
 if TYPE_CHECKING:
@@ -217,18 +218,10 @@ def _text(value: Any, nulls: frozenset[str]) -> str | None:
         case date() | time():
             text = value.isoformat()
         case timedelta():
-            text = _duration(value)
+            text = duration_text(value // timedelta(microseconds=1) * 1_000)
         case _:
             text = repr(value) if isinstance(value, float) else str(value)
     return text
-
-
-def _duration(value: timedelta) -> str:
-    """Return hours, which may be more than 24, minutes and seconds."""
-    sign, size = ("-", -value) if value < timedelta() else ("", value)
-    minutes, seconds = divmod(size.days * 86_400 + size.seconds, 60)
-    fraction = f".{size.microseconds:06d}".rstrip("0") if size.microseconds else ""
-    return f"{sign}{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}{fraction}"
 
 
 def _malformed(what: str) -> TaskFailure:

@@ -54,6 +54,8 @@ class Conversion:
     """How one column is converted. `sql` is NULL where the value cannot be converted."""
 
     column: str
+    value: str
+    """The column, as SQL."""
     target: str
     sql: str
     fallible: bool
@@ -61,7 +63,7 @@ class Conversion:
     @property
     def is_bad(self) -> str:
         """A condition that is true where there is a value that cannot be converted."""
-        return f"({quoted(self.column)} IS NOT NULL AND {self.sql} IS NULL)"
+        return f"({self.value} IS NOT NULL AND {self.sql} IS NULL)"
 
     @property
     def shown(self) -> str:
@@ -86,7 +88,7 @@ def conversions(step: CastStep, source: Source) -> list[Conversion]:
 
 def _conversion(column: str, target: CastTo, source: Source) -> Conversion:
     sql_type = source.columns[column]
-    kind, name = family(sql_type), quoted(column)
+    kind, name = family(sql_type), source.value(column)
     if kind not in {"missing", *_FROM.get(target.type, {kind})}:
         raise wrong_type(
             f"{source.where}: column {column!r} is {kind}, which cannot become {target.type}", column=column
@@ -102,7 +104,7 @@ def _conversion(column: str, target: CastTo, source: Source) -> Conversion:
         )
     wanted = _SQL_TYPES.get(target.type, "DECIMAL({},{})".format(*target.digits))
     sql = f"CAST({name} AS {wanted})" if kind == "missing" else _reading(name, kind, wanted, target, source.bindings)
-    return Conversion(column, target.type, sql, fallible=_is_fallible(kind, sql_type, wanted, target))
+    return Conversion(column, name, target.type, sql, fallible=_is_fallible(kind, sql_type, wanted, target))
 
 
 def _reading(name: str, kind: Family, wanted: str, target: CastTo, bindings: Bindings) -> str:

@@ -67,6 +67,11 @@ def compile_condition(expression: ex.Expression, scope: Scope) -> str:
     return f"TRY({_need(_compile(expression, scope), {'boolean'}, scope, expression.op)})"
 
 
+def present(sql: str, sql_type: str) -> str:
+    """Return the value of a column of type `sql_type` as steps see it: not-a-number is missing."""
+    return f"nullif({sql}, CAST('nan' AS {sql_type}))" if family(sql_type) == "float" else sql
+
+
 def scalar(value: ex.Scalar, sql_type: str, scope: Scope, column: str) -> str:
     """Return the SQL of a fixed value for a column of type `sql_type`. Raises ``wrong_type`` if it does not fit."""
     kind = family(sql_type)
@@ -100,7 +105,8 @@ def _compile(node: BaseModel, scope: Scope) -> Compiled:
 def _(node: ex.ColumnValue, scope: Scope) -> Compiled:
     if node.name not in scope.columns:
         raise unknown_column(node.name, scope.columns, scope.where)
-    return Compiled(quoted(node.name), family(scope.columns[node.name]))
+    sql_type = scope.columns[node.name]
+    return Compiled(present(quoted(node.name), sql_type), family(sql_type))
 
 
 @_compile.register

@@ -16,9 +16,11 @@ from worker.etl.steps.compile_expressions import (
     Scope,
     compile_condition,
     compile_expression,
+    present,
     scalar,
     wrong_type,
 )
+from worker.tables.duck.exact import as_integer
 from worker.tables.parquet.columns import (
     NUMBERS,
     Columns,
@@ -66,6 +68,10 @@ class Source:
         """The columns that expressions of the step may name."""
         return Scope(self.columns, self.bindings, self.where)
 
+    def value(self, name: str) -> str:
+        """Return a column as steps see its values: not-a-number is missing; what a step passes on keeps it."""
+        return present(quoted(name), self.columns[name])
+
     def need(self, names: Iterable[str]) -> None:
         """Raise ``unknown_column`` for a name that does not exist."""
         need_columns(names, self.columns, self.where)
@@ -86,7 +92,9 @@ def order_by(keys: Sequence[st.SortKey], source: Source, *, backwards: bool = Fa
     for key in keys:
         descending = (key.order == "desc") != backwards
         first = (key.missing == "first") != backwards
-        parts.append(f"{quoted(key.column)} {'DESC' if descending else 'ASC'} NULLS {'FIRST' if first else 'LAST'}")
+        parts.append(
+            f"{source.value(key.column)} {'DESC' if descending else 'ASC'} NULLS {'FIRST' if first else 'LAST'}"
+        )
     return f"ORDER BY {', '.join(parts)}" if parts else ""
 
 
@@ -118,15 +126,15 @@ def _(step: st.FilterStep, source: Source) -> str:
 def _(step: st.DropMissingStep, source: Source) -> str:
     names = step.columns or list(source.columns)
     source.need(names)
-    present = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in names)
-    return f"SELECT * FROM {source.rows} WHERE {present}"
+    complete = " AND ".join(f"{source.value(name)} IS NOT NULL" for name in names)
+    return f"SELECT * FROM {source.rows} WHERE {complete}"
 
 
 @_compile.register
 def _(step: st.FillMissingStep, source: Source) -> str:
     source.need(step.columns)
     filled = {
-        name: f"coalesce({quoted(name)}, {scalar(value, source.columns[name], source.scope, name)})"
+        name: f"coalesce({source.value(name)}, {scalar(value, source.columns[name], source.scope, name)})"
         for name, value in step.columns.items()
     }
     return replacing(filled, source)
@@ -153,7 +161,7 @@ def _(step: st.DeduplicateStep, source: Source) -> str:
     else:
         rows = f"(SELECT *, row_number() OVER () AS {place} FROM {source.rows}) AS placed"
         order = f"ORDER BY {place} {'DESC' if backwards else 'ASC'}"
-    return f"SELECT {kept} FROM {rows} QUALIFY row_number() OVER (PARTITION BY {_list(names)} {order}) = 1"
+    return f"SELECT {kept} FROM {rows} QUALIFY row_number() OVER (PARTITION BY {_values(names, source)} {order}) = 1"
 
 
 @_compile.register
@@ -170,7 +178,10 @@ def _(step: st.JoinStep, source: Source) -> str:
                 f"({family(right[theirs])}) cannot be compared",
                 column=ours,
             )
-    on = " AND ".join(f"l.{quoted(ours)} = r.{quoted(theirs)}" for ours, theirs in step.on.items())
+    on = " AND ".join(
+        f"{present(f'l.{quoted(ours)}', source.columns[ours])} = {present(f'r.{quoted(theirs)}', right[theirs])}"
+        for ours, theirs in step.on.items()
+    )
     tables = f"(\n{source.sql}\n) AS l {step.how.upper()} JOIN {quoted(step.input)} AS r ON {on}"
     return f"SELECT {', '.join(_joined(step, source, right))} FROM {tables}"
 
@@ -207,9 +218,10 @@ _NUMERIC = {"sum", "mean", "median", "quantile", "stddev"}
 def _(step: st.AggregateStep, source: Source) -> str:
     source.need(step.group_by)
     need_distinct([*step.group_by, *step.measures], source.where)
-    chosen = [quoted(name) for name in step.group_by]
+    keys = [source.value(name) for name in step.group_by]
+    chosen = [f"{key} AS {quoted(name)}" for key, name in zip(keys, step.group_by, strict=True)]
     chosen += [f"{_measure(measure, source)} AS {quoted(name)}" for name, measure in step.measures.items()]
-    groups = f" GROUP BY {_list(step.group_by)}" if step.group_by else ""
+    groups = f" GROUP BY {', '.join(keys)}" if keys else ""
     return f"SELECT {', '.join(chosen)} FROM {source.rows}{groups}"
 
 
@@ -245,7 +257,7 @@ def _(step: st.LimitStep, source: Source) -> str:
 @_compile.register
 def _(step: st.WindowStep, source: Source) -> str:
     source.need(step.partition_by)
-    parts = f"PARTITION BY {_list(step.partition_by)} " if step.partition_by else ""
+    parts = f"PARTITION BY {_values(step.partition_by, source)} " if step.partition_by else ""
     over = f"{parts}{order_by(step.order_by, source)}"
     return replacing({name: _windowed(column, over, source) for name, column in step.columns.items()}, source)
 
@@ -263,9 +275,10 @@ def _windowed(column: st.WindowColumn, over: str, source: Source) -> str:
 
 
 def _sum(column: str, source: Source, over: str = "") -> str:
-    """Return the sum of a column; of integers as an integer, where DuckDB gives 128 bits, which Parquet rounds."""
-    total = f"sum({quoted(column)}) {over}"
-    return f"CAST({total} AS BIGINT)" if family(source.columns[column]) in {"integer", "missing"} else total
+    """Return the sum of a column; of integers as one of 64 bits, or the query fails."""
+    total = f"sum({source.value(column)}) {over}"
+    whole = family(source.columns[column]) in {"integer", "missing"}
+    return as_integer(total, f"the sum of {column}") if whole else total
 
 
 def _numeric_column(function: str, column: str, source: Source, *, numeric: bool) -> str:
@@ -273,7 +286,7 @@ def _numeric_column(function: str, column: str, source: Source, *, numeric: bool
     kind = family(source.columns[column])
     if numeric and kind not in NUMBERS | {"missing"}:
         raise wrong_type(f"{source.where}: {function!r} takes a number, and column {column!r} is {kind}", column=column)
-    return quoted(column)
+    return source.value(column)
 
 
 def replacing(new: Mapping[str, str], source: Source) -> str:
@@ -286,3 +299,7 @@ def replacing(new: Mapping[str, str], source: Source) -> str:
 
 def _list(names: Iterable[str]) -> str:
     return ", ".join(quoted(name) for name in names)
+
+
+def _values(names: Iterable[str], source: Source) -> str:
+    return ", ".join(source.value(name) for name in names)

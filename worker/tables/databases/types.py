@@ -35,6 +35,7 @@ Family = Literal[
     "date", "timestamp", "timestamptz", "time", "list", "other",
 ]  # fmt: skip
 _INT64_BITS = 64
+_MOST_DIGITS = 38  # of a decimal of 128 bits
 _EXACT_IN = {64: 32, 32: 16}  # a float of the first number of bits holds every integer of the second
 
 
@@ -70,18 +71,24 @@ class ExistingColumn:
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """Return the type without encodings: dictionaries, views, large offsets; text for a column of nulls."""
-    if pa.types.is_dictionary(kind):
-        return plain(kind.value_type)
-    if pa.types.is_null(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
-        return pa.binary()
-    if pa.types.is_date64(kind):
-        return pa.date32()
-    if pa.types.is_float16(kind):
-        return pa.float32()
-    return kind
+    """Return the type without encodings: dictionaries, views, offsets, small decimals; text for a column of nulls."""
+    types = pa.types
+    match kind:
+        case _ if types.is_dictionary(kind):
+            stored = plain(kind.value_type)
+        case _ if types.is_null(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+            stored = pa.string()
+        case _ if types.is_large_binary(kind) or types.is_binary_view(kind) or types.is_fixed_size_binary(kind):
+            stored = pa.binary()
+        case _ if types.is_date64(kind):
+            stored = pa.date32()
+        case _ if types.is_float16(kind):
+            stored = pa.float32()
+        case _ if types.is_decimal(kind) and kind.precision <= _MOST_DIGITS:
+            stored = pa.decimal128(kind.precision, kind.scale)
+        case _:
+            stored = kind
+    return stored
 
 
 def signed_micros(kind: pa.DataType) -> pa.DataType:

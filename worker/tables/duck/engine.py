@@ -11,14 +11,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
+import pyarrow.parquet as pq
 
 from shared.errors import TaskFailure
+from worker.tables.duck.exact import OUT_OF_RANGE, reading, storing
 from worker.tables.duck.session import disk_failures, interruptible, locked
 from worker.tables.parquet.columns import Columns, need_distinct, quoted, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from duckdb.sqltypes import DuckDBPyType
 
 Params = dict[str, Any]
 T = TypeVar("T")
@@ -50,20 +54,30 @@ class Engine:
         return self._run(lambda: self._connection.execute(sql, params or {}).fetchall())
 
     def write(self, sql: str, params: Params, target: Path) -> int:
-        """Stream the rows of a query into the Parquet file `target` and return how many there are."""
+        """Stream the rows of a query into the Parquet file `target` and return how many there are.
+
+        Raises `TaskFailure` (``type_not_exact``, ``value_out_of_range``) for a column that Parquet does not keep.
+        """
         options = (
             "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, USE_TMP_FILE false, "
             f"ROW_GROUP_SIZE {self._row_group_size}"
         )
-        ((count,),) = self.rows(f"COPY ({sql}\n) TO {text(str(target))} ({options})", params)
+        stored = storing(sql, self._kinds(sql, params))
+        if stored.durations:  # Parquet has none; readers of Arrow are told in the file
+            self.rows(f"COPY (SELECT * FROM ({stored.sql}\n) LIMIT 0) TO {text(str(target))} ({options})", params)
+            options += f", {stored.metadata(pq.read_schema(target))}"
+        ((count,),) = self.rows(f"COPY ({stored.sql}\n) TO {text(str(target))} ({options})", params)
         return int(count)
 
     def columns(self, sql: str, params: Params | None = None) -> Columns:
         """Return the columns of a query (name -> DuckDB type, in order) without running it."""
+        return {name: str(kind) for name, kind in self._kinds(sql, params).items()}
+
+    def _kinds(self, sql: str, params: Params | None) -> dict[str, DuckDBPyType]:
         empty = f"SELECT * FROM (\n{sql}\n) LIMIT 0"
         described = self._run(lambda: self._connection.execute(empty, params or {}).description or [])
         need_distinct((name for name, *_ in described), "the rows")
-        return {name: str(kind) for name, kind, *_ in described}
+        return {name: kind for name, kind, *_ in described}
 
     def statements(self, sql: str) -> list[duckdb.Statement]:
         """Return the statements that `sql` consists of, parsed and not run."""
@@ -115,13 +129,23 @@ def locked_engine(
 
 
 def parquet(paths: Sequence[Path]) -> str:
-    """Return a query for all rows of Parquet files, united by column name."""
+    """Return a query for all rows of Parquet files, united by column name.
+
+    Raises `TaskFailure` (``type_not_exact``) for a column whose values DuckDB would change.
+    """
     files = ", ".join(text(str(path)) for path in paths)
-    return f"SELECT * FROM read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
+    changed = ", ".join(
+        f"{sql} AS {quoted(name)}" for name, sql in reading([pq.read_schema(path) for path in paths]).items()
+    )
+    columns = f"* REPLACE ({changed})" if changed else "*"
+    return f"SELECT {columns} FROM read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
 
 
 def _failure(error: duckdb.Error, labels: Mapping[str, str]) -> TaskFailure:
     message = str(error).split("\n\n")[0].strip()  # without DuckDB's advice and the place in our SQL
+    if isinstance(error, duckdb.InvalidInputException) and OUT_OF_RANGE in message:
+        said = message.partition(OUT_OF_RANGE)[2]
+        return TaskFailure("value_out_of_range", f"{said[:1].upper()}{said[1:]}.", remedy="See the message.")
     for path, label in labels.items():
         message = message.replace(path, label)
     for kinds, code, remedy in _FAILURES:

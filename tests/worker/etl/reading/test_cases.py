@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from shared.errors import TaskFailure
@@ -18,8 +20,6 @@ from tests.support.reading import code_of, types
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import pyarrow as pa
 
 CASES = Path(__file__).parent / "cases"
 Read = "Callable[..., pa.Table]"
@@ -251,3 +251,24 @@ def test_dates_in_json_are_dates_as_in_csv(read: Callable[..., pa.Table]) -> Non
     """If all of a column are; digits in quotes stay text."""
     table = read(b'[{"d": "2026-01-01", "t": "2026-01-01T10:00:00Z", "s": "12"}, {"d": null, "s": "13"}]', "a.json")
     assert types(table) == {"d": "date32[day]", "t": "timestamp[us, tz=UTC]", "s": "string"}
+
+
+def test_a_parquet_file_gets_the_types_that_the_job_names(read: Callable[..., pa.Table]) -> None:
+    """What no transformation holds becomes a text or a smaller decimal with every digit; lists are refused."""
+    table = pa.table(
+        {
+            "total": pa.array([Decimal("12.5"), Decimal("0.0000001")], pa.decimal256(76, 38)),
+            "spent": pa.array([93_784_000_000_001, -1], pa.duration("ns")),
+            "at": pa.array([0, None], pa.timestamp("us", "Europe/Berlin")),
+            "tags": [[1], [2]],
+        }
+    )
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    told = {"total": "decimal", "spent": "string", "at": "timestamptz"}
+    assert read(content.getvalue(), "t.parquet", types=told).to_pylist() == [
+        {"total": Decimal("12.5"), "spent": "26:03:04.000000001", "at": datetime(1970, 1, 1, tzinfo=UTC), "tags": [1]},
+        {"total": Decimal("0.0000001"), "spent": "-00:00:00.000000001", "at": None, "tags": [2]},
+    ]
+    assert code_of(lambda: read(content.getvalue(), "t.parquet", types={"tags": "string"})) == "wrong_type"
+    assert code_of(lambda: read(content.getvalue(), "t.parquet", types={"total": "integer"})) == "wrong_type"
