@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tests.support.engines import Engine
 
 KEY = "k"
-FEW = 4
+FEW = 2
 EXAMPLES = int(os.environ.get("CELERIAC_PARQUET_EXAMPLES", FEW))
 MIB = 1024**2
 _NANOS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}

@@ -79,14 +79,14 @@ NUMBERS = pa.table({"n": [1.0, math.nan, 3.0], "x": pa.array([math.nan, 2.0, Non
 def test_not_a_number_is_missing_for_steps_and_stays_where_none_looks(tmp_path: Path) -> None:
     """A filter, a total and a filled column take NaN as missing; the column that is only passed on keeps it."""
     above = {"op": "gt", "left": {"op": "column", "name": "n"}, "right": {"op": "literal", "value": 0}}
-    kept = run(tmp_path, NUMBERS, {"steps": [{"op": "filter", "where": above}]}).table
+    kept = run(tmp_path / "filtered", NUMBERS, {"steps": [{"op": "filter", "where": above}]}).table
     assert (kept["n"].to_pylist(), str(kept["x"].to_pylist())) == ([1.0, 3.0], "[nan, None]")
-    assert str(run(tmp_path, NUMBERS, None).table["n"].to_pylist()) == "[1.0, nan, 3.0]"
+    assert str(run(tmp_path / "whole", NUMBERS, None).table["n"].to_pylist()) == "[1.0, nan, 3.0]"
     total = {"op": "aggregate", "group_by": [], "measures": {"s": {"function": "sum", "column": "n"}}}
-    assert run(tmp_path, NUMBERS, {"steps": [total]}).records == [{"s": 4.0}]
-    filled = run(tmp_path, NUMBERS, {"steps": [{"op": "fill_missing", "columns": {"n": 0}}]}).table
+    assert run(tmp_path / "summed", NUMBERS, {"steps": [total]}).records == [{"s": 4.0}]
+    filled = run(tmp_path / "filled", NUMBERS, {"steps": [{"op": "fill_missing", "columns": {"n": 0}}]}).table
     assert filled["n"].to_pylist() == [1.0, 0.0, 3.0]
-    cast = run(tmp_path, NUMBERS, {"steps": [{"op": "cast", "columns": {"n": "integer"}}]}).table
+    cast = run(tmp_path / "cast", NUMBERS, {"steps": [{"op": "cast", "columns": {"n": "integer"}}]}).table
     assert cast["n"].to_pylist() == [1, None, 3]
 
 
