@@ -24,6 +24,8 @@ Compression = Literal["auto", "none", "gzip", "zstd", "zip"]
 ColumnType = Literal["integer", "float", "decimal", "string", "boolean", "date", "timestamp", "timestamptz", "time"]
 _Sign = Annotated[str, Field(min_length=1, max_length=1)]
 
+_MOST_KEYS = 32  # of a path in a document
+
 
 def _known_encoding(name: str) -> str:
     try:
@@ -33,6 +35,15 @@ def _known_encoding(name: str) -> str:
             f"{name!r} is not a known text encoding; use for example 'utf-8', 'cp1252' or 'utf-16'"
         ) from None
     return name
+
+
+def _keys(path: str) -> str:
+    keys = path[1:].split("/") if path.startswith("/") else path.split(".")
+    if len(keys) > _MOST_KEYS or not all(keys):
+        raise ValueError(
+            f"has 1 to {_MOST_KEYS} keys, none of them empty; write for example 'data.items' or '/data/items'"
+        )
+    return path
 
 
 class FileLayout(Params):
@@ -77,6 +88,18 @@ class FileLayout(Params):
     )
     quoted_nulls: bool = Field(
         default=False, description="CSV: whether a quoted field can stand for a missing value, too."
+    )
+    record_path: Annotated[str, AfterValidator(_keys)] | None = Field(
+        default=None,
+        max_length=1_000,
+        description="JSON: keys that lead to the objects within a document, `data.items` or the pointer `/data/items`.",
+    )
+    flatten: Literal[".", "_", "__", "/"] | None = Field(
+        default=None,
+        description="JSON: makes columns of nested objects, with this sign between the keys; default: JSON text.",
+    )
+    non_finite: Literal["fail", "keep", "null"] = Field(
+        default="fail", description="JSON: what becomes of `NaN` and `Infinity`, which JSON does not have."
     )
     types: dict[ColumnName, ColumnType] = Field(
         default={},

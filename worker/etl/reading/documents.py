@@ -1,22 +1,23 @@
-"""Stage JSON: an array of objects, one object, or one object per line.
+"""Stage JSON: an array of objects, one object, or one object per line; or what is at a path within a document.
 
 The columns are the union of all objects' keys. Numbers and booleans get types, and columns of nothing but dates or
 times in ISO 8601; other strings stay strings; nested values, and columns with values of several types, are kept as
-JSON text. The file is read twice, object by object: once for the keys, once for the values. (DuckDB's reader holds
-many wide objects at once.)
+JSON text, or become columns of their own where the job wants it. The file is read twice, object by object: once for
+the keys, once for the values. (DuckDB's reader holds many wide objects at once.)
 """
 
 from __future__ import annotations
 
 import json
-import re
+from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
 from shared.errors import TaskFailure
+from worker.etl.reading.cursor import Cursor, Row, malformed
 from worker.tables.parquet.staging import MAX_COLUMNS, ParquetSink, column_names
 
 if TYPE_CHECKING:
@@ -25,12 +26,9 @@ if TYPE_CHECKING:
 
     from worker.tables.inference import Candidate
 
-_LARGEST_OBJECT = 8 * 1024**2  # characters
-_CHUNK = 256 * 1024  # characters
 _BATCH_ROWS = 2_048
+_DEEPEST = 32  # what is nested deeper stays JSON text
 _BATCH_LENGTH = 4 * 1024**2  # characters
-_SPACE = re.compile(r"[ \t\r\n]*")
-Row = tuple[dict[str, Any], str]
 
 
 class _Number(str):
@@ -39,33 +37,62 @@ class _Number(str):
     __slots__ = ()
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not valid JSON")
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How objects are found in a file and become rows."""
+
+    path: tuple[str, ...] = ()
+    flatten: str | None = None
+    non_finite: Literal["fail", "keep", "null"] = "fail"
+
+    def constant(self, name: str) -> float | None:
+        """Return what becomes of NaN or Infinity, which JSON does not have."""
+        if self.non_finite == "fail":
+            raise ValueError(f"{name} is not valid JSON; set layout.non_finite to 'null' or 'keep'")
+        return float(name.replace("Infinity", "inf")) if self.non_finite == "keep" else None
+
+    def decoder(self) -> json.JSONDecoder:
+        """Return the decoder of objects: numbers stay as they are written."""
+
+        def constant(name: str) -> _Number | None:
+            found = self.constant(name)
+            return None if found is None else _Number(repr(found))
+
+        return json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=constant)
 
 
-_DECODER = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_no_constant)
+def path_of(text: str | None) -> tuple[str, ...]:
+    """Return the keys of a JSON Pointer (``/data/items``) or of a path with dots (``data.items``)."""
+    if not text:
+        return ()
+    if text.startswith("/"):
+        return tuple(key.replace("~1", "/").replace("~0", "~") for key in text[1:].split("/"))
+    return tuple(text.split("."))
 
 
-def stage_documents(path: Path, staged: Path, *, on_bytes: Callable[[int], None]) -> dict[str, Candidate]:
+def stage_documents(
+    path: Path, staged: Path, *, on_bytes: Callable[[int], None], shape: Shape = Shape()
+) -> dict[str, Candidate]:
     """Write the objects of a plain JSON file to `staged` as text; return the possible type of each column.
 
-    Raises `TaskFailure` (``source_malformed``, ``source_encoding``, ``source_empty``, ``too_many_columns``).
+    Raises `TaskFailure` (``source_malformed``, ``source_encoding``, ``source_empty``, ``too_many_columns``,
+    ``record_path_missing``, ``duplicate_column``).
     """
     try:
-        candidates = _candidates(_objects(path, on_bytes))
+        candidates = _candidates(_objects(path, on_bytes, shape))
         names = column_names(candidates)
         schema = pa.schema([(name, pa.string()) for name in names])
-        objects = _objects(path, on_bytes)
+        objects = _objects(path, on_bytes, shape)
         with ParquetSink(staged, schema) as sink:
             while rows := list(_batch(objects)):
-                columns = [pa.array([_text(row, key) for row in rows], pa.string()) for key in candidates]
+                columns = [pa.array([_text(row, key, shape) for row in rows], pa.string()) for key in candidates]
                 sink.write(pa.RecordBatch.from_arrays(columns, schema=schema))
     except UnicodeDecodeError:
         raise TaskFailure(
             "source_encoding", "The source is not encoded in UTF-8.", remedy="Convert it, for example with iconv."
         ) from None
     except UnicodeEncodeError:
-        raise _malformed("it has half of a surrogate pair, which is not a character") from None
+        raise malformed("it has half of a surrogate pair, which is not a character") from None
     return dict(zip(names, candidates.values(), strict=True))
 
 
@@ -103,86 +130,79 @@ def _batch(objects: Iterator[Row]) -> Iterator[Row]:
             return
 
 
-def _text(row: Row, key: str) -> str | None:
+def _text(row: Row, key: str, shape: Shape) -> str | None:
     fields, source = row
     value = fields.get(key)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (dict, list)):  # encode again, with numbers as numbers
-        return json.dumps(json.loads(source)[key], ensure_ascii=False, separators=(",", ":"))
+        whole = json.loads(source, parse_constant=shape.constant)
+        if shape.flatten is not None:
+            whole = dict(_flat(whole, shape.flatten))
+        return json.dumps(whole[key], ensure_ascii=False, separators=(",", ":"))
     return value
 
 
-def _objects(path: Path, on_bytes: Callable[[int], None]) -> Iterator[Row]:
+def _objects(path: Path, on_bytes: Callable[[int], None], shape: Shape) -> Iterator[Row]:
     """Yield the objects of a file, each with its text."""
+    origins: dict[str, tuple[str, ...]] = {}
     with path.open("rb") as raw, TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
-        cursor = _Cursor(file, lambda: on_bytes(raw.tell()))
-        if cursor.peek() != "[":
-            while cursor.peek():
-                yield cursor.take()
-            return
-        cursor.at += 1
-        if cursor.peek() != "]":
-            yield cursor.take()
-            while cursor.peek() == ",":
-                cursor.at += 1
-                yield cursor.take()
-        if cursor.peek() != "]":
-            raise _malformed(f"after object {cursor.number} there is neither a comma nor the end of the array")
-        cursor.at += 1
+        cursor = Cursor(file, shape.decoder(), lambda: on_bytes(raw.tell()))
+        cursor.descend(shape.path)
+        for fields, source in _listed(cursor, lines=not shape.path):
+            if shape.flatten is None:
+                yield fields, source
+            else:
+                yield _flattened(fields, shape.flatten, origins), source
+        cursor.ascend(len(shape.path))
         if cursor.peek():
-            raise _malformed("something follows the array")
+            raise malformed(f"something follows the {'document' if shape.path else 'array'}")
 
 
-class _Cursor:
-    """A position in the text of a file; only the part around it is in memory."""
-
-    def __init__(self, file: TextIOWrapper, on_read: Callable[[], None]) -> None:
-        self._file = file
-        self._on_read = on_read
-        self._text = ""
-        self.at = 0
-        self.number = 0
-
-    def peek(self) -> str:
-        """Return the next character that is not a space, without consuming it; an empty string at the end."""
-        while True:
-            matched = _SPACE.match(self._text, self.at)
-            self.at = matched.end() if matched else self.at
-            if self.at < len(self._text) or not self._more():
-                return self._text[self.at : self.at + 1]
-
-    def take(self) -> Row:
-        """Consume the next object and return it."""
-        self.number += 1
-        self.peek()
-        while True:
-            try:
-                value, end = _DECODER.raw_decode(self._text, self.at)
-            except json.JSONDecodeError as broken:
-                if len(self._text) - self.at < _LARGEST_OBJECT and self._more():
-                    continue  # the object may end in the part that was not read yet
-                raise _malformed(f"object {self.number}: {broken.msg}") from None
-            except (ValueError, RecursionError) as odd:
-                reason = "its values are nested too deeply" if isinstance(odd, RecursionError) else str(odd)
-                raise _malformed(f"object {self.number}: {reason}") from None
-            if not isinstance(value, dict):
-                raise _malformed(f"value {self.number} is not an object, so it has no columns")
-            source, self.at = self._text[self.at : end], end
-            return value, source
-
-    def _more(self) -> bool:
-        """Read twice as much as is buffered; return whether there was anything left to read."""
-        rest = self._text[self.at :]
-        chunk = self._file.read(max(_CHUNK, len(rest)))
-        self._text, self.at = rest + chunk, 0
-        self._on_read()
-        return bool(chunk)
+def _listed(cursor: Cursor, *, lines: bool) -> Iterator[Row]:
+    """Yield the objects of an array, or one object; the objects of several `lines`."""
+    if cursor.peek() != "[":
+        while cursor.peek():
+            yield cursor.take()
+            if not lines:
+                return
+        return
+    cursor.at += 1
+    if cursor.peek() != "]":
+        yield cursor.take()
+        while cursor.peek() == ",":
+            cursor.at += 1
+            yield cursor.take()
+    if cursor.peek() != "]":
+        raise malformed(f"after object {cursor.number} there is neither a comma nor the end of the array")
+    cursor.at += 1
 
 
-def _malformed(what: str) -> TaskFailure:
-    return TaskFailure(
-        "source_malformed",
-        f"The source is not well-formed JSON: {what}.",
-        remedy="Provide an array of objects, one object, or one object per line.",
-    )
+def _flattened(fields: dict[str, Any], sign: str, origins: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    """Return the values of nested objects under joined names. `origins` says what a name stands for in all rows."""
+    flat: dict[str, Any] = {}
+    for name, value, keys in _leaves(fields, sign, ()):
+        if origins.setdefault(name, keys) != keys:
+            raise TaskFailure(
+                "duplicate_column",
+                f"layout.flatten: {list(origins[name])} and {list(keys)} would both be the column {name!r}.",
+                remedy="Choose another sign for layout.flatten, one that no key has.",
+                column=name,
+            )
+        if len(origins) > MAX_COLUMNS:
+            column_names(origins)  # raises the failure for too many columns
+        flat[name] = value
+    return flat
+
+
+def _flat(fields: dict[str, Any], sign: str) -> Iterator[tuple[str, Any]]:
+    return ((name, value) for name, value, _ in _leaves(fields, sign, ()))
+
+
+def _leaves(fields: dict[str, Any], sign: str, above: tuple[str, ...]) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
+    for key, value in fields.items():
+        keys = (*above, key)
+        if isinstance(value, dict) and value and len(keys) < _DEEPEST:
+            yield from _leaves(value, sign, keys)
+        else:
+            yield sign.join(keys), value, keys

@@ -14,7 +14,7 @@ from shared.errors import TaskFailure
 from worker.etl.reading.columnar import stage_parquet
 from worker.etl.reading.compression import compression_of, decompress, member_of
 from worker.etl.reading.delimited import BadRow, stage_delimited
-from worker.etl.reading.documents import stage_documents
+from worker.etl.reading.documents import Shape, path_of, stage_documents
 from worker.etl.reading.workbook import stage_workbook
 from worker.tables.checks import Spelling
 from worker.tables.guess import Guess
@@ -144,7 +144,8 @@ def read_file(
         )
         candidates, warnings = dict.fromkeys(sheet.names, "any"), sheet.warnings
     else:
-        candidates = stage_documents(plain, staged, on_bytes=on_bytes)
+        shape = Shape(path_of(layout.record_path), layout.flatten, layout.non_finite)
+        candidates = stage_documents(plain, staged, on_bytes=on_bytes, shape=shape)
     told = dict.fromkeys([] if layout.infer_types else candidates, "string")
     told |= layout.types
     row_count = settle(staged, output, candidates, on_rows, told=told, spelling=spelling)

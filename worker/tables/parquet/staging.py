@@ -191,16 +191,23 @@ def empty_columns(path: Path) -> set[str]:
     metadata = pq.read_metadata(path)
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     schema = metadata.schema.to_arrow_schema()
+    tops = [field.name for field in schema for _ in range(_leaves(field.type))]  # a path is not: names may have dots
     empty = set(schema.names)
     typeless = {one.name for one in schema if pa.types.is_null(one.type)}
     for group in groups:
-        for column in map(group.column, range(group.num_columns)):
-            if column.path_in_schema in typeless:
+        for name, column in zip(tops, map(group.column, range(group.num_columns)), strict=True):
+            if name in typeless:
                 continue
             if column.statistics is None or column.statistics.null_count < group.num_rows:
-                parts = column.path_in_schema.split(".")  # a dot is in a name, too, or leads into a nested column
-                empty.difference_update(".".join(parts[: end + 1]) for end in range(len(parts)))
+                empty.discard(name)
     return empty
+
+
+def _leaves(kind: pa.DataType) -> int:
+    """Return how many columns of Parquet a column takes."""
+    if pa.types.is_dictionary(kind) or not kind.num_fields:
+        return 1
+    return sum(_leaves(kind.field(at).type) for at in range(kind.num_fields))
 
 
 def missing_in(path: Path) -> dict[str, int]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import zipfile
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import openpyxl
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -272,3 +274,78 @@ def test_a_parquet_file_gets_the_types_that_the_job_names(read: Callable[..., pa
     ]
     assert code_of(lambda: read(content.getvalue(), "t.parquet", types={"tags": "string"})) == "wrong_type"
     assert code_of(lambda: read(content.getvalue(), "t.parquet", types={"total": "integer"})) == "wrong_type"
+
+
+NESTED = b"""{"meta": {"n": [1, {"items": "\\"{"}]}, "data": {"skipped": "x\\\\", "items": [
+  {"id": 9007199254740993, "price": {"net": 1.10, "tags": ["a", 2.50]}, "at": "2026-01-31"},
+  {"id": 2, "price": {"net": 2}, "note": {}, "at": "2026-02-01"}
+], "more": {"items": []}}, "next": null}"""
+
+
+@pytest.mark.parametrize("path", ["data.items", "/data/items"])
+def test_objects_within_a_document_are_read_by_a_path(read: Callable[..., pa.Table], path: str) -> None:
+    """Nested objects become columns where the job wants it; dates get a type, and no digit is lost."""
+    table = read(NESTED, "a.json", record_path=path, flatten=".")
+    assert table.to_pylist() == [
+        {"id": 9007199254740993, "price.net": 1.1, "price.tags": '["a",2.5]', "at": date(2026, 1, 31), "note": None},
+        {"id": 2, "price.net": 2.0, "price.tags": None, "at": date(2026, 2, 1), "note": "{}"},
+    ]
+    assert read(NESTED, "a.json", record_path=path)["price"].to_pylist()[1] == '{"net":2}'
+    assert read(NESTED, "a.json", record_path="data.more", types={"items": "string"})["items"].to_pylist() == ["[]"]
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [("data.rows", "record_path_missing"), ("meta.n.items", "record_path_missing"), ("next", "source_malformed"),
+     ("meta.n", "source_malformed")],
+)  # fmt: skip
+def test_a_path_that_leads_nowhere_says_which_keys_there_are(
+    read: Callable[..., pa.Table], path: str, code: str
+) -> None:
+    """Not to objects, or not to anything."""
+    with pytest.raises(TaskFailure) as failed:
+        read(NESTED, "a.json", record_path=path)
+    assert failed.value.code == code
+    assert path != "data.rows" or "'skipped', 'items', 'more'" in failed.value.message
+
+
+def test_a_document_cut_anywhere_is_refused(read: Callable[..., pa.Table]) -> None:
+    """Also behind the objects of the path."""
+    for end in range(1, len(NESTED) - 1):
+        assert code_of(partial(read, NESTED[:end], "a.json", record_path="data.items")) in {
+            "source_malformed", "record_path_missing",
+        }  # fmt: skip
+    assert code_of(lambda: read(NESTED + b"x", "a.json", record_path="data.items")) == "source_malformed"
+
+
+def test_flattened_names_that_meet_are_refused(read: Callable[..., pa.Table]) -> None:
+    """In one row, or in two."""
+    for body in (b'{"a": {"b": 1}, "a.b": 2}', b'{"a": {"b": 1}}\n{"a.b": 2}'):
+        assert code_of(partial(read, body, "a.json", flatten=".")) == "duplicate_column"
+        assert read(body, "a.json", flatten="_").column_names == ["a_b", "a.b"]
+
+
+def test_numbers_that_json_does_not_have_are_kept_missing_or_refused(read: Callable[..., pa.Table]) -> None:
+    """What pandas and Python write by default."""
+    body = b'[{"x": NaN, "y": [NaN]}, {"x": -Infinity, "y": [1]}, {"x": 1.5, "y": []}]'
+    with pytest.raises(TaskFailure, match="non_finite"):
+        read(body, "a.json")
+    assert read(body, "a.json", non_finite="null").to_pylist()[0] == {"x": None, "y": "[null]"}
+    assert str(read(body, "a.json", non_finite="keep")["x"].to_pylist()) == "[nan, -inf, 1.5]"
+
+
+def test_what_is_before_the_objects_takes_no_memory(read: Callable[..., pa.Table]) -> None:
+    """A large list or text that the path passes by may be larger than an object."""
+    large = b'{"log": ["' + b"x" * 9 * 1024**2 + b'"], "rows": [{"a": 1}], "after": "' + b"y" * 9 * 1024**2 + b'"}'
+    assert read(large, "a.json", record_path="rows").to_pylist() == [{"a": 1}]
+
+
+def test_a_column_may_have_dots_in_its_name(read: Callable[..., pa.Table]) -> None:
+    """`Nr.` is not a part of another column, and keeps its values."""
+    assert read(b'[{"Nr.": 1, "a.b": "x", "Nr": null}]', "a.json").to_pylist() == [{"Nr.": 1, "a.b": "x", "Nr": None}]
+    book = openpyxl.Workbook()
+    for row in (["Nr.", "v1.0"], [1, "x"]):
+        book.worksheets[0].append(row)
+    content = io.BytesIO()
+    book.save(content)
+    assert read(content.getvalue(), "a.xlsx").to_pylist() == [{"Nr.": 1, "v1.0": "x"}]
