@@ -22,6 +22,7 @@ from typing import Any
 from bench import servers
 from bench.load import Request, answer
 from bench.report import Reached
+from shared.ledger.states import State
 
 TASKS = 300
 CALLS = 40
@@ -67,7 +68,7 @@ def _call(port: int) -> None:
 def _result(port: int, job_id: str) -> None:
     while True:
         job = json.loads(answer(Request("GET", f"/jobs/{job_id}?wait_s=30"), port)[0])
-        if job["state"] == "succeeded":
+        if job["state"] == State.SUCCEEDED:
             return
         if job["finished_at"]:
             raise RuntimeError(f"{job_id} {job['state']}: {job['error']}")

@@ -90,6 +90,10 @@ def _run_holding_no_more(
     mixed = [flaky, delayed, {"kind": "acme.take_note", "params": notebook}]
     waiting: dict[str, Any] = {"state": [state for state in State if state not in FINAL_STATES], "page_size": 1}
     with held(broker_url, ledger_url, given_out, workers=1) as holding:
+        long = jobs.submit("acme.take_note", {"notebook": str(folder / "long"), "lasts_s": 600})
+        wait_for(lambda: holding.has_seen_all, "a look at a job that runs")
+        jobs.cancel(long)
+        jobs.ended(long)
         batch = {"jobs": [mixed[at % 3] for at in range(number)]}
         assert http_client.post(f"{jobs.gateway.url}/jobs/batch", json=batch).status_code == 202
         url = f"{jobs.gateway.url}/jobs"

@@ -26,13 +26,18 @@ class Holding:
     unacknowledged: int = 0  # messages of all workers together
     looks: int = 0
 
+    @property
+    def has_seen_all(self) -> bool:
+        """Whether each of these was seen at least once."""
+        return bool(self.looks and self.prefetch and self.claims and self.unacknowledged)
+
     def beyond(self, *, workers: int, concurrency: int) -> list[str]:
         """Return what was more than there are processes to run it."""
         found = [f"{name} asked for {most} messages" for name, most in self.prefetch.items() if most > concurrency]
         found += [f"{name} claimed {most} jobs" for name, most in self.claims.items() if most > concurrency]
         if self.unacknowledged > workers * concurrency:
             found.append(f"{self.unacknowledged} messages were not acknowledged")
-        if not (self.looks and self.prefetch and self.claims and self.unacknowledged):
+        if not self.has_seen_all:
             found.append("nobody looked")
         return found
 

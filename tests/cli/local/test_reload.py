@@ -185,7 +185,7 @@ def test_an_installed_package_is_found_and_its_changes_are_run(installed: Path, 
         spare, loading_s = loaded_spare(up, "worker --hostname acme")
         edit(installed / "acme/tasks/shout_text.py", "text=job.text", "text=job.text.upper()")
         wait_for(lambda: shouted(up) == "HELLO", "the changed body", bound_s=_BOUND_S)
-        assert up.pid_of("worker --hostname acme") == spare
+        wait_for(lambda: up.pid_of("worker --hostname acme") == spare, "the end of the worker before", bound_s=_BOUND_S)
         assert cpu_s(spare) - loading_s < _CPU_BOUND_S
         assert up.pid_of("api.app:create_app") == served_by  # which has not loaded it
         edit(installed / "acme/contracts/shout_text.py", "limits=", "limit=")

@@ -125,6 +125,8 @@ def test_kill_9_loses_no_job_and_ctrl_c_stops_everything_in_order(tmp_path: Path
         again.process.send_signal(signal.SIGINT)
         assert again.process.wait(STOP_BOUND_S) == 0, again.said
         gone(pids)
+    broker_url = held.pop("broker_url")
+    assert broker_url.startswith("redis://127.0.0.1:")
     assert held == {"pid": again.process.pid, "url": again.url}
     assert f"(process {again.process.pid}, {again.url}) uses {again.folder}" in said
     assert stopped_in_order(again) == ["gateway", "beat", "worker-acme", "valkey"]

@@ -70,7 +70,8 @@ def test_files_whose_later_rows_are_large(suffix: str, tmp_path: Path) -> None:
     half, whole = tmp_path / f"half.{suffix}", tmp_path / f"whole.{suffix}"
     write(half, 1)
     write(whole, 2)
-    first, second = memory_growth_of(partial(read, half), partial(read, whole))
+    # Twice the half: what an allocator keeps of a first reading differs from run to run.
+    _, first, second = memory_growth_of(partial(read, half), partial(read, half), partial(read, whole))
     assert second - first < GROWTH
 
 

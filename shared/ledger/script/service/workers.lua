@@ -8,7 +8,7 @@ local function leave_queues(owner)
   for _, queue in ipairs(cjson.decode(queues or '[]')) do change('ZREM', KEY.consumers .. queue, owner) end
 end
 
--- beat: {owner, about, queues, kinds?, jobs, clock_ms, lease_ms, keep_ms}. The heartbeat of a worker: its description
+-- beat: {owner, about, queues, kinds?, jobs, clock_ms?, lease_ms, keep_ms}. The heartbeat of a worker: its description
 -- (JSON text), the queues that it consumes, the kinds that it runs, its jobs, its time. It counts as a consumer for
 -- `lease_ms`, and is listed for `keep_ms`.
 function T.beat(a)
@@ -16,7 +16,7 @@ function T.beat(a)
   leave_queues(a.owner)
   change('HSET', key, 'about', a.about, 'queues', cjson.encode(a.queues), 'jobs', cjson.encode(a.jobs),
     'kinds', type(a.kinds) == 'table' and cjson.encode(a.kinds) or '', 'seen_at', int(NOW), 'until', int(until_ms),
-    'ahead_ms', int(a.clock_ms - NOW))
+    'ahead_ms', a.clock_ms and int(a.clock_ms - NOW) or '') -- a worker of an earlier version does not tell its time
   change('PEXPIRE', key, a.keep_ms)
   change('ZREMRANGEBYSCORE', KEY.workers, '-inf', NOW - a.keep_ms)
   change('ZADD', KEY.workers, NOW, a.owner)
