@@ -16,6 +16,13 @@ from fastapi.routing import APIRoute
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from api.access import door
+from api.access import routes as access
+from api.access.guard import guard
+from api.access.known import knowing_keys
+from api.access.listening import behind_its_door
+from api.access.log import hide_keys
+from api.access.needs import NEEDS, scopes_of
 from api.background import in_background
 from api.forgotten import reading_rows
 from api.http import docs, openapi, paths, problems
@@ -34,6 +41,7 @@ from api.schedules import routes as schedules
 from api.settings import GatewaySettings, gateway_settings
 from api.uploads import routes as uploads
 from shared import __version__
+from shared.access.keyring import Keyring
 from shared.broker.messages import Composer
 from shared.broker.safety import refuse_unsafe
 from shared.collector import set_aside_what_is_loaded
@@ -63,11 +71,12 @@ ROUTERS = (  # in the order of the document
     workers.router,
     job_kinds.router,
     uploads.router,
+    access.router,
     health.router,
     docs.router,
 )
 
-BODIES: tuple[Body[Any], ...] = (SUBMISSION, BATCH, jobs.RERUN, bulk.BULK, schedules.SCHEDULE)
+BODIES: tuple[Body[Any], ...] = (SUBMISSION, BATCH, jobs.RERUN, bulk.BULK, schedules.SCHEDULE, *access.BODIES)
 
 
 @asynccontextmanager
@@ -81,6 +90,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.store = ArtifactStore(settings.store_url)
     try:
         async with (
+            knowing_keys(settings.ledger_url, Keyring(ledger)) as app.state.keys,
+            behind_its_door(settings, app.state.keys),
             in_background(ledger.headroom.watch()),
             watching(settings.ledger_url) as app.state.changes,
             publishing(settings, ledger) as outbox,
@@ -137,7 +148,6 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     """Return the gateway. Raises `DefinitionError` for unsafe `settings`; those of the environment end the program."""
     with refusal_ends_the_program() if settings is None else nullcontext():
         settings = settings or gateway_settings()
-        settings.refuse_open_door()
         refuse_missing_packages(settings.database_url)
     app = FastAPI(
         title="Celeriac",
@@ -159,8 +169,11 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     problems.install(app)
     for router in ROUTERS:
         _mount(app, router)
-    openapi.install(app, _components)
+    openapi.install(app, _components, {name: scopes_of(need) for name, need in NEEDS.items()})
+    app.add_middleware(door.Door, hosts=settings.host_names, origins=settings.cors_origins)
     app.state.metrics = metrics.install(app)
+    guard(app)
+    hide_keys()
     app.add_middleware(paths.WholeIds)
     app.add_middleware(problems.LastResort)
     app.add_middleware(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
 
 from shared.broker.settings import BrokerSettings
 from shared.connections.callbacks import CallbackSettings
 from shared.environment import read
-from shared.errors import DefinitionError
 
 _MIB = 1024**2
 _GIB = 1024**3
@@ -20,10 +21,19 @@ _GIB = 1024**3
 class GatewaySettings(BrokerSettings, CallbackSettings):
     """Limits of one gateway process, and its broker, ledger and store."""
 
-    host: str = Field(default="127.0.0.1", description="The address that the launcher binds.")
     allow_unauthenticated: bool = Field(
         default=False,
-        description="Serve without authentication on an address other than loopback.",
+        description="Ask nobody for a key, on any address: for a gateway behind a proxy that asks.",
+    )
+    host_names: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("localhost", "127.0.0.1", "::1"),
+        description="Names that the header `Host` may have, separated by commas, without ports; `*` allows all. The "
+        "address that a request comes to is always allowed.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins of other pages whose scripts may call the gateway, separated by commas, such as "
+        "`https://app.example.com`.",
     )
     max_body_bytes: int = Field(default=1 * _MIB, gt=0, description="Largest JSON body.")
     max_upload_bytes: int = Field(default=1 * _GIB, gt=0, description="Largest upload in bytes.")
@@ -41,21 +51,29 @@ class GatewaySettings(BrokerSettings, CallbackSettings):
         default=None, description="TOML file that names the connections; see examples/connections.toml."
     )
 
-    def refuse_open_door(self) -> None:
-        """Raise `DefinitionError` if there is neither authentication nor a loopback address."""
-        if self.allow_unauthenticated or _is_loopback(self.host):
-            return
-        raise DefinitionError(
-            f"The gateway would listen on {self.host} without authentication. "
-            "Bind 127.0.0.1, or set CELERIAC_ALLOW_UNAUTHENTICATED=true behind a proxy that authenticates."
-        )
+    @field_validator("host_names", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("host_names")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(one.removeprefix("[").removesuffix("]") for one in value)
+        if wrong := [name for name in names if "/" in name or name.count(":") == 1]:
+            raise ValueError(f"{wrong[0]!r} is not a name: leave out scheme, port and path, as in 'jobs.example.com'")
+        return names
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if parts.scheme not in {"http", "https"} or f"{parts.scheme}://{parts.netloc}" != origin:
+                raise ValueError(
+                    f"{origin!r} is not an origin: give scheme, host and port, as in 'https://example.com'"
+                )
+        return value
 
 
 @lru_cache

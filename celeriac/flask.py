@@ -33,7 +33,7 @@ Receiver = TypeVar("Receiver", bound=Callable[[dict[str, Any]], Any])
 _NAME = "celeriac"
 _DEFAULTS = {
     "CELERIAC_URL": DEFAULT_URL,  # of the gateway
-    "CELERIAC_API_KEY": "",  # which a proxy before the gateway may ask for
+    "CELERIAC_API_KEY": "",  # with which the gateway knows this application
     "CELERIAC_RETRY_S": 2,  # how long a call is repeated while the gateway does not answer: a request waits for it
     "CELERIAC_WEBHOOK_SECRET": "",  # that of the gateway; while it is rotated, both
     "CELERIAC_CALLBACK_PATH": "/celeriac/callbacks",  # where outcomes are received

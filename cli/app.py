@@ -18,6 +18,7 @@ from cli.commands.doctor import doctor
 from cli.commands.fields import with_options
 from cli.commands.files import download, list_files, upload
 from cli.commands.jobs import cancel, delete, rerun
+from cli.commands.keys import keys, me
 from cli.commands.operations import dead_letters, queues, workers
 from cli.commands.options import Assignments, Criteria, JobId, JobOptions, Json, Params, Url, Wait, typed_params
 from cli.commands.schedules import schedules
@@ -203,13 +204,14 @@ def up(
 
 app.command()(upload)
 app.command("files")(list_files)
-for _command in (download, doctor, check, new_kind, cancel, rerun, delete, workers):
+for _command in (download, doctor, check, new_kind, cancel, rerun, delete, workers, me):
     app.command()(_command)
 app.command("retry", hidden=True)(rerun)  # the old name
 app.add_typer(contracts)
 app.add_typer(queues)
 app.add_typer(dead_letters)
 app.add_typer(schedules)
+app.add_typer(keys)
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ class Role:
 def _roles(gateway_port: int) -> list[Role]:
     port = str(gateway_port)
     return [
-        Role("api", "celeriac-api", {"CELERIAC_HOST": "127.0.0.1", "UVICORN_HOST": "127.0.0.1", "UVICORN_PORT": port}),
+        Role("api", "celeriac-api", {"UVICORN_HOST": "127.0.0.1", "UVICORN_PORT": port}),
         Role("beat", "celeriac-beat", {}),
         Role("flower", "celeriac-flower", {"FLOWER_ADDRESS": "127.0.0.1", "FLOWER_PORT": str(free_port())}),
         *(Role(f"worker-{family}", f"celeriac-worker-{family}", {}) for family in FAMILIES),

@@ -27,13 +27,14 @@ _SECRET_PAIR = re.compile(  # name=value, and 'name': value as JSON and Python w
     rf"(?i)\b((?:\w{{0,64}}?(?:{_SENSITIVE})|{_SENSITIVE_ALONE})(?:=|['\"]: ?))"
     r"('[^']*(?:'|\Z)|\"[^\"]*(?:\"|\Z)|[^\s&;'\"]+)"
 )
+_API_KEY = re.compile(r"(cel(?:_|%5[fF])[0-9A-Za-z]{8})(?:_|%5[fF])[0-9A-Za-z]{16,}")  # its id may be seen
 _PAIR_SIGNS = ("=", "':", '":')  # no pair is without one, and finding that takes a thousandth of the time
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def redact(text: str) -> str:
-    """Return `text` without the user info of URLs and without the values of pairs whose name is that of a secret."""
-    text = _USERINFO.sub("://", text)
+    """Return `text` without the user info of URLs, API keys, and the values of pairs whose name is that of a secret."""
+    text = _API_KEY.sub(r"\1_***", _USERINFO.sub("://", text))
     return _SECRET_PAIR.sub(r"\1***", text) if any(sign in text for sign in _PAIR_SIGNS) else text
 
 

@@ -22,6 +22,7 @@ from shared.contract.catalogue import catalogue
 from shared.ledger.client import Ledger
 from shared.ledger.keys import key
 from shared.ledger.records import Claim
+from tests.api.access.keys_made import KeyMaker
 from tests.clients.page import generators
 from tests.support.by_hand import hand
 from tests.support.servers.absent import absent
@@ -54,6 +55,10 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", 404, 422]
 
 [[operations]]
 include-path = ["/schedules/{schedule_id}/run"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 404, 409, 422]
+
+[[operations]]
+include-path-regex = "^/keys"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 404, 409, 422]
 
 [[operations]]
@@ -291,10 +296,10 @@ def end_every_job(ledger: Ledger, stop: threading.Event) -> None:
 
 
 @pytest.fixture
-def jobs_end(valkey: Server) -> Iterator[None]:
+def jobs_end(own_valkey: Server) -> Iterator[None]:
     """Let every job end soon, so that no wait and no stream of events lasts."""
     stop = threading.Event()
-    with hand(valkey.port) as ledger:
+    with hand(own_valkey.port) as ledger:
         ledger.client.flushall()  # workers that other tests have made up are not those of a service
         worker = threading.Thread(target=end_every_job, args=(ledger, stop))
         worker.start()
@@ -307,7 +312,7 @@ def jobs_end(valkey: Server) -> Iterator[None]:
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("jobs_end")
-def test_a_gateway_does_what_its_document_says(valkey: Server, tmp_path: Path) -> None:
+def test_a_gateway_does_what_its_document_says(own_valkey: Server, tmp_path: Path) -> None:
     """With right and wrong requests to every operation, no answer that the document does not announce.
 
     The gateway has kinds with plain parameters: from those of `etl.transform_data`, which contain each other,
@@ -316,13 +321,24 @@ def test_a_gateway_does_what_its_document_says(valkey: Server, tmp_path: Path) -
     schemathesis = shutil.which("schemathesis", path=Path(sys.executable).parent)
     assert schemathesis is not None
     env = {
-        "CELERY_BROKER_URL": valkey.redis_url,
+        "CELERY_BROKER_URL": own_valkey.redis_url,
         "CELERIAC_STORE_URL": str(tmp_path / "artifacts"),
         "CELERIAC_CONTRACTS": "tests.acme.contracts",
     }
+    key = KeyMaker(own_valkey).make()  # without one, what the document says of keys would not be true
     with gateway_server(tmp_path / "gateway", **env) as gateway:
         (tmp_path / "schemathesis.toml").write_text(TOLERATED)
         command = [schemathesis, "run", f"{gateway.url}/openapi.json", "--max-examples", "5"]
-        command += ["--seed", "1", "--no-shrink", "--request-timeout", "70", "--generation-database", "none"]
+        command += [
+            "--header",
+            f"Authorization: Bearer {key}",
+            "--seed",
+            "1",
+            "--no-shrink",
+            "--request-timeout",
+            "70",
+            "--generation-database",
+            "none",
+        ]
         run([*command, "--no-color"], tmp_path)
         assert "Traceback" not in gateway.log.read_text()

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from fastapi import FastAPI
@@ -15,9 +15,18 @@ from pydantic.json_schema import models_json_schema
 from api.http.clients import for_clients
 from api.http.models import REFERENCE, SCHEMAS
 from api.http.problems import MEDIA_TYPE, ProblemDocument
+from api.http.problems import problems as of_statuses
 from shared.contract.params import with_components
 
 _COLUMNS = 160
+_KEY = "key"
+_SECURITY = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "cel_...",
+    "description": "A key, with the scopes that an operation names. Before the first key is made, nobody on the "
+    "machine itself is asked for one.",
+}
 _RESPONSE = "#/components/responses/{name}"
 _NAMES = {
     "Alive": "Liveness",
@@ -46,10 +55,13 @@ TAGS = [
     {"name": "workers", "description": "Which workers are there, what they run and which kinds they know."},
     {"name": "job kinds", "description": "The catalogue: parameters, results, limits and examples of each kind."},
     {"name": "uploads", "description": "Send a file, and name its artifact in a job."},
+    {"name": "keys", "description": "Keys: what a caller shows, and what it allows."},
     {"name": "health", "description": "For load balancers and monitoring."},
 ]
 _DESCRIPTIONS = {  # the phrases of http.HTTPStatus depend on Python's version
     "400": "The body is not valid JSON, or could not be read.",
+    "401": "No key was sent, or one that is wrong, expired or revoked.",
+    "403": "The key does not allow this, or a page of another origin asks for it.",
     "404": "The resource does not exist.",
     "408": "The body was sent too slowly.",
     "409": "The state of the resource does not allow it.",
@@ -64,19 +76,27 @@ _DESCRIPTIONS = {  # the phrases of http.HTTPStatus depend on Python's version
 }
 
 
-def install(app: FastAPI, components: Callable[[], Mapping[str, Any]]) -> None:
-    """Serve this document for `app`. `components` returns the schemas of bodies that FastAPI does not parse."""
+def install(
+    app: FastAPI, components: Callable[[], Mapping[str, Any]], needs: Mapping[str, Sequence[str] | None]
+) -> None:
+    """Serve this document for `app`. `components` returns the schemas of bodies that FastAPI does not parse.
+
+    `needs` are the scopes that each operation needs of a key, by method and path; None where no key is asked for.
+    """
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(generate(), components())
+            app.openapi_schema = _completed(generate(), components(), needs)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
 
 
-def _completed(document: dict[str, Any], components: Mapping[str, Any]) -> dict[str, Any]:
+def _completed(
+    document: dict[str, Any], components: Mapping[str, Any], needs: Mapping[str, Sequence[str] | None]
+) -> dict[str, Any]:
+    _secure(document, needs)
     schemas = document["components"]["schemas"]
     _, problem = models_json_schema([(ProblemDocument, "serialization")], ref_template=REFERENCE)
     for name, schema in {**components, **problem["$defs"]}.items():
@@ -97,8 +117,24 @@ def _completed(document: dict[str, Any], components: Mapping[str, Any]) -> dict[
     schemas = {name: for_clients(_shortened(schema)) for name, schema in shown.items()}
     names = _names(schemas)
     named = {names.get(name, name): schema for name, schema in schemas.items()}
-    document["components"] = {"responses": dict(sorted(problems.items())), "schemas": dict(sorted(named.items()))}
+    document["components"] = {
+        "responses": dict(sorted(problems.items())),
+        "schemas": dict(sorted(named.items())),
+        "securitySchemes": {_KEY: _SECURITY},
+    }
     return cast("dict[str, Any]", _renamed(document, names))
+
+
+def _secure(document: Mapping[str, Any], needs: Mapping[str, Sequence[str] | None]) -> None:
+    """Say of each operation which scopes it needs, and how it refuses who does not have them."""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            scopes = needs[f"{method.upper()} {path}"]
+            if scopes is None:
+                continue
+            operation["security"] = [{_KEY: list(scopes)}]
+            refusals = of_statuses(401, 403) if scopes else of_statuses(401)
+            operation["responses"] |= {str(status): refusal for status, refusal in refusals.items()}
 
 
 def _names(schemas: Mapping[str, Any]) -> dict[str, str]:

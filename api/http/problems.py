@@ -148,7 +148,7 @@ def _install_for_ledger(app: FastAPI) -> None:
 
     @app.exception_handler(OutcomeUnknown)
     async def unknown(request: Request, raised: OutcomeUnknown) -> Response:
-        _log.warning("outcome unknown", path=request.url.path, cause=redact(repr(raised.__cause__ or raised)))
+        _log.warning("outcome unknown", path=redact(request.url.path), cause=redact(repr(raised.__cause__ or raised)))
         return _outcome_unknown("The ledger did not respond in time").response(request.url.path)
 
     @app.exception_handler(DamagedRecord)
@@ -214,7 +214,11 @@ class LastResort:
         except Exception as defect:
             frames = redact("".join(traceback.format_tb(defect.__traceback__)[-8:]))
             _log.error(
-                "defect", path=scope.get("path"), error=redact(repr(defect)), request_id=_request_id(), at=frames
+                "defect",
+                path=redact(str(scope.get("path"))),
+                error=redact(repr(defect)),
+                request_id=_request_id(),
+                at=frames,
             )
             if started or scope["type"] != "http":
                 raise

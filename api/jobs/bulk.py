@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from fastapi import APIRouter, Request
 
+from api.access.guard import caller_of
 from api.deps import Ledger, Settings
 from api.http.bodies import Body
 from api.http.idempotency import Key
@@ -27,6 +28,7 @@ from api.jobs.selection import (
     unknown_job,
 )
 from api.jobs.view import at, links
+from shared.access.callers import Caller
 from shared.broker.settings import BrokerSettings
 from shared.broker.unclaimed import NotThere
 from shared.errors import DamagedRecord
@@ -110,7 +112,7 @@ async def rerun_jobs(request: Request, ledger: Ledger, settings: Settings) -> Bu
 
     async def repeat(record: Record) -> Rerun | Refused:
         try:
-            return await _repeat(record, dispatch_of(request), dry_run=wanted.dry_run)
+            return await _repeat(record, dispatch_of(request), caller_of(request), dry_run=wanted.dry_run)
         except Problem as problem:
             return Refused(id=record.id, code=problem.code, message=problem.detail)
 
@@ -209,13 +211,13 @@ def _foreseen(record: Record) -> str:
     return "requested" if record.state == State.RUNNING and not record.total else State.CANCELLED
 
 
-async def _repeat(record: Record, dispatch: Dispatch, *, dry_run: bool) -> Rerun:
+async def _repeat(record: Record, dispatch: Dispatch, caller: Caller, *, dry_run: bool) -> Rerun:
     """Make a new job of this one, once. Raises `Problem`."""
     refuse_unrepeatable(record)
     if record.retried_as is not None:
         raise _repeated_already(record.retried_as)
     submission = repetition(record, RerunRequest())
-    prepared = await dispatch.prepare([submission])
+    prepared = await dispatch.prepare([submission], caller)
     if dry_run:
         return Rerun(retried_from=record.id, id=None, links=None)
     once = Key(_ONCE + record.id, "")

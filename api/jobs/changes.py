@@ -18,18 +18,15 @@ from collections import defaultdict
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
-import redis.asyncio
 import structlog
 from fastapi import Depends, Request
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from api.background import in_background
 from api.http.problems import Problem
+from api.subscription import Subscription, subscribed
 from shared.collector import give_memory_back
 from shared.ledger.keys import key
-from shared.ledger.server import SOCKET_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -129,9 +126,9 @@ class Changes:
         while True:
             await self._wanted.wait()
             try:
-                async with self._connected() as channel:
+                async with subscribed(self._url, key("changes"), quiet_s=self._quiet_s) as subscription:
                     pause_s = _FIRST_PAUSE_S
-                    await self._relay(channel)
+                    await self._relay(subscription)
                 if self._most >= _MANY:
                     give_memory_back()
                 self._most = 0
@@ -140,36 +137,11 @@ class Changes:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Any]:
-        # A separate client that never reconnects by itself, because a gap must be noticed.
-        async with (
-            redis.asyncio.Redis.from_url(
-                self._url,
-                decode_responses=True,
-                socket_connect_timeout=SOCKET_TIMEOUT_S,
-                socket_timeout=SOCKET_TIMEOUT_S,
-                retry=Retry(NoBackoff(), 0),
-            ) as client,
-            client.pubsub() as channel,
-        ):
-            await channel.subscribe(key("changes"))
-            yield channel
-
-    async def _relay(self, channel: Any) -> None:
-        asked = False
+    async def _relay(self, subscription: Subscription) -> None:
+        self._wake_all()
         while self._is_wanted():
-            message = await channel.get_message(timeout=self._quiet_s)
-            if message is None:
-                if asked:
-                    raise redis.ConnectionError("the subscription does not respond")
-                await channel.ping()
-            elif message["type"] == "subscribe":
-                self._wake_all()
-            elif message["type"] == "message":
-                for watch in self._watches.get(message["data"], ()):
-                    watch.wake()
-            asked = message is None
+            for watch in self._watches.get(await subscription.next() or "", ()):
+                watch.wake()
 
     def _is_wanted(self) -> bool:
         if not self._watches and time.monotonic() - self._last_wanted > self._idle_s:

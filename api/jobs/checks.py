@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from api.access.restricting import beyond
 from api.http.pointers import pointer
 from api.http.problems import FieldError, Problem
+from shared.access.callers import UNRESTRICTED, Restrictions
 from shared.connections.callbacks import CallbackSettings, problem_with_callback
 from shared.connections.settings import Connections, check_connections
 from shared.contract.definition import Contract, known_queues
@@ -28,6 +30,8 @@ class Checks:
 
     connections: Connections
     callbacks: CallbackSettings
+    restrictions: Restrictions = UNRESTRICTED  # of the caller
+    _forbidden: list[FieldError] = field(default_factory=list)  # by the restrictions
     _unknown: list[FieldError] = field(default_factory=list)  # connections
     _wrong: list[FieldError] = field(default_factory=list)
     _too_large: list[FieldError] = field(default_factory=list)
@@ -45,14 +49,18 @@ class Checks:
             ]
             self._too_large += [_below(base, error) for error in self._size_problems(job)]
             self._wrong += [_below(base, error) for error in wrong]
+        if self.restrictions is not UNRESTRICTED:
+            self._forbidden += [_below(base, error) for error in beyond(self.restrictions, job)]
         for path, one in (((), job.job), *job.elements):
             for problem in check_connections(one, self.connections):
                 error = _at_params((*path, *problem.path), problem.message)
                 self._unknown.append(_below(base, error))
-        return not (self._wrong or self._unknown or self._too_large)
+        return not (self._forbidden or self._wrong or self._unknown or self._too_large)
 
     def refuse(self) -> None:
-        """Raise `Problem` (422) with all invalid fields, if there are any."""
+        """Raise `Problem` with all invalid fields, if there are any: 403 for those that the caller's key excludes."""
+        if forbidden := self._forbidden:  # before all else: what is not for this caller is not told about, either
+            raise Problem(403, "restricted_key", f"{forbidden[0].pointer}: {forbidden[0].message}", errors=forbidden)
         errors = [*self._unknown, *self._wrong, *self._too_large]
         if errors:
             code = "unknown_connection" if self._unknown else "invalid_request" if self._wrong else "workflow_too_large"

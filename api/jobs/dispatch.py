@@ -18,6 +18,7 @@ from api.jobs.submissions import Submission
 from api.outbox import Outbox
 from api.settings import GatewaySettings
 from api.stopping import within
+from shared.access.callers import Caller
 from shared.connections.settings import Connections
 from shared.contract.catalogue import catalogue
 from shared.errors import LedgerUnavailable
@@ -57,18 +58,18 @@ class Dispatch:
             if not issubclass(contract, WorkflowContract):
                 self._planner.warm_up(contract)
 
-    async def prepare(self, submissions: Sequence[Submission], *, at: str = "") -> Sequence[Prepared]:
-        """Plan the jobs and check them beyond the schema. Raises `Problem` (422) with each invalid field.
+    async def prepare(self, submissions: Sequence[Submission], caller: Caller, *, at: str = "") -> Sequence[Prepared]:
+        """Plan the jobs and check them beyond the schema. Raises `Problem` (422, 403) with each invalid field.
 
         `at` is the pointer to the list of submissions in the body; empty where the body is the submission.
         """
         if not any(isinstance(submission.params, WorkflowContract) for submission in submissions):
-            return self._prepared(submissions, at)
+            return self._prepared(submissions, caller, at)
         async with self._planning:  # a workflow may have a thousand elements
-            return await asyncio.to_thread(self._prepared, submissions, at)
+            return await asyncio.to_thread(self._prepared, submissions, caller, at)
 
-    def _prepared(self, submissions: Sequence[Submission], at: str) -> Sequence[Prepared]:
-        checks, passed = Checks(self._connections, self._settings), []
+    def _prepared(self, submissions: Sequence[Submission], caller: Caller, at: str) -> Sequence[Prepared]:
+        checks, passed = Checks(self._connections, self._settings, caller.restrictions), []
         for index, submission in enumerate(submissions):
             prepared = prepare(submission.params, submission.options)
             if checks.passes(prepared, f"{at}/{index}" if at else ""):

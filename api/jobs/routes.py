@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from api.access.guard import caller_of
 from api.deps import Ledger, Settings, Store
 from api.http.bodies import Body
 from api.http.direct import DirectRoute
@@ -99,7 +100,7 @@ async def submit_job(
     """Submit one job. 202 means that it is stored and will run; its URL is in `Location`."""
     submission, body = await SUBMISSION.read(request)
     dispatch = dispatch_of(request)
-    (prepared,) = await dispatch.prepare([submission])
+    (prepared,) = await dispatch.prepare([submission], caller_of(request))
     if validate_only:
         return await _would_accept(prepared)
     return one_accepted(*await dispatch.accept([prepared], key_of(request, body, idempotency_key)))
@@ -119,7 +120,7 @@ async def submit_batch(
     """Submit jobs that are accepted all together or not at all. The pointer of an error contains the job's index."""
     batch, body = await BATCH.read(request)
     dispatch = dispatch_of(request)
-    prepared = await dispatch.prepare(batch.jobs, at="/jobs")
+    prepared = await dispatch.prepare(batch.jobs, caller_of(request), at="/jobs")
     if validate_only:
         return await _would_accept_all(prepared)
     accepted, entries = await dispatch.accept(prepared, key_of(request, body, idempotency_key))
@@ -136,7 +137,7 @@ async def submit_batch(
 async def validate_job(request: Request) -> Response:
     """Refuse what `POST /jobs` would refuse, or say what it would accept. Nothing is stored."""
     submission, _ = await SUBMISSION.read(request)
-    (prepared,) = await dispatch_of(request).prepare([submission])
+    (prepared,) = await dispatch_of(request).prepare([submission], caller_of(request))
     return await _would_accept(prepared)
 
 
@@ -150,7 +151,7 @@ async def validate_job(request: Request) -> Response:
 async def validate_batch(request: Request) -> Response:
     """Refuse what `POST /jobs/batch` would refuse, or say what it would accept. Nothing is stored."""
     batch, _ = await BATCH.read(request)
-    return await _would_accept_all(await dispatch_of(request).prepare(batch.jobs, at="/jobs"))
+    return await _would_accept_all(await dispatch_of(request).prepare(batch.jobs, caller_of(request), at="/jobs"))
 
 
 @direct.get(
@@ -270,7 +271,7 @@ async def rerun_job(found: FoundJob, request: Request, *, idempotency_key: Idemp
     refuse_partial(found, wanted)
     submission = repetition(found, wanted)
     dispatch = dispatch_of(request)
-    prepared = await dispatch.prepare([submission])
+    prepared = await dispatch.prepare([submission], caller_of(request))
     old_path = request.url.path.rpartition("/")[0] + "/retry"  # one key is one rerun, by either path and either version
     key = key_of(request, body, idempotency_key, path=old_path)
     reusing = found if wanted.only_failed else None

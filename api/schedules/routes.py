@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import ValidationError
 
+from api.access.guard import caller_of
 from api.deps import Ledger
 from api.http.bodies import Body
 from api.http.idempotency import IdempotencyKey, key_of
@@ -81,7 +82,14 @@ async def create_schedule(request: Request, response: Response, timetable: Timet
     wanted, _ = await SCHEDULE.read(request)
     await _prepare(request, wanted.kind, wanted.params, wanted.options)
     now_ms = _now_ms()
-    made = _schedule(wanted, id=uuid7(), paused=bool(wanted.paused), created_at_ms=now_ms, starts_at_ms=now_ms)
+    made = _schedule(
+        wanted,
+        id=uuid7(),
+        **_maker(request),
+        paused=bool(wanted.paused),
+        created_at_ms=now_ms,
+        starts_at_ms=now_ms,
+    )
     if await timetable.add(made) == "full":
         raise Problem(
             409,
@@ -130,6 +138,7 @@ async def replace_schedule(schedule_id: ScheduleId, request: Request, timetable:
         return _schedule(
             wanted,
             id=before.id,
+            **_maker(request),
             paused=before.paused if wanted.paused is None else wanted.paused,
             created_at_ms=before.created_at_ms,
             starts_at_ms=before.starts_at_ms if before.has_rhythm_of(wanted) else _now_ms(),
@@ -164,7 +173,10 @@ async def pause_schedule(schedule_id: ScheduleId, timetable: Timetable) -> Sched
 async def resume_schedule(found: FoundSchedule, request: Request, timetable: Timetable) -> Schedule:
     """Resume from the next slot; slots during the pause are not missed. Refused if its jobs could not run."""
     await _prepare_stored(request, found.schedule)
-    return await _edit(timetable, found.schedule.id, lambda before: _changed(before, paused=False, note=None))
+    maker: dict[str, str | None] = {**_maker(request)}
+    if not maker and found.schedule.key_id:
+        maker["key_id"] = None
+    return await _edit(timetable, found.schedule.id, lambda before: _changed(before, paused=False, note=None, **maker))
 
 
 @router.post(
@@ -200,6 +212,12 @@ def _schedule(wanted: ScheduleRequest, **more: Any) -> schedules.Schedule:
     return schedules.Schedule(**terms, kind=wanted.kind, params=params, updated_at_ms=_now_ms(), **more)
 
 
+def _maker(request: Request) -> dict[str, str]:
+    """Return the field that says by which key a schedule is; a beat of an earlier version does not know it."""
+    key_id = caller_of(request).key_id
+    return {"key_id": key_id} if key_id else {}
+
+
 def _changed(schedule: schedules.Schedule, **changes: Any) -> schedules.Schedule:
     return schedule.model_copy(update={**changes, "updated_at_ms": _now_ms()})
 
@@ -207,7 +225,8 @@ def _changed(schedule: schedules.Schedule, **changes: Any) -> schedules.Schedule
 async def _prepare(request: Request, kind: str, params: Any, options: RunOptions) -> Prepared:
     """Check what a schema cannot express; return the submission of a tick. Raises `Problem` (422)."""
     given = SubmissionOptions.model_validate(options.model_dump(exclude_unset=True))
-    (prepared,) = await dispatch_of(request).prepare([Submission(kind=kind, params=params, options=given)])
+    submission = Submission(kind=kind, params=params, options=given)
+    (prepared,) = await dispatch_of(request).prepare([submission], caller_of(request))
     return prepared
 
 

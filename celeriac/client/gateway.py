@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -45,14 +46,14 @@ class Gateway:
     def at(cls, url: str | None, api_key: str | None, retries: Retries) -> Gateway:
         """Return the gateway at `url`; both are taken from `CELERIAC_URL` and `CELERIAC_API_KEY` by default.
 
-        Raises `Unreachable` for what is not a URL, `ValueError` for a key that no header can have.
+        Raises `Unreachable` for what is not a URL, `ValueError` for a key that no header can have or is not readable.
         """
         url = (url or os.environ.get("CELERIAC_URL") or DEFAULT_URL).rstrip("/")
         try:
             refuse_wrong_url(url)
         except ValueError as wrong:
             raise Unreachable(f"{redact(url)} is not a URL such as {DEFAULT_URL}: {wrong}.") from None
-        key = (api_key or os.environ.get("CELERIAC_API_KEY") or "").strip()
+        key = (api_key or key_of_environment()).strip()
         if not (key.isascii() and key.isprintable()):
             raise ValueError("The API key has characters that a header cannot have. Copy it again.")
         headers = {"Accept": "application/json, application/problem+json", "User-Agent": f"celeriac/{__version__}"}
@@ -79,6 +80,21 @@ class Gateway:
             "headers": {**self.headers, **request.headers},
             "timeout": httpx.Timeout(request.read_timeout_s, connect=_CONNECT_TIMEOUT_S),
         }
+
+
+def key_of_environment() -> str:
+    """Return the key in `CELERIAC_API_KEY`, or in the file that `CELERIAC_API_KEY_FILE` names; empty without one.
+
+    Raises `ValueError` for a file that cannot be read.
+    """
+    if key := os.environ.get("CELERIAC_API_KEY"):
+        return key
+    if not (file := os.environ.get("CELERIAC_API_KEY_FILE")):
+        return ""
+    try:
+        return Path(file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as unreadable:
+        raise ValueError(f"CELERIAC_API_KEY_FILE: {file} cannot be read: {type(unreadable).__name__}.") from None
 
 
 @cache

@@ -17,7 +17,7 @@ class Settings:
 
     url: str  # CELERIAC_URL: of the gateway
     callback_url: str  # CELERIAC_CALLBACK_URL: where the gateway's workers reach our `urls`; empty without callbacks
-    api_key: str  # CELERIAC_API_KEY: which the gateway's proxy may ask for
+    api_key: str  # CELERIAC_API_KEY: with which the gateway knows this site
     webhook_secrets: tuple[str, ...]  # CELERIAC_WEBHOOK_SECRET: one, or while it is rotated several
     idempotency_s: float  # CELERIAC_IDEMPOTENCY_S: how long the gateway remembers keys
     retry_s: float  # CELERIAC_RETRY_S: how long a call is repeated while the gateway does not answer

@@ -33,13 +33,20 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+class WrongKey(Exception):
+    """The key in the environment cannot be sent."""
+
+
 @contextmanager
 def gateway_at(url: str, *, as_json: bool) -> Iterator[Client]:
     """Yield the gateway; if it does not respond or refuses, end the program with a readable error."""
     errors = output.console(stderr=True)
     try:
-        with Client(url, retries=_RETRIES) as gateway:
+        with _client(url) as gateway:
             yield gateway
+    except WrongKey as wrong:
+        errors.print(str(wrong), markup=False)
+        raise typer.Exit(Exit.WRONG_REQUEST) from None
     except Unreachable as away:
         errors.print(str(away), markup=False)
         errors.print("Start one with `celeriac up`, or set its URL with --url or CELERIAC_URL.", markup=False)
@@ -59,6 +66,13 @@ def gateway_at(url: str, *, as_json: bool) -> Iterator[Client]:
     except OSError as failure:  # of a file: those of the network are `Unreachable`
         errors.print(f"{failure.filename}: {failure.strerror}" if failure.filename else str(failure), markup=False)
         raise typer.Exit(Exit.NOT_SUCCEEDED) from None
+
+
+def _client(url: str) -> Client:
+    try:
+        return Client(url, retries=_RETRIES)
+    except ValueError as wrong:
+        raise WrongKey(str(wrong)) from None
 
 
 def show(job: Job[Any], *, as_json: bool) -> None:

@@ -152,7 +152,6 @@ def _environment(folder: Path, port: int, broker_url: str) -> dict[str, str]:
     }
     ours = {
         "CELERY_BROKER_URL": broker_url,
-        "CELERIAC_HOST": HOST,
         "CELERIAC_PORT": str(port),
         "PYTHONUNBUFFERED": "1",
     }

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -31,7 +31,7 @@ from pydantic import (
 
 from shared.connections.own import ENV, VARIABLE_PATTERN, OwnInfo
 from shared.contract.installed import connection_kinds
-from shared.contract.names import ConnectionGroup, ConnectionName, NamesConnection
+from shared.contract.names import Access, ConnectionGroup, ConnectionName, NamesConnection, OnlyRead
 from shared.errors import DefinitionError
 from shared.texts import redact
 
@@ -240,42 +240,61 @@ def problem_with(name: str, group: str, connections: Connections) -> str | None:
     return f"The connection {name!r} {what}. Configured: {known}."
 
 
+class NamedConnection(NamedTuple):
+    """A connection that a contract's instance names, and what its job does with it."""
+
+    path: FieldPath
+    name: str
+    group: str
+    access: Access
+
+
 def check_connections(model: BaseModel, connections: Connections) -> list[ConnectionProblem]:
     """Return the fields in `model`, a contract's instance, whose connection is unknown or of the wrong kind."""
     return [
-        ConnectionProblem(path, message)
-        for path, name, group in _named_in(model, ())
-        if (message := problem_with(name, group, connections)) is not None
+        ConnectionProblem(named.path, message)
+        for named in connections_in(model)
+        if (message := problem_with(named.name, named.group, connections)) is not None
     ]
 
 
-def _named_in(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, str, str]]:
-    """Yield path, name and group of every connection named in a value, also in nested models."""
+def connections_in(value: Any, path: FieldPath = (), *, only_read: bool = False) -> Iterator[NamedConnection]:
+    """Yield every connection named in a value, also in nested models."""
     if isinstance(value, BaseModel):
-        for name, marker in _fields_to_see(type(value)):
+        for name, marker, is_read in _fields_to_see(type(value)):
             inner = getattr(value, name)
             if inner is None:
                 continue
+            only = only_read or is_read
             if marker is not None:
-                yield from ((place, text, marker.group) for place, text in _texts(inner, (*path, name)))
+                access: Access = "read" if only else marker.access
+                for place, text in _texts(inner, (*path, name)):
+                    yield NamedConnection(place, text, marker.group, access)
             else:
-                yield from _named_in(inner, (*path, name))
+                yield from connections_in(inner, (*path, name), only_read=only)
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _named_in(inner, (*path, key))
+            yield from connections_in(inner, (*path, key), only_read=only_read)
     elif isinstance(value, (list, tuple)):
         for index, inner in enumerate(value):
-            yield from _named_in(inner, (*path, index))
+            yield from connections_in(inner, (*path, index), only_read=only_read)
 
 
 @cache  # used by every submission
-def _fields_to_see(model: type[BaseModel]) -> Sequence[tuple[str, NamesConnection | None]]:
-    """Return the marked fields of a model with their markers, and those with a model inside that may have such."""
+def _fields_to_see(model: type[BaseModel]) -> Sequence[tuple[str, NamesConnection | None, bool]]:
+    """Return the marked fields of a model with their markers, and those with a model inside that may have such.
+
+    The last of each says whether what the field names is only read.
+    """
     found = [
-        (name, field.annotation, _marker(field.metadata) or _marker_in(field.annotation))
+        (name, field, _marker(field.metadata) or _marker_in(field.annotation))
         for name, field in model.model_fields.items()
     ]
-    return [(name, marker) for name, annotation, marker in found if marker or _may_name(annotation, set())]
+    return [
+        (name, marker, any(isinstance(item, OnlyRead) for item in field.metadata))
+        for name, field, marker in found
+        if marker or _may_name(field.annotation, set())
+    ]
 
 
 def _may_name(annotation: Any, seen: set[Any]) -> bool:

@@ -44,37 +44,47 @@ ConnectionName = Annotated[
 ]
 
 ConnectionGroup = Literal["sql", "store", "http"]
+Access = Literal["read", "write"]  # who may write may read
 
 
 @dataclass(frozen=True, slots=True)
 class NamesConnection:
     """Marks a field that names a connection, with the required group or a team's own kind.
 
-    `shared.connections.settings` checks it.
+    `shared.connections.settings` checks it. `access` is what a job does with it: a key may be restricted to reading.
     """
 
     group: str
+    access: Access = "write"
 
 
-def connection(kind: str) -> NamesConnection:
+@dataclass(frozen=True, slots=True)
+class OnlyRead:
+    """Marks a field whose value names connections that the job only reads, whatever its type says."""
+
+
+def connection(kind: str, *, access: Access = "write") -> NamesConnection:
     """Return the mark of a parameter that names a connection of this kind.
 
         shop: Annotated[ConnectionName, connection("print_shop")]
 
     The kind is one that an installed package declares, or `sql`, `store` or `http`. The gateway refuses a job that
-    names no connection of this kind. Raises `DefinitionError` for a kind that does not exist.
+    names no connection of this kind, and one of a key that may not do with it what `access` says the job does: `read`
+    it, or `write` it as well. Raises `DefinitionError` for a kind that does not exist.
     """
     if kind not in (known := [*connection_kinds(), *typing.get_args(ConnectionGroup)]):
         raise DefinitionError(
             f"connection({kind!r}): there is no such kind of connection. {did_you_mean(str(kind), known)} Declare one "
             f"of your own as an entry point of {CONNECTIONS} in pyproject.toml, and install the package."
         )
-    return NamesConnection(kind)
+    return NamesConnection(kind, access)
 
 
 SqlConnectionName = Annotated[ConnectionName, NamesConnection("sql")]
 StoreConnectionName = Annotated[ConnectionName, NamesConnection("store")]
-HttpConnectionName = Annotated[ConnectionName, NamesConnection("http")]
+ReadSqlConnectionName = Annotated[ConnectionName, NamesConnection("sql", "read")]
+ReadStoreConnectionName = Annotated[ConnectionName, NamesConnection("store", "read")]
+HttpConnectionName = Annotated[ConnectionName, NamesConnection("http", "read")]
 
 TableName = Annotated[
     str,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from shared.contract.artifacts import ArtifactUri, BackupFile
 from shared.contract.definition import Contract, FedFromUpstream, Limits, Retry
-from shared.contract.names import SqlConnectionName, StoreConnectionName, StorePath, TableName
+from shared.contract.names import OnlyRead, SqlConnectionName, StoreConnectionName, StorePath, TableName
 from shared.contract.params import Component, Params
 
 _HOUR_S = 3600.0
@@ -160,7 +160,7 @@ class BackupData(
     is refused by name. The artifact is deleted after the job's retention: set `keep_at` for a permanent copy.
     """
 
-    source: Stored = Field(description="Tables or folder to back up.")
+    source: Annotated[Stored, OnlyRead()] = Field(description="Tables or folder to back up.")
     keep_at: KeepAt | None = Field(default=None, description="Place for a copy that outlives the job.")
 
 
@@ -205,7 +205,7 @@ class RestoreData(
     All checksums are verified before anything is written. Nothing is overwritten unless `mode` is `replace`.
     """
 
-    backup: Annotated[ArtifactUri | StoreFile, FedFromUpstream("backup")] = Field(
+    backup: Annotated[ArtifactUri | StoreFile, FedFromUpstream("backup"), OnlyRead()] = Field(
         description="The backup: a result of `maintenance.backup_data`, an upload, or a copy in a store (`kept_at`)."
     )
     destination: Restorable = Field(description="Destination: tables or a folder, like the source of the backup.")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.contract.definition import Concurrency, Contract, Limits, Retry
-from shared.contract.names import ColumnName, SqlConnectionName, TableName
+from shared.contract.names import ColumnName, ReadSqlConnectionName, TableName
 from shared.contract.params import Component, Params
 from shared.jobs.data.steps import SqlText
 from shared.jobs.maintenance import TableOf
@@ -18,7 +18,7 @@ _HOUR_S = 3600.0
 class SyncSource(Params):
     """A table, or the rows of a query, of a named SQL connection."""
 
-    connection: SqlConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
+    connection: ReadSqlConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
     table: TableName | None = Field(default=None, description="The table or view, `name` or `schema.name`.")
     query: SqlText | None = Field(
         default=None, description="One SELECT instead of a table, run in a read-only transaction."

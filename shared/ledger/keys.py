@@ -125,6 +125,9 @@ KEYS: dict[str, Key] = {
     "redbeat_statics": Key("redbeat::statics", "set", "RedBeat", _NEVER),
     "redbeat_lock": Key("redbeat::lock", "string", "beat", "25 s after the last tick of its beat", lapses=True),
     "redbeat": Key("redbeat:", "hash", "the ledger's script, RedBeat", "when the schedule is deleted", _ID),
+    # access
+    "access_key": Key("access_key:", "hash", _SCRIPT, _NEVER, r"[0-9A-Za-z]+"),
+    "access_keys": Key("access_keys", "zset", _SCRIPT, _NEVER),
     # metrics
     "counters": Key("counters", "hash", "the ledger's script, workers", _NEVER),
     "event_counters": Key("event_counters", "hash", "the elected consumer of events", _NEVER),
@@ -133,6 +136,7 @@ KEYS: dict[str, Key] = {
     # circuits
     "breaker": Key("breaker:", "string", "workers, by pybreaker", "an hour without use", _ANY, lapses=True),
     # channels
+    "access": Key("access", "channel", "the ledger's script: the id of an API key that was made or changed", ""),
     "changes": Key("changes", "channel", "the ledger's script: the id of a job with a new event", ""),
     "cancels": Key("cancels", "channel", "the ledger's script: the id of a job or step that must stop", ""),
     # Celery's and kombu's, in the ledger's Redis or the broker's

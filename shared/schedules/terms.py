@@ -74,6 +74,7 @@ class Schedule(Terms):
     id: str
     kind: str
     params: dict[str, Any]  # as the contract serialises them, those that were given
+    key_id: str | None = None  # of who made, changed or resumed it last: its jobs need that key to stand
     paused: bool = False
     note: str | None = None  # for people: why it is paused at first
     created_at_ms: int

@@ -98,6 +98,8 @@ class Timetable:
         }
         if trouble is not None:
             arguments["trouble"] = trouble
+        if schedule.key_id is not None:
+            arguments["key_id"] = schedule.key_id
         if job is not None:
             arguments["job"] = job.record()
         return cast("Decision", self._ledger.call("schedule_tick", arguments))

@@ -92,8 +92,8 @@ def test_a_refusal_is_the_only_thing_that_is_said() -> None:
         ),
         (
             ["uvicorn", "--factory", "api.app:create_app"],
-            {"CELERIAC_HOST": "192.0.2.1"},
-            "The gateway would listen on 192.0.2.1",
+            {"CELERIAC_HOST_NAMES": "https://jobs.example.com"},
+            "CELERIAC_HOST_NAMES: 'https://jobs.example.com' is not a name",
         ),
         (["celery", "-A", "worker.app", "worker"], {"CELERIAC_THREADS": "x"}, "CELERIAC_THREADS='x' must"),
         (["celery", "-A", "worker.app", "worker"], {"WORKER_FAMILIES": "etll"}, "WORKER_FAMILIES names 'etll'"),

@@ -10,6 +10,8 @@ from shared.contract.artifacts import ArtifactUri
 from shared.contract.names import (
     ColumnName,
     HttpConnectionName,
+    ReadSqlConnectionName,
+    ReadStoreConnectionName,
     SqlConnectionName,
     StoreConnectionName,
     StorePath,
@@ -146,7 +148,7 @@ class StoreSource(Params):
     """A file in a named store (a folder or a bucket)."""
 
     kind: Literal["store"] = Field(description="Discriminator.")
-    connection: StoreConnectionName = Field(description="Name of a store, as configured on the workers.")
+    connection: ReadStoreConnectionName = Field(description="Name of a store, as configured on the workers.")
     path: StorePath = Field(description="Path below the store's root.")
     layout: FileLayout = Field(default=FileLayout(), description="Layout of the file.")
 
@@ -155,7 +157,7 @@ class SqlSource(Params):
     """A table, or the rows of a query, of a named SQL connection (PostgreSQL, SQLite, DuckDB)."""
 
     kind: Literal["sql"] = Field(description="Discriminator.")
-    connection: SqlConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
+    connection: ReadSqlConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
     table: TableName | None = Field(
         default=None, description="Table or view to read completely, `name` or `schema.name`."
     )

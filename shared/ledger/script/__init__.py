@@ -48,11 +48,14 @@ PARTS = {
         "metrics",
         "unclaimed",
         "writing",
+        "access",
     ),
 }
 #: The transitions that only read: the server runs them even while its memory or disk is full.
 READS = frozenset(
     {
+        "access",
+        "keys",
         "known",
         "list",
         "look",

@@ -16,6 +16,7 @@ from api.jobs.dispatch import Dispatch
 from api.jobs.submissions import SUBMISSION
 from api.outbox import publishing
 from api.settings import GatewaySettings
+from shared.access.callers import ANYONE
 from shared.broker.messages import Composer
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.keys import key
@@ -54,7 +55,7 @@ def submission(**options: Any) -> Any:
 
 async def accept(dispatch: Dispatch, *submissions: Submission) -> tuple[Accepted, Sequence[Entry]]:
     """Check the jobs and accept them, as a route does."""
-    return await dispatch.accept(await dispatch.prepare(submissions), None)
+    return await dispatch.accept(await dispatch.prepare(submissions, ANYONE), None)
 
 
 def test_single_job_costs_one_round_trip(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_groups_of_which_a_worker_could_not_read_the_messages_are_refused(
     async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
         del ledger
         with pytest.raises(Problem) as refused:
-            await dispatch.prepare([chained_groups(450)])
+            await dispatch.prepare([chained_groups(450)], ANYONE)
         assert (refused.value.status, refused.value.code) == (422, "workflow_too_large")
         assert refused.value.errors[0].pointer == "/params"
         accepted, _ = await accept(dispatch, chained_groups(100))
@@ -245,15 +246,15 @@ def test_a_request_of_large_workflows_is_refused_before_they_are_laid_out(empty_
     async def body(dispatch: Dispatch, ledger: AsyncLedger) -> None:
         del ledger
         with pytest.raises(Problem) as too_large:
-            await dispatch.prepare([wide])
+            await dispatch.prepare([wide], ANYONE)
         assert (too_large.value.status, too_large.value.errors[0].pointer) == (422, "/params")
         assert "16 MiB" in too_large.value.errors[0].message
         with pytest.raises(Problem) as too_many:
-            await dispatch.prepare(many, at="/jobs")
+            await dispatch.prepare(many, ANYONE, at="/jobs")
         assert [error.pointer for error in too_many.value.errors] == ["/jobs/16/params"]
-        await dispatch.prepare(many[:16], at="/jobs")
+        await dispatch.prepare(many[:16], ANYONE, at="/jobs")
         with pytest.raises(Problem) as wrong:
-            await dispatch.prepare([unknown])
+            await dispatch.prepare([unknown], ANYONE)
         assert [error.pointer for error in wrong.value.errors] == ["/params/steps/2/kind"]  # its size was not measured
 
     with_dispatch(GatewaySettings(broker_url=empty_valkey.redis_url), body)

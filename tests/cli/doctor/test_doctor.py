@@ -221,7 +221,7 @@ def test_settings_that_are_wrong(doctor: Doctor) -> None:
     assert [outcome for outcome, _ in of(invalid, "settings")] == ["fail"]
     assert "CELERIAC_LEASE_S='long'" in of(invalid, "settings")[0][1]
     assert "CELERIAC_THREADS='0'" in of(doctor(CELERIAC_THREADS="0"), "settings")[0][1]
-    assert "without authentication" in of(doctor(CELERIAC_HOST="0.0.0.0"), "settings")[0][1]  # noqa: S104
+    assert "is not a name" in of(doctor(CELERIAC_HOST_NAMES="https://jobs.example.com"), "settings")[0][1]
     for changes, said in [
         ({"CELERIAC_STORE_ULR": "/x"}, "Did you mean CELERIAC_STORE_URL?"),
         ({"CELERIAC_QUORUM_QUEUES": "true"}, "the broker is not RabbitMQ"),

@@ -103,6 +103,12 @@ function T.schedules_due(a)
   return replies
 end
 
+-- Nothing that a revoked key has arranged goes on; that a key has expired says nothing against its schedules.
+local function trouble_with_key(id)
+  if redis.call('HEXISTS', KEY.access_key .. id, 'revoked_at') == 0 then return nil end
+  return 'The key ' .. id .. ', which made it, is revoked. Resume or edit it with another key.'
+end
+
 local function has_live_job(schedule)
   local jobs = KEY.schedule .. schedule
   for _, id in ipairs(redis.call('ZRANGE', jobs, '+', '-', 'BYLEX', 'REV', 'LIMIT', 0, LIVE_LOOKED_AT)) do
@@ -112,8 +118,8 @@ local function has_live_job(schedule)
   return false
 end
 
--- schedule_tick: {id, revision, slot, next, job_id, overlap, poll_ms, missed?, trouble?, job?}: decide on one slot
--- and apply the decision. Without `job` the reply to a tick that may run is 'free': create the job and call again.
+-- schedule_tick: {id, revision, slot, next, job_id, overlap, poll_ms, missed?, trouble?, key_id?, job?}: decide on one
+-- slot and apply the decision. Without `job` the reply to a tick that may run is 'free': create the job and call again.
 -- Replies 'accepted' | 'replayed' (the job of this slot exists, or another beat processed it) | 'skipped' | 'buffered'
 -- | 'waiting' (the buffered one, still) | 'troubled' | 'free' | 'stale' (edited, paused or deleted meanwhile).
 function T.schedule_tick(a)
@@ -150,9 +156,10 @@ function T.schedule_tick(a)
     change('HSET', key, 'buffered', int(a.slot))
     return done('buffered')
   end
-  if a.trouble then
+  local trouble = a.trouble or a.key_id and trouble_with_key(a.key_id)
+  if trouble then
     unbuffered()
-    change('HSET', key, 'trouble', a.trouble)
+    change('HSET', key, 'trouble', trouble)
     return done('troubled')
   end
   if not a.job then return 'free' end

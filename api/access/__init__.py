@@ -1,0 +1,1 @@
+"""Who may do what: keys, what each route needs, and the door."""
