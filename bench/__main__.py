@@ -14,7 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ import redis
 from bench import chart, growth, scaling, script, servers, waiting, working
 from bench.load import Request, answer, load
 from bench.report import PACKAGES, RESULTS, Figures, Goal, Reached, medians, reached, save, table, told
+from shared.access.callers import Restrictions
+from shared.access.past_http import write_here
+from shared.access.scopes import PRESETS
+from shared.access.terms import KeyTerms
 
 CONNECTIONS = 32
 DURATION_S = 2.0
@@ -30,6 +35,7 @@ ROUNDS = int(os.environ.get("ROUNDS", "5"))
 PARAMS = {"source": {"kind": "http", "url": "https://example.com/sales.csv"}}
 JOB = {"kind": "etl.extract_data", "params": PARAMS}
 SUBMIT = Request("POST", "/jobs", JOB)
+TERMS = KeyTerms("default", "bench", PRESETS["submitter"], Restrictions(kinds=["etl.*"]), "bench", expires_in_s=3_600)
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ SUBJECTS = {
     "GET /jobs/{id}, 304": Subject(Request("GET", "{job}", headers={"If-None-Match": "{etag}"}, status=304)),
 }
 PEER = {"celery-fastapi": Subject(Request("POST", "/extract_data", PARAMS, status=200))}
+KEYED = {f"{name}, with a key": name for name in ("POST /jobs", "GET /jobs/{id}")}  # by a gateway that asks for one
 _PEERS = ("task.delay", *PEER)
 _SOCKET = (
     "a third is uvicorn's two writes to the socket, a quarter middleware and routing, 9 % the entry, 5 % the ledger"
@@ -69,6 +76,7 @@ GOALS = (
     Goal("POST /jobs", "per_cpu_s", least=5, other=_PEERS, left=_SOCKET),
     Goal("GET /jobs/{id}", "per_s", least=0.7, other=["/livez"]),
     Goal("GET /jobs/{id}", "per_cpu_s", least=0.7, other=["/livez"]),
+    *(Goal(name, "per_cpu_s", least=0.95, other=[without]) for name, without in KEYED.items()),
     Goal("batch of 100", "per_s", least=20_000, left=_BATCH),
     Goal("batch of 100", "per_cpu_s", least=20_000, left=_BATCH),
     Goal("batch of 1,000", "per_s", least=20_000, left=_BATCH),
@@ -79,10 +87,11 @@ def _located(request: Request, port: int) -> Request:
     """Return `request` for a job that exists, if it reads one."""
     if request.path != "{job}":
         return request
-    path = answer(SUBMIT, port)[1]["location"]
-    if request.headers:  # of a job that waits, the answer says behind how many, so the version alone is not enough
+    shown = {name: value for name, value in request.headers.items() if name == "Authorization"}
+    path = answer(replace(SUBMIT, headers=shown), port)[1]["location"]
+    if request.status == HTTPStatus.NOT_MODIFIED:  # of a job that waits, the answer says behind how many, so the version alone is not enough
         answer(Request("POST", f"{path}/cancel"), port)
-    tag = answer(Request("GET", path), port)[1]["etag"]
+    tag = answer(Request("GET", path, headers=shown), port)[1]["etag"]
     headers = {name: value.format(etag=tag) for name, value in request.headers.items()}
     return Request(request.method, path, headers=headers, status=request.status)
 
@@ -137,6 +146,13 @@ def _accepting() -> Part:
             port = servers.free_port()
             pid = stack.enter_context(servers.peer(folder / "peers", port, url))
             running |= {name: (subject, port, pid) for name, subject in PEER.items()}
+        url = f"redis://127.0.0.1:{database.connection_pool.connection_kwargs['port']}/1"  # a ledger that has a key
+        headers = {"Authorization": f"Bearer {write_here(TERMS, url).text}"}
+        port = servers.free_port()
+        pid = stack.enter_context(servers.gateway(port, url))
+        for name, without in KEYED.items():
+            subject = SUBJECTS[without]
+            running[name] = (replace(subject, request=replace(subject.request, headers=headers)), port, pid)
         rounds = _rounds(database, running)
     return Part(reached(GOALS, rounds), table(rounds), medians(rounds))
 
