@@ -89,7 +89,9 @@ def _located(request: Request, port: int) -> Request:
         return request
     shown = {name: value for name, value in request.headers.items() if name == "Authorization"}
     path = answer(replace(SUBMIT, headers=shown), port)[1]["location"]
-    if request.status == HTTPStatus.NOT_MODIFIED:  # of a job that waits, the answer says behind how many, so the version alone is not enough
+    if (
+        request.status == HTTPStatus.NOT_MODIFIED
+    ):  # of a job that waits, the answer says behind how many, so the version alone is not enough
         answer(Request("POST", f"{path}/cancel"), port)
     tag = answer(Request("GET", path, headers=shown), port)[1]["etag"]
     headers = {name: value.format(etag=tag) for name, value in request.headers.items()}
