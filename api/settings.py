@@ -53,7 +53,7 @@ class GatewaySettings(BrokerSettings, CallbackSettings):
 
     @field_validator("host_names", "cors_origins", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
+    def _by_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("host_names")
