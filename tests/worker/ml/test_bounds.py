@@ -58,14 +58,15 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
-def test_what_is_judged_is_not_less_than_what_is_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cases", [CASES[::3], pytest.param(CASES, marks=pytest.mark.journey)], ids=["two", "all"])
+def test_what_is_judged_is_not_less_than_what_is_taken(tmp_path: Path, cases: list[dict[str, Any]]) -> None:
     """Measured in a process of its own, for each way to need memory: columns, classes, texts, trees, kernels."""
-    child = [sys.executable, "-m", "tests.worker.ml.peaks", str(tmp_path), json.dumps(CASES)]
+    child = [sys.executable, "-m", "tests.worker.ml.peaks", str(tmp_path), json.dumps(cases)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     ended = subprocess.run(child, capture_output=True, text=True, check=False, env=environment)
     assert ended.returncode == 0, ended.stderr
     measured = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert len(measured) == len(CASES)
-    for case, (needed, taken) in zip(CASES, measured, strict=True):
+    assert len(measured) == len(cases)
+    for case, (needed, taken) in zip(cases, measured, strict=True):
         assert taken <= needed, case
         assert needed <= 3 * taken + 96 * 1024**2, case  # the cache of a kernel, and what any job needs
