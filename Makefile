@@ -21,7 +21,7 @@ up: $(INSTALLED) ## start everything on 127.0.0.1 and keep it running
 
 # More processes than two cores: half of the tests wait for services, which they stop, kill and start.
 test: $(INSTALLED) ## run the tests; ARGS go to pytest: make test ARGS="-k ledger"
-	$(BIN)/python -m pytest --numprocesses 5 --dist loadfile --no-loadscope-reorder -m "not journey" $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder -m "not journey" $(ARGS)
 
 journeys: $(INSTALLED) ## run the long tests: every page of docs, the demo, packages and types in environments of their own
 	$(BIN)/python -m pytest --numprocesses 3 --dist load -m journey $(ARGS)
