@@ -63,6 +63,13 @@ def test_a_revoked_key_ends_at_once_in_every_gateway(guarded: httpx.Client, own_
     assert guarded.post(f"/keys/{key['id']}/roll").json()["code"] == "key_revoked"
 
 
+def test_a_body_that_has_a_key_twice_is_refused(guarded: httpx.Client) -> None:
+    """As by every route that reads JSON."""
+    url = f"/keys/{made(guarded)['id']}/roll"
+    refused = guarded.post(url, content='{"a": 1, "a": 1}', headers={"Content-Type": "application/json"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "duplicate_key")
+
+
 def test_a_rolled_key_has_a_new_secret_and_for_a_while_the_old_one(guarded: httpx.Client, keys: KeyMaker) -> None:
     key = made(guarded)
     rolled = guarded.post(f"/keys/{key['id']}/roll", json={"overlap_s": 60}).json()

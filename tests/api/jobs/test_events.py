@@ -66,11 +66,14 @@ def step_name(job: HandRun, index: int) -> str | None:
 
 
 def subscriptions(gateway: Server, valkey_port: int) -> int:
-    """Return how many channels this gateway hears: others may use the same Valkey. Celery's events are a pattern."""
+    """Return how many channels this gateway hears besides that of the keys: others may use the same Valkey.
+
+    Celery's events are a pattern.
+    """
     own = {port for port, to in connections(gateway.process.pid) if to == valkey_port}
     with redis.Redis(port=valkey_port) as client:
         subscribed = client.client_list(_type="pubsub")
-    return sum(int(each["sub"]) for each in subscribed if int(each["addr"].rpartition(":")[2]) in own)
+    return sum(int(each["sub"]) for each in subscribed if int(each["addr"].rpartition(":")[2]) in own) - 1
 
 
 def clients(gateway: Server) -> int:

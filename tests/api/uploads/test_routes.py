@@ -125,7 +125,7 @@ def test_an_upload_that_is_cut_off_leaves_nothing(gateway: Server, folder: Path)
     """A connection that ends in the middle of the body: what had arrived is removed, with its folder."""
     before = set(folder.iterdir())
     with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
-        head = f"POST /uploads?name=a.bin HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BYTES}\r\n\r\n"
+        head = f"POST /uploads?name=a.bin HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {MAX_BYTES}\r\n\r\n"
         connection.sendall(head.encode() + bytes(2 * 1024**2))
         wait_for(lambda: set(folder.iterdir()) - before, "the upload's folder")
     wait_for(lambda: set(folder.iterdir()) == before, "the removal of the folder")
@@ -133,7 +133,7 @@ def test_an_upload_that_is_cut_off_leaves_nothing(gateway: Server, folder: Path)
 
 def test_many_uploads_at_once_do_not_hold_up_other_requests(gateway: Server) -> None:
     """While clients dawdle in the middle of their uploads, the gateway answers others."""
-    head = b"POST /uploads?name=a.bin HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nbegin"
+    head = b"POST /uploads?name=a.bin HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\nbegin"
     slow = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(50)]
     try:
         for connection in slow:
