@@ -126,10 +126,6 @@ def _furnished(ledger: Ledger, client: redis.Redis) -> tuple[str, dict[str, list
 
     beat = {"owner": "w1", "about": "{}", "queues": ["etl"], "clock_ms": 1, "lease_ms": 60_000, "keep_ms": 60_000}
     uri = f"artifact://{entry().id}/x"
-    api_key = {"id": "4Fh2kQ9x", "digest": "d", "tenant": "default", "name": "n", "scopes": "jobs:read"}
-    api_key |= {"restrictions": "{}", "created_by": "n"}
-    bounds = {"expires_in_ms": 60_000, "most": 9}
-    ledger.call("key_put", api_key | bounds)
     runs, holds = accepted(contract="v2", concurrency_key="crm", tags=("t",)), accepted(concurrency_key="crm")
     runs_token = claimed(ledger, runs).token
     claim(ledger, holds)
@@ -247,15 +243,25 @@ def _furnished(ledger: Ledger, client: redis.Redis) -> tuple[str, dict[str, list
             for refused in (0, 1)
         ],
         "metrics": [{"queues": ["etl"], "states": ["queued"]}],
+        **_asked_of_keys(ledger),
+    }
+    assert isinstance(runs_of_schedule, str)
+    return flow.id, asked, columns
+
+
+def _asked_of_keys(ledger: Ledger) -> dict[str, list[Any]]:
+    """Make an API key; return what can be asked of it."""
+    made = {"id": "4Fh2kQ9x", "digest": "d", "tenant": "default", "name": "n", "scopes": "jobs:read"}
+    put = made | {"restrictions": "{}", "created_by": "n", "expires_in_ms": 60_000, "most": 9}
+    ledger.call("key_put", put)
+    return {
         "access": [{"id": "4Fh2kQ9x"}],
         "keys": [{"tenant": "default", "limit": 9}],
-        "key_put": [api_key | bounds | {"id": "5Fh2kQ9x"}],
+        "key_put": [put | {"id": "5Fh2kQ9x"}],
         "key_roll": [{"id": "4Fh2kQ9x", "digest": "e", "overlap_ms": 1, "expires_in_ms": 60_000}],
         "key_revoke": [{"id": "4Fh2kQ9x"}],
         "key_used": [{"id": "4Fh2kQ9x", "every_ms": 1}],
     }
-    assert isinstance(runs_of_schedule, str)
-    return flow.id, asked, columns
 
 
 def _rated(ledger: Ledger, client: redis.Redis) -> list[str]:
