@@ -18,6 +18,7 @@ from shared.ledger.client import Ledger
 from shared.ledger.keys import key
 from shared.ledger.records import Claim, Submission, step_records
 from shared.ledger.script import all_parts, part
+from tests.shared.ledger.script.keys_asked import asked_of_keys
 from tests.support.ledgers import (
     ERROR,
     RESULT,
@@ -243,25 +244,10 @@ def _furnished(ledger: Ledger, client: redis.Redis) -> tuple[str, dict[str, list
             for refused in (0, 1)
         ],
         "metrics": [{"queues": ["etl"], "states": ["queued"]}],
-        **_asked_of_keys(ledger),
+        **asked_of_keys(ledger),
     }
     assert isinstance(runs_of_schedule, str)
     return flow.id, asked, columns
-
-
-def _asked_of_keys(ledger: Ledger) -> dict[str, list[Any]]:
-    """Make an API key; return what can be asked of it."""
-    made = {"id": "4Fh2kQ9x", "digest": "d", "tenant": "default", "name": "n", "scopes": "jobs:read"}
-    put = made | {"restrictions": "{}", "created_by": "n", "expires_in_ms": 60_000, "most": 9}
-    ledger.call("key_put", put)
-    return {
-        "access": [{"id": "4Fh2kQ9x"}],
-        "keys": [{"tenant": "default", "limit": 9}],
-        "key_put": [put | {"id": "5Fh2kQ9x"}],
-        "key_roll": [{"id": "4Fh2kQ9x", "digest": "e", "overlap_ms": 1, "expires_in_ms": 60_000}],
-        "key_revoke": [{"id": "4Fh2kQ9x"}],
-        "key_used": [{"id": "4Fh2kQ9x", "every_ms": 1}],
-    }
 
 
 def _rated(ledger: Ledger, client: redis.Redis) -> list[str]:
