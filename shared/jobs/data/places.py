@@ -96,9 +96,11 @@ class FileLayout(Params):
         max_length=1_000,
         description="JSON: keys that lead to the objects within a document, `data.items` or the pointer `/data/items`.",
     )
-    flatten: Literal[".", "_", "__", "/"] | None = Field(
+    flatten: str | None = Field(
         default=None,
-        description="JSON: makes columns of nested objects, with this sign between the keys; default: JSON text.",
+        pattern=r"^(\.|_|__|/)$",  # no enumeration: in TypeScript, a value of underscores has no name
+        description="JSON: makes columns of nested objects, with `.`, `_`, `__` or `/` between the keys; default: JSON "
+        "text.",
     )
     non_finite: Literal["fail", "keep", "null"] = Field(
         default="fail", description="JSON: what becomes of `NaN` and `Infinity`, which JSON does not have."
