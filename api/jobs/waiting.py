@@ -8,13 +8,13 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import Header, Query, Response
 from starlette.types import Receive
 
 from api.jobs.changes import Changes, Watch
+from shared import __version__
 from shared.errors import LedgerUnavailable
 from shared.ledger.aclient import AsyncLedger
 from shared.ledger.records import Record
@@ -23,7 +23,7 @@ from shared.ledger.states import State
 WAIT_MAX_S = 60.0
 _LEDGER_PAUSE_S = 1.0  # delay before the next read if the ledger does not respond
 _WAITS = frozenset(state for state in State if not (state.is_final or state == State.RUNNING))
-_FORM = version("celeriac")  # another version of the gateway may show the same job otherwise
+_FORM = __version__  # another version of the gateway may show the same job otherwise
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?=$|[,;\s])", re.IGNORECASE)
 
 WaitS = Annotated[
