@@ -21,6 +21,8 @@ def beyond(restrictions: Restrictions, job: Prepared) -> Iterator[FieldError]:
         yield FieldError(pointer="/options/queue", message="Your key does not allow this queue.")
     yield from _kinds(restrictions, job)
     yield from _queues(restrictions, job)
+    if restrictions.connections is None:
+        return
     for path, one in (((), job.job), *job.elements):
         for named in connections_in(one):
             if not restrictions.allows_connection(named.name, named.access):

@@ -83,7 +83,7 @@ class Restrictions(BaseModel):
         return next((name for name, is_met in fits.items() if not is_met), None)
 
 
-UNRESTRICTED = Restrictions()
+UNRESTRICTED = Restrictions()  # all that restrict nothing are this one: whether a job has to be looked at is one `is`
 Authentication = Literal["key", "none"]
 
 

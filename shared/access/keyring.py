@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from shared.access.callers import Caller, Restrictions
+from shared.access.callers import UNRESTRICTED, Caller, Restrictions
 from shared.access.scopes import Scope
 from shared.access.secrets import digest, new_id, new_secret
 from shared.access.terms import KeyTerms
@@ -165,6 +165,7 @@ def _looked(reply: Any) -> Looked:
 def _record(flat: Sequence[str]) -> KeyRecord:
     values = dict(zip(flat[::2], flat[1::2], strict=True))
     known = {scope.value for scope in Scope}  # a later version may have others
+    restrictions = Restrictions.model_validate_json(values["restrictions"])
 
     def ms(name: str) -> int | None:
         return int(values[name]) if name in values else None
@@ -175,7 +176,7 @@ def _record(flat: Sequence[str]) -> KeyRecord:
         tenant=values["tenant"],
         name=values["name"],
         scopes=frozenset(Scope(scope) for scope in values["scopes"].split() if scope in known),
-        restrictions=Restrictions.model_validate_json(values["restrictions"]),
+        restrictions=UNRESTRICTED if restrictions == UNRESTRICTED else restrictions,
         created_by=values["created_by"],
         created_at=int(values["created_at"]),
         expires_at=int(values["expires_at"]),
