@@ -73,5 +73,7 @@ def _patterns(dialect: Dialect) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
     quote = re.escape(dialect.quote).encode()
     inside = quote + b"(?:" + escaped + quote + quote + b"|[^" + quote + escape + b"])*+"
     field = b"(?:" + inside + quote + b"|(?!" + quote + b")" + plain + b")"
-    whole = field + b"(?:" + sign + field + b")*+" + rb"(?:\r\n|\n|\r)?"
-    return re.compile(whole, re.DOTALL), re.compile(b"(?:" + field + sign + b")*+" + inside, re.DOTALL)
+    # Not possessive over fields: Python 3.11.2 matches wrongly where what is repeated fails half way. As each field can
+    # be read in one way only, nothing else changes.
+    whole = field + b"(?:" + sign + field + b")*" + rb"(?:\r\n|\n|\r)?"
+    return re.compile(whole, re.DOTALL), re.compile(b"(?:" + field + sign + b")*" + inside, re.DOTALL)
