@@ -13,12 +13,8 @@
 
 -- luacheck: read globals KEY (keys)
 
-local NOW -- of the current call
-
-local function now_ms()
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
-end
+-- Of the current call: its milliseconds, and its microseconds, which no other call has, as each takes longer than one.
+local NOW, REVISION
 
 -- Numbers go through %d or %.0f: Lua's tostring() would round a millisecond clock to 14 digits.
 local function int(n) return string.format('%.0f', n) end
@@ -57,7 +53,8 @@ local commands, last_of, types, fields_of, counts
 local counted, loaded, hashes, freed
 
 local function begin()
-  NOW = now_ms()
+  local t = redis.call('TIME')
+  NOW, REVISION = t[1] * 1000 + math.floor(t[2] / 1000), int(t[1] * 1000000 + t[2])
   commands, last_of, types, fields_of, counts = {}, {}, {}, {}, {}
   counted, loaded, hashes, freed = {}, {}, {}, {}
 end
@@ -150,8 +147,7 @@ do -- a function of Lua has at most 200 names
   -- Give each job that clients see otherwise from now on a new `revision`, also for a change of a step. A new job needs
   -- none: nobody has seen it.
   local function revise()
-    local ids, t = {}, redis.call('TIME')
-    local revision = int(t[1] * 1000000 + t[2]) -- of this call alone, as each takes longer than a microsecond
+    local ids = {}
     for key, fields in pairs(fields_of) do
       for name in pairs(fields) do
         if not HIDDEN[name] then
@@ -168,7 +164,7 @@ do -- a function of Lua has at most 200 names
         fields = {}
         fields_of[key] = fields
       end
-      if fields and not fields.id then fields.revision = revision end
+      if fields and not fields.id then fields.revision = REVISION end
     end
   end
 
