@@ -22,7 +22,6 @@ local REMEMBERED = 0.05 -- likewise, for an id in `gone`
 local left
 
 local function older(key, bound)
-  if left <= 0 then return {} end
   return redis.call('ZRANGE', key, '-inf', bound, 'BYSCORE', 'LIMIT', 0, math.ceil(left))
 end
 
@@ -33,7 +32,6 @@ local function lost_messages(list, a)
   if not known then return {} end -- wait until the copies are consumed
   local key, bound = published_key(list), math.min(NOW - a.grace_ms, known - 1)
   local ids = {}
-  if left <= 0 then return ids end
   for _, id in ipairs(redis.call('ZRANGE', key, bound, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, math.ceil(left))) do
     if not passed[id] then ids[#ids + 1] = id end
   end
@@ -173,6 +171,7 @@ local ROUNDS = {
   end },
   { 'lost messages', function(a, note)
     for _, list in ipairs(redis.call('SMEMBERS', KEY.lists)) do
+      if left <= 0 then break end
       each(lost_messages(list, a), function(id)
         local record = load(id)
         if not record or record.state ~= 'queued' or list_of(record) ~= list then
