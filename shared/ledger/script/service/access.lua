@@ -19,8 +19,8 @@ local function write_fields(id, fields)
   change('HSET', key_hash(id), unpack(values))
 end
 
--- The fields as a flat array that begins with `first`, as they will be after the changes `fields`.
-local function flat_with(first, id, fields)
+-- The fields as a flat array, as they will be after the changes `fields`; `first` stands before them, if there is one.
+local function flat_with(id, fields, first)
   local flat = { first }
   local before = redis.call('HGETALL', key_hash(id))
   for i = 1, #before, 2 do
@@ -34,9 +34,7 @@ end
 
 -- access: {id}. Replies {now, number of all keys, fields of this one...}.
 function T.access(a)
-  local reply = { int(NOW), int(redis.call('ZCARD', KEY.access_keys)) }
-  for _, value in ipairs(redis.call('HGETALL', key_hash(a.id))) do reply[#reply + 1] = value end
-  return reply
+  return { int(NOW), int(redis.call('ZCARD', KEY.access_keys)), unpack(redis.call('HGETALL', key_hash(a.id))) }
 end
 
 -- keys: {tenant, limit, before?}: of one tenant, the newest first, behind the place `before`. Replies {fields...}.
@@ -61,7 +59,7 @@ function T.key_put(a)
   write_fields(a.id, fields)
   change('ZADD', KEY.access_keys, 0, a.tenant .. '/' .. string.format('%015.0f', NOW) .. '/' .. a.id)
   change('PUBLISH', KEY.access, a.id)
-  return flat_with('ok', a.id, fields)
+  return flat_with(a.id, fields, 'ok')
 end
 
 -- key_roll: {id, digest, overlap_ms, expires_in_ms?} of a key that exists. Replies {'revoked'} | {'expired'} (and no
@@ -75,7 +73,7 @@ function T.key_roll(a)
   if a.expires_in_ms then fields.expires_at = int(NOW + a.expires_in_ms) end
   write_fields(a.id, fields)
   change('PUBLISH', KEY.access, a.id)
-  return flat_with('ok', a.id, fields)
+  return flat_with(a.id, fields, 'ok')
 end
 
 -- key_revoke: {id} of a key that exists. Replies its fields.
@@ -86,9 +84,7 @@ function T.key_revoke(a)
     write_fields(a.id, fields)
   end
   change('PUBLISH', KEY.access, a.id)
-  local flat = flat_with('', a.id, fields)
-  table.remove(flat, 1)
-  return flat
+  return flat_with(a.id, fields)
 end
 
 -- key_used: {id, every_ms}.
