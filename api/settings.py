@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
-from pydantic_settings import NoDecode
 
 from shared.broker.settings import BrokerSettings
 from shared.connections.callbacks import CallbackSettings
-from shared.environment import read
+from shared.environment import ByCommas, read
 
 _MIB = 1024**2
 _GIB = 1024**3
@@ -25,12 +23,12 @@ class GatewaySettings(BrokerSettings, CallbackSettings):
         default=False,
         description="Ask nobody for a key, on any address: for a gateway behind a proxy that asks.",
     )
-    host_names: Annotated[tuple[str, ...], NoDecode] = Field(
+    host_names: ByCommas = Field(
         default=("localhost", "127.0.0.1", "::1"),
         description="Names that the header `Host` may have, separated by commas, without ports; `*` allows all. The "
         "address that a request comes to is always allowed.",
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    cors_origins: ByCommas = Field(
         default=(),
         description="Origins of other pages whose scripts may call the gateway, separated by commas, such as "
         "`https://app.example.com`.",
@@ -50,11 +48,6 @@ class GatewaySettings(BrokerSettings, CallbackSettings):
     connections_file: Path | None = Field(
         default=None, description="TOML file that names the connections; see examples/connections.toml."
     )
-
-    @field_validator("host_names", "cors_origins", mode="before")
-    @classmethod
-    def _by_commas(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("host_names")
     @classmethod

@@ -6,15 +6,23 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AliasChoices, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsError
+from pydantic import AliasChoices, BeforeValidator, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsError
 
 from shared.errors import DefinitionError
-from shared.texts import redact
+from shared.texts import by_commas, redact
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+def _parts(value: object) -> object:
+    return by_commas(value) if isinstance(value, str) else value
+
+
+#: A field that its variable has as one text, with commas between the parts.
+ByCommas = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)]
 
 _LONGEST_VALUE = 100  # characters of a value in a message
 

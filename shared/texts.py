@@ -32,6 +32,11 @@ _PAIR_SIGNS = ("=", "':", '":')  # no pair is without one, and finding that take
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+def by_commas(text: str) -> tuple[str, ...]:
+    """Return what stands between the commas of `text`, without blanks around it; nothing for what is blank."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def redact(text: str) -> str:
     """Return `text` without the user info of URLs, API keys, and the values of pairs whose name is that of a secret."""
     text = _API_KEY.sub(r"\1_***", _USERINFO.sub("://", text))

@@ -13,14 +13,13 @@ import ipaddress
 import re
 import socket
 from functools import lru_cache
-from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.connections.addresses import Address, AllowedHosts
-from shared.environment import read
+from shared.environment import ByCommas, read
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - how such secrets begin, not one of them
 _SHORTEST_KEY_BYTES = 24  # and the longest 64: Standard Webhooks, "Signature scheme"
@@ -36,7 +35,7 @@ class CallbackSettings(BaseSettings):
         env_prefix="CELERIAC_", populate_by_name=True, extra="ignore", hide_input_in_errors=True
     )
 
-    http_allow_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    http_allow_hosts: ByCommas = Field(
         default=(),
         description="Internal hosts that sources and callbacks may name: names, addresses or CIDRs, each with an "
         "optional `:port`, separated by commas. Public addresses need no entry.",
@@ -47,11 +46,6 @@ class CallbackSettings(BaseSettings):
         description="Signs callbacks: `whsec_` and 24 to 64 random bytes in base64. To rotate it, set the new and the "
         "old secret, separated by a space: both sign until every receiver has the new one.",
     )
-
-    @field_validator("http_allow_hosts", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("http_allow_hosts")
     @classmethod

@@ -23,13 +23,14 @@ from importlib import metadata
 
 from shared.contract.families import FAMILIES
 from shared.errors import DefinitionError
+from shared.texts import by_commas
 
 KINDS, TASKS, CONNECTIONS = "celeriac.kinds", "celeriac.tasks", "celeriac.connections"
 
 
 def named_in(variable: str, environment: Mapping[str, str] = os.environ, *, default: str = "") -> list[str]:
     """Return the names in a variable, which has them with commas between them."""
-    return [name.strip() for name in environment.get(variable, default).split(",") if name.strip()]
+    return list(by_commas(environment.get(variable, default)))
 
 
 @cache
