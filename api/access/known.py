@@ -13,18 +13,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import structlog
-from redis.exceptions import RedisError
 
 from api.background import in_background
-from api.subscription import subscribed
+from api.subscription import Subscription, stay_subscribed
 from shared.access.keyring import USED_EVERY_MS, KeyRecord, Keyring
 from shared.errors import LedgerFull, LedgerUnavailable, OutcomeUnknown
 from shared.ledger.keys import key
 
 KNOWN_FOR_S = 2.0
 _QUIET_S = 1.0  # after which it is looked whether there is any key, and the subscription is asked whether it lives
-_FIRST_PAUSE_S = 0.05  # before the next attempt to subscribe; it doubles each time
-_LONGEST_PAUSE_S = 2.0
 _MOST_KNOWN = 2 * 10_000  # wrong ids are known, too
 _log = structlog.get_logger(__name__)
 
@@ -112,23 +109,19 @@ class KnownKeys:
 
     async def listen(self, url: str) -> None:
         """Forget what changes, until cancelled."""
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                async with subscribed(url, key("access"), quiet_s=_QUIET_S) as subscription:
-                    pause_s = _FIRST_PAUSE_S
-                    self.forget()
-                    await self.look_for_the_first()
-                    while True:
-                        changed = await subscription.next()
-                        if changed is not None:
-                            self.forget(changed)
-                        await self.look_for_the_first()
-            except (RedisError, OSError) as failure:
-                _log.warning("subscription to keys lost", cause=type(failure).__name__, again_in_s=pause_s)
-                self.forget()
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        await stay_subscribed(url, key("access"), self._follow, quiet_s=_QUIET_S)
+
+    async def _follow(self, subscription: Subscription) -> None:
+        self.forget()
+        try:
+            await self.look_for_the_first()
+            while True:
+                changed = await subscription.next()
+                if changed is not None:
+                    self.forget(changed)
+                await self.look_for_the_first()
+        finally:
+            self.forget()
 
 
 @asynccontextmanager

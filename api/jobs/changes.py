@@ -18,13 +18,11 @@ from collections import defaultdict
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
-import structlog
 from fastapi import Depends, Request
-from redis.exceptions import RedisError
 
 from api.background import in_background
 from api.http.problems import Problem
-from api.subscription import Subscription, subscribed
+from api.subscription import Subscription, stay_subscribed
 from shared.collector import give_memory_back
 from shared.ledger.keys import key
 
@@ -32,11 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from types import FrameType
 
-_FIRST_PAUSE_S = 0.05  # before the first new attempt to subscribe; it doubles each time
-_LONGEST_PAUSE_S = 2.0
 _MANY = 500  # waiters: each takes 33 to 63 KiB
 _NOT_A_SERVERS = (None, signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
-_log = structlog.get_logger(__name__)
 
 
 class Watch:
@@ -122,20 +117,12 @@ class Changes:
 
     async def listen(self) -> None:
         """Maintain the subscription while there are waiters, until cancelled."""
-        pause_s = _FIRST_PAUSE_S
         while True:
             await self._wanted.wait()
-            try:
-                async with subscribed(self._url, key("changes"), quiet_s=self._quiet_s) as subscription:
-                    pause_s = _FIRST_PAUSE_S
-                    await self._relay(subscription)
-                if self._most >= _MANY:
-                    give_memory_back()
-                self._most = 0
-            except (RedisError, OSError) as failure:
-                _log.warning("subscription lost", cause=type(failure).__name__, again_in_s=pause_s)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            await stay_subscribed(self._url, key("changes"), self._relay, quiet_s=self._quiet_s)
+            if self._most >= _MANY:
+                give_memory_back()
+            self._most = 0
 
     async def _relay(self, subscription: Subscription) -> None:
         self._wake_all()
