@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ from celeriac.client.gateway import key_of_environment, segment
 from cli.client.calls import Exit, gateway_at
 from cli.commands.operations import ListedUnlessNamed
 from cli.commands.options import Json, Url
-from cli.local.folder import running_in
+from cli.local.folder import chooses_a_broker, running_in
 from cli.pages import keys as page
 from cli.pages import output
 from shared.access.callers import DEFAULT_TENANT, Restrictions
@@ -24,7 +23,6 @@ from shared.access.terms import DAY_S, KeyTerms
 
 KeyId = Annotated[str, typer.Argument(help="The key's id: the characters behind `cel_`.", metavar="ID")]
 _SHOWN = 200  # per page
-_LEDGER_VARIABLES = ("CELERIAC_LEDGER_URL", "CELERY_RESULT_BACKEND", "CELERY_BROKER_URL", "CELERIAC_BROKER_URL")
 
 keys = typer.Typer(name="keys", cls=ListedUnlessNamed, help="List, make, show, revoke and roll keys.")
 
@@ -73,7 +71,7 @@ def create_key(
     restrictions = _restrictions(kinds, queues, connections, max_priority)
     called = name or f"{preset or 'key'} of {getpass.getuser()}"
     expires_in_s = expires_in_days * DAY_S
-    is_named = any(os.environ.get(name) for name in _LEDGER_VARIABLES)
+    is_named = chooses_a_broker()
     ledger_url = None if is_named else _ledger_of(data)
     if not _has_key() and (is_named or ledger_url):
         allowed = PRESETS[preset] if preset else frozenset(scopes or ())

@@ -12,14 +12,13 @@ from pydantic_settings import BaseSettings
 
 from api.settings import GatewaySettings
 from cli.doctor.findings import Finding, fail, ok, warn
-from cli.local.folder import connections_of, running_in
+from cli.local.folder import chooses_a_broker, connections_of, running_in
 from shared.contract.spelling import nearest
 from shared.environment import read, variables_of
 from shared.errors import DefinitionError
 from shared.rows.packages import refuse_missing_packages
 from worker.settings import WorkerSettings
 
-_CHOOSES_A_BROKER = ("CELERY_BROKER_URL", "CELERIAC_BROKER_URL", "CELERIAC_LEDGER_URL", "CELERY_RESULT_BACKEND")
 _OTHERS = (  # read by programs without a class of settings
     "CELERIAC_API_KEY",
     "CELERIAC_API_KEY_FILE",
@@ -45,7 +44,7 @@ class Setup:
 
 def find_setup(url: str | None, folder: Path) -> Setup:
     """Return the set-up. Raises `DefinitionError` for settings with which no program would start."""
-    running = None if any(os.environ.get(name) for name in _CHOOSES_A_BROKER) else running_in(folder)
+    running = None if chooses_a_broker() else running_in(folder)
     given: dict[str, Any] = {}
     if running and running["broker_url"]:
         given = {
@@ -63,7 +62,7 @@ def find_setup(url: str | None, folder: Path) -> Setup:
 def of_settings(setup: Setup) -> Iterator[Finding]:
     """Yield what the settings say, misspelt ones, and those that contradict each other."""
     found = [*_misspelt(), *_contradictions(setup.settings)]
-    if not any(os.environ.get(name) for name in _CHOOSES_A_BROKER) and setup.origin == "this environment":
+    if not chooses_a_broker() and setup.origin == "this environment":
         yield warn(
             "settings",
             f"CELERY_BROKER_URL is not set, and no `celeriac up` runs here: {setup.settings.broker_url} is looked at.",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LOCK = "up.lock"
+_CHOOSES_A_BROKER = ("CELERY_BROKER_URL", "CELERIAC_BROKER_URL", "CELERIAC_LEDGER_URL", "CELERY_RESULT_BACKEND")
 _CONNECTIONS = """\
 # The external systems that jobs may name. Gateway and workers read this file when they start.
 # It contains no passwords: see examples/connections.toml for the other kinds.
@@ -66,6 +67,11 @@ def claimed_folder(folder: Path, port: int, *, broker_url: str) -> Iterator[int]
         yield lock
     finally:
         os.close(lock)
+
+
+def chooses_a_broker() -> bool:
+    """Return whether the environment names a broker or a ledger; then no folder of a `celeriac up` is looked at."""
+    return any(os.environ.get(name) for name in _CHOOSES_A_BROKER)
 
 
 def running_in(folder: Path) -> Mapping[str, Any] | None:
