@@ -22,6 +22,7 @@ from api.http.paths import segment
 from api.http.problems import FieldError, Problem, problems
 from api.http.ranges import requested_range
 from api.jobs.selection import FoundJob
+from api.jobs.waiting import knows
 from shared.contract.artifacts import Artifact
 from shared.errors import TaskFailure
 from shared.ledger.records import Record
@@ -90,7 +91,7 @@ async def download_artifact(
     artifact = _named(job, name, step).artifact
     etag = f'"{artifact.sha256}"'
     headers = _headers(artifact, etag)
-    if if_none_match is not None and _matches(if_none_match, etag):
+    if if_none_match is not None and knows(if_none_match, etag, "*"):
         return Response(status_code=304, headers=headers)
     wanted = None
     if range_ is not None and if_range in (None, etag):
@@ -152,11 +153,6 @@ def _headers(artifact: Artifact, etag: str) -> dict[str, str]:
         "Repr-Digest": f"sha-256=:{digest}:",
         "Cache-Control": "private, no-cache",
     }
-
-
-def _matches(if_none_match: str, etag: str) -> bool:
-    listed = (tag.strip().removeprefix("W/") for tag in if_none_match.split(","))
-    return any(tag in ("*", etag) for tag in listed)
 
 
 async def _check_stored(store: ArtifactStore, artifact: Artifact) -> None:

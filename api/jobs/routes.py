@@ -178,12 +178,13 @@ async def get_job(
     """
     state = request.app.state
     ledger: AsyncLedger = state.ledger
+    asked_for = id_in(job_id)
     wished_s = preferred_wait_s(prefer) if wait_s is None else wait_s
     if if_none_match and not wished_s:
-        tag = revision_tag(id_in(job_id), *await ledger.revision(id_in(job_id)))
+        tag = revision_tag(asked_for, *await ledger.revision(asked_for))
         if tag and knows(if_none_match, tag):
             return unchanged(tag)
-    record = await job_or_row(ledger, state.settings, id_in(job_id), state.forgotten)
+    record = await job_or_row(ledger, state.settings, asked_for, state.forgotten)
     if wished_s:
         record = await when_ended(record, wished_s, ledger, state.changes, request.receive)
     body = view.job(record)

@@ -114,15 +114,14 @@ def _tag(content: bytes) -> str:
     return f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
 
 
-def knows(if_none_match: str, tag: str | None) -> bool:
-    """Return whether a client has what has this tag."""
-    known = {item.strip().removeprefix("W/") for item in if_none_match.split(",")}
-    return tag in known
+def knows(if_none_match: str, *tags: str) -> bool:
+    """Return whether a client has what has one of these tags; `*` stands for whatever there is."""
+    return any(item.strip().removeprefix("W/") in tags for item in if_none_match.split(","))
 
 
 def cached(body: bytes, tag: str, if_none_match: str | None) -> Response:
     """Return `body` with its `ETag`, or 304 without a body where the client has it."""
-    if if_none_match and (knows(if_none_match, tag) or knows(if_none_match, "*")):
+    if if_none_match and knows(if_none_match, tag, "*"):
         return unchanged(tag)
     return Response(body, headers=_headers(tag), media_type="application/json")
 
