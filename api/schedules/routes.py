@@ -173,9 +173,7 @@ async def pause_schedule(schedule_id: ScheduleId, timetable: Timetable) -> Sched
 async def resume_schedule(found: FoundSchedule, request: Request, timetable: Timetable) -> Schedule:
     """Resume from the next slot; slots during the pause are not missed. Refused if its jobs could not run."""
     await _prepare_stored(request, found.schedule)
-    maker: dict[str, str | None] = {**_maker(request)}
-    if not maker and found.schedule.key_id:
-        maker["key_id"] = None
+    maker = _maker(request, found.schedule.key_id)
     return await _edit(timetable, found.schedule.id, lambda before: _changed(before, paused=False, note=None, **maker))
 
 
@@ -212,10 +210,13 @@ def _schedule(wanted: ScheduleRequest, **more: Any) -> schedules.Schedule:
     return schedules.Schedule(**terms, kind=wanted.kind, params=params, updated_at_ms=_now_ms(), **more)
 
 
-def _maker(request: Request) -> dict[str, str]:
-    """Return the field that says by which key a schedule is; a beat of an earlier version does not know it."""
+def _maker(request: Request, former: str | None = None) -> dict[str, str | None]:
+    """Return the field that says by which key a schedule is; a beat of an earlier version does not know it.
+
+    `former` is the key in the field that it replaces.
+    """
     key_id = caller_of(request).key_id
-    return {"key_id": key_id} if key_id else {}
+    return {"key_id": key_id} if key_id or former else {}
 
 
 def _changed(schedule: schedules.Schedule, **changes: Any) -> schedules.Schedule:
