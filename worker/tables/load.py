@@ -76,7 +76,6 @@ def _deliver(transaction: Transaction, plan: TablePlan, on_progress: Progress) -
         return earlier
     on_progress(0, plan.row_count)
     plan, existing = fitting_target(transaction, plan)
-    plan = plan.without(column.name for column in existing if column.generated)
     inserted = updated = deleted = 0
     if plan.mode != "append":
         transaction.keep_writers_out(plan)
@@ -94,7 +93,7 @@ def _deliver(transaction: Transaction, plan: TablePlan, on_progress: Progress) -
 
 
 def fitting_target(transaction: Transaction, plan: TablePlan) -> tuple[TablePlan, list[ExistingColumn]]:
-    """Create the target if necessary; return the plan for it and its columns.
+    """Create the target if necessary; return the plan for it, without the columns that it generates, and its columns.
 
     Raises `TaskFailure` if the dataset does not fit.
     """
@@ -109,7 +108,7 @@ def fitting_target(transaction: Transaction, plan: TablePlan) -> tuple[TablePlan
         existing = transaction.columns(plan) or []
     plan = adapted(plan, existing, transaction.fits)
     check_fits(plan, existing, transaction.fits)
-    return plan, existing
+    return plan.without(column.name for column in existing if column.generated), existing
 
 
 def staged_value(plan: TablePlan, existing: list[ExistingColumn]) -> Callable[[str], str]:

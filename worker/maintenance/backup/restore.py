@@ -217,7 +217,7 @@ def _fill(transaction: Transaction, targets: Sequence[_Target], bounds: Bounds) 
     for target in targets:
         plan, existing = fitting_target(transaction, target.plan)
         transaction.keep_writers_out(plan)
-        fitting.append((plan.without(column.name for column in existing if column.generated), existing))
+        fitting.append((plan, existing))
     deleted = {
         plan.table: transaction.change(f"DELETE FROM {plan.target}")  # noqa: S608 - a quoted name
         for plan, _ in reversed(fitting)

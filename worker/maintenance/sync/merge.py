@@ -39,7 +39,6 @@ class Others(NamedTuple):
 def merge(transaction: Transaction, plan: TablePlan, on_progress: Callable[[int, int | None], None]) -> Merged:
     """Merge the plan's dataset into its target. Raises `TaskFailure` for keys or columns that do not fit."""
     plan, existing = fitting_target(transaction, plan)
-    plan = plan.without(column.name for column in existing if column.generated)
     transaction.keep_writers_out(plan)
     transaction.stage(plan, on_progress)
     transaction.refuse_inexact(plan, existing)
