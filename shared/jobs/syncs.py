@@ -7,33 +7,12 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.contract.definition import Concurrency, Contract, Limits, Retry
-from shared.contract.names import ColumnName, ReadSqlConnectionName, TableName
+from shared.contract.names import ColumnName
 from shared.contract.params import Component, Params
-from shared.jobs.data.steps import SqlText
+from shared.jobs.data.places import TableOrQuery
 from shared.jobs.maintenance import TableOf
 
 _HOUR_S = 3600.0
-
-
-class SyncSource(Params):
-    """A table, or the rows of a query, of a named SQL connection."""
-
-    connection: ReadSqlConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
-    table: TableName | None = Field(default=None, description="The table or view, `name` or `schema.name`.")
-    query: SqlText | None = Field(
-        default=None, description="One SELECT instead of a table, run in a read-only transaction."
-    )
-    dates_out_of_range: Literal["fail", "null"] = Field(
-        default="fail",
-        description="What becomes of a date or time that is infinite or outside of the years 1 to 9999: the job fails "
-        "with the column's name, or the value becomes missing.",
-    )
-
-    @model_validator(mode="after")
-    def _one_of(self) -> Self:
-        if (self.table is None) == (self.query is None):
-            raise ValueError("set exactly one of 'table' and 'query'")
-        return self
 
 
 class ByWatermark(Params):
@@ -153,7 +132,7 @@ class SyncData(
     destination the second one waits.
     """
 
-    source: SyncSource = Field(description="The table or query to read.")
+    source: TableOrQuery = Field(description="The table or query to read.")
     destination: TableOf = Field(description="The table to update; created if it does not exist.")
     key: list[ColumnName] = Field(
         min_length=1,

@@ -155,16 +155,14 @@ class StoreSource(Params):
     layout: FileLayout = Field(default=FileLayout(), description="Layout of the file.")
 
 
-class SqlSource(Params):
-    """A table, or the rows of a query, of a named SQL connection (PostgreSQL, SQLite, DuckDB)."""
+class TableOrQuery(Params):
+    """A table, or the rows of a query, of a named SQL connection."""
 
-    kind: Literal["sql"] = Field(description="Discriminator.")
     connection: ReadSqlConnectionName = Field(description="Name of a SQL connection, as configured on the workers.")
-    table: TableName | None = Field(
-        default=None, description="Table or view to read completely, `name` or `schema.name`."
-    )
+    table: TableName | None = Field(default=None, description="The table or view, `name` or `schema.name`.")
     query: SqlText | None = Field(
-        default=None, description="One SELECT, run in a read-only transaction with the connection's permissions."
+        default=None,
+        description="One SELECT instead of a table, run in a read-only transaction with the connection's permissions.",
     )
     dates_out_of_range: Literal["fail", "null"] = Field(
         default="fail",
@@ -177,6 +175,12 @@ class SqlSource(Params):
         if (self.table is None) == (self.query is None):
             raise ValueError("set exactly one of 'table' and 'query'")
         return self
+
+
+class SqlSource(TableOrQuery):
+    """A table, or the rows of a query, of a named SQL connection (PostgreSQL, SQLite, DuckDB)."""
+
+    kind: Literal["sql"] = Field(description="Discriminator.")
 
 
 Source = Annotated[
