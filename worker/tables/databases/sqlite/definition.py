@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from worker.tables.databases.definitions import Defined, SqliteTable, free_name, named_for, not_restorable
-from worker.tables.databases.sqlite.batches import EXACT_IN_FLOAT
+from worker.tables.databases.sqlite.reading import look
 from worker.tables.parquet.columns import quoted
 
 if TYPE_CHECKING:
@@ -108,16 +108,12 @@ def _counter(transaction: Transaction, name: str) -> int | None:
 
 def _refuse_mixed(transaction: Transaction, table: str) -> None:
     """Raise `TaskFailure` for a column whose values have no type but text in common: they would stay texts."""
-    for (column,) in transaction.rows("SELECT name FROM pragma_table_xinfo(?) WHERE hidden <> 1", _bare(table)):
-        one = quoted(column)
-        text, integer, real = (f"max(typeof({one}) = '{kind}')" for kind in ("text", "integer", "real"))
-        large = f"max(typeof({one}) = 'integer' AND {one} NOT BETWEEN -{EXACT_IN_FLOAT} AND {EXACT_IN_FLOAT})"
-        ((mixed,),) = transaction.rows(
-            f"SELECT ({text} AND ({integer} OR {real})) OR ({real} AND {large}) FROM {quoted(_bare(table))}"  # noqa: S608 - quoted names
-        )
-        if mixed:
+    name = _bare(table)
+    declared = transaction.rows("SELECT name, upper(type) FROM pragma_table_xinfo(?) WHERE hidden <> 1", name)
+    for column in look(transaction.rows, f"SELECT * FROM {quoted(name)}", declared):  # noqa: S608 - a quoted name
+        if column.is_mixed:
             raise not_restorable(
-                f"The column {column!r} of {table}",
+                f"The column {column.name!r} of {table}",
                 "it has texts in some rows and numbers in others, or fractions and integers that no float is equal to",
             )
 

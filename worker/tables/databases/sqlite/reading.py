@@ -41,8 +41,7 @@ def stage_typed_rows(
     """
     if not declared:
         session.execute(query)  # raises the error for a missing table
-    found = [one for at in range(0, len(declared), _COLUMNS_A_QUERY)
-             for one in _look(session, query, declared[at : at + _COLUMNS_A_QUERY])]  # fmt: skip
+    found = look(lambda sql: session.execute(sql).fetchall(), query, declared)
     names = column_names(one.name for one in found)
     schema_found = pa.schema([(name, one.type()) for name, one in zip(names, found, strict=True)])
     _refuse_mixed_bytes(found)
@@ -59,7 +58,7 @@ def stage_typed_rows(
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """A column of SQLite: its declared type, the storage classes of its values, and the range of its integers."""
 
     name: str
@@ -72,10 +71,19 @@ class _Found:
     def is_temporal(self) -> bool:
         return any(word in self.declared for word in ("DATE", "TIME"))
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether text is all that its values have in common although some are numbers."""
+        numbers = self.classes & {"integer", "real"}
+        return ("text" in self.classes and bool(numbers)) or (len(numbers) > 1 and not self._fits_floats)
+
+    @property
+    def _fits_floats(self) -> bool:
+        return self.smallest >= -EXACT_IN_FLOAT and self.largest <= EXACT_IN_FLOAT
+
     def type(self) -> pa.DataType:
         """Return the Arrow type that keeps every value exactly; text for values of several classes."""
         numeric = {"INTEGER": pa.int64(), "REAL": pa.float64(), "NUMERIC": pa.float64()}.get(affinity(self.declared))
-        in_float = self.smallest >= -EXACT_IN_FLOAT and self.largest <= EXACT_IN_FLOAT
         if "BOOL" in self.declared and self.classes <= {"integer"} and self.smallest >= 0 and self.largest <= 1:
             return pa.bool_()
         if self.classes == {"blob"} or (not self.classes and self.declared == "BLOB"):
@@ -83,8 +91,10 @@ class _Found:
         if not self.classes:
             return self._empty() if self.is_temporal else numeric or pa.string()
         if self.classes == {"integer"}:
-            return pa.float64() if numeric == pa.float64() and in_float and not self.is_temporal else pa.int64()
-        if self.classes <= {"integer", "real"} and in_float:
+            return (
+                pa.float64() if numeric == pa.float64() and self._fits_floats and not self.is_temporal else pa.int64()
+            )
+        if self.classes <= {"integer", "real"} and self._fits_floats:
             return pa.float64()
         return pa.string()
 
@@ -96,22 +106,24 @@ class _Found:
         return pa.timestamp("us", "UTC" if "Z" in self.declared else None)
 
 
-def _look(session: sqlite3.Connection, query: str, declared: list[tuple[str, str]]) -> list[_Found]:
-    parts = []
-    for name, _ in declared:
-        column = quoted(name)
-        parts += [f"max(typeof({column}) = '{one}')" for one in _CLASSES]
-        parts += [f"{edge}(CASE WHEN typeof({column}) = 'integer' THEN {column} END)" for edge in ("min", "max")]
-    row: tuple[Any, ...] = session.execute(f"SELECT {', '.join(parts)} FROM ({query})").fetchone()  # noqa: S608 - quoted names
+def look(rows: Callable[[str], list[tuple[Any, ...]]], query: str, declared: list[tuple[str, str]]) -> list[Found]:
+    """Look at the values of a query whose columns are `declared`, many columns at a time; `rows` runs a statement."""
     width, found = len(_CLASSES) + 2, []
-    for at, (name, kind) in enumerate(declared):
-        *seen, smallest, largest = row[at * width : (at + 1) * width]
-        classes = frozenset(one for one, there in zip(_CLASSES, seen, strict=True) if there)
-        found.append(_Found(name, kind, classes, smallest or 0, largest or 0))
+    for start in range(0, len(declared), _COLUMNS_A_QUERY):
+        some, parts = declared[start : start + _COLUMNS_A_QUERY], []
+        for name, _ in some:
+            column = quoted(name)
+            parts += [f"max(typeof({column}) = '{one}')" for one in _CLASSES]
+            parts += [f"{edge}(CASE WHEN typeof({column}) = 'integer' THEN {column} END)" for edge in ("min", "max")]
+        (row,) = rows(f"SELECT {', '.join(parts)} FROM ({query})")  # noqa: S608 - quoted names
+        for at, (name, kind) in enumerate(some):
+            *seen, smallest, largest = row[at * width : (at + 1) * width]
+            classes = frozenset(one for one, there in zip(_CLASSES, seen, strict=True) if there)
+            found.append(Found(name, kind, classes, smallest or 0, largest or 0))
     return found
 
 
-def _refuse_mixed_bytes(found: list[_Found]) -> None:
+def _refuse_mixed_bytes(found: list[Found]) -> None:
     for one in found:
         if "blob" in one.classes and len(one.classes) > 1:
             raise bytes_among_others(one.name)
