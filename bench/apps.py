@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 
 from api.app import create_app
+from api.http.models import at
 from api.jobs import view
 from api.jobs.schemas import JobAccepted
 from api.jobs.submissions import SUBMISSION
@@ -37,7 +38,7 @@ def gateway() -> FastAPI:
             id=_NO_JOB,
             kind=submission.kind,
             state=State.QUEUED,
-            created_at=view.at(0),
+            created_at=at(0),
             links=view.links(_NO_JOB),
         )
 

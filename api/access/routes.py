@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -11,6 +11,7 @@ from api.access.guard import CallerOf
 from api.access.known import KnownKeys
 from api.access.schemas import ApiKey, ApiKeyPage, ApiKeyWithText, KeyRequest, KeyRestrictions, Me, RollRequest
 from api.http.bodies import Body
+from api.http.models import at, at_or_none
 from api.http.page_tokens import Pages, page_token
 from api.http.problems import FieldError, Problem, problems
 from shared.access.callers import Caller, Restrictions
@@ -154,7 +155,7 @@ def _with_text(new: NewKey, keys: KnownKeys) -> ApiKeyWithText:
 
 
 def _shown(key: KeyRecord) -> dict[str, Any]:
-    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    now_ms = time.time_ns() // 1_000_000
     return {
         "id": key.id,
         "name": key.name,
@@ -163,13 +164,9 @@ def _shown(key: KeyRecord) -> dict[str, Any]:
         "restrictions": KeyRestrictions.of(key.restrictions),
         "standing": key.standing(now_ms),
         "created_by": key.created_by,
-        "created_at": _at(key.created_at),
-        "expires_at": _at(key.expires_at),
-        "last_used_at": _at(key.last_used_at),
-        "revoked_at": _at(key.revoked_at),
-        "former_until": _at(key.former_until) if key.former_until > now_ms else None,
+        "created_at": at(key.created_at),
+        "expires_at": at(key.expires_at),
+        "last_used_at": at_or_none(key.last_used_at),
+        "revoked_at": at_or_none(key.revoked_at),
+        "former_until": at(key.former_until) if key.former_until > now_ms else None,
     }
-
-
-def _at(ms: int | None) -> datetime | None:
-    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)

@@ -13,6 +13,7 @@ from api.access.guard import caller_of
 from api.deps import Ledger, Settings
 from api.http.bodies import Body
 from api.http.idempotency import Key
+from api.http.models import at
 from api.http.problems import FieldError, Problem, problems
 from api.jobs.dispatch import Dispatch, dispatch_of
 from api.jobs.reruns import REPEATABLE, RerunRequest, refuse_unrepeatable, repetition
@@ -27,7 +28,7 @@ from api.jobs.selection import (
     selected,
     unknown_job,
 )
-from api.jobs.view import at, links
+from api.jobs.view import links
 from shared.access.callers import Caller
 from shared.broker.settings import BrokerSettings
 from shared.broker.unclaimed import NotThere

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import UTC, datetime
 from functools import cache, lru_cache
 from operator import attrgetter
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from api.http.models import at, at_or_none
 from api.http.paths import segment
 from api.jobs.schemas import (
     Attempt,
@@ -130,16 +130,6 @@ def _links_below(url: str) -> Links:
         cancel=f"{url}/cancel",
         rerun=f"{url}/rerun",
     )
-
-
-def at(ms: int) -> datetime:
-    """Return the time `ms` milliseconds after 1970, in UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC)
-
-
-def at_or_none(ms: int | None) -> datetime | None:
-    """Return the time `ms` milliseconds after 1970, in UTC; None for None."""
-    return None if ms is None else at(ms)
 
 
 @cache

@@ -10,9 +10,9 @@ from celery import Celery
 from fastapi import APIRouter, Depends, Path, Query
 
 from api.deps import Ledger, Settings
+from api.http.models import at
 from api.http.page_tokens import Pages, page_token
 from api.http.problems import Problem, problems
-from api.jobs.view import at
 from api.operations import schemas
 from shared.broker.celery import make_celery
 from shared.broker.messages import put_back

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 
 from api.deps import Ledger
+from api.http.models import at_or_none
 from api.http.problems import Problem, problems
-from api.jobs.view import at_or_none
 from api.operations.schemas import Queue, QueueList
 from shared.contract.definition import known_queues
 from shared.contract.spelling import did_you_mean

@@ -7,8 +7,8 @@ from typing import Literal
 from fastapi import APIRouter
 
 from api.deps import Ledger
+from api.http.models import at
 from api.http.problems import problems
-from api.jobs.view import at
 from api.operations.schemas import ActiveJob, Worker, WorkerList, WorkerVersions
 from shared.ledger.operations import Operations, WorkerState
 

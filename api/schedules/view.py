@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from api.jobs import view
+from api.http.models import at, at_or_none
 from api.schedules.schemas import Schedule, ScheduledJob, ScheduleLinks, SkippedSlot
 from shared.ledger.states import State
 from shared.schedules import terms as schedules
@@ -20,15 +20,15 @@ def shown(planned: Planned) -> Schedule:
     schedule = planned.schedule
     return Schedule(
         **_terms(schedule),
-        created_at=view.at(schedule.created_at_ms),
-        updated_at=view.at(schedule.updated_at_ms),
+        created_at=at(schedule.created_at_ms),
+        updated_at=at(schedule.updated_at_ms),
         next_run_times=[
-            view.at(slot)
+            at(slot)
             for slot in schedule.next_slots(time.time_ns() // 1_000_000, 0 if schedule.paused else _SLOTS_SHOWN)
         ],
         last_job=_last_job(planned),
-        last_slot_at=view.at_or_none(planned.last_slot_ms),
-        waiting_slot_at=view.at_or_none(planned.buffered_slot_ms),
+        last_slot_at=at_or_none(planned.last_slot_ms),
+        waiting_slot_at=at_or_none(planned.buffered_slot_ms),
         skipped_count=planned.skipped,
         last_skipped=_last_skipped(planned),
         trouble=planned.trouble,
@@ -54,7 +54,7 @@ def _last_skipped(planned: Planned) -> SkippedSlot | None:
     if planned.skipped_slot_ms is None:
         return None
     why: Literal["missed", "overlap"] = "missed" if planned.skipped_why == "missed" else "overlap"
-    return SkippedSlot(slot_at=view.at(planned.skipped_slot_ms), why=why)
+    return SkippedSlot(slot_at=at(planned.skipped_slot_ms), why=why)
 
 
 def url_of(schedule_id: str) -> str:
