@@ -13,7 +13,7 @@ from api.access.schemas import ApiKey, ApiKeyPage, ApiKeyWithText, KeyRequest, K
 from api.http.bodies import Body
 from api.http.models import at, at_or_none
 from api.http.page_tokens import Pages, page_token
-from api.http.problems import FieldError, Problem, problems
+from api.http.problems import FieldError, Problem, problems, wrong_field
 from shared.access.callers import Caller, Restrictions
 from shared.access.keyring import MAX_KEYS, Full, KeyRecord, NewKey, place_of
 from shared.access.scopes import PRESETS, Scope
@@ -127,7 +127,7 @@ async def roll_key(found: FoundKey, request: Request, keys: Keys, caller: Caller
 
 def _scopes_of(wanted: KeyRequest) -> frozenset[Scope]:
     if (wanted.preset is None) == (wanted.scopes is None):
-        raise _refused("/scopes", "Set either 'preset' or 'scopes'.")
+        raise wrong_field("/scopes", "Set either 'preset' or 'scopes'.")
     return PRESETS[wanted.preset] if wanted.preset is not None else frozenset(wanted.scopes or ())
 
 
@@ -141,11 +141,6 @@ def _refuse_more(caller: Caller, scopes: frozenset[Scope], restrictions: Restric
 
 def _exceeded(pointer: str, message: str) -> Problem:
     return Problem(403, "exceeds_own_key", message, errors=[FieldError(pointer=pointer, message=message)])
-
-
-def _refused(pointer: str, message: str) -> Problem:
-    error = FieldError(pointer=pointer, message=message)
-    return Problem(422, "invalid_request", f"{pointer}: {message}", errors=[error])
 
 
 def _with_text(new: NewKey, keys: KnownKeys) -> ApiKeyWithText:

@@ -92,6 +92,12 @@ class Problem(Exception):
         return Response(to_json(document), self.status, self.headers, MEDIA_TYPE)
 
 
+def wrong_field(pointer: str, message: str) -> Problem:
+    """Return the refusal of a body for one of its fields."""
+    error = FieldError(pointer=pointer, message=message)
+    return Problem(422, "invalid_request", f"{pointer}: {message}", errors=[error])
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` of a route: these statuses are problem documents."""
     schema = {"$ref": "#/components/schemas/ProblemDocument"}

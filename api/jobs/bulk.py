@@ -14,7 +14,7 @@ from api.deps import Ledger, Settings
 from api.http.bodies import Body
 from api.http.idempotency import Key
 from api.http.models import at
-from api.http.problems import FieldError, Problem, problems
+from api.http.problems import Problem, problems, wrong_field
 from api.jobs.dispatch import Dispatch, dispatch_of
 from api.jobs.reruns import REPEATABLE, RerunRequest, refuse_unrepeatable, repetition
 from api.jobs.schemas import BulkCancelled, BulkReruns, Refused, Rerun
@@ -158,8 +158,7 @@ async def _chosen(
     if not narrowed:
         states_meant = ", ".join(states)
         message = f"This call does not change jobs in these states. Use some of {states_meant}, or omit 'state'."
-        problem = FieldError(pointer="/filter/state", message=message)
-        raise Problem(422, "invalid_request", f"{problem.pointer}: {message}", errors=[problem])
+        raise wrong_field("/filter/state", message)
     records, next_page_token = await selected(ledger, selection, narrowed, most=BULK_MAX)
     meant = [record for record in records if is_between(at(record.created_at), selection)]
     return _Chosen(meant, next_page_token=next_page_token)

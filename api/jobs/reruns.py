@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from api.http.models import In
-from api.http.problems import FieldError, Problem
+from api.http.problems import Problem, wrong_field
 from api.jobs.submissions import SUBMISSION, Submission
 from shared.contract.catalogue import catalogue
 from shared.contract.options import RunOptions, SubmissionOptions
@@ -57,8 +57,7 @@ def refuse_partial(record: Record, wanted: RerunRequest) -> None:
     elif wanted.only_failed and wanted.params is not None:
         what = "The results of the steps do not fit other parameters. Set only_failed or params, not both."
     if what:
-        error = FieldError(pointer="/only_failed", message=what)
-        raise Problem(422, "invalid_request", f"{error.pointer}: {what}", errors=[error])
+        raise wrong_field("/only_failed", what)
 
 
 def repetition(record: Record, wanted: RerunRequest) -> Submission:
